@@ -1,0 +1,38 @@
+@{
+    RootModule           = 'DiskImage.psm1'
+    # The build stamps the version from VersionPrefix in Directory.Build.props.
+    ModuleVersion        = '0.0.0'
+    GUID                 = '19f295b3-fd43-499c-983b-77cec8e7d703'
+    Author               = 'The DiskImage authors'
+    CompanyName          = 'The DiskImage authors'
+    Copyright            = 'The DiskImage authors. MIT license.'
+    Description          = 'Creates, converts, compares, checks, describes and patches disk images: the work of qemu-img, in managed code, on Windows, Linux and macOS, with objects instead of text.'
+
+    CompatiblePSEditions = @('Core')
+    PowerShellVersion    = '7.4'
+
+    FormatsToProcess     = @('DiskImage.Format.ps1xml')
+    TypesToProcess       = @('DiskImage.Types.ps1xml')
+
+    CmdletsToExport      = @(
+        'Compare-DiskImage'
+        'Convert-DiskImage'
+        'Get-DiskImageFormat'
+        'Get-DiskImageHash'
+        'Get-DiskImageInfo'
+        'Get-DiskImageMap'
+        'New-DiskImage'
+        'Read-DiskImage'
+        'Test-DiskImage'
+        'Write-DiskImage'
+    )
+    FunctionsToExport    = @()
+    AliasesToExport      = @()
+    VariablesToExport    = @()
+
+    PrivateData          = @{
+        PSData = @{
+            Tags = @('disk', 'image', 'qcow2', 'raw', 'qemu', 'qemu-img', 'convert', 'virtualization', 'Windows', 'Linux', 'MacOS', 'PSEdition_Core')
+        }
+    }
+}
