@@ -1,9 +1,13 @@
-# Loads the ReadyToRun image made for this operating system and architecture, else the portable one.
-$os = $IsWindows ? 'win' : $IsMacOS ? 'osx' : 'linux'
-$architecture = [System.Runtime.InteropServices.RuntimeInformation]::ProcessArchitecture.ToString().ToLowerInvariant()
-$assembly = "$PSScriptRoot/lib/$os-$architecture/DiskImage.PowerShell.dll"
-if (-not [System.IO.File]::Exists($assembly)) {
-    $assembly = "$PSScriptRoot/lib/DiskImage.PowerShell.dll"
+# Loads the ReadyToRun image made for this operating system and architecture, else the portable assembly. The images are
+# made for .NET 10 (build/ReadyToRun.proj).
+$assembly = "$PSScriptRoot/lib/DiskImage.PowerShell.dll"
+if ([Environment]::Version.Major -ge 10) {
+    $os = $IsWindows ? 'win' : $IsMacOS ? 'osx' : 'linux'
+    $architecture = [System.Runtime.InteropServices.RuntimeInformation]::ProcessArchitecture.ToString().ToLowerInvariant()
+    $image = "$PSScriptRoot/lib/$os-$architecture/DiskImage.PowerShell.dll"
+    if ([System.IO.File]::Exists($image)) {
+        $assembly = $image
+    }
 }
 
 Import-Module -Name $assembly -ErrorAction Stop

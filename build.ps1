@@ -1,0 +1,143 @@
+#!/usr/bin/env pwsh
+#requires -Version 7.4
+<#
+.SYNOPSIS
+    The one door to the repository's work.
+.DESCRIPTION
+    Build    stages the module in output/DiskImage.
+    Test     runs the unit tests, then Pester against output/DiskImage; the last line sums both up.
+    Demo     converts a sample disk raw to qcow2 to raw through the cmdlets and shows what they say about it.
+    Bench    times conversions beside qemu-img, then runs the micro benchmarks.
+    Package  zips the module, byte for byte the same from the same sources.
+
+    All but Build build first.
+.PARAMETER Quick
+    Builds neither ReadyToRun images nor help, for the inner loop.
+#>
+[CmdletBinding()]
+param(
+    [Parameter(Position = 0)]
+    [ValidateSet('Build', 'Test', 'Demo', 'Bench', 'Package')]
+    [string] $Task = 'Build',
+
+    [ValidateSet('Release', 'Debug')]
+    [string] $Configuration = 'Release',
+
+    [switch] $Quick
+)
+
+$ErrorActionPreference = 'Stop'
+$PSNativeCommandUseErrorActionPreference = $false
+$root = $PSScriptRoot
+$results = "$root/TestResults"
+
+function Assert-ExitCode([string] $What) {
+    if ($LASTEXITCODE -ne 0) {
+        throw "$What failed with exit code $LASTEXITCODE."
+    }
+}
+
+# A new PowerShell of the kind that runs this one, so that nothing loaded here is seen there.
+function Invoke-FreshShell([string] $Script) {
+    $shell = [Environment]::ProcessPath
+    [string[]] $start = [IO.Path]::GetFileNameWithoutExtension($shell) -eq 'dotnet' ? @("$PSHOME/pwsh.dll") : @()
+    & $shell @start -NoProfile -NonInteractive -File $Script | Out-Host
+}
+
+function Invoke-Build {
+    dotnet msbuild "$root/build/Build.proj" -nologo -verbosity:minimal "-p:Configuration=$Configuration" "-p:Quick=$Quick" | Out-Host
+    Assert-ExitCode 'Build'
+}
+
+function Invoke-UnitTest {
+    dotnet test "$root/DiskImage.sln" --configuration $Configuration --nologo --results-directory $results `
+        --logger 'trx;LogFilePrefix=unit' --blame-hang-timeout 8m --blame-hang-dump-type none | Out-Host
+    $failedRun = $LASTEXITCODE -ne 0
+    $counts = @{ Passed = 0; Failed = 0; Skipped = 0 }
+    foreach ($file in Get-ChildItem $results -Filter 'unit*.trx') {
+        $counters = ([xml](Get-Content $file -Raw)).TestRun.ResultSummary.Counters
+        $counts.Passed += [int]$counters.passed
+        $counts.Failed += [int]$counters.executed - [int]$counters.passed
+        $counts.Skipped += [int]$counters.total - [int]$counters.executed
+    }
+
+    # A run that broke before it could count is a failure too.
+    if ($failedRun -and $counts.Failed -eq 0) {
+        $counts.Failed = 1
+    }
+
+    $counts
+}
+
+function Invoke-PesterTest {
+    try {
+        Invoke-Build
+        Invoke-FreshShell "$root/build/Pester.ps1"
+        Get-Content "$results/pester-counts.json" -Raw | ConvertFrom-Json -AsHashtable
+    } catch {
+        Write-Host "Pester did not run: $_"
+        @{ Passed = 0; Failed = 1; Skipped = 0 }
+    }
+}
+
+function Invoke-Test {
+    if (Test-Path $results) {
+        Remove-Item $results -Recurse -Force
+    }
+
+    $unit = Invoke-UnitTest
+    $pester = Invoke-PesterTest
+    $failed = $unit.Failed + $pester.Failed
+    Write-Host "$($unit.Passed + $pester.Passed) passed, $failed failed, $($unit.Skipped + $pester.Skipped) skipped"
+    exit [Math]::Min($failed, 1)
+}
+
+function Invoke-Package {
+    Invoke-Build
+    $module = "$root/output/DiskImage"
+    foreach ($rid in 'win-x64', 'linux-x64', 'osx-arm64') {
+        if (-not (Test-Path "$module/lib/$rid/DiskImage.PowerShell.dll")) {
+            throw "The ReadyToRun image for $rid is missing; a package has them all."
+        }
+    }
+
+    $archive = "$root/output/DiskImage-$((Import-PowerShellDataFile "$module/DiskImage.psd1").ModuleVersion).zip"
+    $stream = [IO.File]::Create($archive)
+    $zip = [IO.Compression.ZipArchive]::new($stream, [IO.Compression.ZipArchiveMode]::Create)
+    try {
+        # Ordinal order, one date and one mode: the bytes depend on the contents alone.
+        [string[]] $names = (Get-ChildItem $module -Recurse -File).FullName.ForEach{ [IO.Path]::GetRelativePath("$root/output", $_).Replace('\', '/') }
+        [Array]::Sort($names, [StringComparer]::Ordinal)
+        foreach ($name in $names) {
+            $entry = $zip.CreateEntry($name, [IO.Compression.CompressionLevel]::SmallestSize)
+            $entry.LastWriteTime = [DateTimeOffset]::new(1980, 1, 1, 0, 0, 0, [TimeSpan]::Zero)
+            $entry.ExternalAttributes = 0x81A4 -shl 16
+            $content = $entry.Open()
+            $content.Write([IO.File]::ReadAllBytes("$root/output/$name"))
+            $content.Dispose()
+        }
+    } finally {
+        $zip.Dispose()
+        $stream.Dispose()
+    }
+
+    Write-Host "$([IO.Path]::GetRelativePath($root, $archive))  SHA256 $((Get-FileHash $archive).Hash)"
+}
+
+switch ($Task) {
+    'Build' { Invoke-Build }
+    'Test' { Invoke-Test }
+    'Demo' {
+        Invoke-Build
+        Invoke-FreshShell "$root/build/Demo.ps1"
+        Assert-ExitCode 'Demo'
+    }
+    'Bench' {
+        Invoke-Build
+        Invoke-FreshShell "$root/bench/Compare.ps1"
+        Assert-ExitCode 'Compare'
+        dotnet run --configuration Release --project "$root/bench/DiskImage.Bench.csproj" -- --filter '*'
+        Assert-ExitCode 'Micro benchmarks'
+    }
+    'Package' { Invoke-Package }
+}

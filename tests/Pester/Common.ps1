@@ -1,0 +1,75 @@
+# What the Pester files share. Dot-source it in BeforeAll: the module comes from output/, as a user would get it.
+
+$RepositoryRoot = [IO.Path]::GetFullPath("$PSScriptRoot/../..")
+$ModuleFolder = Join-Path $RepositoryRoot 'output' 'DiskImage'
+$ModuleManifest = Join-Path $ModuleFolder 'DiskImage.psd1'
+Import-Module $ModuleManifest -ErrorAction Stop
+
+# A raw disk of data, text, written zeroes and holes that depends on its seed alone. Returns its path.
+function New-TestDisk {
+    param(
+        [Parameter(Mandatory)] [string] $Path,
+        [long] $Size = 4MB,
+        [int] $Seed = 1
+    )
+
+    $random = [Random]::new($Seed)
+    $file = [IO.File]::Create($Path)
+    try {
+        $file.SetLength($Size)
+        while ($file.Position -lt $Size) {
+            $length = [Math]::Min($random.Next(1, 300000), $Size - $file.Position)
+            $bytes = [byte[]]::new($length)
+            switch ($random.Next(4)) {
+                0 { $random.NextBytes($bytes); $file.Write($bytes) }
+                1 { for ($i = 0; $i -lt $length; $i += 64) { $bytes[$i] = 65 + $i / 64 % 26 }; $file.Write($bytes) }
+                2 { $file.Write($bytes) }
+                3 { $null = $file.Seek($length, 'Current') }
+            }
+        }
+    } finally {
+        $file.Dispose()
+    }
+
+    $Path
+}
+
+# Runs one of QEMU's tools: Invoke-Qemu qemu-img check a.qcow2. Returns its output lines and throws where it fails.
+# Where the tool is missing, the running test is skipped.
+function Invoke-Qemu {
+    $tool, $rest = $args
+    if (-not (Get-Command $tool -CommandType Application -ErrorAction Ignore)) {
+        Set-ItResult -Skipped -Because "$tool is not on PATH"
+    }
+
+    $output = & $tool @rest 2>&1 | ForEach-Object ToString
+    if ($LASTEXITCODE -ne 0) {
+        throw "$tool $rest failed with exit code ${LASTEXITCODE}: $($output -join "`n")"
+    }
+
+    $output
+}
+
+# Runs a script in a new PowerShell without profile or loaded modules. Returns ExitCode, Output and Error.
+function Invoke-FreshPwsh {
+    param([Parameter(Mandatory)] [string] $Script)
+
+    $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
+    if ([IO.Path]::GetFileNameWithoutExtension($start.FileName) -eq 'dotnet') {
+        $start.ArgumentList.Add("$PSHOME/pwsh.dll")
+    }
+
+    $encoded = [Convert]::ToBase64String([Text.Encoding]::Unicode.GetBytes($Script))
+    foreach ($argument in '-NoProfile', '-NonInteractive', '-OutputFormat', 'Text', '-EncodedCommand', $encoded) {
+        $start.ArgumentList.Add($argument)
+    }
+
+    $start.RedirectStandardInput = $start.RedirectStandardOutput = $start.RedirectStandardError = $true
+    $start.Environment['NO_COLOR'] = '1'
+    $process = [Diagnostics.Process]::Start($start)
+    $process.StandardInput.Close()
+    $errors = $process.StandardError.ReadToEndAsync()
+    $output = $process.StandardOutput.ReadToEnd()
+    $process.WaitForExit()
+    [pscustomobject]@{ ExitCode = $process.ExitCode; Output = $output.Trim(); Error = $errors.Result.Trim() }
+}
