@@ -1,0 +1,65 @@
+namespace DiskImage.Block;
+
+/// <summary>What went wrong, as a small stable classification. The cmdlet layer maps each kind to one error id and category.</summary>
+public enum DiskImageErrorKind
+{
+    /// <summary>The host failed a request: device error, connection lost, file shrank while in use.</summary>
+    Io,
+
+    /// <summary>No such file, folder, snapshot or driver.</summary>
+    NotFound,
+
+    /// <summary>The host refuses access to the file.</summary>
+    AccessDenied,
+
+    /// <summary>The target exists and replacing it was not asked for.</summary>
+    AlreadyExists,
+
+    /// <summary>Somebody else is using the image in a way that excludes this use.</summary>
+    Locked,
+
+    /// <summary>The host has no room left.</summary>
+    NoSpace,
+
+    /// <summary>The bytes are not what the format demands (never was, or was damaged beyond recognition).</summary>
+    InvalidFormat,
+
+    /// <summary>The image is of the format, but its structures contradict each other.</summary>
+    Corrupt,
+
+    /// <summary>A feature, format, protocol or version that this program does not have.</summary>
+    Unsupported,
+
+    /// <summary>A request lies outside the virtual disk, or a value outside its allowed range.</summary>
+    OutOfRange,
+
+    /// <summary>An option or parameter is unknown or has a value that is not allowed.</summary>
+    InvalidOption,
+
+    /// <summary>A change was asked of something opened read-only.</summary>
+    ReadOnly,
+
+    /// <summary>Policy refuses: a reference inside an image to something that the user did not allow it to open.</summary>
+    Refused,
+}
+
+/// <summary>
+/// The only exception that leaves the library for reasons that lie in images, files or requests.
+/// <see cref="Exception.Message"/> tells a person what happened, the value found, what is allowed and what to do next.
+/// </summary>
+public sealed class DiskImageException : IOException
+{
+    /// <summary>Makes an error of a kind, optionally tied to a path and a byte offset in it.</summary>
+    public DiskImageException(DiskImageErrorKind kind, string message, string? path = null, long? offset = null, Exception? cause = null)
+        : base(message, cause)
+        => (Kind, Path, Offset) = (kind, path, offset);
+
+    /// <summary>The stable classification.</summary>
+    public DiskImageErrorKind Kind { get; }
+
+    /// <summary>The image or file concerned, where one is.</summary>
+    public string? Path { get; }
+
+    /// <summary>The byte offset in <see cref="Path"/>, where one is.</summary>
+    public long? Offset { get; }
+}

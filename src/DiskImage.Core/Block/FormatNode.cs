@@ -1,0 +1,397 @@
+using System.Buffers;
+
+namespace DiskImage.Block;
+
+/// <summary>
+/// A disk whose bytes are found by mapping. A format answers one question, where does this layer keep these bytes; reading,
+/// zero filling, falling through to the backing node, copy-on-write and reporting extents are written here, once.
+/// </summary>
+/// <remarks>
+/// <para>A write runs in three steps: <see cref="EnsureMappedAsync"/> finds or reserves a place (under the format's own
+/// lock), the data goes there together with whatever of the old contents the place must also hold (outside any lock), and
+/// <see cref="CommitMappingAsync"/> makes the disk point to it. Until the last step readers and the image on disk still see
+/// the old contents.</para>
+/// <para>Requests that change or read the same allocation units are ordered by a range lock, so a place is never given away
+/// while somebody reads or writes it. A read-only disk needs none.</para>
+/// </remarks>
+public abstract class FormatNode : BlockNode
+{
+    /// <summary>Copy-on-write joins the old bytes and the new into one request up to this size. Ours.</summary>
+    private const int JoinedWriteLimit = 1 << 20;
+
+    private readonly RangeLock _ranges = new();
+
+    /// <summary>Takes over <paramref name="file"/>, <paramref name="backing"/> and any further children.</summary>
+    protected FormatNode(BlockNode file, BlockNode? backing, params (string Role, BlockNode Node)[] others)
+    {
+        (File, Backing) = (file, backing);
+        var children = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { ["file"] = file };
+        foreach ((string role, BlockNode node) in others)
+        {
+            children.Add(role, node);
+        }
+        if (backing is not null)
+        {
+            children.Add("backing", backing);
+        }
+        Children = children;
+    }
+
+    /// <summary>The node that holds the format's structures.</summary>
+    protected internal BlockNode File { get; }
+
+    /// <summary>The node that shows through where this layer says nothing.</summary>
+    public BlockNode? Backing { get; }
+
+    /// <inheritdoc/>
+    public override string Name => File.Name;
+
+    /// <inheritdoc/>
+    public override IReadOnlyDictionary<string, BlockNode> Children { get; }
+
+    /// <summary>Bytes that are allocated, zeroed and discarded together: the range lock's grain.</summary>
+    protected abstract int AllocationUnit { get; }
+
+    /// <summary>The smallest aligned range that can be zeroed or discarded without writing. Default: the allocation unit.</summary>
+    protected virtual int ZeroUnit => AllocationUnit;
+
+    /// <summary>True if stored data is worth asking the node below whether it is a hole there (preallocated or raw data files).</summary>
+    protected virtual bool DataMayBeSparse => false;
+
+    /// <inheritdoc/>
+    public override BlockLimits Limits => new(AllocationUnit);
+
+    /// <summary>
+    /// Answers for this layer only: <see cref="BlockStatus.None"/> defers to the backing node. The extent starts at
+    /// <paramref name="offset"/>, is at least one byte long and may be longer than asked if that costs no extra I/O.
+    /// An encoded extent (no host offset) never spans two coding units. A data extent names its node.
+    /// </summary>
+    protected abstract ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken);
+
+    /// <summary>Reads bytes that have no plain host offset (compressed, encrypted); the range lies in one coding unit.</summary>
+    protected virtual ValueTask ReadEncodedAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+        => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: encoded data at offset {offset:#,0}", Name, offset);
+
+    /// <summary>Finds or reserves a place for the first bytes of a write. See <see cref="WriteMapping"/>.</summary>
+    protected abstract ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken);
+
+    /// <summary>The data of a new place is written: make the disk point to it. Never cancelled half way.</summary>
+    protected abstract ValueTask CommitMappingAsync(WriteMapping mapping);
+
+    /// <summary>The data of a new place could not be written: give the place back.</summary>
+    protected abstract ValueTask AbandonMappingAsync(WriteMapping mapping);
+
+    /// <summary>
+    /// Makes whole zero units read as zeroes without writing data. Returns how many bytes from <paramref name="offset"/> on
+    /// are done; 0 means this format cannot say it here, and one unit of literal zeroes is written instead.
+    /// </summary>
+    protected virtual ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+        => new(0L);
+
+    /// <summary>Gives back the space of whole zero units. Default: the hint is not taken.</summary>
+    protected virtual ValueTask DiscardUnitsAsync(long offset, long length, CancellationToken cancellationToken) => default;
+
+    /// <summary>Runs something that must not overlap any other request of this disk.</summary>
+    protected async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work)
+    {
+        RangeLock.Hold hold = await _ranges.AcquireAsync(0, long.MaxValue, exclusive: true).ConfigureAwait(false);
+        try
+        {
+            return await work().ConfigureAwait(false);
+        }
+        finally
+        {
+            _ranges.Release(hold);
+        }
+    }
+
+    /// <inheritdoc cref="AloneAsync{T}"/>
+    protected async ValueTask AloneAsync(Func<ValueTask> work)
+        => await AloneAsync(async () =>
+        {
+            await work().ConfigureAwait(false);
+            return true;
+        }).ConfigureAwait(false);
+
+    /// <inheritdoc/>
+    protected sealed override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        BlockExtent own = await MapAsync(offset, length, cancellationToken).ConfigureAwait(false);
+        if (own.Length > Length - offset)
+        {
+            own = own with { Length = Length - offset };
+        }
+        if (own.Status == BlockStatus.None)
+        {
+            long below = BytesInBacking(offset, Math.Min(own.Length, length));
+            if (below == 0)
+            {
+                return own with { Status = BlockStatus.Zero };
+            }
+            BlockExtent under = await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
+            return under with { Depth = under.Depth + 1 };
+        }
+        if (DataMayBeSparse && own is { IsData: true, IsZero: false, Node: { } node, HostOffset: long host } && host < node.Length)
+        {
+            long asked = Math.Min(Math.Min(own.Length, length), node.Length - host);
+            BlockExtent stored = await node.GetExtentAsync(host, asked, cancellationToken).ConfigureAwait(false);
+            return own with { Length = stored.Length, Status = stored.IsZero ? own.Status | BlockStatus.Zero : own.Status };
+        }
+        return own;
+    }
+
+    /// <inheritdoc/>
+    protected sealed override async ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        if (IsReadOnly)
+        {
+            await ReadMappedAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+            return;
+        }
+        RangeLock.Hold hold = await HoldUnitsAsync(offset, buffer.Length, exclusive: false).ConfigureAwait(false);
+        try
+        {
+            await ReadMappedAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            _ranges.Release(hold);
+        }
+    }
+
+    /// <inheritdoc/>
+    protected sealed override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    {
+        RangeLock.Hold hold = await HoldUnitsAsync(offset, buffer.Length, exclusive: true).ConfigureAwait(false);
+        try
+        {
+            await WriteMappedAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            _ranges.Release(hold);
+        }
+    }
+
+    /// <inheritdoc/>
+    protected sealed override async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    {
+        RangeLock.Hold hold = await HoldUnitsAsync(offset, length, exclusive: true).ConfigureAwait(false);
+        try
+        {
+            for (long end = offset + length; offset < end;)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                (long whole, long wholeEnd) = WholeUnits(offset, end);
+                long done = offset == whole && whole < wholeEnd
+                    ? await ZeroUnitsAsync(offset, wholeEnd - offset, mode, cancellationToken).ConfigureAwait(false)
+                    : 0;
+                if (done == 0)
+                {
+                    done = Math.Min(end - offset, ZeroUnit - (offset % ZeroUnit));
+                    await ZeroByWritingAsync(offset, (int)done, cancellationToken).ConfigureAwait(false);
+                }
+                offset += done;
+            }
+        }
+        finally
+        {
+            _ranges.Release(hold);
+        }
+    }
+
+    /// <inheritdoc/>
+    protected sealed override async ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        (long start, long end) = WholeUnits(offset, offset + length);
+        if (start >= end)
+        {
+            return;
+        }
+        RangeLock.Hold hold = await HoldUnitsAsync(start, end - start, exclusive: true).ConfigureAwait(false);
+        try
+        {
+            await DiscardUnitsAsync(start, end - start, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            _ranges.Release(hold);
+        }
+    }
+
+    /// <summary>Closes the children. A format that caches metadata overrides this, writes back first and then calls it.</summary>
+    protected override async ValueTask CloseCoreAsync()
+    {
+        foreach (BlockNode child in Children.Values)
+        {
+            await child.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Reads without taking the range lock: for the format's own use while it holds the range.</summary>
+    protected async ValueTask ReadMappedAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        while (!buffer.IsEmpty)
+        {
+            BlockExtent extent = await MapAsync(offset, buffer.Length, cancellationToken).ConfigureAwait(false);
+            int count = (int)Math.Min(buffer.Length, extent.Length);
+            await ReadExtentAsync(extent, buffer[..count], cancellationToken).ConfigureAwait(false);
+            (buffer, offset) = (buffer[count..], offset + count);
+        }
+    }
+
+    /// <summary>Writes without taking the range lock: for the format's own use while it holds the range.</summary>
+    protected async ValueTask WriteMappedAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    {
+        while (!buffer.IsEmpty)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            WriteMapping mapping = await EnsureMappedAsync(offset, buffer.Length, cancellationToken).ConfigureAwait(false);
+            int count = (int)Math.Min(buffer.Length, mapping.Length);
+            if (mapping.IsNew)
+            {
+                await WriteNewAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
+            }
+            else
+            {
+                await mapping.Node.WriteAsync(mapping.HostOffset, buffer[..count], cancellationToken).ConfigureAwait(false);
+            }
+            (buffer, offset) = (buffer[count..], offset + count);
+        }
+    }
+
+    private ValueTask ReadExtentAsync(in BlockExtent extent, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        if (extent.Status == BlockStatus.None)
+        {
+            int below = (int)BytesInBacking(extent.Offset, buffer.Length);
+            buffer.Span[below..].Clear();
+            return below == 0 ? default : Backing!.ReadAsync(extent.Offset, buffer[..below], cancellationToken);
+        }
+        if (extent.IsZero)
+        {
+            buffer.Span.Clear();
+            return default;
+        }
+        return extent.HostOffset is long host
+            ? extent.Node!.ReadPaddedAsync(host, buffer, cancellationToken)
+            : ReadEncodedAsync(extent.Offset, buffer, cancellationToken);
+    }
+
+    private async ValueTask WriteNewAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    {
+        try
+        {
+            long end = mapping.Offset + data.Length;
+            bool head = await MustCopyAsync(mapping, mapping.CopyStart, mapping.Offset, cancellationToken).ConfigureAwait(false);
+            bool tail = await MustCopyAsync(mapping, end, mapping.CopyEnd, cancellationToken).ConfigureAwait(false);
+            long start = head ? mapping.CopyStart : mapping.Offset;
+            long stop = tail ? mapping.CopyEnd : end;
+            if (!head && !tail)
+            {
+                await mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken).ConfigureAwait(false);
+            }
+            else if (stop - start <= JoinedWriteLimit)
+            {
+                await CopyAndWriteAsync(mapping, start, (int)(stop - start), data, cancellationToken).ConfigureAwait(false);
+            }
+            else
+            {
+                await CopyAndWriteAsync(mapping, start, (int)(mapping.Offset - start), default, cancellationToken).ConfigureAwait(false);
+                await mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken).ConfigureAwait(false);
+                await CopyAndWriteAsync(mapping, end, (int)(stop - end), default, cancellationToken).ConfigureAwait(false);
+            }
+        }
+        catch
+        {
+            await AbandonMappingAsync(mapping).ConfigureAwait(false);
+            throw;
+        }
+        await CommitMappingAsync(mapping).ConfigureAwait(false);
+    }
+
+    /// <summary>Writes [start, start + length) of the new place in one request: the old contents, with the new data over them.</summary>
+    private async ValueTask CopyAndWriteAsync(
+        WriteMapping mapping, long start, int length, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    {
+        if (length == 0)
+        {
+            return;
+        }
+        byte[] rented = ArrayPool<byte>.Shared.Rent(length);
+        try
+        {
+            Memory<byte> joined = rented.AsMemory(0, length);
+            int before = data.IsEmpty ? length : (int)(mapping.Offset - start);
+            await ReadOldAsync(start, joined[..before], cancellationToken).ConfigureAwait(false);
+            data.CopyTo(joined[before..]);
+            int after = before + data.Length;
+            await ReadOldAsync(start + after, joined[after..], cancellationToken).ConfigureAwait(false);
+            await mapping.Node.WriteAsync(mapping.HostStart + (start - mapping.CopyStart), joined, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(rented);
+        }
+    }
+
+    private async ValueTask<bool> MustCopyAsync(WriteMapping mapping, long start, long end, CancellationToken cancellationToken)
+        => start < end && !(mapping.HostReadsZero && await ReadsAsZeroAsync(start, end, cancellationToken).ConfigureAwait(false));
+
+    /// <summary>True if the range is known to read as zeroes; what lies past the end of the disk does.</summary>
+    protected async ValueTask<bool> ReadsAsZeroAsync(long start, long end, CancellationToken cancellationToken)
+    {
+        for (end = Math.Min(end, Length); start < end;)
+        {
+            BlockExtent extent = await GetExtentCoreAsync(start, end - start, cancellationToken).ConfigureAwait(false);
+            if (!extent.IsZero)
+            {
+                return false;
+            }
+            start += extent.Length;
+        }
+        return true;
+    }
+
+    private ValueTask ReadOldAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        int inside = (int)Math.Clamp(Length - offset, 0, buffer.Length);
+        buffer.Span[inside..].Clear();
+        return ReadMappedAsync(offset, buffer[..inside], cancellationToken);
+    }
+
+    private async ValueTask ZeroByWritingAsync(long offset, int length, CancellationToken cancellationToken)
+    {
+        if (await ReadsAsZeroAsync(offset, offset + length, cancellationToken).ConfigureAwait(false))
+        {
+            return;
+        }
+        byte[] zeroes = ArrayPool<byte>.Shared.Rent(length);
+        try
+        {
+            zeroes.AsSpan(0, length).Clear();
+            await WriteMappedAsync(offset, zeroes.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(zeroes);
+        }
+    }
+
+    private ValueTask<RangeLock.Hold> HoldUnitsAsync(long offset, long length, bool exclusive)
+    {
+        long unit = AllocationUnit;
+        return _ranges.AcquireAsync(offset / unit * unit, ((offset + length - 1) / unit * unit) + unit, exclusive);
+    }
+
+    /// <summary>The whole zero units inside [offset, end); a partial last unit of the disk counts as whole. Empty if start >= end.</summary>
+    private (long Start, long End) WholeUnits(long offset, long end)
+    {
+        long unit = ZeroUnit;
+        return ((offset + unit - 1) / unit * unit, end == Length ? end : end / unit * unit);
+    }
+
+    /// <summary>A backing node may be shorter than this disk; past its end everything reads as zero.</summary>
+    private long BytesInBacking(long offset, long length) => Backing is null ? 0 : Math.Clamp(Backing.Length - offset, 0, length);
+}

@@ -1,0 +1,11 @@
+namespace DiskImage.Compression;
+
+/// <summary>One way to compress, over whole blocks in memory. Safe to call in parallel.</summary>
+internal interface IBlockDecompressor
+{
+    /// <summary>
+    /// Fills <paramref name="output"/> from compressed bytes that may have rubbish behind them. False if they are damaged or
+    /// hold less than that.
+    /// </summary>
+    bool TryDecompress(ReadOnlySpan<byte> input, Span<byte> output);
+}

@@ -1,0 +1,21 @@
+using DiskImage.Formats.Qcow2;
+using DiskImage.Formats.Raw;
+using DiskImage.Protocols.File;
+
+namespace DiskImage.Drivers;
+
+/// <summary>The drivers that come with the library: the one visible list. A new format, filter or protocol is one line here.</summary>
+public static class BuiltInDrivers
+{
+    /// <summary>A registry of all of them.</summary>
+    public static DriverRegistry CreateRegistry() => new(
+        formats:
+        [
+            new RawDriver(),
+            new Qcow2Driver(),
+        ],
+        protocols:
+        [
+            new FileDriver(),
+        ]);
+}

@@ -1,0 +1,57 @@
+using DiskImage.Block;
+
+namespace DiskImage.Drivers;
+
+/// <summary>The drivers of a program, by name and by probe. It holds what it is given: no scanning, no statics.</summary>
+public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnlyList<ProtocolDriver> protocols)
+{
+    /// <summary>Bytes of a file that drivers get to see when probing. QEMU's value.</summary>
+    public const int ProbeLength = 2048;
+
+    /// <summary>All formats, the last resort (raw) first.</summary>
+    public IReadOnlyList<FormatDriver> Formats { get; } = formats;
+
+    /// <summary>All protocols.</summary>
+    public IReadOnlyList<ProtocolDriver> Protocols { get; } = protocols;
+
+    /// <summary>The format of a name or alias.</summary>
+    /// <exception cref="DiskImageException">InvalidOption, listing the names.</exception>
+    public FormatDriver Format(string name)
+        => Formats.FirstOrDefault(f => Named(f, name))
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"Unknown format '{name}'. Known: {string.Join(", ", Formats.Select(f => f.Name))}.");
+
+    /// <summary>The protocol that answers to a URI scheme.</summary>
+    /// <exception cref="DiskImageException">Unsupported, listing the schemes.</exception>
+    public ProtocolDriver Protocol(string scheme)
+        => Protocols.FirstOrDefault(p => p.Schemes.Contains(scheme, StringComparer.OrdinalIgnoreCase))
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"Unknown protocol '{scheme}'. Known: {string.Join(", ", Protocols.SelectMany(p => p.Schemes))}.");
+
+    /// <summary>The format that a file name's ending suggests, or null.</summary>
+    public FormatDriver? FormatByExtension(string fileName)
+        => Formats.FirstOrDefault(f => f.Extensions.Any(e => fileName.EndsWith(e, StringComparison.OrdinalIgnoreCase)));
+
+    /// <summary>The format that recognises the node's contents best.</summary>
+    public async ValueTask<FormatDriver> ProbeAsync(BlockNode file, CancellationToken cancellationToken)
+    {
+        byte[] header = new byte[(int)Math.Min(ProbeLength, file.Length)];
+        await file.ReadAsync(0, header, cancellationToken).ConfigureAwait(false);
+        FormatDriver best = Formats[0];
+        int bestScore = 0;
+        foreach (FormatDriver format in Formats)
+        {
+            int score = format.Probe(header, file.Name);
+            if (score > bestScore)
+            {
+                (best, bestScore) = (format, score);
+            }
+        }
+        return bestScore > 0
+            ? best
+            : throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: no known format recognises it. Name one with -Format.", file.Name);
+    }
+
+    private static bool Named(FormatDriver format, string name)
+        => format.Name.Equals(name, StringComparison.OrdinalIgnoreCase) || format.Aliases.Contains(name, StringComparer.OrdinalIgnoreCase);
+}

@@ -1,0 +1,79 @@
+using DiskImage.Block;
+using DiskImage.Options;
+
+namespace DiskImage.Drivers;
+
+/// <summary>Opens a node that an image merely names. Refusing is how untrusted images are contained: see OpenPolicy.</summary>
+/// <param name="reference">The name as it stands in the image.</param>
+/// <param name="format">The format the image says it has; null to probe.</param>
+/// <param name="cancellationToken">Stops the opening.</param>
+public delegate ValueTask<BlockNode> ReferenceOpener(string reference, string? format, CancellationToken cancellationToken);
+
+/// <summary>Opens or makes a file or other protocol node by its locator text, for formats that consist of several.</summary>
+/// <param name="locator">Where it is: resolved against the folder of the image that is being made.</param>
+/// <param name="create">True to make a new one (an existing one is refused), false to open an existing one for writing.</param>
+/// <param name="cancellationToken">Stops the opening.</param>
+public delegate ValueTask<BlockNode> CompanionOpener(string locator, bool create, CancellationToken cancellationToken);
+
+/// <summary>What a format gets to open an image.</summary>
+/// <param name="File">The node that holds the image. On success the format's node owns it.</param>
+/// <param name="Options">The record of the driver's <see cref="FormatDriver.OpenOptions"/>.</param>
+/// <param name="OpenBacking">Opens the backing node, as a formatted disk; null when the caller wants this layer alone.</param>
+/// <param name="OpenData">Opens a further file that holds data of the image, as plain bytes.</param>
+public sealed record FormatOpenContext(BlockNode File, object Options, ReferenceOpener? OpenBacking, ReferenceOpener OpenData);
+
+/// <summary>What a format gets to create an image.</summary>
+/// <param name="File">An empty, writable node that the caller owns and closes.</param>
+/// <param name="Options">The record of the driver's create options.</param>
+/// <param name="OpenCompanion">Makes or opens further files of the image.</param>
+public sealed record FormatCreateContext(BlockNode File, object Options, CompanionOpener? OpenCompanion = null);
+
+/// <summary>One image format: what it is called, how to recognise it, which options it takes, how to open it. Stateless.</summary>
+public abstract class FormatDriver
+{
+    /// <summary>The name in options and output, as QEMU spells it.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>Other names that are understood.</summary>
+    public virtual IReadOnlyList<string> Aliases => [];
+
+    /// <summary>What it is, in one line.</summary>
+    public abstract string Description { get; }
+
+    /// <summary>File name endings, with the dot, the usual one first.</summary>
+    public abstract IReadOnlyList<string> Extensions { get; }
+
+    /// <summary>Options when an image is opened.</summary>
+    public virtual OptionSchema OpenOptions => OptionSchema.Empty;
+
+    /// <summary>How sure the driver is that a file is of its format: 0 not, 1 only if nobody else wants it, 100 the magic matches.</summary>
+    /// <param name="header">The file's first bytes, at most <see cref="DriverRegistry.ProbeLength"/>.</param>
+    /// <param name="fileName">The file's name, which may support a weak signature but never decides alone.</param>
+    public abstract int Probe(ReadOnlySpan<byte> header, string fileName);
+
+    /// <summary>Opens an image. A failed open leaves <see cref="FormatOpenContext.File"/> to the caller and modifies nothing.</summary>
+    public abstract ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken);
+}
+
+/// <summary>A format that can make new images.</summary>
+public interface ICreatable
+{
+    /// <summary>Options when an image is made.</summary>
+    OptionSchema CreateOptions { get; }
+
+    /// <summary>Writes a new, empty image of the options' size into an empty file.</summary>
+    ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken);
+}
+
+/// <summary>Create options that every format has; the front ends set them from their own parameters.</summary>
+public interface ICreateOptions
+{
+    /// <summary>Virtual size in bytes.</summary>
+    long? Size { get; }
+
+    /// <summary>The backing file's name as it is to stand in the image; null for none.</summary>
+    string? BackingFile => null;
+
+    /// <summary>The backing file's format; null if unknown.</summary>
+    string? BackingFormat => null;
+}

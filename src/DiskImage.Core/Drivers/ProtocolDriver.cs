@@ -1,0 +1,48 @@
+using DiskImage.Block;
+using DiskImage.Options;
+
+namespace DiskImage.Drivers;
+
+/// <summary>How a protocol node is opened.</summary>
+/// <param name="Locator">The address without its scheme: a path, or the rest of a URI.</param>
+/// <param name="Writable">Open for writing.</param>
+/// <param name="Options">The record of the driver's options.</param>
+public sealed record ProtocolOpenContext(string Locator, bool Writable, object Options);
+
+/// <summary>One way to reach bytes: a local file, a device, a server. Stateless.</summary>
+public abstract class ProtocolDriver
+{
+    /// <summary>The name in options and output, as QEMU spells it.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>What it is, in one line.</summary>
+    public abstract string Description { get; }
+
+    /// <summary>The URI schemes it answers to, without the colon.</summary>
+    public virtual IReadOnlyList<string> Schemes => [Name];
+
+    /// <summary>Options when a node is opened.</summary>
+    public virtual OptionSchema Options => OptionSchema.Empty;
+
+    /// <summary>Opens what is there.</summary>
+    public abstract ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken);
+}
+
+/// <summary>A protocol that can make new, empty nodes, and name, replace and remove them.</summary>
+public interface IStorage
+{
+    /// <summary>Makes a new node of length 0, open for writing. An existing one is refused (AlreadyExists).</summary>
+    ValueTask<BlockNode> CreateAsync(string locator, CancellationToken cancellationToken);
+
+    /// <summary>True if something is there that can be replaced or removed as a whole (a file, not a device).</summary>
+    bool IsReplaceable(string locator);
+
+    /// <summary>True if something is there.</summary>
+    bool Exists(string locator);
+
+    /// <summary>Renames, replacing what bears the new name in one step.</summary>
+    void Replace(string locator, string newLocator);
+
+    /// <summary>Removes.</summary>
+    void Remove(string locator);
+}

@@ -1,0 +1,129 @@
+using System.Numerics;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>What a (sub)cluster is. Spec: qcow2, "Cluster mapping", "Extended L2 Entries".</summary>
+internal enum ClusterKind
+{
+    /// <summary>This image says nothing: the backing file shows through.</summary>
+    Unallocated,
+
+    /// <summary>Reads as zeroes; a host cluster may be reserved for it.</summary>
+    Zero,
+
+    /// <summary>Stored at its host offset.</summary>
+    Normal,
+
+    /// <summary>Stored compressed.</summary>
+    Compressed,
+}
+
+/// <summary>One L2 entry: 64 bits, and with extended L2 entries the subcluster bitmap. Spec: qcow2, "L2 table entry".</summary>
+/// <param name="Raw">The descriptor.</param>
+/// <param name="Bitmap">Bits 0-31: subcluster allocated; bits 32-63: subcluster reads as zeroes. Unused without extended L2 entries.</param>
+internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
+{
+    private const ulong OffsetMask = 0x00FF_FFFF_FFFF_FE00; // bits 9-55
+    private const ulong CopiedFlag = 1UL << 63, CompressedFlag = 1UL << 62, ZeroFlag = 1;
+
+    /// <summary>The offset bits of L1 and refcount table entries as well.</summary>
+    public static long OffsetOf(ulong raw) => (long)(raw & OffsetMask);
+
+    /// <summary>An L1 entry or L2 entry with the "refcount is exactly one" flag.</summary>
+    public static ulong Copied(long hostOffset) => (ulong)hostOffset | CopiedFlag;
+
+    public static L2Entry Normal(long hostOffset, ulong bitmap) => new((ulong)hostOffset | CopiedFlag, bitmap);
+
+    public bool IsCompressed => (Raw & CompressedFlag) != 0;
+
+    /// <summary>Refcount is exactly one: may be written in place.</summary>
+    public bool IsCopied => (Raw & CopiedFlag) != 0;
+
+    /// <summary>The host cluster; 0 for none. Meaningless for a compressed cluster.</summary>
+    public long HostOffset => (long)(Raw & OffsetMask);
+
+    /// <summary>What subcluster <paramref name="index"/> is.</summary>
+    public ClusterKind KindOf(int index, bool extended)
+    {
+        if (IsCompressed)
+        {
+            return ClusterKind.Compressed;
+        }
+        if (extended)
+        {
+            return (Bitmap >> (32 + index) & 1) != 0 ? ClusterKind.Zero
+                : (Bitmap >> index & 1) != 0 ? ClusterKind.Normal
+                : ClusterKind.Unallocated;
+        }
+        return (Raw & ZeroFlag) != 0 ? ClusterKind.Zero
+            : HostOffset != 0 || IsCopied ? ClusterKind.Normal // host offset 0 is valid in an external data file, and then "copied" is set
+            : ClusterKind.Unallocated;
+    }
+
+    /// <summary>How many subclusters from <paramref name="index"/> on are of the same kind.</summary>
+    public int RunOf(int index, bool extended)
+    {
+        if (!extended || IsCompressed)
+        {
+            return (extended ? 32 : 1) - index;
+        }
+        uint allocated = (uint)Bitmap, zero = (uint)(Bitmap >> 32);
+        uint same = KindOf(index, extended) switch
+        {
+            ClusterKind.Zero => zero,
+            ClusterKind.Normal => allocated & ~zero,
+            _ => ~(allocated | zero),
+        };
+        return Math.Min(BitOperations.TrailingZeroCount(~(same >> index)), 32 - index);
+    }
+
+    /// <summary>The bitmap with subclusters [<paramref name="first"/>, <paramref name="end"/>) allocated and not zero.</summary>
+    public ulong BitmapWithData(int first, int end)
+    {
+        ulong mask = Mask(first, end);
+        return (Bitmap | mask) & ~(mask << 32);
+    }
+
+    /// <summary>The bitmap with subclusters [<paramref name="first"/>, <paramref name="end"/>) reading as zeroes.</summary>
+    public ulong BitmapWithZeroes(int first, int end)
+    {
+        ulong mask = Mask(first, end);
+        return (Bitmap & ~mask) | (mask << 32);
+    }
+
+    /// <summary>The bitmap with subclusters [<paramref name="first"/>, <paramref name="end"/>) deferring to the backing file.</summary>
+    public ulong BitmapWithout(int first, int end)
+    {
+        ulong mask = Mask(first, end);
+        return Bitmap & ~(mask | (mask << 32));
+    }
+
+    /// <summary>A cluster that reads as zeroes; 0 as host offset if none is reserved.</summary>
+    public static L2Entry Zero(long hostOffset, bool extended)
+        => extended
+            ? new(hostOffset == 0 ? 0 : (ulong)hostOffset | CopiedFlag, 0xFFFF_FFFF_0000_0000)
+            : new((hostOffset == 0 ? 0 : (ulong)hostOffset | CopiedFlag) | ZeroFlag);
+
+    /// <summary>A compressed cluster's descriptor. Spec: qcow2, "Compressed Clusters Descriptor".</summary>
+    public static L2Entry Compressed(long offset, int length, int clusterBits)
+    {
+        long sectors = ((offset + length - 1) >> 9) - (offset >> 9);
+        return new((ulong)offset | (ulong)sectors << OffsetBits(clusterBits) | CompressedFlag);
+    }
+
+    /// <summary>Where a compressed cluster's data begins, and how many bytes it may take (to the end of its last sector).</summary>
+    public (long Offset, int MaxLength) CompressedRange(int clusterBits)
+    {
+        int x = OffsetBits(clusterBits);
+        long offset = (long)(Raw & ((1UL << x) - 1));
+        int sectors = (int)((Raw & (CompressedFlag - 1)) >> x) + 1;
+        return (offset, (sectors * 512) - (int)(offset & 511));
+    }
+
+    /// <summary>The same entry, with the "refcount is exactly one" flag set or cleared.</summary>
+    public L2Entry WithCopied(bool copied) => this with { Raw = copied ? Raw | CopiedFlag : Raw & ~CopiedFlag };
+
+    private static int OffsetBits(int clusterBits) => 62 - (clusterBits - 8);
+
+    private static ulong Mask(int first, int end) => (uint)(((1UL << end) - 1) & ~((1UL << first) - 1));
+}

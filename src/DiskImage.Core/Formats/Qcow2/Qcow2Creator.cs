@@ -1,0 +1,151 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>
+/// Writes new images: header, refcount table, one refcount block, L1 table, in this order from offset 0. Whatever more is wanted
+/// (preallocation) is then done by an open node, so that there is one allocator.
+/// </summary>
+internal static class Qcow2Creator
+{
+    private const int Sector = 512;
+
+    public static async ValueTask CreateAsync(BlockNode file, Qcow2CreateOptions options, CancellationToken cancellationToken)
+    {
+        Qcow2Header header = Plan(file.Name, options);
+        var geometry = new Qcow2Geometry(header);
+        long l1Clusters = geometry.Clusters(header.L1Size * 8L);
+        long used = 3 + l1Clusters; // header, refcount table, refcount block, L1 table
+        int perBlock = 1 << geometry.RefcountsPerBlockBits;
+
+        // Small clusters with wide refcounts: one block may not count the whole L1 table. Then more blocks follow it.
+        long blocks = 1;
+        while (blocks * perBlock < used + blocks - 1)
+        {
+            blocks++;
+        }
+        used += blocks - 1;
+        long tableClusters = geometry.Clusters(blocks * 8L);
+        header = header with
+        {
+            RefcountTableOffset = geometry.ClusterSize,
+            RefcountTableClusters = (int)tableClusters,
+            L1TableOffset = (1 + tableClusters + blocks) << geometry.ClusterBits,
+        };
+        used += tableClusters - 1;
+        if (blocks * perBlock < used)
+        {
+            blocks++;
+            used++;
+            header = header with { L1TableOffset = header.L1TableOffset + geometry.ClusterSize };
+        }
+
+        await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
+        await file.WriteAsync(0, header.ToCluster(file.Name), cancellationToken).ConfigureAwait(false);
+        byte[] table = new byte[tableClusters << geometry.ClusterBits];
+        long blockOffset = (1 + tableClusters) << geometry.ClusterBits;
+        byte[] block = new byte[geometry.ClusterSize];
+        for (long i = 0; i < blocks; i++, blockOffset += geometry.ClusterSize)
+        {
+            Array.Clear(block);
+            for (int k = 0; k < perBlock && (i * perBlock) + k < used; k++)
+            {
+                _ = RefcountBlock.Set(block, k, geometry.RefcountOrder, 1);
+            }
+            BigEndian.U64(table, (int)i * 8, (ulong)blockOffset);
+            await file.WriteAsync(blockOffset, block, cancellationToken).ConfigureAwait(false);
+        }
+        await file.WriteAsync(geometry.ClusterSize, table, cancellationToken).ConfigureAwait(false);
+        await file.WriteZeroesAsync(header.L1TableOffset, l1Clusters << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+        if (options.Preallocation != PreallocationMode.Off)
+        {
+            await PreallocateAsync(file, header, options.Preallocation, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Checks the options against each other and turns them into a header without places.</summary>
+    private static Qcow2Header Plan(string path, Qcow2CreateOptions options)
+    {
+        if (options.Size is not long asked)
+        {
+            throw Invalid("a new image needs a size");
+        }
+        bool v3 = options.Compat == Qcow2Compat.V3;
+        if (!v3 && options.LazyRefcounts)
+        {
+            throw Invalid("lazy_refcounts=on needs compat=1.1");
+        }
+        if (!v3 && options.RefcountBits != 16)
+        {
+            throw Invalid($"refcount_bits={options.RefcountBits} needs compat=1.1; version 2 has 16");
+        }
+        if (options.BackingFile is not null && options.Preallocation != PreallocationMode.Off)
+        {
+            throw Invalid("preallocation and a backing file exclude each other: preallocated clusters would hide the backing file");
+        }
+        if (options.BackingFile is null && options.BackingFormat is not null)
+        {
+            throw Invalid("backing_fmt is given without a backing_file");
+        }
+        if (asked > long.MaxValue - Sector)
+        {
+            throw Invalid($"a size of {asked} bytes is too large");
+        }
+        long size = Round.Up(asked, Sector);
+        var geometry = new Qcow2Geometry(Qcow2Geometry.Log2(options.ClusterSize), Qcow2Geometry.Log2(options.RefcountBits), extendedL2: false);
+        long l1 = geometry.L1EntriesFor(size);
+        if (l1 * 8 > Qcow2Header.MaxL1Bytes)
+        {
+            long most = Qcow2Header.MaxL1Bytes / 8 * geometry.L2Span;
+            throw Invalid($"a size of {size:#,0} bytes is too large for clusters of {options.ClusterSize:#,0} bytes, which reach {most:#,0}. Choose larger clusters.");
+        }
+        var extensions = new List<Qcow2Extension>();
+        if (options.BackingFormat is not null)
+        {
+            extensions.Add(Qcow2Extension.Text(Qcow2Extension.BackingFormat, options.BackingFormat));
+        }
+        if (v3)
+        {
+            Qcow2Extension names = Qcow2Extension.NewFeatureNames();
+            int room = geometry.ClusterSize - Qcow2Header.LengthWithCompressionType - (options.BackingFile?.Length * 4 ?? 0);
+            if (Qcow2Extension.TotalLength([.. extensions, names]) <= room)
+            {
+                extensions.Add(names);
+            }
+        }
+        return new Qcow2Header
+        {
+            Version = (int)options.Compat,
+            ClusterBits = geometry.ClusterBits,
+            Size = size,
+            L1Size = (int)l1,
+            L1TableOffset = 0,
+            RefcountTableOffset = 0,
+            RefcountTableClusters = 0,
+            RefcountOrder = geometry.RefcountOrder,
+            HeaderLength = v3 ? Qcow2Header.LengthWithCompressionType : Qcow2Header.V2Length,
+            Compatible = options.LazyRefcounts ? Qcow2Compatible.LazyRefcounts : Qcow2Compatible.None,
+            Extensions = extensions,
+            BackingFile = options.BackingFile,
+        };
+
+        DiskImageException Invalid(string what) => new(DiskImageErrorKind.InvalidOption, $"{path}: {what}.", path);
+    }
+
+    private static async ValueTask PreallocateAsync(BlockNode file, Qcow2Header header, PreallocationMode mode, CancellationToken cancellationToken)
+    {
+        var borrowed = new BorrowedNode(file); // closing the disk must not close the caller's file
+        Qcow2Node disk = await Qcow2Node.OpenAsync(borrowed, null, null, header, new Qcow2OpenOptions(), cancellationToken).ConfigureAwait(false);
+        await using (disk.ConfigureAwait(false))
+        {
+            await disk.PreallocateAsync(0, header.Size, mode, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>A node that somebody else closes.</summary>
+    private sealed class BorrowedNode(BlockNode node) : FilterNode(node)
+    {
+        protected override ValueTask CloseCoreAsync() => default;
+    }
+}

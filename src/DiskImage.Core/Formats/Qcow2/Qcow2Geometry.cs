@@ -1,0 +1,71 @@
+using System.Numerics;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>What follows from a header: how offsets split into indices, and how large things are.</summary>
+internal sealed class Qcow2Geometry
+{
+    public Qcow2Geometry(int clusterBits, int refcountOrder, bool extendedL2)
+    {
+        ClusterBits = clusterBits;
+        ClusterSize = 1 << clusterBits;
+        L2EntryBytes = extendedL2 ? 16 : 8;
+        L2Bits = clusterBits - (extendedL2 ? 4 : 3);
+        SubclustersPerCluster = extendedL2 ? 32 : 1;
+        SubclusterSize = ClusterSize / SubclustersPerCluster;
+        RefcountOrder = refcountOrder;
+        RefcountsPerBlockBits = clusterBits + 3 - refcountOrder;
+    }
+
+    public Qcow2Geometry(Qcow2Header header)
+        : this(header.ClusterBits, header.RefcountOrder, header.Has(Qcow2Incompatible.ExtendedL2))
+    {
+    }
+
+    public int ClusterBits { get; }
+
+    public int ClusterSize { get; }
+
+    /// <summary>8, or 16 with extended L2 entries.</summary>
+    public int L2EntryBytes { get; }
+
+    /// <summary>log2 of the entries in an L2 table.</summary>
+    public int L2Bits { get; }
+
+    public int L2Entries => 1 << L2Bits;
+
+    /// <summary>32 with extended L2 entries; else the cluster is its own only subcluster.</summary>
+    public int SubclustersPerCluster { get; }
+
+    public int SubclusterSize { get; }
+
+    public bool HasSubclusters => SubclustersPerCluster > 1;
+
+    /// <summary>log2 of the bits of a refcount.</summary>
+    public int RefcountOrder { get; }
+
+    /// <summary>log2 of the refcounts in a refcount block.</summary>
+    public int RefcountsPerBlockBits { get; }
+
+    public ulong MaxRefcount => RefcountOrder == 6 ? ulong.MaxValue : (1UL << (1 << RefcountOrder)) - 1;
+
+    /// <summary>Guest bytes that one L2 table maps.</summary>
+    public long L2Span => 1L << (L2Bits + ClusterBits);
+
+    public int L1Index(long guest) => (int)(guest >> (L2Bits + ClusterBits));
+
+    public int L2Index(long guest) => (int)(guest >> ClusterBits) & (L2Entries - 1);
+
+    public int InCluster(long offset) => (int)offset & (ClusterSize - 1);
+
+    public long ClusterStart(long offset) => offset & ~(long)(ClusterSize - 1);
+
+    /// <summary>Clusters that cover a number of bytes.</summary>
+    public long Clusters(long bytes) => Binary.Round.Units(bytes, ClusterSize);
+
+    /// <summary>L1 entries for a disk of a size.</summary>
+    public long L1EntriesFor(long size) => Binary.Round.Units(Clusters(size), L2Entries);
+
+    /// <summary>log2 of a power of two.</summary>
+    public static int Log2(long value) => BitOperations.Log2((ulong)value);
+}

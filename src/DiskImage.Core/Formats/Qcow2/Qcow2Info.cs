@@ -1,0 +1,41 @@
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>What a qcow2 header says beyond the facts that all formats share.</summary>
+public sealed record Qcow2Info
+{
+    /// <summary>"0.10" for version 2, "1.1" for version 3.</summary>
+    public required string Compat { get; init; }
+
+    /// <summary>How compressed clusters are compressed.</summary>
+    public required Qcow2CompressionType CompressionType { get; init; }
+
+    /// <summary>Refcount updates may be postponed.</summary>
+    public required bool LazyRefcounts { get; init; }
+
+    /// <summary>Bits of a refcount.</summary>
+    public required int RefcountBits { get; init; }
+
+    /// <summary>The image is marked corrupt.</summary>
+    public required bool Corrupt { get; init; }
+
+    /// <summary>L2 entries have subcluster bitmaps.</summary>
+    public required bool ExtendedL2 { get; init; }
+
+    /// <summary>The external data file's name; null if the data is in the image.</summary>
+    public string? DataFile { get; init; }
+
+    /// <summary>The external data file is a raw image of the disk.</summary>
+    public bool DataFileRaw { get; init; }
+
+    internal static Qcow2Info Of(Qcow2Header header) => new()
+    {
+        Compat = header.Version < 3 ? "0.10" : "1.1",
+        CompressionType = header.CompressionType,
+        LazyRefcounts = (header.Compatible & Qcow2Compatible.LazyRefcounts) != Qcow2Compatible.None,
+        RefcountBits = 1 << header.RefcountOrder,
+        Corrupt = header.Has(Qcow2Incompatible.Corrupt),
+        ExtendedL2 = header.Has(Qcow2Incompatible.ExtendedL2),
+        DataFile = header.DataFile,
+        DataFileRaw = (header.AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None,
+    };
+}

@@ -1,0 +1,301 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+using DiskImage.Metadata;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>Writing: reserving clusters, pointing the tables to them, flushing, closing.</summary>
+internal sealed partial class Qcow2Node
+{
+    /// <summary>Space that waits for a flush before it can be used again; beyond this the flush is not left to the user. Ours.</summary>
+    private const long MaxPendingFree = 64 << 20;
+
+    public ValueTask SetUnfinishedAsync(bool unfinished, CancellationToken cancellationToken)
+        => _header.Version < 3 ? default : UnderGateAsync(async () =>
+        {
+            if (!unfinished)
+            {
+                await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+            }
+            Qcow2Incompatible flags = unfinished ? _header.Incompatible | Qcow2Incompatible.Dirty : _header.Incompatible & ~Qcow2Incompatible.Dirty;
+            await UpdateHeaderAsync(_header with { Incompatible = flags }).ConfigureAwait(false);
+        });
+
+    protected override async ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            CachedPiece piece = await WritableL2PieceAsync(offset).ConfigureAwait(false);
+            int index = PieceIndex(offset);
+            L2Entry entry = EntryAt(piece, index);
+            if (!IsOurs(entry))
+            {
+                return await AllocateForAsync(piece, index, offset, length).ConfigureAwait(false);
+            }
+            RequireAligned(entry.HostOffset, offset, "L2 entry");
+            int subcluster = _geometry.InCluster(offset) / _geometry.SubclusterSize;
+            return entry.KindOf(subcluster, _geometry.HasSubclusters) == ClusterKind.Normal
+                ? await InPlaceAsync(piece, index, offset, length).ConfigureAwait(false)
+                : await IntoReservedAsync(entry, offset, length, subcluster).ConfigureAwait(false);
+        }
+        finally
+        {
+            _ = _gate.Release();
+        }
+    }
+
+    protected override ValueTask CommitMappingAsync(WriteMapping mapping) => UnderGateAsync(async () =>
+    {
+        if (mapping.CopyStart < mapping.Offset || mapping.CopyEnd > mapping.Offset + mapping.Length)
+        {
+            _order.DataWritten(); // old data was copied: it must not be lost behind the table that points to the copy
+        }
+        long hostBase = mapping.HostStart - _geometry.InCluster(mapping.CopyStart) - _geometry.ClusterStart(mapping.CopyStart);
+        for (long at = mapping.CopyStart; at < mapping.CopyEnd; at = _geometry.ClusterStart(at) + _geometry.ClusterSize)
+        {
+            CachedPiece piece = await WritableL2PieceAsync(at).ConfigureAwait(false);
+            int index = PieceIndex(at);
+            L2Entry old = EntryAt(piece, index);
+            long cluster = _geometry.ClusterStart(at);
+            long host = hostBase + cluster;
+            int first = (int)(at - cluster) / _geometry.SubclusterSize;
+            int end = (int)((Math.Min(mapping.CopyEnd, cluster + _geometry.ClusterSize) - cluster) / _geometry.SubclusterSize);
+            SetEntry(piece, index, L2Entry.Normal(host, _geometry.HasSubclusters ? old.BitmapWithData(first, end) : 0));
+            if (!(IsOurs(old) && old.HostOffset == host))
+            {
+                FreeData(old);
+            }
+        }
+    });
+
+    protected override ValueTask AbandonMappingAsync(WriteMapping mapping) => UnderGateAsync(async () =>
+    {
+        CachedPiece? piece = await L2PieceAsync(mapping.Offset, CancellationToken.None).ConfigureAwait(false);
+        bool wasReserved = piece is not null && EntryAt(piece, PieceIndex(mapping.Offset)) is var entry && IsOurs(entry);
+        if (!wasReserved && ReferenceEquals(_dataNode, File))
+        {
+            long start = _geometry.ClusterStart(mapping.HostStart);
+            await _refcounts.AddAsync(start, mapping.HostStart + (mapping.CopyEnd - mapping.CopyStart) - start, -1).ConfigureAwait(false);
+        }
+    });
+
+    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
+        => UnderGateAsync(() => FlushLockedAsync(cancellationToken));
+
+    /// <summary>Reserves a host cluster for every guest cluster of a range that has none, and claims host space for it as the mode says.</summary>
+    public ValueTask PreallocateAsync(long offset, long end, PreallocationMode mode, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        PreallocationMode growth = mode == PreallocationMode.Metadata ? PreallocationMode.Off : mode;
+        while (offset < end)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            WriteMapping mapping = await EnsureMappedAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
+            if (mapping.IsNew)
+            {
+                long hostEnd = mapping.HostStart + (mapping.CopyEnd - mapping.CopyStart), inside = Math.Min(hostEnd, _dataNode.Length) - mapping.HostStart;
+                if (inside > 0)
+                {
+                    await _dataNode.WriteZeroesAsync(mapping.HostStart, inside, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
+                }
+                if (hostEnd > _dataNode.Length)
+                {
+                    await _dataNode.ResizeAsync(hostEnd, growth, cancellationToken).ConfigureAwait(false);
+                }
+                await CommitMappingAsync(mapping).ConfigureAwait(false);
+            }
+            offset += mapping.Length;
+        }
+    });
+
+    protected override async ValueTask CloseCoreAsync()
+    {
+        try
+        {
+            if (!IsReadOnly)
+            {
+                await UnderGateAsync(() => FlushLockedAsync(CancellationToken.None)).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            await base.CloseCoreAsync().ConfigureAwait(false);
+            _gate.Dispose();
+        }
+    }
+
+    /// <summary>Bits of features that are not kept right here are cleared before anything changes. Spec: "Autoclear".</summary>
+    private async ValueTask PrepareForWritingAsync(CancellationToken cancellationToken)
+    {
+        if (_header.Has(Qcow2Incompatible.Corrupt))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{Name}: the image is marked corrupt, so it is opened read-only or not at all. Repair it with Repair-DiskImage -Mode All.", Name);
+        }
+        if (_header.Has(Qcow2Incompatible.Dirty))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{Name}: the image was not closed properly or not completed, so its refcounts cannot be relied on. Repair it before it is written to.", Name);
+        }
+        await _refcounts.LoadAsync(_header, cancellationToken).ConfigureAwait(false);
+        _guard.Protect(_header, _l1);
+        if ((_header.AutoClear & ~Qcow2AutoClear.Known) != Qcow2AutoClear.None)
+        {
+            await UpdateHeaderAsync(_header with { AutoClear = _header.AutoClear & Qcow2AutoClear.Known }).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Writes the fixed fields of the header, whose variable parts have not changed.</summary>
+    private async ValueTask UpdateHeaderAsync(Qcow2Header header)
+    {
+        byte[] cluster = header.ToCluster(Name);
+        await File.WriteAsync(Qcow2Header.SizeAt, cluster.AsMemory(Qcow2Header.SizeAt..(header.Version < 3 ? Qcow2Header.V2Length : 96))).ConfigureAwait(false);
+        await File.FlushAsync().ConfigureAwait(false);
+        _header = header;
+    }
+
+    /// <summary>True if an entry's host cluster belongs to this entry alone.</summary>
+    private bool IsOurs(L2Entry entry)
+        => !entry.IsCompressed && entry.IsCopied && (entry.HostOffset != 0 || !ReferenceEquals(_dataNode, File));
+
+    private async ValueTask<WriteMapping> InPlaceAsync(CachedPiece piece, int index, long offset, long length)
+    {
+        BlockExtent run = MapInPiece(piece, offset, offset + length);
+        long covered = Math.Min(length, run.Length);
+        long own = _geometry.ClusterStart(offset) + _geometry.ClusterSize; // the run may go on into clusters that are shared
+        while (own < offset + covered && IsOurs(EntryAt(piece, ++index)))
+        {
+            own += _geometry.ClusterSize;
+        }
+        covered = Math.Min(covered, own - offset);
+        await RequireNotMetadataAsync(run.HostOffset!.Value, covered).ConfigureAwait(false);
+        return WriteMapping.InPlace(offset, covered, _dataNode, run.HostOffset!.Value);
+    }
+
+    /// <summary>A place in a host cluster that is reserved but does not hold data here: a zero cluster, or unused subclusters.</summary>
+    private async ValueTask<WriteMapping> IntoReservedAsync(L2Entry entry, long offset, long length, int subcluster)
+    {
+        long cluster = _geometry.ClusterStart(offset);
+        long runEnd = cluster + ((long)(subcluster + entry.RunOf(subcluster, _geometry.HasSubclusters)) * _geometry.SubclusterSize);
+        long end = Math.Min(offset + length, runEnd);
+        long host = entry.HostOffset + (offset - cluster);
+        await RequireNotMetadataAsync(host, end - offset).ConfigureAwait(false);
+        return new(
+            offset, end - offset, _dataNode, host, IsNew: true,
+            Round.Down(offset, _geometry.SubclusterSize), Round.Up(end, _geometry.SubclusterSize), HostReadsZero: false);
+    }
+
+    /// <summary>New host clusters for as much of the request as lies in one piece and gets them in a row.</summary>
+    private async ValueTask<WriteMapping> AllocateForAsync(CachedPiece piece, int index, long offset, long length)
+    {
+        long start = _geometry.ClusterStart(offset);
+        long wanted = _geometry.Clusters(offset + length - start);
+        int most = (int)Math.Min(wanted, (_l2.PieceSize / _geometry.L2EntryBytes) - index);
+        int count = 1;
+        while (count < most && !IsOurs(EntryAt(piece, index + count)))
+        {
+            count++;
+        }
+        L2Entry first = EntryAt(piece, index);
+        (long host, count) = ReferenceEquals(_dataNode, File) ? await AllocateDataAsync(count).ConfigureAwait(false) : (start, count);
+        L2Entry last = EntryAt(piece, index + count - 1);
+        long end = Math.Min(offset + length, start + ((long)count << _geometry.ClusterBits));
+        long copyStart = Round.Down(offset, HoldsNothing(first) ? _geometry.SubclusterSize : _geometry.ClusterSize);
+        long copyEnd = Round.Up(end, HoldsNothing(last) ? _geometry.SubclusterSize : _geometry.ClusterSize);
+        return new(offset, end - offset, _dataNode, host + (offset - start), IsNew: true, copyStart, copyEnd, HostReadsZero: host >= _dataNode.Length);
+    }
+
+    private async ValueTask<(long Host, int Count)> AllocateDataAsync(int count)
+    {
+        if (_refcounts.PendingFree > MaxPendingFree)
+        {
+            await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+        (long host, int got) = await _refcounts.AllocateAsync(count).ConfigureAwait(false);
+        await RequireNotMetadataAsync(host, (long)got << _geometry.ClusterBits).ConfigureAwait(false);
+        return (host, got);
+    }
+
+    /// <summary>True if an entry has no host cluster whose contents would have to be copied as a whole.</summary>
+    private static bool HoldsNothing(L2Entry entry) => !entry.IsCompressed && entry.HostOffset == 0;
+
+    /// <summary>The piece of the L2 table that maps an offset, in a table that is this disk's own: made or unshared if need be.</summary>
+    private async ValueTask<CachedPiece> WritableL2PieceAsync(long guest)
+    {
+        int l1Index = _geometry.L1Index(guest);
+        ulong entry = _l1[l1Index];
+        long old = L2Entry.OffsetOf(entry);
+        if (old == 0 || (entry & L2Entry.Copied(0)) == 0)
+        {
+            RequireAligned(old, guest, "L1 entry");
+            (long table, _) = await _refcounts.AllocateAsync(1).ConfigureAwait(false);
+            await RequireNotMetadataAsync(table, _geometry.ClusterSize).ConfigureAwait(false);
+            _l2.Forget(table, _geometry.ClusterSize);
+            for (long at = 0; at < _geometry.ClusterSize; at += _l2.PieceSize)
+            {
+                CachedPiece fresh = await _l2.GetNewAsync(table + at).ConfigureAwait(false);
+                if (old != 0)
+                {
+                    (await _l2.GetAsync(old + at, CancellationToken.None).ConfigureAwait(false)).Bytes.CopyTo(fresh.Bytes, 0);
+                }
+            }
+            _l1[l1Index] = L2Entry.Copied(table);
+            _guard.AddTable(table);
+            if (old != 0)
+            {
+                _refcounts.FreeAfterFlush(old, _geometry.ClusterSize);
+            }
+        }
+        return (await L2PieceAsync(guest, CancellationToken.None).ConfigureAwait(false))!;
+    }
+
+    /// <summary>An entry was replaced: its host space goes once that is durable.</summary>
+    private void FreeData(L2Entry old)
+    {
+        if (old.IsCompressed)
+        {
+            (long offset, int length) = old.CompressedRange(_geometry.ClusterBits);
+            _refcounts.FreeAfterFlush(offset, length);
+        }
+        else if (old.HostOffset != 0 && ReferenceEquals(_dataNode, File))
+        {
+            _refcounts.FreeAfterFlush(old.HostOffset, _geometry.ClusterSize);
+        }
+    }
+
+    private async ValueTask FlushLockedAsync(CancellationToken cancellationToken)
+    {
+        if (!ReferenceEquals(_dataNode, File))
+        {
+            await _dataNode.FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+        await _order.FlushAsync(cancellationToken).ConfigureAwait(false);
+        IReadOnlyList<(long Offset, long Length)> free = await _refcounts.ReleaseAsync().ConfigureAwait(false);
+        if (free.Count > 0)
+        {
+            await _order.WriteBackAsync().ConfigureAwait(false); // may be lost in a crash: then it leaks
+            foreach ((long offset, long length) in free)
+            {
+                _l2.Forget(offset, length);
+                _guard.RemoveTable(offset);
+                if (_discardToHost && offset < File.Length)
+                {
+                    await File.DiscardAsync(offset, Math.Min(length, File.Length - offset), cancellationToken).ConfigureAwait(false);
+                }
+            }
+        }
+    }
+
+    private async ValueTask UnderGateAsync(Func<ValueTask> action)
+    {
+        await _gate.WaitAsync().ConfigureAwait(false);
+        try
+        {
+            await action().ConfigureAwait(false);
+        }
+        finally
+        {
+            _ = _gate.Release();
+        }
+    }
+}

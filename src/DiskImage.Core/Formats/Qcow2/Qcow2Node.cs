@@ -1,0 +1,258 @@
+using System.Buffers;
+using DiskImage.Binary;
+using DiskImage.Block;
+using DiskImage.Compression;
+using DiskImage.Metadata;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>
+/// A qcow2 disk. This part: its state, and reading: guest offset → L1 → L2 → host cluster. Spec: qcow2, "Cluster mapping".
+/// </summary>
+/// <remarks>
+/// <para><c>_gate</c> is the metadata lock: it guards the header, the tables, the caches and the allocator, and is held for look-ups
+/// and updates in memory and for the metadata I/O they cause, never for guest data.</para>
+/// <para>Order of writes: refcount blocks, refcount table, L2 tables, L1 table, each behind a flush of the former. What loses its last
+/// reference is given back after a flush. So a crash leaks space at most.</para>
+/// </remarks>
+internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished
+{
+    private const int MaxPieceBytes = 64 << 10; // of an L2 table, per cache entry. Ours
+
+    private readonly SemaphoreSlim _gate = new(1, 1);
+    private readonly Qcow2Geometry _geometry;
+    private readonly WriteOrder _order;
+    private readonly Qcow2Guard _guard;
+    private readonly Qcow2Refcounts _refcounts;
+    private readonly MetadataCache _l2;
+    private readonly PointerTable _l1;
+    private readonly BlockNode _dataNode;
+    private readonly IBlockDecompressor _decompressor;
+    private readonly bool _discardToHost;
+    private readonly bool _isSparse;
+    private Qcow2Header _header;
+
+    private Qcow2Node(BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options)
+        : base(file, backing, dataFile is null ? [] : [("data-file", dataFile)])
+    {
+        _header = header;
+        _geometry = new Qcow2Geometry(header);
+        _dataNode = dataFile ?? file;
+        _order = new WriteOrder(file);
+        _guard = new Qcow2Guard(file.Name, _geometry);
+        _refcounts = new Qcow2Refcounts(file, _geometry, _order, _guard, options.RefcountCacheSize);
+        _l2 = new MetadataCache(_order, Math.Min(_geometry.ClusterSize, MaxPieceBytes), options.L2CacheSize);
+        _l1 = new PointerTable(_order);
+        _decompressor = Qcow2Compression.Decompressor(header.CompressionType);
+        _discardToHost = options.Discard == Qcow2DiscardMode.Unmap;
+        _isSparse = dataFile is not null || file.AllocatedLength < file.Length - (file.Length / 8);
+        IsReadOnly = file.IsReadOnly;
+    }
+
+    public override long Length => _header.Size;
+
+    public override bool IsReadOnly { get; }
+
+    protected override int AllocationUnit => _geometry.ClusterSize;
+
+    protected override int ZeroUnit => _geometry.SubclusterSize;
+
+    // Preallocated clusters and raw data files are full of holes; asking costs little where there is an eighth to win.
+    protected override bool DataMayBeSparse => _isSparse;
+
+    internal Qcow2Geometry Geometry => _geometry;
+
+    internal Qcow2Header Header => _header;
+
+    /// <summary>Opens the tables of an image whose header is checked. The children are the node's on success.</summary>
+    public static async ValueTask<Qcow2Node> OpenAsync(
+        BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options, CancellationToken cancellationToken)
+    {
+        var node = new Qcow2Node(file, dataFile, backing, header, options);
+        await node._l1.LoadAsync(header.L1TableOffset, header.L1Size, cancellationToken).ConfigureAwait(false);
+        if (!file.IsReadOnly)
+        {
+            await node.PrepareForWritingAsync(cancellationToken).ConfigureAwait(false);
+        }
+        return node;
+    }
+
+    public ImageDescription Describe() => new()
+    {
+        Format = Qcow2Driver.FormatName,
+        ClusterSize = _geometry.ClusterSize,
+        BackingFile = _header.BackingFile,
+        BackingFormat = _header.BackingFormat,
+        Encrypted = _header.CryptMethod != 0,
+        Dirty = _header.Has(Qcow2Incompatible.Dirty),
+        FormatSpecific = Qcow2Info.Of(_header),
+    };
+
+    protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            long end = Math.Min(Length, offset + length);
+            BlockExtent run = await MapPieceAsync(offset, end, cancellationToken).ConfigureAwait(false);
+            while (run.End < end && !run.IsCompressed)
+            {
+                BlockExtent next = await MapPieceAsync(run.End, end, cancellationToken).ConfigureAwait(false);
+                if (!run.IsContinuedBy(next))
+                {
+                    break;
+                }
+                run = run with { Length = run.Length + next.Length };
+            }
+            return run;
+        }
+        finally
+        {
+            _ = _gate.Release();
+        }
+    }
+
+    protected override async ValueTask ReadEncodedAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        L2Entry entry;
+        await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            CachedPiece piece = (await L2PieceAsync(offset, cancellationToken).ConfigureAwait(false))!;
+            entry = EntryAt(piece, PieceIndex(offset));
+        }
+        finally
+        {
+            _ = _gate.Release();
+        }
+        (long host, int maxLength) = entry.CompressedRange(_geometry.ClusterBits);
+        int length = (int)Math.Clamp(File.Length - host, 0, maxLength);
+        bool whole = buffer.Length == _geometry.ClusterSize;
+        byte[] packed = ArrayPool<byte>.Shared.Rent(length);
+        byte[]? cluster = whole ? null : ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
+        try
+        {
+            await File.ReadAsync(host, packed.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
+            Memory<byte> output = whole ? buffer : cluster.AsMemory(0, _geometry.ClusterSize);
+            if (!_decompressor.TryDecompress(packed.AsSpan(0, length), output.Span))
+            {
+                throw Corrupt($"the compressed cluster for guest offset {_geometry.ClusterStart(offset):#,0} does not decompress to {_geometry.ClusterSize:#,0} bytes", host);
+            }
+            if (!whole)
+            {
+                output.Slice(_geometry.InCluster(offset), buffer.Length).CopyTo(buffer);
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(packed);
+            if (cluster is not null)
+            {
+                ArrayPool<byte>.Shared.Return(cluster);
+            }
+        }
+    }
+
+    /// <summary>The extent at an offset, as far as one piece of an L2 table, or a run of missing tables, tells.</summary>
+    private async ValueTask<BlockExtent> MapPieceAsync(long offset, long end, CancellationToken cancellationToken)
+    {
+        int l1Index = _geometry.L1Index(offset);
+        if (_l1[l1Index] == 0)
+        {
+            long next = _l1.NextUsed(l1Index) * _geometry.L2Span; // counts of entries are bounded, so this fits
+            return new(offset, Math.Min(next, Length) - offset, BlockStatus.None);
+        }
+        CachedPiece piece = (await L2PieceAsync(offset, cancellationToken).ConfigureAwait(false))!;
+        return MapInPiece(piece, offset, end);
+    }
+
+    private BlockExtent MapInPiece(CachedPiece piece, long offset, long end)
+    {
+        int index = PieceIndex(offset), entries = _l2.PieceSize / _geometry.L2EntryBytes;
+        BlockExtent run = ExtentOf(EntryAt(piece, index), offset);
+        while (run.End < end && !run.IsCompressed)
+        {
+            index += _geometry.InCluster(run.End) == 0 ? 1 : 0;
+            if (index == entries)
+            {
+                break;
+            }
+            BlockExtent next = ExtentOf(EntryAt(piece, index), run.End);
+            if (!run.IsContinuedBy(next))
+            {
+                break;
+            }
+            run = run with { Length = run.Length + next.Length };
+        }
+        return run with { Length = Math.Min(run.Length, Length - offset) };
+    }
+
+    /// <summary>From an offset to the end of its run of like subclusters inside one cluster.</summary>
+    private BlockExtent ExtentOf(L2Entry entry, long offset)
+    {
+        int within = _geometry.InCluster(offset), subcluster = within / _geometry.SubclusterSize;
+        int run = entry.RunOf(subcluster, _geometry.HasSubclusters);
+        long length = ((long)(subcluster + run) * _geometry.SubclusterSize) - within;
+        switch (entry.KindOf(subcluster, _geometry.HasSubclusters))
+        {
+            case ClusterKind.Unallocated:
+                return new(offset, length, BlockStatus.None);
+            case ClusterKind.Zero:
+                if (_header.Version < 3)
+                {
+                    throw Corrupt($"the L2 entry for guest offset {offset:#,0} is a zero cluster, which version 2 does not have", entry.HostOffset);
+                }
+                return new(offset, length, BlockStatus.Allocated | BlockStatus.Zero);
+            case ClusterKind.Compressed:
+                return new(offset, _geometry.ClusterSize - within, BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed);
+            default:
+                RequireAligned(entry.HostOffset, offset, "L2 entry");
+                return new(offset, length, BlockStatus.Allocated | BlockStatus.Data, _dataNode, entry.HostOffset + within);
+        }
+    }
+
+    /// <summary>The piece of the L2 table that maps an offset; null if the table is missing.</summary>
+    private async ValueTask<CachedPiece?> L2PieceAsync(long guest, CancellationToken cancellationToken)
+    {
+        long table = L2Entry.OffsetOf(_l1[_geometry.L1Index(guest)]);
+        if (table == 0)
+        {
+            return null;
+        }
+        RequireAligned(table, guest, "L1 entry");
+        return await _l2.GetAsync(table + PieceStart(guest), cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Byte offset, in its L2 table, of the piece that maps an offset.</summary>
+    private long PieceStart(long guest) => Round.Down((long)_geometry.L2Index(guest) * _geometry.L2EntryBytes, _l2.PieceSize);
+
+    /// <summary>Index of an offset's entry in its piece.</summary>
+    private int PieceIndex(long guest) => _geometry.L2Index(guest) & ((_l2.PieceSize / _geometry.L2EntryBytes) - 1);
+
+    private L2Entry EntryAt(CachedPiece piece, int index)
+        => _geometry.HasSubclusters
+            ? new(BigEndian.U64(piece.Bytes, index * 16), BigEndian.U64(piece.Bytes, (index * 16) + 8))
+            : new(BigEndian.U64(piece.Bytes, index * 8));
+
+    private void SetEntry(CachedPiece piece, int index, L2Entry entry)
+    {
+        BigEndian.U64(piece.Bytes, index * _geometry.L2EntryBytes, entry.Raw);
+        if (_geometry.HasSubclusters)
+        {
+            BigEndian.U64(piece.Bytes, (index * 16) + 8, entry.Bitmap);
+        }
+        _l2.Changed(piece, index * _geometry.L2EntryBytes, _geometry.L2EntryBytes);
+    }
+
+    private void RequireAligned(long hostOffset, long guest, string what)
+    {
+        if (_geometry.InCluster(hostOffset) != 0)
+        {
+            throw Corrupt(
+                $"the {what} for guest offset {guest:#,0} points to host offset {hostOffset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}", hostOffset);
+        }
+    }
+
+    private DiskImageException Corrupt(string what, long offset)
+        => new(DiskImageErrorKind.Corrupt, $"{Name}: {what}. Look at all of it with Test-DiskImage.", Name, offset);
+}

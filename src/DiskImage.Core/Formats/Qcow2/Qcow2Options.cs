@@ -1,0 +1,67 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>What a discard request does.</summary>
+public enum Qcow2DiscardMode
+{
+    /// <summary>Clusters become free in the image; the host file keeps its space.</summary>
+    Ignore,
+
+    /// <summary>Clusters become free, and the host gets the space back.</summary>
+    Unmap,
+}
+
+/// <summary>Options when a qcow2 image is opened.</summary>
+public sealed record Qcow2OpenOptions
+{
+    /// <summary>Memory for L2 tables.</summary>
+    [DriverOption("l2-cache-size", "Most bytes of L2 tables kept in memory", IsSize = true, Minimum = 0)]
+    public long L2CacheSize { get; init; } = 32 << 20; // QEMU's default
+
+    /// <summary>Memory for refcount blocks.</summary>
+    [DriverOption("refcount-cache-size", "Most bytes of refcount blocks kept in memory", IsSize = true, Minimum = 0)]
+    public long RefcountCacheSize { get; init; } = 4 << 20;
+
+    /// <summary>What a discard request does.</summary>
+    [DriverOption("discard", "What discarding does to the host file: ignore keeps its space, unmap gives it back")]
+    public Qcow2DiscardMode Discard { get; init; } = Qcow2DiscardMode.Unmap;
+}
+
+/// <summary>Options when a qcow2 image is made. Names and defaults are QEMU's.</summary>
+public sealed record Qcow2CreateOptions : ICreateOptions
+{
+    /// <inheritdoc/>
+    [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]
+    public long? Size { get; init; }
+
+    /// <summary>The version of the format.</summary>
+    [DriverOption("compat", "Format version: 0.10 (v2) for very old readers, 1.1 (v3) for every feature")]
+    public Qcow2Compat Compat { get; init; } = Qcow2Compat.V3;
+
+    /// <inheritdoc/>
+    [DriverOption("backing_file", "Image whose contents show through where this one holds nothing")]
+    public string? BackingFile { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("backing_fmt", "Format of the backing image")]
+    public string? BackingFormat { get; init; }
+
+    /// <summary>Bytes per cluster.</summary>
+    [DriverOption("cluster_size", "Bytes that are allocated together", IsSize = true, Minimum = 512, Maximum = 2 << 20, PowerOfTwo = true)]
+    public long ClusterSize { get; init; } = 65536;
+
+    /// <summary>Space claimed ahead of its use.</summary>
+    [DriverOption("preallocation", "Space claimed ahead: off, metadata (tables), falloc (reserved), full (written)")]
+    public PreallocationMode Preallocation { get; init; }
+
+    /// <summary>Refcount updates may be postponed by QEMU.</summary>
+    [DriverOption("lazy_refcounts", "Postpone refcount updates: quicker writes, a check after a crash")]
+    public bool LazyRefcounts { get; init; }
+
+    /// <summary>Bits of a refcount.</summary>
+    [DriverOption("refcount_bits", "Bits of a cluster's reference count: 2^bits - 1 snapshots can share it", Minimum = 1, Maximum = 64, PowerOfTwo = true)]
+    public int RefcountBits { get; init; } = 16;
+}

@@ -1,0 +1,309 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+using DiskImage.Metadata;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>
+/// The refcounts of an image and the allocation of its clusters. Spec: qcow2, "Host cluster management".
+/// </summary>
+/// <remarks>
+/// <para>Idea. A refcount block describes a range of host clusters. A block that is missing describes free clusters, and when it is
+/// needed it is placed in the first cluster of its own range: that cluster is free, and the block counts itself. So a new
+/// block needs no other block, and the table entry is all there is to write besides. When the table is too small, a larger one
+/// is placed in the first range that the old one does not cover.</para>
+/// <para>Order of writes: refcount blocks, refcount table, then (declared by the node) L2 and L1 tables. Space is given back in two
+/// steps: <see cref="FreeAfterFlush"/> notes it, and only when the removal of the last reference is durable does the
+/// refcount go down and the space become allocatable. After a crash an image may leak clusters; it never shares one.</para>
+/// <para>Finding space: everything below <c>_firstFree</c> is known to be in use, so a search never starts from zero again.</para>
+/// <para>Not thread-safe: the node's metadata lock guards it.</para>
+/// </remarks>
+internal sealed class Qcow2Refcounts
+{
+    private readonly BlockNode _file;
+    private readonly Qcow2Geometry _geometry;
+    private readonly WriteOrder _order;
+    private readonly Qcow2Guard _guard;
+    private readonly MetadataCache _blocks;
+    private readonly PointerTable _table;
+    private readonly List<(long Offset, long Length)> _toFree = [];
+    private long _firstFree; // cluster index: all clusters below are in use
+    private long _toFreeBytes;
+
+    public Qcow2Refcounts(BlockNode file, Qcow2Geometry geometry, WriteOrder order, Qcow2Guard guard, long cacheBytes)
+    {
+        (_file, _geometry, _order, _guard) = (file, geometry, order, guard);
+        _blocks = new MetadataCache(order, geometry.ClusterSize, cacheBytes);
+        _table = new PointerTable(order);
+    }
+
+    /// <summary>Where the refcount table is; changes when it grows.</summary>
+    public long TableOffset => _table.HostOffset;
+
+    public int TableClusters => (int)_geometry.Clusters(_table.Count * 8L);
+
+    public PointerTable Table => _table;
+
+    /// <summary>Bytes that become free with the next flush.</summary>
+    public long PendingFree => _toFreeBytes;
+
+    private int PerBlock => 1 << _geometry.RefcountsPerBlockBits;
+
+    public async ValueTask LoadAsync(Qcow2Header header, CancellationToken cancellationToken)
+    {
+        await _table.LoadAsync(header.RefcountTableOffset, header.RefcountTableClusters * (header.ClusterSize / 8), cancellationToken).ConfigureAwait(false);
+        for (int i = _table.NextUsed(0); i < _table.Count; i = _table.NextUsed(i + 1))
+        {
+            _guard.AddTable(L2Entry.OffsetOf(_table[i]));
+        }
+        _firstFree = 0;
+    }
+
+    /// <summary>The refcount of a cluster, counted from the start of the file.</summary>
+    public async ValueTask<ulong> GetAsync(long cluster, CancellationToken cancellationToken)
+        => await BlockAsync(cluster, cancellationToken).ConfigureAwait(false) is { } block
+            ? RefcountBlock.Get(block.Bytes, (int)(cluster & (PerBlock - 1)), _geometry.RefcountOrder)
+            : 0;
+
+    /// <summary>
+    /// Takes up to <paramref name="count"/> free clusters in a row, refcount 1. Fewer only if the first free ones are a
+    /// shorter gap.
+    /// </summary>
+    public async ValueTask<(long Offset, int Count)> AllocateAsync(int count)
+    {
+        while (true)
+        {
+            long first = await FindFreeAsync(_firstFree).ConfigureAwait(false);
+            _firstFree = first;
+            int index = (int)(first & (PerBlock - 1));
+            CachedPiece block = await EnsureBlockAsync(first).ConfigureAwait(false);
+            if (RefcountBlock.Get(block.Bytes, index, _geometry.RefcountOrder) != 0)
+            {
+                continue; // the new block took the very cluster
+            }
+            int end = RefcountBlock.NextUsed(block.Bytes, index, Math.Min(index + count, PerBlock), _geometry.RefcountOrder);
+            for (int i = index; i < end; i++)
+            {
+                Put(block, i, 1);
+            }
+            _firstFree = first + (end - index);
+            return (HostOffset(first), end - index);
+        }
+    }
+
+    /// <summary>Takes <paramref name="count"/> free clusters in a row, for tables; searches until there are that many.</summary>
+    public async ValueTask<long> AllocateContiguousAsync(long count)
+    {
+        long first = await FindFreeAsync(_firstFree).ConfigureAwait(false);
+        for (long run = 0; run < count;)
+        {
+            long cluster = first + run;
+            _ = await EnsureBlockAsync(cluster).ConfigureAwait(false);
+            if (await GetAsync(cluster, CancellationToken.None).ConfigureAwait(false) == 0)
+            {
+                run++;
+            }
+            else
+            {
+                (first, run) = (await FindFreeAsync(cluster + 1).ConfigureAwait(false), 0);
+            }
+        }
+        await AddAsync(HostOffset(first), count << _geometry.ClusterBits, +1).ConfigureAwait(false);
+        return HostOffset(first);
+    }
+
+    /// <summary>Adds 1 or -1 to the refcount of every cluster that the range touches, now.</summary>
+    /// <exception cref="DiskImageException">Corrupt if a refcount would leave its range.</exception>
+    public async ValueTask AddAsync(long offset, long length, int change)
+    {
+        long end = _geometry.Clusters(offset + length);
+        for (long cluster = offset >> _geometry.ClusterBits; cluster < end; cluster++)
+        {
+            CachedPiece block = await EnsureBlockAsync(cluster).ConfigureAwait(false);
+            int index = (int)(cluster & (PerBlock - 1));
+            ulong old = RefcountBlock.Get(block.Bytes, index, _geometry.RefcountOrder);
+            if (change > 0 ? old == _geometry.MaxRefcount : old == 0)
+            {
+                throw new DiskImageException(
+                    change > 0 ? DiskImageErrorKind.OutOfRange : DiskImageErrorKind.Corrupt,
+                    change > 0
+                        ? $"{_file.Name}: a cluster would need a refcount above {_geometry.MaxRefcount}, the most that {1 << _geometry.RefcountOrder} refcount bits hold"
+                        : $"{_file.Name}: the refcount of the cluster at offset {HostOffset(cluster):#,0} is 0 although it is in use. Check the image with Test-DiskImage.",
+                    _file.Name,
+                    HostOffset(cluster));
+            }
+            Put(block, index, change > 0 ? old + 1 : old - 1);
+            if (change < 0 && old == 1)
+            {
+                _firstFree = Math.Min(_firstFree, cluster);
+            }
+        }
+    }
+
+    /// <summary>Notes a range whose last reference from the tables was just removed; it is given back after the next flush.</summary>
+    public void FreeAfterFlush(long offset, long length)
+    {
+        if (_toFree.Count > 0 && _toFree[^1] is var last && last.Offset + last.Length == offset && (offset & (_geometry.ClusterSize - 1)) == 0)
+        {
+            _toFree[^1] = (last.Offset, last.Length + length);
+        }
+        else
+        {
+            _toFree.Add((offset, length));
+        }
+        _toFreeBytes += length;
+    }
+
+    /// <summary>Called when everything is durable: the noted ranges become free.</summary>
+    /// <returns>The ranges whose clusters have no reference left.</returns>
+    public async ValueTask<IReadOnlyList<(long Offset, long Length)>> ReleaseAsync()
+    {
+        if (_toFree.Count == 0)
+        {
+            return [];
+        }
+        (long Offset, long Length)[] ranges = [.. _toFree];
+        _toFree.Clear();
+        _toFreeBytes = 0;
+        var free = new List<(long Offset, long Length)>();
+        foreach ((long offset, long length) in ranges)
+        {
+            await AddAsync(offset, length, -1).ConfigureAwait(false);
+            long end = _geometry.Clusters(offset + length);
+            for (long cluster = offset >> _geometry.ClusterBits; cluster < end; cluster++)
+            {
+                if (await GetAsync(cluster, CancellationToken.None).ConfigureAwait(false) == 0)
+                {
+                    free.Add((HostOffset(cluster), _geometry.ClusterSize));
+                }
+            }
+        }
+        return free;
+    }
+
+    private long HostOffset(long cluster) => cluster << _geometry.ClusterBits;
+
+    private void Put(CachedPiece block, int index, ulong value)
+    {
+        (int start, int length) = RefcountBlock.Set(block.Bytes, index, _geometry.RefcountOrder, value);
+        _blocks.Changed(block, start, length);
+    }
+
+    private async ValueTask<CachedPiece?> BlockAsync(long cluster, CancellationToken cancellationToken)
+    {
+        long index = cluster >> _geometry.RefcountsPerBlockBits;
+        long offset = index < _table.Count ? L2Entry.OffsetOf(_table[(int)index]) : 0;
+        if (offset == 0)
+        {
+            return null;
+        }
+        if (_geometry.InCluster(offset) != 0 || offset > _file.Length)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{_file.Name}: refcount table entry {index} points to offset {offset:#,0}; allowed: a multiple of {_geometry.ClusterSize} inside the file. Repair the image with Repair-DiskImage.",
+                _file.Name,
+                _table.HostOffset + (index * 8));
+        }
+        return await _blocks.GetAsync(offset, cancellationToken).ConfigureAwait(false);
+    }
+
+    private async ValueTask<CachedPiece> EnsureBlockAsync(long cluster)
+    {
+        if (await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false) is { } existing)
+        {
+            return existing;
+        }
+        long index = cluster >> _geometry.RefcountsPerBlockBits;
+        if (HostOffset(cluster) >= Qcow2Header.MaxHostOffset)
+        {
+            throw new DiskImageException(DiskImageErrorKind.NoSpace, $"{_file.Name}: the image file cannot grow past {Qcow2Header.MaxHostOffset:#,0} bytes", _file.Name);
+        }
+        if (index >= _table.Count)
+        {
+            await GrowTableAsync(index + 1).ConfigureAwait(false);
+            return (await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false)) ?? await EnsureBlockAsync(cluster).ConfigureAwait(false);
+        }
+        long own = index << _geometry.RefcountsPerBlockBits;
+        _guard.Require(HostOffset(own), _geometry.ClusterSize);
+        CachedPiece block = await _blocks.GetNewAsync(HostOffset(own)).ConfigureAwait(false);
+        Put(block, 0, 1);
+        _table[(int)index] = (ulong)HostOffset(own);
+        _guard.AddTable(HostOffset(own));
+        return block;
+    }
+
+    /// <summary>Index of the first free cluster at or after <paramref name="from"/>; always finds one, at worst past the end.</summary>
+    private async ValueTask<long> FindFreeAsync(long from)
+    {
+        while (true)
+        {
+            if (await BlockAsync(from, CancellationToken.None).ConfigureAwait(false) is not { } block)
+            {
+                return from;
+            }
+            int index = (int)(from & (PerBlock - 1));
+            int found = RefcountBlock.NextFree(block.Bytes, index, PerBlock, _geometry.RefcountOrder);
+            from += found - index;
+            if (found < PerBlock)
+            {
+                return from;
+            }
+        }
+    }
+
+    /// <summary>
+    /// Moves to a larger refcount table. The new one, and the blocks that count it, lie in the first ranges the old one does not
+    /// cover, so nothing there can be in use. Written and flushed before the header changes hands.
+    /// </summary>
+    private async ValueTask GrowTableAsync(long entries)
+    {
+        int perCluster = _geometry.ClusterSize / 8;
+        long wanted = Math.Max(entries + (entries / 2), _table.Count * 2L);
+        long start = (long)_table.Count << _geometry.RefcountsPerBlockBits; // first cluster the old table does not cover
+        long tableClusters, blocks;
+        while (true)
+        {
+            tableClusters = Round.Units(wanted, perCluster);
+            blocks = (tableClusters + PerBlock - 2) / (PerBlock - 1); // each block counts itself, too
+            if (tableClusters * perCluster >= _table.Count + blocks)
+            {
+                break;
+            }
+            wanted = _table.Count + blocks;
+        }
+        if (tableClusters << _geometry.ClusterBits > Qcow2Header.MaxRefcountTableBytes)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.NoSpace,
+                $"{_file.Name}: the image needs a refcount table of more than {Qcow2Header.MaxRefcountTableBytes:#,0} bytes, QEMU's limit. Convert it to an image with larger clusters.",
+                _file.Name);
+        }
+        byte[] bytes = new byte[tableClusters << _geometry.ClusterBits];
+        _table.Bytes.CopyTo(bytes);
+        _guard.Require(HostOffset(start), (blocks + tableClusters) << _geometry.ClusterBits);
+        for (long i = 0, left = blocks + tableClusters; i < blocks; i++) // the blocks in a row, then the table
+        {
+            CachedPiece block = await _blocks.GetNewAsync(HostOffset(start + i)).ConfigureAwait(false);
+            _guard.AddTable(HostOffset(start + i));
+            BigEndian.U64(bytes, (int)(_table.Count + i) * 8, (ulong)HostOffset(start + i));
+            for (int used = 0; left > 0 && used < PerBlock; used++, left--)
+            {
+                Put(block, used, 1);
+            }
+        }
+        long tableOffset = HostOffset(start + blocks);
+        (long oldOffset, long oldLength) = (_table.HostOffset, Round.Up(_table.Count * 8L, _geometry.ClusterSize));
+        await _order.WriteBackAsync().ConfigureAwait(false);
+        await _file.WriteAsync(tableOffset, bytes).ConfigureAwait(false);
+        await _file.FlushAsync().ConfigureAwait(false);
+        byte[] field = new byte[12];
+        BigEndian.U64(field, 0, (ulong)tableOffset);
+        BigEndian.U32(field, 8, (uint)tableClusters);
+        await _file.WriteAsync(Qcow2Header.RefcountTableAt, field).ConfigureAwait(false);
+        await _file.FlushAsync().ConfigureAwait(false);
+        _table.Replace(tableOffset, bytes);
+        _guard.RefcountTable = (tableOffset, bytes.Length);
+        FreeAfterFlush(oldOffset, oldLength);
+    }
+}

@@ -1,0 +1,80 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Formats.Raw;
+
+/// <summary>Options when a raw image is opened.</summary>
+public sealed record RawOpenOptions
+{
+    /// <summary>Where the disk begins in the file.</summary>
+    [DriverOption("offset", "Where the disk begins in the file", IsSize = true, Minimum = 0)]
+    public long Offset { get; init; }
+
+    /// <summary>The disk's length.</summary>
+    [DriverOption("size", "Bytes of the file that are the disk; to its end if not given", IsSize = true, Minimum = 0)]
+    public long? Size { get; init; }
+}
+
+/// <summary>Options when a raw image is made.</summary>
+public sealed record RawCreateOptions : ICreateOptions
+{
+    /// <inheritdoc/>
+    [DriverOption("size", "Virtual size in bytes", IsSize = true, Minimum = 0)]
+    public long? Size { get; init; }
+
+    /// <summary>Space claimed ahead of its use.</summary>
+    [DriverOption("preallocation", "Space claimed ahead: off, falloc (reserved), full (written)")]
+    public RawPreallocation Preallocation { get; init; }
+}
+
+/// <summary>The preallocation modes of a format without tables.</summary>
+public enum RawPreallocation
+{
+    /// <summary>A hole.</summary>
+    Off = PreallocationMode.Off,
+
+    /// <summary>Reserved without being written.</summary>
+    Falloc = PreallocationMode.Falloc,
+
+    /// <summary>Every byte is written.</summary>
+    Full = PreallocationMode.Full,
+}
+
+/// <summary>The disk's bytes and nothing else.</summary>
+internal sealed class RawDriver : FormatDriver, ICreatable
+{
+    public override string Name => "raw";
+
+    public override string Description => "The disk's bytes and nothing else";
+
+    public override IReadOnlyList<string> Extensions => [".raw", ".img", ".iso", ".bin", ".dd"];
+
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<RawOpenOptions>();
+
+    public OptionSchema CreateOptions { get; } = OptionSchema.Of<RawCreateOptions>();
+
+    public override int Probe(ReadOnlySpan<byte> header, string fileName) => 1;
+
+    public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
+    {
+        var options = (RawOpenOptions)context.Options;
+        long room = context.File.Length - options.Offset;
+        if (room < 0 || options.Size > room)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{context.File.Name}: offset {options.Offset:#,0} and size {options.Size?.ToString("#,0") ?? "(to the end)"} reach past its {context.File.Length:#,0} bytes",
+                context.File.Name);
+        }
+        return new(new RawNode(context.File, options.Offset, options.Size));
+    }
+
+    public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
+    {
+        var options = (RawCreateOptions)context.Options;
+        return options.Size is long size
+            ? context.File.ResizeAsync(size, (PreallocationMode)options.Preallocation, cancellationToken)
+            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{context.File.Name}: a new image needs a size.", context.File.Name);
+    }
+}

@@ -1,0 +1,136 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Graph;
+
+/// <summary>What to open, and how.</summary>
+/// <param name="Locator">Path, URI or json: text.</param>
+public sealed record OpenRequest(string Locator)
+{
+    /// <summary>The format; null to probe.</summary>
+    public string? Format { get; init; }
+
+    /// <summary>Open the top image for writing. Everything below it stays read-only.</summary>
+    public bool Writable { get; init; }
+
+    /// <summary>Open options of the format: text, a dictionary, or null.</summary>
+    public object? Options { get; init; }
+
+    /// <summary>False to open this layer alone: where it defers to a backing image it reads as zeroes.</summary>
+    public bool WithBacking { get; init; } = true;
+}
+
+/// <summary>An open image. Disposing it closes the whole graph.</summary>
+/// <param name="Node">The disk.</param>
+/// <param name="Format">The format it was opened as.</param>
+/// <param name="Path">The full path or locator of the file that holds it.</param>
+/// <param name="WasProbed">True if the format was found by probing.</param>
+public sealed record OpenedImage(BlockNode Node, FormatDriver Format, string Path, bool WasProbed) : IAsyncDisposable
+{
+    /// <summary>Writes back and closes.</summary>
+    public ValueTask DisposeAsync() => Node.DisposeAsync();
+}
+
+/// <summary>From a locator to an open graph: protocol, probe, format, and the chain of references the policy admits.</summary>
+public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
+{
+    /// <summary>The drivers in use.</summary>
+    public DriverRegistry Registry { get; } = registry;
+
+    /// <summary>The gate in use.</summary>
+    public OpenPolicy Policy { get; } = policy;
+
+    /// <summary>Opens an image with everything below it. A failed open closes all and modifies nothing.</summary>
+    public ValueTask<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
+        => OpenAsync(request, ImageLocator.Parse(request.Locator), [], cancellationToken);
+
+    /// <summary>Opens the bytes of a locator without looking at them.</summary>
+    public ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, CancellationToken cancellationToken)
+    {
+        ProtocolDriver protocol = Registry.Protocol(locator.Scheme);
+        return protocol.OpenAsync(new ProtocolOpenContext(locator.Address, writable, protocol.Options.Defaults()), cancellationToken);
+    }
+
+    /// <summary>Puts an image in a format on top of a file node, without backing images. The node is the image's on success.</summary>
+    public static ValueTask<BlockNode> OpenOnAsync(BlockNode file, FormatDriver format, object? options, CancellationToken cancellationToken)
+        => format.OpenAsync(
+            new FormatOpenContext(file, format.OpenOptions.Bind(OptionSchema.Values(options)), OpenBacking: null, RefuseData), cancellationToken);
+
+    private static ValueTask<BlockNode> RefuseData(string reference, string? format, CancellationToken cancellationToken)
+        => throw new DiskImageException(DiskImageErrorKind.Refused, $"The image names '{reference}', which cannot be opened here.");
+
+    private async ValueTask<OpenedImage> OpenAsync(
+        OpenRequest request, ImageLocator locator, IReadOnlyList<string> chain, CancellationToken cancellationToken)
+    {
+        BlockNode file = await OpenFileAsync(locator, request.Writable, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            string identity = Identity(locator, file);
+            CheckChain(identity, chain);
+            string? named = request.Format ?? locator.Format;
+            FormatDriver format = named is null
+                ? await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false)
+                : Registry.Format(named);
+            IReadOnlyList<string> chainToHere = [.. chain, identity];
+            ReferenceOpener backing = (reference, referenceFormat, token) => OpenReferenceAsync(file.Name, reference, referenceFormat, chainToHere, token);
+            ReferenceOpener data = (reference, _, token) => OpenFileAsync(Policy.Admit(reference, file.Name), request.Writable, token);
+            object options = format.OpenOptions.Bind(OptionSchema.Values(request.Options).Concat(locator.Options));
+            BlockNode node = await format.OpenAsync(
+                new FormatOpenContext(file, options, request.WithBacking && locator.WithBacking ? backing : null, data), cancellationToken).ConfigureAwait(false);
+            return new OpenedImage(node, format, file.Name, WasProbed: named is null);
+        }
+        catch
+        {
+            await file.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private async ValueTask<BlockNode> OpenReferenceAsync(
+        string imagePath, string reference, string? format, IReadOnlyList<string> chain, CancellationToken cancellationToken)
+    {
+        ImageLocator locator = Policy.Admit(reference, imagePath);
+        try
+        {
+            OpenedImage image = await OpenAsync(new OpenRequest(locator.Address) { Format = format }, locator, chain, cancellationToken).ConfigureAwait(false);
+            return image.Node;
+        }
+        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound && chain.Count > 0)
+        {
+            throw new DiskImageException(
+                e.Kind, $"{imagePath}: its backing file '{reference}' cannot be opened: {e.Message}", imagePath, cause: e);
+        }
+    }
+
+    private void CheckChain(string identity, IReadOnlyList<string> chain)
+    {
+        if (chain.Contains(identity, StringComparer.Ordinal))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{chain[0]}: its backing chain leads back to {identity}, so it has no contents of its own", chain[0]);
+        }
+        if (chain.Count >= Policy.MaximumDepth)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Refused, $"{chain[0]}: its backing chain is longer than {Policy.MaximumDepth} images", chain[0]);
+        }
+    }
+
+    /// <summary>What stands for a file in the search for cycles: its path, symbolic links resolved.</summary>
+    private static string Identity(ImageLocator locator, BlockNode file)
+    {
+        if (!locator.IsFile)
+        {
+            return locator.Text;
+        }
+        try
+        {
+            return File.ResolveLinkTarget(file.Name, returnFinalTarget: true)?.FullName ?? file.Name;
+        }
+        catch (IOException)
+        {
+            return file.Name; // a loop of links further up is bounded by the depth
+        }
+    }
+}

@@ -1,0 +1,95 @@
+using DiskImage.Block;
+
+namespace DiskImage.Metadata;
+
+/// <summary>
+/// The order in which the cached metadata of one image reaches its file. Stores are declared once, from the bottom up ("refcounts
+/// before L2 tables"); whoever writes, everything declared before it is written first, with a flush between.
+/// </summary>
+/// <remarks>
+/// Only additions need an order here. Removals are the owner's: it gives space back only after the flush that made the removal
+/// durable. So no two stores ever wait for each other. Not thread-safe: the image's metadata lock guards it.
+/// </remarks>
+internal sealed class WriteOrder(BlockNode file)
+{
+    private const int Nothing = int.MaxValue, Data = -1;
+
+    private readonly List<MetadataStore> _stores = [];
+    private int _unflushed = Nothing; // lowest rank written since the last flush of the file
+
+    /// <summary>The file that the stores write to.</summary>
+    public BlockNode File { get; } = file;
+
+    /// <summary>Declares the next store; returns its rank.</summary>
+    public int Add(MetadataStore store)
+    {
+        _stores.Add(store);
+        return _stores.Count - 1;
+    }
+
+    /// <summary>Guest data that metadata is about to point to, and that must not be lost behind it, was written.</summary>
+    public void DataWritten() => _unflushed = Data;
+
+    /// <summary>Called before a store writes: brings everything below it to the disk.</summary>
+    public async ValueTask BeforeAsync(int rank)
+    {
+        for (int below = 0; below < rank; below++)
+        {
+            await _stores[below].WriteBackAsync().ConfigureAwait(false);
+        }
+        if (_unflushed < rank)
+        {
+            await File.FlushAsync().ConfigureAwait(false);
+            _unflushed = Nothing;
+        }
+    }
+
+    /// <summary>A store has written.</summary>
+    public void Wrote(int rank) => _unflushed = Math.Min(_unflushed, rank);
+
+    /// <summary>Writes back every store in order; does not flush the file at the end.</summary>
+    public async ValueTask WriteBackAsync()
+    {
+        foreach (MetadataStore store in _stores)
+        {
+            await store.WriteBackAsync().ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Writes back every store in order and makes all of it durable.</summary>
+    public async ValueTask FlushAsync(CancellationToken cancellationToken)
+    {
+        await WriteBackAsync().ConfigureAwait(false);
+        await File.FlushAsync(cancellationToken).ConfigureAwait(false);
+        _unflushed = Nothing;
+    }
+}
+
+/// <summary>Metadata kept in memory, with its changes not yet in the file.</summary>
+internal abstract class MetadataStore
+{
+    private readonly WriteOrder _order;
+    private readonly int _rank;
+
+    protected MetadataStore(WriteOrder order) => (_order, _rank) = (order, order.Add(this));
+
+    /// <summary>The file the metadata lives in.</summary>
+    protected BlockNode File => _order.File;
+
+    /// <summary>True if there is something to write.</summary>
+    public abstract bool IsDirty { get; }
+
+    /// <summary>Writes every change, after whatever must come before it. What fails to be written stays to be written.</summary>
+    public async ValueTask WriteBackAsync()
+    {
+        if (IsDirty)
+        {
+            await _order.BeforeAsync(_rank).ConfigureAwait(false);
+            _order.Wrote(_rank);
+            await WriteDirtyAsync().ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Writes every change.</summary>
+    protected abstract ValueTask WriteDirtyAsync();
+}

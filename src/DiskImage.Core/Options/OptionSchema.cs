@@ -1,0 +1,106 @@
+using System.Collections;
+using System.Reflection;
+using DiskImage.Block;
+
+namespace DiskImage.Options;
+
+/// <summary>The options of one driver, read once from its options record. Every front end takes them from here.</summary>
+public sealed class OptionSchema
+{
+    private readonly Type _record;
+    private readonly Dictionary<string, OptionDescriptor> _byName = new(StringComparer.OrdinalIgnoreCase);
+
+    private OptionSchema(Type record)
+    {
+        _record = record;
+        object defaults = Activator.CreateInstance(record)!;
+        foreach (PropertyInfo property in record.GetProperties())
+        {
+            if (property.GetCustomAttribute<DriverOptionAttribute>() is { } mark)
+            {
+                _byName.Add(mark.Name, new OptionDescriptor(property, mark, property.GetValue(defaults)));
+            }
+        }
+        Options = [.. _byName.Values];
+    }
+
+    /// <summary>A driver without options.</summary>
+    public static OptionSchema Empty { get; } = Of<NoOptions>();
+
+    /// <summary>The options, in the order of the record's properties.</summary>
+    public IReadOnlyList<OptionDescriptor> Options { get; }
+
+    /// <summary>The schema of an options record.</summary>
+    public static OptionSchema Of<T>()
+        where T : class, new()
+        => new(typeof(T));
+
+    /// <summary>The option of this name, or null.</summary>
+    public OptionDescriptor? Find(string name) => _byName.GetValueOrDefault(name);
+
+    /// <summary>A record with every option at its default.</summary>
+    public object Defaults() => Activator.CreateInstance(_record)!;
+
+    /// <summary>Builds the record from named values; a value may be text or already of the right type.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: unknown name (with near misses) or a value that is not allowed.</exception>
+    public object Bind(IEnumerable<KeyValuePair<string, object?>> values)
+    {
+        object record = Defaults();
+        foreach ((string name, object? value) in values)
+        {
+            (Find(name) ?? throw Unknown(name)).Set(record, value);
+        }
+        return record;
+    }
+
+    /// <summary>Splits option text, <c>cluster_size=64k,lazy_refcounts</c>. Two commas stand for one in a value; a bare name means on.</summary>
+    public static IEnumerable<KeyValuePair<string, object?>> Split(string text)
+    {
+        const char Comma = '\u0001';
+        foreach (string part in text.Replace(",,", Comma.ToString(), StringComparison.Ordinal).Split(',', StringSplitOptions.RemoveEmptyEntries))
+        {
+            string[] pair = part.Replace(Comma, ',').Split('=', 2);
+            yield return new(pair[0].Trim(), pair.Length == 2 ? pair[1] : "on");
+        }
+    }
+
+    /// <summary>Named values from what a user can give: null, option text, a list of option texts, or a dictionary.</summary>
+    public static IEnumerable<KeyValuePair<string, object?>> Values(object? given) => given switch
+    {
+        null => [],
+        string text => Split(text),
+        IDictionary dictionary => dictionary.Cast<DictionaryEntry>()
+            .Select(entry => new KeyValuePair<string, object?>(entry.Key.ToString() ?? "", entry.Value)),
+        IEnumerable list => list.Cast<object?>().SelectMany(Values),
+        _ => throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption, $"Options are given as text (name=value,name=value) or as a dictionary, not as {given.GetType().Name}."),
+    };
+
+    private DiskImageException Unknown(string name)
+    {
+        string[] near = [.. _byName.Keys.Where(k => Distance(k, name) <= Math.Max(2, name.Length / 3)).OrderBy(k => Distance(k, name))];
+        string known = _byName.Count == 0 ? "It has no options." : $"Known: {string.Join(", ", _byName.Keys)}.";
+        string hint = near.Length > 0 ? $"Did you mean {string.Join(" or ", near.Select(n => $"'{n}'"))}? {known}" : known;
+        return new DiskImageException(DiskImageErrorKind.InvalidOption, $"Unknown option '{name}'. {hint}");
+    }
+
+    /// <summary>Levenshtein distance, ignoring case.</summary>
+    private static int Distance(string a, string b)
+    {
+        int[] row = [.. Enumerable.Range(0, b.Length + 1)];
+        for (int i = 1; i <= a.Length; i++)
+        {
+            int diagonal = row[0];
+            row[0] = i;
+            for (int j = 1; j <= b.Length; j++)
+            {
+                int substitute = diagonal + (char.ToUpperInvariant(a[i - 1]) == char.ToUpperInvariant(b[j - 1]) ? 0 : 1);
+                diagonal = row[j];
+                row[j] = Math.Min(substitute, Math.Min(row[j], row[j - 1]) + 1);
+            }
+        }
+        return row[b.Length];
+    }
+
+    private sealed record NoOptions;
+}

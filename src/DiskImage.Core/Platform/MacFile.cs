@@ -1,0 +1,114 @@
+using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
+
+namespace DiskImage.Platform;
+
+/// <summary>macOS: fcntl(2) F_PUNCHHOLE and F_PREALLOCATE, stat(2) with 64-bit inodes.</summary>
+internal sealed partial class MacFile : UnixFile
+{
+    private const int PunchHole = 99, Preallocate = 42; // F_PUNCHHOLE, F_PREALLOCATE
+    private const uint AllocateAll = 4; // F_ALLOCATEALL
+    private const int FromEnd = 3; // F_PEOFPOSMODE
+    private const int NoSpace = 28;
+
+    protected override int SeekData => 4;
+
+    protected override int SeekHole => 3;
+
+    public override HostFileKind KindOf(string path)
+        => Stat(path, out StatBuffer stat) == 0 ? KindOfMode(stat.Mode) : HostFileKind.None;
+
+    public override long? AllocatedLength(SafeFileHandle handle) => Stat(handle, out StatBuffer stat) == 0 ? stat.Blocks * 512 : null;
+
+    public override bool TryPunchHole(SafeFileHandle handle, long offset, long length)
+    {
+        var hole = new PunchHoleRequest { Offset = offset, Length = length };
+        return Control(handle, PunchHole, ref hole) == 0; // refused unless offset and length are multiples of the file system's block
+    }
+
+    public override bool TryZeroRange(SafeFileHandle handle, long offset, long length) => false;
+
+    public override bool TryAllocate(SafeFileHandle handle, long offset, long length)
+    {
+        long end = checked(offset + length), current = RandomAccess.GetLength(handle);
+        if (end <= current)
+        {
+            return false; // F_PREALLOCATE only reserves past the end
+        }
+        var request = new AllocateRequest { Flags = AllocateAll, Position = FromEnd, Length = end - current };
+        if (Control(handle, Preallocate, ref request) != 0)
+        {
+            return Marshal.GetLastPInvokeError() == NoSpace ? throw NativeError("fcntl(F_PREALLOCATE)") : false;
+        }
+        RandomAccess.SetLength(handle, end);
+        return true;
+    }
+
+    // On Intel the plain names are the old 32-bit inode variants; arm64 has only the new ones.
+    private static int Stat(string path, out StatBuffer buffer)
+        => RuntimeInformation.ProcessArchitecture == Architecture.X64 ? StatIntel(path, out buffer) : StatArm(path, out buffer);
+
+    private static int Stat(SafeFileHandle handle, out StatBuffer buffer)
+        => RuntimeInformation.ProcessArchitecture == Architecture.X64 ? StatIntel(handle, out buffer) : StatArm(handle, out buffer);
+
+    [LibraryImport("libc", EntryPoint = "stat$INODE64", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int StatIntel(string path, out StatBuffer buffer);
+
+    [LibraryImport("libc", EntryPoint = "fstat$INODE64", SetLastError = true)]
+    private static partial int StatIntel(SafeFileHandle handle, out StatBuffer buffer);
+
+    [LibraryImport("libc", EntryPoint = "stat", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int StatArm(string path, out StatBuffer buffer);
+
+    [LibraryImport("libc", EntryPoint = "fstat", SetLastError = true)]
+    private static partial int StatArm(SafeFileHandle handle, out StatBuffer buffer);
+
+    // fcntl is variadic. Apple's arm64 passes variadic arguments on the stack; six unused register arguments put this one there.
+    private static int Control<T>(SafeFileHandle handle, int command, ref T argument)
+        where T : unmanaged
+    {
+        unsafe
+        {
+            fixed (T* pointer = &argument)
+            {
+                return RuntimeInformation.ProcessArchitecture == Architecture.X64
+                    ? ControlIntel(handle, command, (nint)pointer)
+                    : ControlArm(handle, command, 0, 0, 0, 0, 0, 0, (nint)pointer);
+            }
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    private static partial int ControlIntel(SafeFileHandle handle, int command, nint argument);
+
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    private static partial int ControlArm(SafeFileHandle handle, int command, nint x2, nint x3, nint x4, nint x5, nint x6, nint x7, nint argument);
+
+    /// <summary>struct stat with 64-bit inodes.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 144)]
+    private struct StatBuffer
+    {
+        [FieldOffset(4)]
+        public ushort Mode;
+
+        [FieldOffset(104)]
+        public long Blocks;
+    }
+
+    /// <summary>fpunchhole_t.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct PunchHoleRequest
+    {
+        public uint Flags, Reserved;
+        public long Offset, Length;
+    }
+
+    /// <summary>fstore_t.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct AllocateRequest
+    {
+        public uint Flags;
+        public int Position;
+        public long Offset, Length, Allocated;
+    }
+}
