@@ -1,0 +1,74 @@
+namespace DiskImage.Block;
+
+/// <summary>How bad a finding is.</summary>
+public enum CheckSeverity
+{
+    /// <summary>Worth knowing, harmless.</summary>
+    Warning,
+
+    /// <summary>Space that nothing uses; the contents are safe.</summary>
+    Leak,
+
+    /// <summary>Structures contradict each other: data is lost or will be.</summary>
+    Corruption,
+
+    /// <summary>Something could not be checked.</summary>
+    Error,
+}
+
+/// <summary>One defect.</summary>
+/// <param name="Kind">What kind, as a short stable word.</param>
+/// <param name="Severity">How bad it is.</param>
+/// <param name="Message">What was found and what it should be.</param>
+/// <param name="GuestOffset">The first byte of the virtual disk that is concerned, if any is.</param>
+/// <param name="GuestLength">How many bytes of it.</param>
+/// <param name="HostOffset">The byte of the image file that is concerned, if one is.</param>
+public sealed record CheckFinding(
+    string Kind, CheckSeverity Severity, string Message, long? GuestOffset = null, long? GuestLength = null, long? HostOffset = null)
+{
+    /// <summary>What repairing would do about it; null if nothing can be done.</summary>
+    public string? Repair { get; init; }
+}
+
+/// <summary>What a check found.</summary>
+public sealed record CheckReport
+{
+    /// <summary>The defects, the first <see cref="MaxFindings"/> of them.</summary>
+    public required IReadOnlyList<CheckFinding> Findings { get; init; }
+
+    /// <summary>Defects that lose or endanger data.</summary>
+    public long Corruptions { get; init; }
+
+    /// <summary>Units of space that nothing uses.</summary>
+    public long Leaks { get; init; }
+
+    /// <summary>Things that could not be checked.</summary>
+    public long CheckErrors { get; init; }
+
+    /// <summary>Allocation units of the virtual disk.</summary>
+    public long? TotalClusters { get; init; }
+
+    /// <summary>Those that are stored.</summary>
+    public long? AllocatedClusters { get; init; }
+
+    /// <summary>Those that do not follow their predecessor in the file.</summary>
+    public long? FragmentedClusters { get; init; }
+
+    /// <summary>Those stored compressed.</summary>
+    public long? CompressedClusters { get; init; }
+
+    /// <summary>Where the last used unit of the file ends.</summary>
+    public long? ImageEndOffset { get; init; }
+
+    /// <summary>Findings that are listed one by one; beyond that they are only counted, so that memory is bounded. Ours.</summary>
+    public const int MaxFindings = 10_000;
+}
+
+/// <summary>A disk that can check its own structures.</summary>
+public interface ICheckable
+{
+    /// <summary>Looks at everything and changes nothing.</summary>
+    /// <param name="bytes">Told how many bytes of the virtual disk are looked at.</param>
+    /// <param name="cancellationToken">Stops the check.</param>
+    ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken);
+}

@@ -1,0 +1,192 @@
+using System.Runtime.CompilerServices;
+using DiskImage.Block;
+
+namespace DiskImage.Jobs;
+
+/// <summary>What a comparison found.</summary>
+/// <param name="Identical">The disks read the same; in strict mode also their sizes and what they store.</param>
+/// <param name="FirstDifference">The first byte that differs, or in strict mode the first range whose status differs.</param>
+/// <param name="SizesDiffer">The virtual sizes differ.</param>
+public sealed record CompareResult(bool Identical, long? FirstDifference, bool SizesDiffer);
+
+/// <summary>
+/// Compares what two disks read as. Where one is longer, the rest of it must read as zeroes. Ranges that are zero in both are not
+/// read.
+/// </summary>
+public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : BlockJob<CompareResult>
+{
+    private const int Chunk = 1 << 20;
+
+    private readonly long _common = Math.Min(left.Length, right.Length);
+    private readonly long _total = Math.Max(left.Length, right.Length);
+    private long _first = long.MaxValue, _done, _next;
+
+    /// <inheritdoc/>
+    public override async Task<CompareResult> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
+    {
+        bool sizesDiffer = left.Length != right.Length;
+        if (strict && sizesDiffer)
+        {
+            return new CompareResult(Identical: false, _common, sizesDiffer);
+        }
+        await ParallelWork.RunAsync(ParallelWork.DefaultWorkers, token => WorkAsync(progress, token), cancellationToken).ConfigureAwait(false);
+        bool same = _first == long.MaxValue;
+        return new CompareResult(same, same ? null : _first, sizesDiffer);
+    }
+
+    /// <summary>Every range of bytes that differs, in order, as long as it goes on in both.</summary>
+    public async IAsyncEnumerable<(long Offset, long Length)> DifferencesAsync([EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        using var buffers = new Buffers();
+        (long Offset, long Length) run = default;
+        for (long offset = 0; offset < _total; offset += Chunk)
+        {
+            int length = (int)Math.Min(Chunk, _total - offset);
+            if (!await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false))
+            {
+                continue;
+            }
+            for (int at = 0; at < length;)
+            {
+                int same = buffers.Left.AsSpan(at, length - at).CommonPrefixLength(buffers.Right.AsSpan(at, length - at));
+                at += same;
+                int start = at;
+                while (at < length && buffers.Left[at] != buffers.Right[at])
+                {
+                    at++;
+                }
+                if (at == start)
+                {
+                    continue;
+                }
+                if (run.Length > 0 && run.Offset + run.Length == offset + start)
+                {
+                    run.Length += at - start;
+                    continue;
+                }
+                if (run.Length > 0)
+                {
+                    yield return run;
+                }
+                run = (offset + start, at - start);
+            }
+        }
+        if (run.Length > 0)
+        {
+            yield return run;
+        }
+    }
+
+    private async Task WorkAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
+    {
+        using var buffers = new Buffers();
+        while (true)
+        {
+            long offset = await ClaimAsync(cancellationToken).ConfigureAwait(false);
+            if (offset >= Math.Min(_total, Interlocked.Read(ref _first)))
+            {
+                return;
+            }
+            int length = (int)Math.Min(Chunk, _total - offset);
+            long? differs = strict ? await FirstStatusDifferenceAsync(offset, length, cancellationToken).ConfigureAwait(false) : null;
+            if (await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false))
+            {
+                int same = buffers.Left.AsSpan(0, length).CommonPrefixLength(buffers.Right.AsSpan(0, length));
+                differs = same < length ? Math.Min(differs ?? long.MaxValue, offset + same) : differs;
+            }
+            if (differs is long found)
+            {
+                LowerFirst(found);
+            }
+            progress?.Report(new JobProgress("Compare", Interlocked.Add(ref _done, length), _total));
+        }
+    }
+
+    /// <summary>The next chunk to compare. Long runs that are zero in both disks are passed over here.</summary>
+    private async ValueTask<long> ClaimAsync(CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            long offset = Interlocked.Read(ref _next);
+            if (offset >= _total)
+            {
+                return offset;
+            }
+            long zero = strict ? 0 : await ZeroInBothAsync(offset, cancellationToken).ConfigureAwait(false);
+            long next = offset + Math.Max(Chunk, zero / Chunk * Chunk);
+            if (Interlocked.CompareExchange(ref _next, next, offset) == offset)
+            {
+                if (zero < Chunk)
+                {
+                    return offset;
+                }
+                _ = Interlocked.Add(ref _done, Math.Min(next, _total) - offset);
+            }
+        }
+    }
+
+    private async ValueTask<long> ZeroInBothAsync(long offset, CancellationToken cancellationToken)
+    {
+        long a = await ZeroRunAsync(left, offset, cancellationToken).ConfigureAwait(false);
+        return a < Chunk ? a : Math.Min(a, await ZeroRunAsync(right, offset, cancellationToken).ConfigureAwait(false));
+    }
+
+    private async ValueTask<long> ZeroRunAsync(BlockNode node, long offset, CancellationToken cancellationToken)
+    {
+        if (offset >= node.Length)
+        {
+            return _total - offset;
+        }
+        BlockExtent extent = await node.GetExtentAsync(offset, node.Length - offset, cancellationToken).ConfigureAwait(false);
+        return !extent.IsZero ? 0 : extent.End >= node.Length ? _total - offset : extent.Length;
+    }
+
+    /// <summary>Reads both; false if both are known to be zero.</summary>
+    private async ValueTask<bool> LoadAsync(Buffers buffers, long offset, int length, CancellationToken cancellationToken)
+    {
+        if (await ZeroInBothAsync(offset, cancellationToken).ConfigureAwait(false) >= length)
+        {
+            return false;
+        }
+        await left.ReadPaddedAsync(offset, buffers.Left.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
+        await right.ReadPaddedAsync(offset, buffers.Right.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
+        return true;
+    }
+
+    private async ValueTask<long?> FirstStatusDifferenceAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        const BlockStatus Compared = BlockStatus.Zero | BlockStatus.Data;
+        for (long end = offset + length; offset < end;)
+        {
+            BlockExtent a = await left.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
+            BlockExtent b = await right.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
+            if ((a.Status & Compared) != (b.Status & Compared))
+            {
+                return offset;
+            }
+            offset += Math.Min(a.Length, b.Length);
+        }
+        return null;
+    }
+
+    private void LowerFirst(long found)
+    {
+        long seen;
+        while (found < (seen = Interlocked.Read(ref _first)) && Interlocked.CompareExchange(ref _first, found, seen) != seen)
+        {
+        }
+    }
+
+    private sealed class Buffers : IDisposable
+    {
+        public byte[] Left { get; } = System.Buffers.ArrayPool<byte>.Shared.Rent(Chunk);
+
+        public byte[] Right { get; } = System.Buffers.ArrayPool<byte>.Shared.Rent(Chunk);
+
+        public void Dispose()
+        {
+            System.Buffers.ArrayPool<byte>.Shared.Return(Left);
+            System.Buffers.ArrayPool<byte>.Shared.Return(Right);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+using System.Diagnostics;
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Jobs;
+
+/// <summary>How a conversion goes about it.</summary>
+public sealed record ConvertOptions
+{
+    /// <summary>Runs of zeroes of at least this many bytes become holes; 0 writes everything, holes included.</summary>
+    public long SparseSize { get; init; } = 4096;
+
+    /// <summary>Workers; 0 for as many as suit the machine.</summary>
+    public int Workers { get; init; }
+
+    /// <summary>The target reads as zeroes now, so zeroes need not be written.</summary>
+    public bool TargetReadsZero { get; init; } = true;
+
+    /// <summary>The target has the same backing image as the source: what the source's own layer does not decide is left out.</summary>
+    public bool TargetHasBacking { get; init; }
+}
+
+/// <summary>What a conversion did.</summary>
+/// <param name="BytesCopied">Bytes of data written.</param>
+/// <param name="BytesZero">Bytes that read as zeroes.</param>
+/// <param name="BytesSkipped">Bytes left to the target's backing image.</param>
+/// <param name="Elapsed">Time taken.</param>
+public sealed record ConvertResult(long BytesCopied, long BytesZero, long BytesSkipped, TimeSpan Elapsed);
+
+/// <summary>
+/// Copies a disk: workers take pieces in order, read, look for zeroes, write. Holes are never read. The target must be at least
+/// as long as the source and is not flushed.
+/// </summary>
+public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOptions options) : BlockJob<ConvertResult>
+{
+    private const int Chunk = 1 << 20; // long enough to amortise a request, short enough to stay in the cache between read and write
+    private const long ZeroChunk = 1L << 30; // between two looks at the cancellation token
+
+    private long _copied, _zero, _skipped;
+
+    /// <inheritdoc/>
+    public override async Task<ConvertResult> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
+    {
+        long started = Stopwatch.GetTimestamp();
+        if (target.Length < source.Length)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.OutOfRange, $"{target.Name}: its {target.Length:#,0} bytes cannot hold the {source.Length:#,0} bytes of {source.Name}", target.Name);
+        }
+        int chunk = Math.Max(Chunk, source.Limits.AllocationUnit);
+        using var cursor = new ExtentCursor(source, source.Length, chunk, options.TargetHasBacking);
+        int workers = options.Workers > 0 ? options.Workers : ParallelWork.DefaultWorkers;
+        await ParallelWork.RunAsync(workers, token => WorkAsync(cursor, chunk, progress, token), cancellationToken).ConfigureAwait(false);
+        return new ConvertResult(_copied, _zero, _skipped, Stopwatch.GetElapsedTime(started));
+    }
+
+    private async Task WorkAsync(ExtentCursor cursor, int chunk, IProgress<JobProgress>? progress, CancellationToken cancellationToken)
+    {
+        byte[] buffer = GC.AllocateUninitializedArray<byte>(chunk);
+        while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
+        {
+            if (options.TargetHasBacking && !ExtentCursor.IsOwn(piece))
+            {
+                _ = Interlocked.Add(ref _skipped, piece.Length);
+            }
+            else if (piece.IsZero)
+            {
+                await ZeroAsync(piece.Offset, piece.Length, cancellationToken).ConfigureAwait(false);
+            }
+            else
+            {
+                Memory<byte> data = buffer.AsMemory(0, (int)piece.Length);
+                await source.ReadAsync(piece.Offset, data, cancellationToken).ConfigureAwait(false);
+                await WriteAsync(piece.Offset, data, cancellationToken).ConfigureAwait(false);
+            }
+            progress?.Report(new JobProgress("Convert", Done, source.Length));
+        }
+    }
+
+    private long Done => Interlocked.Read(ref _copied) + Interlocked.Read(ref _zero) + Interlocked.Read(ref _skipped);
+
+    private async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    {
+        if (options.SparseSize == 0)
+        {
+            await target.WriteAsync(offset, data, cancellationToken).ConfigureAwait(false);
+            _ = Interlocked.Add(ref _copied, data.Length);
+            return;
+        }
+        int block = (int)Math.Clamp(options.SparseSize, target.Limits.AllocationUnit, Chunk);
+        while (!data.IsEmpty)
+        {
+            int run = ZeroDetection.Run(data.Span, block, out bool isZero);
+            if (isZero)
+            {
+                await ZeroAsync(offset, run, cancellationToken).ConfigureAwait(false);
+            }
+            else
+            {
+                await target.WriteAsync(offset, data[..run], cancellationToken).ConfigureAwait(false);
+                _ = Interlocked.Add(ref _copied, run);
+            }
+            (data, offset) = (data[run..], offset + run);
+        }
+    }
+
+    private async ValueTask ZeroAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        bool isThere = options is { TargetReadsZero: true, TargetHasBacking: false } && options.SparseSize != 0;
+        for (long end = offset + length; !isThere && offset < end;)
+        {
+            long part = Math.Min(ZeroChunk, end - offset);
+            ZeroWriteMode mode = options.SparseSize == 0 ? ZeroWriteMode.KeepAllocated : ZeroWriteMode.MayUnmap;
+            await target.WriteZeroesAsync(offset, part, mode, cancellationToken).ConfigureAwait(false);
+            offset += part;
+        }
+        _ = Interlocked.Add(ref _zero, length);
+    }
+}
