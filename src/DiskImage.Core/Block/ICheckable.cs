@@ -45,6 +45,12 @@ public sealed record CheckReport
     /// <summary>Things that could not be checked.</summary>
     public long CheckErrors { get; init; }
 
+    /// <summary>Corruptions that a repair put right.</summary>
+    public long CorruptionsFixed { get; init; }
+
+    /// <summary>Leaks that a repair put right.</summary>
+    public long LeaksFixed { get; init; }
+
     /// <summary>Allocation units of the virtual disk.</summary>
     public long? TotalClusters { get; init; }
 

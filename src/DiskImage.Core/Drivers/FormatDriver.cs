@@ -25,8 +25,9 @@ public sealed record FormatOpenContext(BlockNode File, object Options, Reference
 /// <summary>What a format gets to create an image.</summary>
 /// <param name="File">An empty, writable node that the caller owns and closes.</param>
 /// <param name="Options">The record of the driver's create options.</param>
+/// <param name="Backing">The backing image that the options name, open for reading, for formats that record its identity; null if there is none.</param>
 /// <param name="OpenCompanion">Makes or opens further files of the image.</param>
-public sealed record FormatCreateContext(BlockNode File, object Options, CompanionOpener? OpenCompanion = null);
+public sealed record FormatCreateContext(BlockNode File, object Options, BlockNode? Backing = null, CompanionOpener? OpenCompanion = null);
 
 /// <summary>One image format: what it is called, how to recognise it, which options it takes, how to open it. Stateless.</summary>
 public abstract class FormatDriver
@@ -76,4 +77,18 @@ public interface ICreateOptions
 
     /// <summary>The backing file's format; null if unknown.</summary>
     string? BackingFormat => null;
+}
+
+/// <summary>A format some of whose create options can be changed in an existing image.</summary>
+public interface IAmendable
+{
+    /// <summary>The options that can be changed; one that is not given stays as it is.</summary>
+    OptionSchema AmendOptions { get; }
+
+    /// <summary>Changes them. A crash at any point leaves the image with the old or the new ones, with leaked space at most.</summary>
+    /// <param name="node">The disk, open for writing.</param>
+    /// <param name="options">The record of <see cref="AmendOptions"/>.</param>
+    /// <param name="bytes">Told how many bytes of the virtual disk are done.</param>
+    /// <param name="cancellationToken">Stops at the next safe point.</param>
+    ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken);
 }

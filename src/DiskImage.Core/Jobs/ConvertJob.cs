@@ -87,7 +87,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
             _ = Interlocked.Add(ref _copied, data.Length);
             return;
         }
-        int block = (int)Math.Clamp(options.SparseSize, target.Limits.AllocationUnit, Chunk);
+        int block = (int)Math.Clamp(options.SparseSize, Math.Min(target.Limits.AllocationUnit, Chunk), Chunk);
         while (!data.IsEmpty)
         {
             int run = ZeroDetection.Run(data.Span, block, out bool isZero);

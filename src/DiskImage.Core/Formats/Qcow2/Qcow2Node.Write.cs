@@ -148,6 +148,7 @@ internal sealed partial class Qcow2Node
     /// <summary>Writes the fixed fields of the header, whose variable parts have not changed.</summary>
     private async ValueTask UpdateHeaderAsync(Qcow2Header header)
     {
+        header = header with { RefcountTableOffset = _refcounts.TableOffset, RefcountTableClusters = _refcounts.TableClusters }; // it may have moved
         byte[] cluster = header.ToCluster(Name);
         await File.WriteAsync(Qcow2Header.SizeAt, cluster.AsMemory(Qcow2Header.SizeAt..(header.Version < 3 ? Qcow2Header.V2Length : 96))).ConfigureAwait(false);
         await File.FlushAsync().ConfigureAwait(false);

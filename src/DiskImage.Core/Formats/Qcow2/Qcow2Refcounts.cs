@@ -54,7 +54,16 @@ internal sealed class Qcow2Refcounts
         await _table.LoadAsync(header.RefcountTableOffset, header.RefcountTableClusters * (header.ClusterSize / 8), cancellationToken).ConfigureAwait(false);
         for (int i = _table.NextUsed(0); i < _table.Count; i = _table.NextUsed(i + 1))
         {
-            _guard.AddTable(L2Entry.OffsetOf(_table[i]));
+            long offset = L2Entry.OffsetOf(_table[i]);
+            if (_geometry.InCluster(offset) != 0 || offset >= _file.Length)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.Corrupt,
+                    $"{_file.Name}: refcount table entry {i} points to offset {offset:#,0}; allowed: a multiple of {_geometry.ClusterSize:#,0} inside the file's {_file.Length:#,0} bytes. Repair the image with Repair-DiskImage.",
+                    _file.Name,
+                    _table.HostOffset + (i * 8L));
+            }
+            _guard.AddTable(offset);
         }
         _firstFree = 0;
     }
@@ -196,14 +205,6 @@ internal sealed class Qcow2Refcounts
         if (offset == 0)
         {
             return null;
-        }
-        if (_geometry.InCluster(offset) != 0 || offset > _file.Length)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.Corrupt,
-                $"{_file.Name}: refcount table entry {index} points to offset {offset:#,0}; allowed: a multiple of {_geometry.ClusterSize} inside the file. Repair the image with Repair-DiskImage.",
-                _file.Name,
-                _table.HostOffset + (index * 8));
         }
         return await _blocks.GetAsync(offset, cancellationToken).ConfigureAwait(false);
     }

@@ -1,0 +1,52 @@
+namespace DiskImage.Block;
+
+/// <summary>What a repair may touch.</summary>
+public enum RepairMode
+{
+    /// <summary>Only give back space that nothing uses: cannot lose data.</summary>
+    Leaks,
+
+    /// <summary>Everything that can be repaired.</summary>
+    All,
+}
+
+/// <summary>A disk that can repair its own structures. It is opened for that with the checks of an ordinary open relaxed.</summary>
+public interface IRepairable : ICheckable
+{
+    /// <summary>
+    /// Repairs, checks again, and reports what is left, with what was fixed counted in
+    /// <see cref="CheckReport.CorruptionsFixed"/> and <see cref="CheckReport.LeaksFixed"/>.
+    /// </summary>
+    ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken);
+}
+
+/// <summary>A disk whose reference to its backing image can be changed.</summary>
+public interface IRebasable
+{
+    /// <summary>
+    /// Writes another reference, without looking at contents: whoever calls it has made sure that the disk reads the same, or
+    /// wants otherwise. The open graph keeps the old backing node.
+    /// </summary>
+    /// <param name="backingFile">The name as it is to stand in the image; null for none.</param>
+    /// <param name="backingFormat">Its format; null if unknown.</param>
+    /// <param name="backing">The new backing image, open, for formats that record its identity; null if there is none or it is not at hand.</param>
+    /// <param name="cancellationToken">Stops before anything is written.</param>
+    ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken);
+}
+
+/// <summary>A disk that can drop everything its own layer holds.</summary>
+public interface IEmptiable
+{
+    /// <summary>Afterwards the disk shows its backing image only.</summary>
+    ValueTask MakeEmptyAsync(CancellationToken cancellationToken);
+}
+
+/// <summary>A disk whose file can be made smaller in place.</summary>
+public interface ICompactable
+{
+    /// <summary>
+    /// Gives up space that is unused or zero, moves what is behind it down, and truncates the file. Safe against a crash at any
+    /// point. Returns the bytes by which the file became shorter.
+    /// </summary>
+    ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken);
+}

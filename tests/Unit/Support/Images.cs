@@ -1,0 +1,80 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Graph;
+using DiskImage.Jobs;
+using DiskImage.Options;
+
+namespace DiskImage.Tests.Support;
+
+/// <summary>Opens, makes and converts images the way a cmdlet does.</summary>
+internal static class Images
+{
+    public static DriverRegistry Registry { get; } = BuiltInDrivers.CreateRegistry();
+
+    public static ImageOpener Opener { get; } = new(Registry, OpenPolicy.Default);
+
+    public static async Task<BlockNode> OpenAsync(string path, string? format = null, bool writable = false, object? options = null, OpenPolicy? policy = null)
+        => (await new ImageOpener(Registry, policy ?? OpenPolicy.Default).OpenAsync(
+            new OpenRequest(path) { Format = format, Writable = writable, Options = options }, CancellationToken.None)).Node;
+
+    /// <summary>A finished new image.</summary>
+    public static async Task CreateAsync(string path, string format, string options)
+    {
+        await using NewImage image = await BeginAsync(path, format, options);
+        await image.CompleteAsync(durable: false, CancellationToken.None);
+    }
+
+    public static async Task<NewImage> BeginAsync(string path, string format, string options)
+    {
+        FormatDriver driver = Registry.Format(format);
+        object record = ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options));
+        return await new ImageCreator(Opener).CreateAsync(path, driver, record, replace: false, openOptions: null, CancellationToken.None);
+    }
+
+    public static async Task<ConvertResult> ConvertAsync(
+        string source, string? sourceFormat, string target, string targetFormat, string options = "", ConvertOptions? how = null)
+    {
+        await using BlockNode node = await OpenAsync(source, sourceFormat);
+        string size = $"size={node.Length}";
+        await using NewImage image = await BeginAsync(target, targetFormat, options.Length == 0 ? size : $"{size},{options}");
+        ConvertResult result = await new ConvertJob(node, image.Node, how ?? new ConvertOptions()).RunAsync(null, CancellationToken.None);
+        await image.CompleteAsync(durable: false, CancellationToken.None);
+        return result;
+    }
+
+    /// <summary>A raw file of mixed holes, zeroes, text and noise; the same for the same seed.</summary>
+    public static async Task MakeRawAsync(string path, long length, int seed, int unit = 65536)
+    {
+        var random = new Random(seed);
+        await using FileStream file = File.Create(path);
+        file.SetLength(length);
+        byte[] buffer = new byte[unit];
+        for (long at = 0; at < length; at += unit)
+        {
+            int count = (int)Math.Min(unit, length - at);
+            switch (random.Next(5))
+            {
+                case 0:
+                    continue; // a hole
+                case 1:
+                    Array.Clear(buffer);
+                    break;
+                case 2:
+                    random.NextBytes(buffer);
+                    break;
+                case 3:
+                    Array.Clear(buffer);
+                    random.NextBytes(buffer.AsSpan(random.Next(unit / 2), unit / 4));
+                    break;
+                default:
+                    for (int i = 0; i < unit; i++)
+                    {
+                        buffer[i] = (byte)"the quick brown fox jumps over the lazy dog "[(i + seed) % 44];
+                    }
+                    break;
+            }
+            file.Position = at;
+            await file.WriteAsync(buffer.AsMemory(0, count));
+        }
+    }
+}
