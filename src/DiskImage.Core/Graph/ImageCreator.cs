@@ -9,7 +9,7 @@ public sealed class ImageCreator(ImageOpener opener)
     /// <summary>The ending of an image that is being made, or was left by a process that died.</summary>
     public const string IncompleteSuffix = ".incomplete";
 
-    /// <summary>Starts a new image and opens it for writing, without backing.</summary>
+    /// <summary>Starts a new image and opens it for writing, on its backing image if the options name one.</summary>
     /// <param name="path">Where it is to be.</param>
     /// <param name="format">Its format.</param>
     /// <param name="options">The record of the format's create options.</param>
@@ -22,13 +22,7 @@ public sealed class ImageCreator(ImageOpener opener)
     {
         ICreatable creatable = format as ICreatable
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: images of format '{format.Name}' can be read but not made", path);
-        ImageLocator locator = ImageLocator.Parse(path);
-        if (opener.Registry.Protocol(locator.Scheme) is not IStorage storage)
-        {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: '{locator.Scheme}' cannot make new images", path);
-        }
-        string target = Path.GetFullPath(locator.Address);
-        CheckTarget(storage, target, replace);
+        (IStorage storage, string target) = FreeTarget(path, replace);
         string incomplete = target + IncompleteSuffix;
         if (storage.IsReplaceable(incomplete))
         {
@@ -39,7 +33,9 @@ public sealed class ImageCreator(ImageOpener opener)
         try
         {
             await creatable.CreateAsync(new FormatCreateContext(file, options), cancellationToken).ConfigureAwait(false);
-            BlockNode node = await ImageOpener.OpenOnAsync(file, format, openOptions, cancellationToken).ConfigureAwait(false);
+            BlockNode node = options is ICreateOptions { BackingFile: not null }
+                ? await opener.OpenOnBackingAsync(file, target, format, openOptions, cancellationToken).ConfigureAwait(false)
+                : await ImageOpener.OpenOnAsync(file, format, openOptions, cancellationToken).ConfigureAwait(false);
             if (node is IUnfinished unfinished)
             {
                 await unfinished.SetUnfinishedAsync(true, cancellationToken).ConfigureAwait(false);
@@ -53,6 +49,9 @@ public sealed class ImageCreator(ImageOpener opener)
             throw;
         }
     }
+
+    /// <summary>Throws what <see cref="CreateAsync"/> would throw if an image cannot be made there. Changes nothing.</summary>
+    public void RequireFree(string path, bool replace) => _ = FreeTarget(path, replace);
 
     internal static void CheckTarget(IStorage storage, string target, bool replace)
     {
@@ -70,6 +69,18 @@ public sealed class ImageCreator(ImageOpener opener)
         }
     }
 
+    private (IStorage Storage, string Target) FreeTarget(string path, bool replace)
+    {
+        ImageLocator locator = ImageLocator.Parse(path);
+        if (opener.Registry.Protocol(locator.Scheme) is not IStorage storage)
+        {
+            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: '{locator.Scheme}' cannot make new images", path);
+        }
+        string target = Path.GetFullPath(locator.Address);
+        CheckTarget(storage, target, replace);
+        return (storage, target);
+    }
+
     /// <summary>A leftover may belong to somebody who is still writing it: only one that can be opened for writing is removed.</summary>
     private async ValueTask RemoveLeftoverAsync(IStorage storage, string incomplete, CancellationToken cancellationToken)
     {
@@ -79,7 +90,7 @@ public sealed class ImageCreator(ImageOpener opener)
     }
 }
 
-/// <summary>An image that is being made. Disposed before <see cref="CompleteAsync"/>, it is removed without a trace.</summary>
+/// <summary>An image that is being made. Disposed before <see cref="CompleteAsync(bool, CancellationToken)"/>, it is removed without a trace.</summary>
 public sealed class NewImage : IAsyncDisposable
 {
     private readonly DeferredFlushNode _file;
@@ -97,10 +108,14 @@ public sealed class NewImage : IAsyncDisposable
     /// <summary>The full path it will have.</summary>
     public string Path { get; }
 
+    /// <inheritdoc cref="CompleteAsync(bool, Func{string, ValueTask}, CancellationToken)"/>
+    public ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken) => CompleteAsync(durable, inspect: null, cancellationToken);
+
     /// <summary>Closes the image and gives it its name; an image of that name is replaced in the same step.</summary>
     /// <param name="durable">True to return only when all of it would survive a power cut.</param>
+    /// <param name="inspect">Gets the path of the closed image before it has its name; what it throws keeps it from getting it.</param>
     /// <param name="cancellationToken">Stops it before the last step.</param>
-    public async ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken)
+    public async ValueTask CompleteAsync(bool durable, Func<string, ValueTask>? inspect, CancellationToken cancellationToken)
     {
         if (Node is IUnfinished unfinished)
         {
@@ -113,6 +128,10 @@ public sealed class NewImage : IAsyncDisposable
         }
         cancellationToken.ThrowIfCancellationRequested();
         await Node.DisposeAsync().ConfigureAwait(false);
+        if (inspect is not null)
+        {
+            await inspect(_incomplete).ConfigureAwait(false);
+        }
         ImageCreator.CheckTarget(_storage, Path, _replace);
         _storage.Replace(_incomplete, Path);
         _isDone = true;

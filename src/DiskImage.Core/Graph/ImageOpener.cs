@@ -19,6 +19,9 @@ public sealed record OpenRequest(string Locator)
 
     /// <summary>False to open this layer alone: where it defers to a backing image it reads as zeroes.</summary>
     public bool WithBacking { get; init; } = true;
+
+    /// <summary>Where a relative path is taken from; null for the process's current folder.</summary>
+    public string? Folder { get; init; }
 }
 
 /// <summary>An open image. Disposing it closes the whole graph.</summary>
@@ -43,7 +46,10 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
 
     /// <summary>Opens an image with everything below it. A failed open closes all and modifies nothing.</summary>
     public ValueTask<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
-        => OpenAsync(request, ImageLocator.Parse(request.Locator), [], cancellationToken);
+    {
+        ImageLocator locator = ImageLocator.Parse(request.Locator);
+        return OpenAsync(request, request.Folder is { } folder ? locator.From(folder) : locator, [], cancellationToken);
+    }
 
     /// <summary>Opens the bytes of a locator without looking at them.</summary>
     public ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, CancellationToken cancellationToken)
@@ -56,6 +62,23 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
     public static ValueTask<BlockNode> OpenOnAsync(BlockNode file, FormatDriver format, object? options, CancellationToken cancellationToken)
         => format.OpenAsync(
             new FormatOpenContext(file, format.OpenOptions.Bind(OptionSchema.Values(options)), OpenBacking: null, RefuseData), cancellationToken);
+
+    /// <summary>Like <see cref="OpenOnAsync"/>, with the backing images that <paramref name="path"/> has.</summary>
+    /// <param name="file">The node that holds the image.</param>
+    /// <param name="path">The image's full path, which no image below it may bear.</param>
+    /// <param name="format">The image's format.</param>
+    /// <param name="options">Open options.</param>
+    /// <param name="cancellationToken">Stops the opening.</param>
+    internal ValueTask<BlockNode> OpenOnBackingAsync(
+        BlockNode file, string path, FormatDriver format, object? options, CancellationToken cancellationToken)
+        => format.OpenAsync(
+            new FormatOpenContext(
+                file,
+                format.OpenOptions.Bind(OptionSchema.Values(options)),
+                async (reference, referenceFormat, token)
+                    => (await OpenReferenceAsync(path, reference, referenceFormat, [path], token).ConfigureAwait(false)).Node,
+                RefuseData),
+            cancellationToken);
 
     private static ValueTask<BlockNode> RefuseData(string reference, string? format, CancellationToken cancellationToken)
         => throw new DiskImageException(DiskImageErrorKind.Refused, $"The image names '{reference}', which cannot be opened here.");
@@ -73,7 +96,8 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
                 ? await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false)
                 : Registry.Format(named);
             IReadOnlyList<string> chainToHere = [.. chain, identity];
-            ReferenceOpener backing = (reference, referenceFormat, token) => OpenReferenceAsync(file.Name, reference, referenceFormat, chainToHere, token);
+            ReferenceOpener backing = async (reference, referenceFormat, token)
+                => (await OpenReferenceAsync(file.Name, reference, referenceFormat, chainToHere, token).ConfigureAwait(false)).Node;
             ReferenceOpener data = (reference, _, token) => OpenFileAsync(Policy.Admit(reference, file.Name), request.Writable, token);
             object options = format.OpenOptions.Bind(OptionSchema.Values(request.Options).Concat(locator.Options));
             BlockNode node = await format.OpenAsync(
@@ -87,14 +111,14 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
         }
     }
 
-    private async ValueTask<BlockNode> OpenReferenceAsync(
+    /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to.</summary>
+    internal async ValueTask<OpenedImage> OpenReferenceAsync(
         string imagePath, string reference, string? format, IReadOnlyList<string> chain, CancellationToken cancellationToken)
     {
         ImageLocator locator = Policy.Admit(reference, imagePath);
         try
         {
-            OpenedImage image = await OpenAsync(new OpenRequest(locator.Address) { Format = format }, locator, chain, cancellationToken).ConfigureAwait(false);
-            return image.Node;
+            return await OpenAsync(new OpenRequest(locator.Address) { Format = format }, locator, chain, cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound && chain.Count > 0)
         {

@@ -1,0 +1,97 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Graph;
+using DiskImage.Tests.Support;
+
+namespace DiskImage.Tests.Graph;
+
+public sealed class BackingReferenceTests : IDisposable
+{
+    private readonly TestFolder _folder = new();
+    private readonly ImageOpener _opener = new(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default);
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public async Task A_relative_name_is_taken_from_the_new_image_and_stays_as_it_is()
+    {
+        Directory.CreateDirectory(_folder["sub"]);
+        File.WriteAllBytes(_folder["base.raw"], new byte[4096]);
+        BackingReference backing = await ResolveAsync(_folder["sub/top.qcow2"], "../base.raw");
+        Assert.Equal(new BackingReference("../base.raw", "raw", 4096, WasProbed: true), backing);
+    }
+
+    [Fact]
+    public async Task A_given_format_is_not_probed()
+    {
+        File.WriteAllBytes(_folder["base.raw"], new byte[1024]);
+        BackingReference backing = await ResolveAsync(_folder["top.qcow2"], "base.raw", "raw");
+        Assert.False(backing.WasProbed);
+    }
+
+    [Fact]
+    public async Task A_missing_file_is_NotFound()
+        => Assert.Equal(DiskImageErrorKind.NotFound, await KindAsync(_folder["top.qcow2"], "nowhere.raw"));
+
+    [Fact]
+    public async Task The_new_image_itself_is_refused()
+    {
+        File.WriteAllBytes(_folder["top.qcow2"], new byte[1024]);
+        Assert.Equal(DiskImageErrorKind.InvalidOption, await KindAsync(_folder["top.qcow2"], "top.qcow2"));
+    }
+
+    [Fact]
+    public async Task The_policy_decides_what_may_be_named()
+        => Assert.Equal(DiskImageErrorKind.Refused, await KindAsync(_folder["top.qcow2"], "nbd://server/disk"));
+
+    [Fact]
+    public async Task A_chain_that_leads_to_the_new_image_is_refused()
+    {
+        File.WriteAllBytes(_folder["top.raw"], new byte[65536]);
+        await MakeAsync("middle.qcow2", "top.raw");
+        Assert.Equal(DiskImageErrorKind.InvalidOption, await KindAsync(_folder["top.raw"], "middle.qcow2"));
+    }
+
+    [Fact]
+    public async Task A_format_without_backing_images_says_so()
+    {
+        File.WriteAllBytes(_folder["base.raw"], new byte[1024]);
+        BackingReference backing = await ResolveAsync(_folder["top.raw"], "base.raw");
+        var error = Assert.Throws<DiskImageException>(() => backing.OptionsFor(_opener.Registry.Format("raw")).ToList());
+        Assert.Equal(DiskImageErrorKind.Unsupported, error.Kind);
+    }
+
+    [Fact]
+    public async Task A_new_image_is_written_on_its_backing_image()
+    {
+        byte[] old = new byte[65536];
+        Array.Fill(old, (byte)7);
+        File.WriteAllBytes(_folder["base.raw"], old);
+        await MakeAsync("top.qcow2", "base.raw", node => node.WriteAsync(512, new byte[512]));
+
+        await using OpenedImage top = await _opener.OpenAsync(new OpenRequest(_folder["top.qcow2"]), default);
+        byte[] read = new byte[old.Length];
+        await top.Node.ReadAsync(0, read);
+        Array.Clear(old, 512, 512);
+        Assert.Equal(old, read);
+    }
+
+    private async Task MakeAsync(string name, string backingName, Func<BlockNode, ValueTask>? write = null)
+    {
+        FormatDriver format = _opener.Registry.Format("qcow2");
+        BackingReference backing = await ResolveAsync(_folder[name], backingName);
+        object options = ((ICreatable)format).CreateOptions.Bind(backing.OptionsFor(format).Append(new("size", backing.Length)));
+        await using NewImage image = await new ImageCreator(_opener).CreateAsync(_folder[name], format, options, replace: false, null, default);
+        if (write is not null)
+        {
+            await write(image.Node);
+        }
+        await image.CompleteAsync(durable: false, default);
+    }
+
+    private ValueTask<BackingReference> ResolveAsync(string imagePath, string name, string? format = null)
+        => BackingReference.ResolveAsync(_opener, imagePath, name, format, default);
+
+    private async Task<DiskImageErrorKind> KindAsync(string imagePath, string name)
+        => (await Assert.ThrowsAsync<DiskImageException>(async () => await ResolveAsync(imagePath, name))).Kind;
+}
