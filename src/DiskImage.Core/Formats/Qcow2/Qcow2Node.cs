@@ -15,7 +15,7 @@ namespace DiskImage.Formats.Qcow2;
 /// <para>Order of writes: refcount blocks, refcount table, L2 tables, L1 table, each behind a flush of the former. What loses its last
 /// reference is given back after a flush. So a crash leaks space at most.</para>
 /// </remarks>
-internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished
+internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, ICheckable
 {
     private const int MaxPieceBytes = 64 << 10; // of an L2 table, per cache entry. Ours
 
@@ -87,6 +87,15 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished
         Dirty = _header.Has(Qcow2Incompatible.Dirty),
         FormatSpecific = Qcow2Info.Of(_header),
     };
+
+    public async ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        if (!IsReadOnly)
+        {
+            await FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+        return await AloneAsync(() => new Qcow2Checker(File, _header, bytes, cancellationToken).RunAsync()).ConfigureAwait(false);
+    }
 
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
     {

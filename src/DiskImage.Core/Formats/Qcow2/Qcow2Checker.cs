@@ -1,0 +1,483 @@
+using System.Buffers;
+using DiskImage.Binary;
+using DiskImage.Block;
+using DiskImage.Metadata;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>
+/// Checks an image: counts every reference to every host cluster, then compares with the stored refcounts.
+/// Spec: qcow2, "Host cluster management", "Cluster mapping", "Snapshots", "Bitmaps".
+/// </summary>
+/// <remarks>
+/// <para>States. First the references: header, refcount structure, L1 and L2 tables of the disk and of each snapshot, their data,
+/// snapshot table, bitmaps. Then the comparison: fewer references than stored is a leak, more is a corruption. Last, since it
+/// needs the counts, the "refcount is exactly one" flags of the active tables.</para>
+/// <para>It reads the file and no cache, trusts nothing it has not bounded, and changes nothing. What it counted is what a repair
+/// would write.</para>
+/// </remarks>
+internal sealed class Qcow2Checker
+{
+    private const string ActiveL1 = "the active L1 table", L2Table = "an L2 table";
+
+    private readonly BlockNode _file;
+    private readonly Qcow2Header _header;
+    private readonly Qcow2Geometry _geometry;
+    private readonly IProgress<long>? _bytes;
+    private readonly CancellationToken _cancellationToken;
+    private readonly Dictionary<long, string> _tables = []; // cluster → which table lies there
+    private readonly long _fileClusters;
+    private readonly bool _external;
+    private long _allocated, _compressed, _fragmented, _nextContiguous = -1, _highest = -1;
+
+    public Qcow2Checker(BlockNode file, Qcow2Header header, IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        (_file, _header, _bytes, _cancellationToken) = (file, header, bytes, cancellationToken);
+        _geometry = new Qcow2Geometry(header);
+        _fileClusters = _geometry.Clusters(file.Length);
+        _external = header.Has(Qcow2Incompatible.ExternalDataFile);
+        References = new SparseCounters(file.Name);
+    }
+
+    /// <summary>How often each host cluster is referenced.</summary>
+    public SparseCounters References { get; }
+
+    public Qcow2Findings Findings { get; } = new();
+
+    /// <summary>The refcount table, as far as it could be read.</summary>
+    public ulong[] RefcountTable { get; private set; } = [];
+
+    /// <summary>The snapshots, as far as they could be read.</summary>
+    public IReadOnlyList<Qcow2Snapshot> Snapshots { get; private set; } = [];
+
+    /// <summary>True if something was found that only building the refcounts anew puts right.</summary>
+    public bool NeedsRebuild { get; private set; }
+
+    public async ValueTask<CheckReport> RunAsync()
+    {
+        CheckHeader();
+        AddTable(0, _geometry.ClusterSize, "the header");
+        await CountRefcountStructureAsync().ConfigureAwait(false);
+        await CountL1Async(_header.L1TableOffset, _header.L1Size, ActiveL1, isActive: true).ConfigureAwait(false);
+        await CountSnapshotsAsync().ConfigureAwait(false);
+        await CountBitmapsAsync().ConfigureAwait(false);
+        await CompareRefcountsAsync().ConfigureAwait(false);
+        await CheckCopiedFlagsAsync().ConfigureAwait(false);
+        return Report();
+    }
+
+    public CheckReport Report() => new()
+    {
+        Findings = Findings.List,
+        Corruptions = Findings.Corruptions,
+        Leaks = Findings.Leaks,
+        CheckErrors = Findings.Errors,
+        TotalClusters = _geometry.Clusters(_header.Size),
+        AllocatedClusters = _allocated,
+        CompressedClusters = _compressed,
+        FragmentedClusters = _fragmented,
+        ImageEndOffset = (_highest + 1) << _geometry.ClusterBits,
+    };
+
+    private void CheckHeader()
+    {
+        if (_header.Has(Qcow2Incompatible.Corrupt))
+        {
+            Findings.Corruption("MarkedCorrupt", "The image is marked corrupt: a program met a contradiction while writing.", "clear the mark when all else is repaired", host: Qcow2Header.IncompatibleAt);
+        }
+        if (_header.Has(Qcow2Incompatible.Dirty))
+        {
+            Findings.Error("Dirty", "The image was not closed properly or never completed: its refcounts may be behind its tables.", Qcow2Header.IncompatibleAt);
+        }
+        if (_header.Version >= 3 && _header.Extension(Qcow2Extension.FeatureNames) is { Length: var length } && length % 48 != 0)
+        {
+            Findings.Warning("FeatureNames", $"The feature name table is {length} bytes long; allowed: a multiple of 48.");
+        }
+    }
+
+    private async ValueTask CountRefcountStructureAsync()
+    {
+        if (!AddTable(_header.RefcountTableOffset, (long)_header.RefcountTableClusters << _geometry.ClusterBits, "the refcount table") || _header.RefcountTableClusters == 0)
+        {
+            NeedsRebuild = true;
+            return;
+        }
+        RefcountTable = await ReadTableAsync(_header.RefcountTableOffset, _header.RefcountTableClusters * (_geometry.ClusterSize / 8)).ConfigureAwait(false);
+        for (int i = 0; i < RefcountTable.Length; i++)
+        {
+            if (RefcountTable[i] != 0 && !AddTable((long)RefcountTable[i], _geometry.ClusterSize, $"refcount block {i}"))
+            {
+                RefcountTable[i] = 0;
+                NeedsRebuild = true;
+            }
+        }
+    }
+
+    private async ValueTask CountL1Async(long offset, int entries, string what, bool isActive)
+    {
+        if (entries == 0 || !AddTable(offset, entries * 8L, what))
+        {
+            return;
+        }
+        ulong[] l1 = await ReadTableAsync(offset, entries).ConfigureAwait(false);
+        byte[] table = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
+        try
+        {
+            for (int i = 0; i < l1.Length; i++)
+            {
+                _cancellationToken.ThrowIfCancellationRequested();
+                long l2 = L2Entry.OffsetOf(l1[i]);
+                if (l2 == 0)
+                {
+                    continue;
+                }
+                long guest = i * _geometry.L2Span;
+                if (AddTable(l2, _geometry.ClusterSize, L2Table, guest, isShared: true))
+                {
+                    await _file.ReadPaddedAsync(l2, table.AsMemory(0, _geometry.ClusterSize), _cancellationToken).ConfigureAwait(false);
+                    CountL2(table.AsSpan(0, _geometry.ClusterSize), l2, guest, isActive);
+                }
+                if (isActive)
+                {
+                    _bytes?.Report(Math.Min(guest + _geometry.L2Span, _header.Size));
+                }
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(table);
+        }
+    }
+
+    private void CountL2(ReadOnlySpan<byte> table, long tableOffset, long guest, bool isActive)
+    {
+        for (int i = 0; i < _geometry.L2Entries; i++, guest += _geometry.ClusterSize)
+        {
+            int at = i * _geometry.L2EntryBytes;
+            var entry = new L2Entry(BigEndian.U64(table, at), _geometry.HasSubclusters ? BigEndian.U64(table, at + 8) : 0);
+            if (entry != default)
+            {
+                CountEntry(entry, guest, tableOffset + at, isActive);
+            }
+        }
+    }
+
+    private void CountEntry(L2Entry entry, long guest, long at, bool isActive)
+    {
+        if (entry.IsCompressed)
+        {
+            (long offset, int length) = entry.CompressedRange(_geometry.ClusterBits);
+            if (_external)
+            {
+                Findings.Corruption("CompressedInDataFile", $"Guest offset {guest:#,0} is compressed, which an image with an external data file cannot have.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+            }
+            else
+            {
+                long inFile = Math.Min(length, Round.Up(_file.Length, _geometry.ClusterSize) - offset); // the last sector may be cut short
+                if (inFile <= 0 || entry.IsCopied)
+                {
+                    Findings.Corruption("CompressedDescriptor", $"The compressed cluster for guest offset {guest:#,0} lies at offset {offset:#,0}, {length} bytes{(entry.IsCopied ? ", and bears the copied flag" : "")}; allowed: inside the file of {_file.Length:#,0} bytes, without the flag.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+                }
+                if (inFile > 0)
+                {
+                    AddData(offset, inFile, guest, at);
+                }
+            }
+            Tally(isActive, -1, isCompressed: true);
+            return;
+        }
+        if (_geometry.HasSubclusters && ((uint)entry.Bitmap & (uint)(entry.Bitmap >> 32)) != 0)
+        {
+            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has subclusters that are both stored and zero (bitmap {entry.Bitmap:x16}).", "let them read as zeroes", guest, _geometry.ClusterSize, at);
+        }
+        if (_header.Version < 3 && (entry.Raw & 1) != 0)
+        {
+            Findings.Corruption("ZeroInVersion2", $"The entry for guest offset {guest:#,0} is a zero cluster, which version 2 does not have.", "make it unallocated", guest, _geometry.ClusterSize, at);
+        }
+        if (_geometry.HasSubclusters && entry.HostOffset == 0 && (uint)entry.Bitmap != 0 && !_external)
+        {
+            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has stored subclusters but no host cluster.", "make them read as zeroes", guest, _geometry.ClusterSize, at);
+        }
+        if (entry.HostOffset == 0 || _external)
+        {
+            return;
+        }
+        if (_geometry.InCluster(entry.HostOffset) != 0)
+        {
+            Findings.Corruption("Misaligned", $"The entry for guest offset {guest:#,0} points to host offset {entry.HostOffset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+            return;
+        }
+        AddData(entry.HostOffset, _geometry.ClusterSize, guest, at);
+        Tally(isActive, entry.HostOffset, isCompressed: false);
+    }
+
+    private void Tally(bool isActive, long host, bool isCompressed)
+    {
+        if (!isActive)
+        {
+            return;
+        }
+        _allocated++;
+        if (isCompressed)
+        {
+            _compressed++;
+            _fragmented++; // compressed clusters are fragmented by nature
+            return;
+        }
+        _fragmented += _nextContiguous >= 0 && host != _nextContiguous ? 1 : 0;
+        _nextContiguous = host + _geometry.ClusterSize;
+    }
+
+    private async ValueTask CountSnapshotsAsync()
+    {
+        if (_header.SnapshotCount == 0)
+        {
+            return;
+        }
+        try
+        {
+            Snapshots = await Qcow2Snapshot.ReadAllAsync(_file, _header, _cancellationToken).ConfigureAwait(false);
+        }
+        catch (DiskImageException e)
+        {
+            Findings.Corruption("SnapshotTable", e.Message, host: e.Offset ?? _header.SnapshotsOffset);
+            return;
+        }
+        _ = AddTable(_header.SnapshotsOffset, Qcow2Snapshot.TableLength(Snapshots), "the snapshot table");
+        foreach (Qcow2Snapshot snapshot in Snapshots)
+        {
+            await CountL1Async(snapshot.L1Offset, snapshot.L1Size, $"the L1 table of snapshot '{snapshot.Name}'", isActive: false).ConfigureAwait(false);
+        }
+    }
+
+    private async ValueTask CountBitmapsAsync()
+    {
+        Qcow2BitmapDirectory directory;
+        try
+        {
+            directory = await Qcow2BitmapDirectory.ReadAsync(_file, _header, _cancellationToken).ConfigureAwait(false);
+        }
+        catch (DiskImageException e)
+        {
+            Findings.Corruption("BitmapDirectory", e.Message, host: e.Offset);
+            return;
+        }
+        if (directory.Entries.Count == 0)
+        {
+            return;
+        }
+        if ((_header.AutoClear & Qcow2AutoClear.Bitmaps) == Qcow2AutoClear.None)
+        {
+            Findings.Warning("BitmapsStale", "The image has bitmaps, but was written to by a program that does not know them: they are not reliable.");
+        }
+        _ = AddTable(directory.Offset, directory.Length, "the bitmap directory");
+        foreach (Qcow2BitmapEntry bitmap in directory.Entries)
+        {
+            if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, $"the table of bitmap '{bitmap.Name}'"))
+            {
+                continue;
+            }
+            foreach (ulong entry in await ReadTableAsync(bitmap.TableOffset, bitmap.TableSize).ConfigureAwait(false))
+            {
+                long offset = L2Entry.OffsetOf(entry);
+                if ((entry & ~(0x00FF_FFFF_FFFF_FE00UL | 1)) != 0 || (offset != 0 && (entry & 1) != 0))
+                {
+                    Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table entry {entry:x16} with reserved bits set.", host: bitmap.TableOffset);
+                }
+                else if (offset != 0)
+                {
+                    _ = AddTable(offset, _geometry.ClusterSize, $"data of bitmap '{bitmap.Name}'");
+                }
+            }
+        }
+    }
+
+    private async ValueTask CompareRefcountsAsync()
+    {
+        int perBlock = 1 << _geometry.RefcountsPerBlockBits;
+        byte[] block = new byte[_geometry.ClusterSize];
+        var run = new MismatchRun(this);
+        for (int i = 0; i < RefcountTable.Length; i++)
+        {
+            if (RefcountTable[i] == 0)
+            {
+                continue;
+            }
+            _cancellationToken.ThrowIfCancellationRequested();
+            await _file.ReadPaddedAsync((long)RefcountTable[i], block, _cancellationToken).ConfigureAwait(false);
+            long first = (long)i << _geometry.RefcountsPerBlockBits;
+            int end = first + perBlock > References.End ? Math.Max((int)Math.Clamp(References.End - first, 0, perBlock), Math.Min(perBlock, LastUsed(block) + 1)) : perBlock;
+            for (int k = 0; k < end; k++)
+            {
+                ulong stored = RefcountBlock.Get(block, k, _geometry.RefcountOrder), counted = References[first + k];
+                if ((stored | counted) != 0)
+                {
+                    _highest = Math.Max(_highest, first + k);
+                    run.Add(first + k, stored, counted);
+                }
+            }
+        }
+        run.End();
+        foreach ((long first, long count) in References.Ranges)
+        {
+            for (long cluster = first; cluster < first + count; cluster++)
+            {
+                long index = cluster >> _geometry.RefcountsPerBlockBits;
+                if (References[cluster] != 0 && (index >= RefcountTable.Length || RefcountTable[index] == 0))
+                {
+                    _highest = Math.Max(_highest, cluster);
+                    run.Add(cluster, 0, References[cluster]);
+                    NeedsRebuild = true;
+                }
+            }
+        }
+        run.End();
+
+        static int LastUsed(ReadOnlySpan<byte> bytes)
+        {
+            int last = bytes.LastIndexOfAnyExcept((byte)0);
+            return last < 0 ? -1 : Math.Min(int.MaxValue - 1, (last + 1) * 8);
+        }
+    }
+
+    /// <summary>An active table entry bears the flag exactly if what it points to has one reference.</summary>
+    private async ValueTask CheckCopiedFlagsAsync()
+    {
+        if (!IsTable(_header.L1TableOffset, ActiveL1))
+        {
+            return;
+        }
+        ulong[] l1 = await ReadTableAsync(_header.L1TableOffset, _header.L1Size).ConfigureAwait(false);
+        byte[] table = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
+        for (int i = 0; i < l1.Length; i++)
+        {
+            long l2 = L2Entry.OffsetOf(l1[i]);
+            if (l2 == 0 || !IsTable(l2, L2Table))
+            {
+                continue;
+            }
+            _cancellationToken.ThrowIfCancellationRequested();
+            CheckFlag(l1[i], l2, i * _geometry.L2Span, _header.L1TableOffset + (i * 8L), "L2 table");
+            await _file.ReadPaddedAsync(l2, table.AsMemory(0, _geometry.ClusterSize), _cancellationToken).ConfigureAwait(false);
+            for (int k = 0; k < _geometry.L2Entries; k++)
+            {
+                var entry = new L2Entry(BigEndian.U64(table, k * _geometry.L2EntryBytes));
+                if (!entry.IsCompressed && entry.HostOffset != 0 && _geometry.InCluster(entry.HostOffset) == 0 && !_external)
+                {
+                    CheckFlag(entry.Raw, entry.HostOffset, (i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits), l2 + (k * _geometry.L2EntryBytes), "data cluster");
+                }
+            }
+        }
+        ArrayPool<byte>.Shared.Return(table);
+    }
+
+    private void CheckFlag(ulong raw, long host, long guest, long at, string what)
+    {
+        bool flag = new L2Entry(raw).IsCopied;
+        ulong count = References[host >> _geometry.ClusterBits];
+        if (flag != (count == 1))
+        {
+            Findings.Corruption(
+                "CopiedFlag", $"The {what} for guest offset {guest:#,0} has {count} references and {(flag ? "bears" : "lacks")} the flag that says it has one.",
+                flag ? "clear the flag" : "set the flag", guest, _geometry.ClusterSize, at);
+        }
+    }
+
+    /// <summary>Counts a table's clusters; false, with a finding, if it is out of place.</summary>
+    private bool AddTable(long offset, long length, string what, long? guest = null, bool isShared = false)
+    {
+        if (_geometry.InCluster(offset) != 0 || offset < 0)
+        {
+            Findings.Corruption("Misaligned", $"{Capital(what)} is at host offset {offset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", guest is null ? null : "drop it: its range becomes unallocated", guest, guest is null ? null : _geometry.L2Span, offset);
+            return false;
+        }
+        if (offset > _file.Length || length > (_fileClusters << _geometry.ClusterBits) - offset)
+        {
+            Findings.Corruption("OutOfFile", $"{Capital(what)} is at host offset {offset:#,0}, {length:#,0} bytes; the file ends at {_file.Length:#,0}.", guest is null ? null : "drop it: its range becomes unallocated", guest, guest is null ? null : _geometry.L2Span, offset);
+            return false;
+        }
+        for (long cluster = offset >> _geometry.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)
+        {
+            _ = References.Add(cluster);
+            if (!_tables.TryAdd(cluster, what) && !(isShared && ReferenceEquals(_tables[cluster], what)))
+            {
+                Findings.Corruption("Overlap", $"{Capital(what)} at host offset {cluster << _geometry.ClusterBits:#,0} lies on {_tables[cluster]}.", guest: guest, host: cluster << _geometry.ClusterBits);
+                return false;
+            }
+        }
+        return true;
+
+        static string Capital(string text) => char.ToUpperInvariant(text[0]) + text[1..];
+    }
+
+    private void AddData(long offset, long length, long guest, long at)
+    {
+        if (length > (_fileClusters << _geometry.ClusterBits) - offset)
+        {
+            Findings.Corruption("OutOfFile", $"The data for guest offset {guest:#,0} is at host offset {offset:#,0}; the file ends at {_file.Length:#,0}.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+            return;
+        }
+        for (long cluster = offset >> _geometry.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)
+        {
+            _ = References.Add(cluster);
+            if (_tables.TryGetValue(cluster, out string? table))
+            {
+                Findings.Corruption("Overlap", $"The data for guest offset {guest:#,0} lies on {table} at host offset {cluster << _geometry.ClusterBits:#,0}.", "copy it to a place of its own", guest, _geometry.ClusterSize, at);
+            }
+        }
+    }
+
+    private bool IsTable(long offset, string what) => ReferenceEquals(_tables.GetValueOrDefault(offset >> _geometry.ClusterBits), what);
+
+    private async ValueTask<ulong[]> ReadTableAsync(long offset, int entries)
+    {
+        byte[] bytes = new byte[entries * 8];
+        await _file.ReadPaddedAsync(offset, bytes, _cancellationToken).ConfigureAwait(false);
+        var table = new ulong[entries];
+        for (int i = 0; i < entries; i++)
+        {
+            table[i] = BigEndian.U64(bytes, i * 8);
+        }
+        return table;
+    }
+
+    /// <summary>Joins neighbouring clusters with the same wrong refcount into one finding.</summary>
+    private sealed class MismatchRun(Qcow2Checker checker)
+    {
+        private long _first, _count;
+        private ulong _stored, _counted;
+
+        public void Add(long cluster, ulong stored, ulong counted)
+        {
+            if (_count > 0 && cluster == _first + _count && stored == _stored && counted == _counted)
+            {
+                _count++;
+                return;
+            }
+            End();
+            if (stored != counted)
+            {
+                (_first, _count, _stored, _counted) = (cluster, 1, stored, counted);
+            }
+        }
+
+        public void End()
+        {
+            if (_count > 0)
+            {
+                long host = _first << checker._geometry.ClusterBits;
+                string which = _count == 1 ? $"The cluster at host offset {host:#,0} has" : $"{_count:#,0} clusters from host offset {host:#,0} on have";
+                string message = $"{which} refcount {_stored} and {_counted} references.";
+                if (_stored > _counted)
+                {
+                    checker.Findings.Leak(message, host, _count);
+                }
+                else
+                {
+                    checker.Findings.Corruption("Refcount", message, $"set the refcount to {_counted}", host: host, count: _count);
+                }
+            }
+            _count = 0;
+        }
+    }
+}

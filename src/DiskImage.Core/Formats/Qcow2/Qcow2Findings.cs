@@ -1,0 +1,46 @@
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>Collects what a check finds: counts everything, lists the first <see cref="CheckReport.MaxFindings"/>.</summary>
+internal sealed class Qcow2Findings
+{
+    private readonly List<CheckFinding> _list = [];
+
+    public IReadOnlyList<CheckFinding> List => _list;
+
+    public long Corruptions { get; private set; }
+
+    public long Leaks { get; private set; }
+
+    public long Errors { get; private set; }
+
+    public void Corruption(string kind, string message, string? repair = null, long? guest = null, long? guestLength = null, long? host = null, long count = 1)
+    {
+        Corruptions += count;
+        Add(new(kind, CheckSeverity.Corruption, message, guest, guestLength, host) { Repair = repair });
+    }
+
+    public void Leak(string message, long host, long count)
+    {
+        Leaks += count;
+        Add(new("Leak", CheckSeverity.Leak, message, HostOffset: host) { Repair = "give the space back" });
+    }
+
+    public void Error(string kind, string message, long? host = null)
+    {
+        Errors++;
+        Add(new(kind, CheckSeverity.Error, message, HostOffset: host));
+    }
+
+    public void Warning(string kind, string message, string? repair = null, long? host = null)
+        => Add(new(kind, CheckSeverity.Warning, message, HostOffset: host) { Repair = repair });
+
+    private void Add(CheckFinding finding)
+    {
+        if (_list.Count < CheckReport.MaxFindings)
+        {
+            _list.Add(finding);
+        }
+    }
+}

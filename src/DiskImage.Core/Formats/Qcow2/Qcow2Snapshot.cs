@@ -1,0 +1,130 @@
+using System.Text;
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>One entry of the snapshot table. Spec: qcow2, "Snapshots".</summary>
+internal sealed record Qcow2Snapshot
+{
+    public const int FixedBytes = 40; // before the extra data
+    public const int KnownExtraBytes = 24; // VM state size, virtual size, instruction count
+    public const int MaxExtraBytes = 1024; // QEMU's limit
+    public const int MaxTableBytes = 1024 * Qcow2Header.MaxSnapshots; // QEMU's limit
+    private const ulong NoInstructionCount = ulong.MaxValue;
+
+    public required string Id { get; init; }
+    public required string Name { get; init; }
+    public required long L1Offset { get; init; }
+    public required int L1Size { get; init; }
+    public uint DateSeconds { get; init; }
+    public uint DateNanoseconds { get; init; }
+    public ulong VmClockNanoseconds { get; init; }
+    public ulong VmStateSize { get; init; }
+
+    /// <summary>Virtual size when it was taken; null where the image does not say, then it is today's.</summary>
+    public long? VirtualSize { get; init; }
+
+    public ulong? InstructionCount { get; init; }
+
+    /// <summary>Extra data past what is known here; kept as it is.</summary>
+    public byte[] UnknownExtra { get; init; } = [];
+
+    /// <summary>Reads the snapshot table that a header names.</summary>
+    /// <exception cref="DiskImageException">Corrupt; it names the snapshot, the field and the offset.</exception>
+    public static async ValueTask<IReadOnlyList<Qcow2Snapshot>> ReadAllAsync(BlockNode file, Qcow2Header header, CancellationToken cancellationToken)
+    {
+        if (header.SnapshotCount == 0)
+        {
+            return [];
+        }
+        int most = (int)Math.Clamp(file.Length - header.SnapshotsOffset, 0, MaxTableBytes);
+        byte[] table = new byte[Math.Min(most, header.SnapshotCount * (FixedBytes + MaxExtraBytes + 2048L))];
+        await file.ReadAsync(header.SnapshotsOffset, table, cancellationToken).ConfigureAwait(false);
+        var snapshots = new List<Qcow2Snapshot>(header.SnapshotCount);
+        int at = 0;
+        for (int i = 0; i < header.SnapshotCount; i++)
+        {
+            (Qcow2Snapshot snapshot, int length) = Parse(table.AsSpan(Math.Min(at, table.Length)), (what) => new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{file.Name}: snapshot table entry {i} at offset {header.SnapshotsOffset + at:#,0}: {what}", file.Name, header.SnapshotsOffset + at));
+            snapshots.Add(snapshot);
+            at += length;
+        }
+        return snapshots;
+    }
+
+    /// <summary>Bytes that a table of these snapshots takes.</summary>
+    public static int TableLength(IEnumerable<Qcow2Snapshot> snapshots) => snapshots.Sum(s => (int)Round.Up(s.Length, 8));
+
+    /// <summary>The table as it stands in the file.</summary>
+    public static byte[] ToTable(IReadOnlyCollection<Qcow2Snapshot> snapshots)
+    {
+        byte[] table = new byte[TableLength(snapshots)];
+        int at = 0;
+        foreach (Qcow2Snapshot snapshot in snapshots)
+        {
+            snapshot.Write(table.AsSpan(at));
+            at += (int)Round.Up(snapshot.Length, 8);
+        }
+        return table;
+    }
+
+    private int Length => FixedBytes + KnownExtraBytes + UnknownExtra.Length + Encoding.UTF8.GetByteCount(Id) + Encoding.UTF8.GetByteCount(Name);
+
+    private static (Qcow2Snapshot Snapshot, int Length) Parse(ReadOnlySpan<byte> bytes, Func<string, DiskImageException> wrong)
+    {
+        if (bytes.Length < FixedBytes)
+        {
+            throw wrong("it lies past the end of the file");
+        }
+        uint l1Size = BigEndian.U32(bytes, 8), extraSize = BigEndian.U32(bytes, 36);
+        int idLength = BigEndian.U16(bytes, 12), nameLength = BigEndian.U16(bytes, 14);
+        if (l1Size > Qcow2Header.MaxL1Bytes / 8)
+        {
+            throw wrong($"its L1 table has {l1Size} entries; allowed: at most {Qcow2Header.MaxL1Bytes / 8}");
+        }
+        if (extraSize > MaxExtraBytes || FixedBytes + (int)extraSize + idLength + nameLength > bytes.Length)
+        {
+            throw wrong($"its extra data of {extraSize} bytes, id of {idLength} and name of {nameLength} do not fit; allowed: extra data of at most {MaxExtraBytes}, all inside the file");
+        }
+        ReadOnlySpan<byte> extra = bytes.Slice(FixedBytes, (int)extraSize);
+        int idAt = FixedBytes + (int)extraSize;
+        ulong instructions = extra.Length >= 24 ? BigEndian.U64(extra, 16) : NoInstructionCount;
+        var snapshot = new Qcow2Snapshot
+        {
+            L1Offset = (long)BigEndian.U64(bytes, 0),
+            L1Size = (int)l1Size,
+            DateSeconds = BigEndian.U32(bytes, 16),
+            DateNanoseconds = BigEndian.U32(bytes, 20),
+            VmClockNanoseconds = BigEndian.U64(bytes, 24),
+            VmStateSize = extra.Length >= 8 ? BigEndian.U64(extra, 0) : BigEndian.U32(bytes, 32),
+            VirtualSize = extra.Length >= 16 ? (long)BigEndian.U64(extra, 8) : null,
+            InstructionCount = instructions == NoInstructionCount ? null : instructions,
+            UnknownExtra = extra.Length > KnownExtraBytes ? extra[KnownExtraBytes..].ToArray() : [],
+            Id = Encoding.UTF8.GetString(bytes.Slice(idAt, idLength)),
+            Name = Encoding.UTF8.GetString(bytes.Slice(idAt + idLength, nameLength)),
+        };
+        return (snapshot, (int)Round.Up(idAt + idLength + nameLength, 8));
+    }
+
+    private void Write(Span<byte> bytes)
+    {
+        byte[] id = Encoding.UTF8.GetBytes(Id), name = Encoding.UTF8.GetBytes(Name);
+        BigEndian.U64(bytes, 0, (ulong)L1Offset);
+        BigEndian.U32(bytes, 8, (uint)L1Size);
+        BigEndian.U16(bytes, 12, (ushort)id.Length);
+        BigEndian.U16(bytes, 14, (ushort)name.Length);
+        BigEndian.U32(bytes, 16, DateSeconds);
+        BigEndian.U32(bytes, 20, DateNanoseconds);
+        BigEndian.U64(bytes, 24, VmClockNanoseconds);
+        BigEndian.U32(bytes, 32, VmStateSize > uint.MaxValue ? 0 : (uint)VmStateSize);
+        BigEndian.U32(bytes, 36, (uint)(KnownExtraBytes + UnknownExtra.Length));
+        BigEndian.U64(bytes, 40, VmStateSize);
+        BigEndian.U64(bytes, 48, (ulong)(VirtualSize ?? 0));
+        BigEndian.U64(bytes, 56, InstructionCount ?? NoInstructionCount);
+        UnknownExtra.CopyTo(bytes[(FixedBytes + KnownExtraBytes)..]);
+        int at = FixedBytes + KnownExtraBytes + UnknownExtra.Length;
+        id.CopyTo(bytes[at..]);
+        name.CopyTo(bytes[(at + id.Length)..]);
+    }
+}
