@@ -1,0 +1,80 @@
+using System.Management.Automation;
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Graph;
+using DiskImage.Jobs;
+
+namespace DiskImage.PowerShell;
+
+/// <summary>What the cmdlets of this module share: drivers, the opening of images, errors per item, progress.</summary>
+public abstract class DiskImageCmdlet : PipelineCmdlet
+{
+    private string? _folder;
+
+    /// <summary>All drivers.</summary>
+    internal static DriverRegistry Registry { get; } = BuiltInDrivers.CreateRegistry();
+
+    /// <summary>What references in images may make the cmdlet open.</summary>
+    private protected virtual OpenPolicy Policy => OpenPolicy.Default;
+
+    /// <summary>Opens images within <see cref="Policy"/>.</summary>
+    private protected ImageOpener Opener => new(Registry, Policy);
+
+    /// <inheritdoc/>
+    protected override void BeginProcessing() => _folder = SessionPath.Folder(SessionState.Path);
+
+    /// <summary>Runs work for one item; a <see cref="DiskImageException"/> becomes a non-terminating error about it.</summary>
+    protected async Task RunItemAsync(object target, Func<Task> work)
+    {
+        ArgumentNullException.ThrowIfNull(work);
+        try
+        {
+            await work().ConfigureAwait(false);
+        }
+        catch (DiskImageException e)
+        {
+            await PostAsync(() => WriteError(DiskImageError.Record(e, target))).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Asks whether something may be changed (<c>-WhatIf</c>, <c>-Confirm</c>).</summary>
+    protected Task<bool> ConfirmAsync(string target, string action) => AskAsync(() => ShouldProcess(target, action));
+
+    /// <summary>Runs a job with its progress shown.</summary>
+    /// <typeparam name="T">What the job returns.</typeparam>
+    /// <param name="activity">What is done to which image.</param>
+    /// <param name="job">The work.</param>
+    protected async Task<T> ShowAsync<T>(string activity, Func<IProgress<JobProgress>, Task<T>> job)
+    {
+        ArgumentNullException.ThrowIfNull(job);
+        var display = new ProgressDisplay(activity, record => TryPost(() => WriteProgress(record)));
+        try
+        {
+            return await job(display).ConfigureAwait(false);
+        }
+        finally
+        {
+            if (display.End() is { } end)
+            {
+                _ = TryPost(() => WriteProgress(end));
+            }
+        }
+    }
+
+    /// <summary>Opens an image and says how.</summary>
+    private protected async Task<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
+    {
+        OpenedImage image = await Opener.OpenAsync(request with { Folder = _folder }, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            string how = image.WasProbed ? "recognised as" : "opened as";
+            await VerboseAsync($"{image.Path}: {how} {image.Format.Name}, {ReadableSize.WithBytes(image.Node.Length)}").ConfigureAwait(false);
+            return image;
+        }
+        catch
+        {
+            await image.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+}

@@ -1,0 +1,234 @@
+using System.Management.Automation;
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Graph;
+using DiskImage.Jobs;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Convert-DiskImage</c>: copies a disk into a new image, of the same or another format.</summary>
+[Cmdlet(VerbsData.Convert, "DiskImage", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[OutputType(typeof(DiskImageInfo))]
+public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameters
+{
+    private readonly HashSet<string> _made = new(PathComparer);
+    private RuntimeDefinedParameterDictionary? _formatParameters;
+
+    /// <summary>Where the new image is to be: a file, or a folder in which it gets the source's name and the format's ending.</summary>
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
+    [ValidateNotNullOrEmpty]
+    public string Destination { get; set; } = "";
+
+    /// <summary>The new image's format; by the destination's ending if absent.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(TargetFormatNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? DestinationFormat { get; set; }
+
+    /// <summary>Options of the new image's format.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(CreateOptionCompleter))]
+    public object? Option { get; set; }
+
+    /// <summary>The image that the new one is to stand on: what the source has from its own backing image is left out.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? BackingPath { get; set; }
+
+    /// <summary>The backing image's format; probed and recorded if absent.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(FormatNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? BackingFormat { get; set; }
+
+    /// <summary>Runs of zeroes of at least this many bytes are not stored; 0 stores everything.</summary>
+    [Parameter]
+    [ByteSize]
+    [ValidateRange(0, long.MaxValue)]
+    public long SparseSize { get; set; } = 4096;
+
+    /// <summary>Compares the new image with the source before it gets its name.</summary>
+    [Parameter]
+    public SwitchParameter Verify { get; set; }
+
+    /// <summary>Returns only when the new image would survive a power cut.</summary>
+    [Parameter]
+    public SwitchParameter Durable { get; set; }
+
+    /// <summary>Replaces an existing file.</summary>
+    [Parameter]
+    public SwitchParameter Force { get; set; }
+
+    private static StringComparer PathComparer
+        => OperatingSystem.IsWindows() || OperatingSystem.IsMacOS() ? StringComparer.OrdinalIgnoreCase : StringComparer.Ordinal;
+
+    /// <inheritdoc/>
+    public object? GetDynamicParameters()
+        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat, Destination), GetType());
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        OpenedImage source = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
+        await using (source.ConfigureAwait(false))
+        {
+            string given = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
+            FormatDriver format = TargetFormat.Of(DestinationFormat, given, nameof(DestinationFormat));
+            string target = InFolder(given, source, format);
+            RequireOther(source, target);
+            NewImageOptions options = Options(source, format);
+            await ResolveBackingAsync(target, options, cancellationToken).ConfigureAwait(false);
+            object record = options.Bind();
+            var creator = new ImageCreator(Opener);
+            creator.RequireFree(target, Force);
+            if (!await ConfirmAsync(target, $"Convert {source.Path} ({source.Format.Name}) to {format.Name}").ConfigureAwait(false))
+            {
+                return;
+            }
+            NewImage image = await creator.CreateAsync(target, format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
+            await using (image.ConfigureAwait(false))
+            {
+                ConvertResult result = await CopyAsync(source, image, cancellationToken).ConfigureAwait(false);
+                await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(source, made, format, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
+                _ = _made.Add(target);
+                await DescribeAsync(image.Path, format, result, cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
+    private static string InFolder(string destination, OpenedImage source, FormatDriver format)
+    {
+        if (!Directory.Exists(destination) && !System.IO.Path.EndsInDirectorySeparator(destination))
+        {
+            return destination;
+        }
+        return System.IO.Path.Combine(destination, System.IO.Path.GetFileNameWithoutExtension(source.Path) + format.Extensions[0]);
+    }
+
+    /// <summary>The target must not be a file that the source is made of, nor one that this command has just made.</summary>
+    private void RequireOther(OpenedImage source, string target)
+    {
+        string final = FinalPath(target);
+        foreach (BlockNode node in Below(source.Node))
+        {
+            if (PathComparer.Equals(FinalPath(node.Name), final))
+            {
+                string what = PathComparer.Equals(node.Name, source.Path) ? "the source itself" : $"part of the source {source.Path}";
+                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{target}: is {what}. Choose another destination.", target);
+            }
+        }
+        if (_made.Contains(target))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{target}: was just made from another source. For several sources give a folder as -Destination, with -DestinationFormat.",
+                target);
+        }
+    }
+
+    private static IEnumerable<BlockNode> Below(BlockNode node) => node.Children.Values.SelectMany(Below).Prepend(node);
+
+    private static string FinalPath(string path)
+    {
+        try
+        {
+            return File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? path;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            return path; // nothing there, or no path: then it is nobody's file
+        }
+    }
+
+    private NewImageOptions Options(OpenedImage source, FormatDriver format)
+    {
+        var options = new NewImageOptions(format);
+        options.Add(Option);
+        options.Add(_formatParameters);
+        options.Add(nameof(ICreateOptions.BackingFile), BackingPath, nameof(BackingPath));
+        options.Add(nameof(ICreateOptions.BackingFormat), BackingFormat, nameof(BackingFormat));
+        options.Add(nameof(ICreateOptions.Size), source.Node.Length, nameof(Path));
+        return options;
+    }
+
+    private async Task ResolveBackingAsync(string target, NewImageOptions options, CancellationToken cancellationToken)
+    {
+        if (options.Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
+        {
+            return;
+        }
+        BackingReference backing = await BackingReference.ResolveAsync(
+            Opener, target, name, options.Given(nameof(ICreateOptions.BackingFormat))?.ToString(), cancellationToken).ConfigureAwait(false);
+        foreach ((string option, object? value) in backing.OptionsFor(options.Format))
+        {
+            options.Set(option, value);
+        }
+    }
+
+    private async Task<ConvertResult> CopyAsync(OpenedImage source, NewImage image, CancellationToken cancellationToken)
+    {
+        BlockNode? backing = image.Node.Child("backing");
+        bool same = backing is not null && await HasSameBackingAsync(source, backing, cancellationToken).ConfigureAwait(false);
+        var how = new ConvertOptions { SparseSize = SparseSize, TargetReadsZero = backing is null, TargetHasBacking = same };
+        ConvertResult result = await ShowAsync(
+            $"Converting {source.Path} to {image.Path}",
+            progress => new ConvertJob(source.Node, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        await VerboseAsync(
+            $"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, "
+            + $"{ReadableSize.Of(result.BytesSkipped)} left to the backing image, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+        return result;
+    }
+
+    /// <summary>True if the source may leave to the new backing image what it leaves to its own: they are the same file, or read the same.</summary>
+    private async Task<bool> HasSameBackingAsync(OpenedImage source, BlockNode backing, CancellationToken cancellationToken)
+    {
+        if (source.Node.Child("backing") is not { } own)
+        {
+            await VerboseAsync($"{source.Path}: has no backing image, so all of it is copied").ConfigureAwait(false);
+            return false;
+        }
+        if (PathComparer.Equals(FinalPath(own.Name), FinalPath(backing.Name)))
+        {
+            return true;
+        }
+        CompareResult comparison = await ShowAsync(
+            $"Comparing {own.Name} with {backing.Name}",
+            progress => new CompareJob(own, backing, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        await VerboseAsync(comparison.Identical
+            ? $"{backing.Name}: reads the same as {own.Name}, so what the source has from there is left out"
+            : $"{backing.Name}: differs from {own.Name}, so all of the source is copied").ConfigureAwait(false);
+        return comparison.Identical;
+    }
+
+    private async ValueTask VerifyAsync(OpenedImage source, string made, FormatDriver format, CancellationToken cancellationToken)
+    {
+        OpenedImage written = await Opener.OpenAsync(new OpenRequest(made) { Format = format.Name }, cancellationToken).ConfigureAwait(false);
+        await using (written.ConfigureAwait(false))
+        {
+            CompareResult comparison = await ShowAsync(
+                $"Verifying {written.Path}",
+                progress => new CompareJob(source.Node, written.Node, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+            if (!comparison.Identical)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.Corrupt,
+                    $"{made}: differs from {source.Path} at offset {comparison.FirstDifference:#,0}. It is removed; the source may be changing, or the storage may be faulty.",
+                    made,
+                    comparison.FirstDifference);
+            }
+            await VerboseAsync($"{made}: reads the same as {source.Path}").ConfigureAwait(false);
+        }
+    }
+
+    private async Task DescribeAsync(string path, FormatDriver format, ConvertResult result, CancellationToken cancellationToken)
+    {
+        OpenedImage made = await Opener.OpenAsync(new OpenRequest(path) { Format = format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+        await using (made.ConfigureAwait(false))
+        {
+            await OutputAsync(DiskImageInfo.Of(made.Node) with
+            {
+                Statistics = new DiskImageCopyStatistics(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed),
+            }).ConfigureAwait(false);
+        }
+    }
+}

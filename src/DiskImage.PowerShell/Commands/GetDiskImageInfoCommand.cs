@@ -1,0 +1,28 @@
+using System.Management.Automation;
+using DiskImage.Block;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Get-DiskImageInfo</c>: what images say about themselves.</summary>
+[Cmdlet(VerbsCommon.Get, "DiskImageInfo", DefaultParameterSetName = PathSet)]
+[OutputType(typeof(DiskImageInfo))]
+public sealed class GetDiskImageInfoCommand : OpenImageCmdlet
+{
+    /// <summary>Describes the backing images too, each as an object of its own, from the top down.</summary>
+    [Parameter]
+    public SwitchParameter BackingChain { get; set; }
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: BackingChain).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            for (BlockNode? node = image.Node; node is not null; node = node.Child("backing"))
+            {
+                await OutputAsync(DiskImageInfo.Of(node)).ConfigureAwait(false);
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+using System.Management.Automation;
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>New-DiskImage</c>: makes an empty disk image.</summary>
+[Cmdlet(VerbsCommon.New, "DiskImage", SupportsShouldProcess = true)]
+[OutputType(typeof(DiskImageInfo))]
+public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
+{
+    private RuntimeDefinedParameterDictionary? _formatParameters;
+
+    /// <summary>Where the images are to be. Not a wildcard pattern.</summary>
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Alias("ImagePath", "FullName", "PSPath")]
+    [ValidateNotNullOrEmpty]
+    public string[] Path { get; set; } = [];
+
+    /// <summary>The disk's size; the backing image's if absent.</summary>
+    [Parameter(Position = 1, ValueFromPipelineByPropertyName = true)]
+    [ByteSize]
+    [ValidateRange(0, long.MaxValue)]
+    public long? Size { get; set; }
+
+    /// <summary>The format; by the path's ending if absent.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(TargetFormatNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? Format { get; set; }
+
+    /// <summary>Options of the format.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(CreateOptionCompleter))]
+    public object? Option { get; set; }
+
+    /// <summary>The backing image, as it is to be named in the new one: relative to the new image's folder.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? BackingPath { get; set; }
+
+    /// <summary>The backing image's format; probed and recorded if absent.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(FormatNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? BackingFormat { get; set; }
+
+    /// <summary>How far the backing image's name, and names in it, are followed.</summary>
+    [Parameter]
+    public ReferenceScope References { get; set; } = ReferenceScope.LocalFiles;
+
+    /// <summary>Replaces an existing file.</summary>
+    [Parameter]
+    public SwitchParameter Force { get; set; }
+
+    /// <inheritdoc/>
+    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References };
+
+    /// <inheritdoc/>
+    public object? GetDynamicParameters()
+        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(Format, Path.FirstOrDefault()), GetType());
+
+    /// <inheritdoc/>
+    protected override void ProcessRecord() => Run(async cancellationToken =>
+    {
+        foreach (string path in Path)
+        {
+            await RunItemAsync(path, () => CreateAsync(path, cancellationToken)).ConfigureAwait(false);
+        }
+    });
+
+    private async Task CreateAsync(string given, CancellationToken cancellationToken)
+    {
+        string path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false);
+        var options = new NewImageOptions(TargetFormat.Of(Format, path, nameof(Format)));
+        options.Add(Option);
+        options.Add(_formatParameters);
+        options.Add(nameof(ICreateOptions.Size), Size, nameof(Size));
+        options.Add(nameof(ICreateOptions.BackingFile), BackingPath, nameof(BackingPath));
+        options.Add(nameof(ICreateOptions.BackingFormat), BackingFormat, nameof(BackingFormat));
+        await ResolveBackingAsync(path, options, cancellationToken).ConfigureAwait(false);
+        if (options.Given(nameof(ICreateOptions.Size)) is null)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: a new disk needs a size. Give -Size, or -BackingPath to take it from there.", path);
+        }
+        object record = options.Bind();
+        var creator = new ImageCreator(Opener);
+        creator.RequireFree(path, Force);
+        long? size = (record as ICreateOptions)?.Size;
+        if (!await ConfirmAsync(path, $"Create {options.Format.Name} image of {ReadableSize.Of(size)}").ConfigureAwait(false))
+        {
+            return;
+        }
+        NewImage image = await creator.CreateAsync(path, options.Format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            await image.CompleteAsync(durable: false, cancellationToken).ConfigureAwait(false);
+        }
+        OpenedImage made = await OpenAsync(
+            new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+        await using (made.ConfigureAwait(false))
+        {
+            await OutputAsync(DiskImageInfo.Of(made.Node)).ConfigureAwait(false);
+        }
+    }
+
+    private async Task ResolveBackingAsync(string path, NewImageOptions options, CancellationToken cancellationToken)
+    {
+        if (options.Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
+        {
+            return;
+        }
+        BackingReference backing = await BackingReference.ResolveAsync(
+            Opener, path, name, options.Given(nameof(ICreateOptions.BackingFormat))?.ToString(), cancellationToken).ConfigureAwait(false);
+        foreach ((string option, object? value) in backing.OptionsFor(options.Format))
+        {
+            options.Set(option, value);
+        }
+        await VerboseAsync($"{path}: stands on {name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
+        if (options.Given(nameof(ICreateOptions.Size)) is null)
+        {
+            options.SetMember(nameof(ICreateOptions.Size), backing.Length);
+            await VerboseAsync($"{path}: size taken from the backing image").ConfigureAwait(false);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+using System.Management.Automation;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Write-DiskImage</c>: changes bytes of the virtual disk.</summary>
+[Cmdlet(VerbsCommunications.Write, "DiskImage", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[OutputType(typeof(void))]
+public sealed class WriteDiskImageCommand : OpenImageCmdlet
+{
+    /// <summary>The first byte of the virtual disk to change.</summary>
+    [Parameter(Mandatory = true, Position = 1)]
+    [ByteSize]
+    [ValidateRange(0, long.MaxValue)]
+    public long Offset { get; set; }
+
+    /// <summary>The new bytes.</summary>
+    [Parameter(Mandatory = true, Position = 2)]
+    [ValidateNotNull]
+    public byte[] Bytes { get; set; } = [];
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        if (!await ConfirmAsync(path, $"Write {Bytes.Length:#,0} bytes at offset {Offset:#,0}").ConfigureAwait(false))
+        {
+            return;
+        }
+        OpenedImage image = await OpenAsync(path, cancellationToken, writable: true).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            await image.Node.WriteAsync(Offset, Bytes, cancellationToken).ConfigureAwait(false);
+            await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+using DiskImage.Block;
+
+namespace DiskImage.PowerShell;
+
+/// <summary>What a check of an image's structures found.</summary>
+public sealed record DiskImageCheckResult
+{
+    /// <summary>The image's full path, or its URI.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>The format's name; null if the image cannot even be opened.</summary>
+    public string? Format { get; init; }
+
+    /// <summary>Nothing is wrong: no corruption, no leak, nothing left unchecked, and the image is finished and was closed.</summary>
+    public required bool IsConsistent { get; init; }
+
+    /// <summary>Defects that lose or endanger data.</summary>
+    public long Corruptions { get; init; }
+
+    /// <summary>Units of space that nothing uses.</summary>
+    public long Leaks { get; init; }
+
+    /// <summary>Things that could not be checked.</summary>
+    public long CheckErrors { get; init; }
+
+    /// <summary>Corruptions that a repair put right.</summary>
+    public long CorruptionsFixed { get; init; }
+
+    /// <summary>Leaks that a repair put right.</summary>
+    public long LeaksFixed { get; init; }
+
+    /// <summary>Allocation units of the virtual disk.</summary>
+    public long? TotalClusters { get; init; }
+
+    /// <summary>Those that are stored.</summary>
+    public long? AllocatedClusters { get; init; }
+
+    /// <summary>Those that do not follow their predecessor in the file.</summary>
+    public long? FragmentedClusters { get; init; }
+
+    /// <summary>Those stored compressed.</summary>
+    public long? CompressedClusters { get; init; }
+
+    /// <summary>Where the last used unit of the file ends, in bytes.</summary>
+    public long? ImageEndOffset { get; init; }
+
+    /// <summary>One object per defect.</summary>
+    public IReadOnlyList<CheckFinding> Findings { get; init; } = [];
+
+    /// <summary>The result of a check, with what is known beside it.</summary>
+    internal static DiskImageCheckResult Of(string path, string? format, CheckReport report, IReadOnlyList<CheckFinding> also) => new()
+    {
+        Path = path,
+        Format = format,
+        IsConsistent = also.Count == 0 && report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 },
+        Corruptions = report.Corruptions + also.Count(f => f.Severity == CheckSeverity.Corruption),
+        Leaks = report.Leaks,
+        CheckErrors = report.CheckErrors + also.Count(f => f.Severity == CheckSeverity.Error),
+        CorruptionsFixed = report.CorruptionsFixed,
+        LeaksFixed = report.LeaksFixed,
+        TotalClusters = report.TotalClusters,
+        AllocatedClusters = report.AllocatedClusters,
+        FragmentedClusters = report.FragmentedClusters,
+        CompressedClusters = report.CompressedClusters,
+        ImageEndOffset = report.ImageEndOffset,
+        Findings = [.. also, .. report.Findings],
+    };
+}

@@ -1,0 +1,115 @@
+using DiskImage.Block;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary>What an image says about itself. Sizes are bytes.</summary>
+public sealed record DiskImageInfo
+{
+    /// <summary>The image's full path, or its URI.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>The format's name.</summary>
+    public required string Format { get; init; }
+
+    /// <summary>Bytes of the disk.</summary>
+    public required long VirtualSize { get; init; }
+
+    /// <summary>Bytes of host storage that the image takes, without its backing images; null where the host does not tell.</summary>
+    public long? ActualSize { get; init; }
+
+    /// <summary>Bytes that are allocated together; null where the format has no such unit.</summary>
+    public long? ClusterSize { get; init; }
+
+    /// <summary>The backing image's name as it stands in the image.</summary>
+    public string? BackingFile { get; init; }
+
+    /// <summary>The backing image's full path.</summary>
+    public string? FullBackingFile { get; init; }
+
+    /// <summary>The backing image's format as it stands in the image.</summary>
+    public string? BackingFormat { get; init; }
+
+    /// <summary>The contents are encrypted.</summary>
+    public bool Encrypted { get; init; }
+
+    /// <summary>New data is stored compressed.</summary>
+    public bool Compressed { get; init; }
+
+    /// <summary>The image was not closed properly.</summary>
+    public bool DirtyFlag { get; init; }
+
+    /// <summary>Further facts, as an object of the format's own type.</summary>
+    public object? FormatSpecific { get; init; }
+
+    /// <summary>The nodes that the image stands on.</summary>
+    public IReadOnlyList<DiskImageChild> Children { get; init; } = [];
+
+    /// <summary>What a conversion did to make this image; null if it was not made by one.</summary>
+    public DiskImageCopyStatistics? Statistics { get; init; }
+
+    internal static DiskImageInfo Of(BlockNode node)
+    {
+        ImageDescription described = (node as IDescribed)?.Describe()
+            ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{node.Name}: is not a disk image that can describe itself", node.Name);
+        return new DiskImageInfo
+        {
+            Path = node.Name,
+            Format = described.Format,
+            VirtualSize = node.Length,
+            ActualSize = AllocatedLength(node),
+            ClusterSize = described.ClusterSize,
+            BackingFile = described.BackingFile,
+            FullBackingFile = FullName(described.BackingFile, node.Name),
+            BackingFormat = described.BackingFormat,
+            Encrypted = described.Encrypted,
+            Compressed = described.Compressed,
+            DirtyFlag = described.Dirty,
+            FormatSpecific = described.FormatSpecific,
+            Children = [.. node.Children.Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength))],
+        };
+    }
+
+    /// <summary>Of the files of this layer.</summary>
+    private static long? AllocatedLength(BlockNode node)
+    {
+        long? sum = null;
+        foreach ((string role, BlockNode child) in node.Children)
+        {
+            if (!role.Equals("backing", StringComparison.Ordinal) && child.AllocatedLength is long length)
+            {
+                sum = (sum ?? 0) + length;
+            }
+        }
+        return sum;
+    }
+
+    /// <summary>The name comes from the image, so it may be anything; one that is no path stays as it is.</summary>
+    private static string? FullName(string? reference, string imagePath)
+    {
+        try
+        {
+            return reference is not null && ImageLocator.Parse(reference) is { IsPlainPath: true } locator
+                ? System.IO.Path.GetFullPath(locator.From(System.IO.Path.GetDirectoryName(imagePath) ?? ".").Address)
+                : reference;
+        }
+        catch (Exception e) when (e is DiskImageException or ArgumentException or PathTooLongException or NotSupportedException)
+        {
+            return reference;
+        }
+    }
+}
+
+/// <summary>A node that an image stands on.</summary>
+/// <param name="Role">What it is to the image: file, backing, data-file.</param>
+/// <param name="Path">Its path or URI.</param>
+/// <param name="Length">Its length in bytes.</param>
+/// <param name="AllocatedLength">Bytes of host storage that it takes itself; null where that is not known.</param>
+public sealed record DiskImageChild(string Role, string Path, long Length, long? AllocatedLength);
+
+/// <summary>What a conversion did.</summary>
+/// <param name="BytesCopied">Bytes of data written.</param>
+/// <param name="BytesZero">Bytes that read as zeroes.</param>
+/// <param name="BytesSkipped">Bytes left to the backing image.</param>
+/// <param name="Elapsed">Time the copying took.</param>
+public sealed record DiskImageCopyStatistics(long BytesCopied, long BytesZero, long BytesSkipped, TimeSpan Elapsed);
