@@ -9,3 +9,10 @@ internal interface IBlockDecompressor
     /// </summary>
     bool TryDecompress(ReadOnlySpan<byte> input, Span<byte> output);
 }
+
+/// <summary>The other direction of a codec.</summary>
+internal interface IBlockCompressor
+{
+    /// <summary>Compresses a block; the bytes written to <paramref name="output"/>, or null if they do not fit.</summary>
+    int? Compress(ReadOnlySpan<byte> input, Span<byte> output);
+}

@@ -13,6 +13,9 @@ public sealed record ConvertOptions
     /// <summary>Workers; 0 for as many as suit the machine.</summary>
     public int Workers { get; init; }
 
+    /// <summary>Store data compressed.</summary>
+    public bool Compress { get; init; }
+
     /// <summary>The target reads as zeroes now, so zeroes need not be written.</summary>
     public bool TargetReadsZero { get; init; } = true;
 
@@ -47,33 +50,91 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange, $"{target.Name}: its {target.Length:#,0} bytes cannot hold the {source.Length:#,0} bytes of {source.Name}", target.Name);
         }
-        int chunk = Math.Max(Chunk, source.Limits.AllocationUnit);
-        using var cursor = new ExtentCursor(source, source.Length, chunk, options.TargetHasBacking);
+        int unit = Math.Max(1, target.Limits.AllocationUnit);
+        int chunk = Math.Max(Chunk, Math.Max(source.Limits.AllocationUnit, unit));
+        int grain = System.Numerics.BitOperations.IsPow2(unit) ? unit : 1;
+        using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.TargetHasBacking);
+        var order = new InOrder();
         int workers = options.Workers > 0 ? options.Workers : ParallelWork.DefaultWorkers;
-        await ParallelWork.RunAsync(workers, token => WorkAsync(cursor, chunk, progress, token), cancellationToken).ConfigureAwait(false);
+        await ParallelWork.RunAsync(workers, token => WorkAsync(cursor, order, chunk, progress, token), cancellationToken).ConfigureAwait(false);
         return new ConvertResult(_copied, _zero, _skipped, Stopwatch.GetElapsedTime(started));
     }
 
-    private async Task WorkAsync(ExtentCursor cursor, int chunk, IProgress<JobProgress>? progress, CancellationToken cancellationToken)
+    private ICompressedWritable? Compressor => options.Compress
+        ? target as ICompressedWritable ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{target.Name}: its format cannot store compressed data", target.Name)
+        : null;
+
+    private async Task WorkAsync(ExtentCursor cursor, InOrder order, int chunk, IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {
         byte[] buffer = GC.AllocateUninitializedArray<byte>(chunk);
+        CompressedChunk? packed = Compressor is { } compressor ? new CompressedChunk(compressor, chunk) : null;
         while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
         {
-            if (options.TargetHasBacking && !ExtentCursor.IsOwn(piece))
+            Memory<byte> data = piece.Kind == PieceKind.Data ? buffer.AsMemory(0, (int)piece.Length) : default;
+            if (!data.IsEmpty)
             {
-                _ = Interlocked.Add(ref _skipped, piece.Length);
+                await source.ReadAsync(piece.Offset, data, cancellationToken).ConfigureAwait(false);
             }
-            else if (piece.IsZero)
+            if (packed is null)
             {
-                await ZeroAsync(piece.Offset, piece.Length, cancellationToken).ConfigureAwait(false);
+                await StoreAsync(piece, data, cancellationToken).ConfigureAwait(false);
             }
             else
             {
-                Memory<byte> data = buffer.AsMemory(0, (int)piece.Length);
-                await source.ReadAsync(piece.Offset, data, cancellationToken).ConfigureAwait(false);
-                await WriteAsync(piece.Offset, data, cancellationToken).ConfigureAwait(false);
+                packed.Compress(data.Span);
+                await order.WaitAsync(piece.Number, cancellationToken).ConfigureAwait(false); // so that the image is the same bytes with any number of workers
+                if (data.IsEmpty)
+                {
+                    await StoreAsync(piece, data, cancellationToken).ConfigureAwait(false);
+                }
+                else
+                {
+                    await StoreCompressedAsync(piece.Offset, data, packed, cancellationToken).ConfigureAwait(false);
+                }
+                order.Done(piece.Number);
             }
             progress?.Report(new JobProgress("Convert", Done, source.Length));
+        }
+    }
+
+    private async ValueTask StoreAsync(Piece piece, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    {
+        switch (piece.Kind)
+        {
+            case PieceKind.Below:
+                _ = Interlocked.Add(ref _skipped, piece.Length);
+                break;
+            case PieceKind.Zero:
+                await ZeroAsync(piece.Offset, piece.Length, cancellationToken).ConfigureAwait(false);
+                break;
+            default:
+                await WriteAsync(piece.Offset, data, cancellationToken).ConfigureAwait(false);
+                break;
+        }
+    }
+
+    private async ValueTask StoreCompressedAsync(long offset, ReadOnlyMemory<byte> data, CompressedChunk packed, CancellationToken cancellationToken)
+    {
+        for (int i = 0; i < packed.Count; i++)
+        {
+            ReadOnlyMemory<byte> unit = data.Slice(i * packed.Unit, Math.Min(packed.Unit, data.Length - (i * packed.Unit)));
+            if (packed.IsZero(i))
+            {
+                await ZeroAsync(offset, unit.Length, cancellationToken).ConfigureAwait(false);
+            }
+            else
+            {
+                if (packed[i] is { IsEmpty: false } bytes)
+                {
+                    await ((ICompressedWritable)target).WriteCompressedAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
+                }
+                else
+                {
+                    await target.WriteAsync(offset, unit, cancellationToken).ConfigureAwait(false);
+                }
+                _ = Interlocked.Add(ref _copied, unit.Length);
+            }
+            offset += unit.Length;
         }
     }
 

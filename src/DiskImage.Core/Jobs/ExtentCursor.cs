@@ -1,22 +1,42 @@
+using DiskImage.Binary;
 using DiskImage.Block;
 
 namespace DiskImage.Jobs;
 
-/// <summary>
-/// Hands out a disk in pieces of like extents, in order, to any number of workers: runs of zeroes whole, data in chunks.
-/// </summary>
+/// <summary>What is to be done with a piece of a disk.</summary>
+internal enum PieceKind
+{
+    /// <summary>It must be read.</summary>
+    Data,
+
+    /// <summary>It reads as zeroes.</summary>
+    Zero,
+
+    /// <summary>The top layer does not decide it (only told apart when asked).</summary>
+    Below,
+}
+
+/// <summary>A piece of a disk, in the order in which pieces were handed out.</summary>
+internal readonly record struct Piece(long Number, long Offset, long Length, PieceKind Kind)
+{
+    public long End => Offset + Length;
+}
+
+/// <summary>Hands out a disk in pieces, in order, to any number of workers: runs of zeroes whole, data in chunks.</summary>
 /// <param name="node">The disk.</param>
 /// <param name="length">Bytes of it to hand out.</param>
 /// <param name="chunk">Bytes of data per piece at most; a power of two. Pieces of data end at its multiples.</param>
-/// <param name="byLayer">True to part what the top layer decides from what shows through.</param>
-internal sealed class ExtentCursor(BlockNode node, long length, int chunk, bool byLayer = false) : IDisposable
+/// <param name="grain">Pieces begin and end at multiples of this power of two, at most the chunk; what is mixed inside one is data.</param>
+/// <param name="byLayer">True to tell what the top layer decides from what shows through.</param>
+internal sealed class ExtentCursor(BlockNode node, long length, int chunk, int grain = 1, bool byLayer = false) : IDisposable
 {
     private readonly SemaphoreSlim _turn = new(1, 1); // guards the rest
-    private long _offset;
+    private long _offset, _number;
     private BlockExtent _ahead; // looked up already; begins at _offset if its length is not 0
+    private BlockExtent _last; // taken last
 
-    /// <summary>The next piece: its bytes are alike in being zero or data, and, by layer, in who decides. Null at the end.</summary>
-    public async ValueTask<BlockExtent?> NextAsync(CancellationToken cancellationToken)
+    /// <summary>The next piece; null at the end.</summary>
+    public async ValueTask<Piece?> NextAsync(CancellationToken cancellationToken)
     {
         await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
@@ -25,24 +45,54 @@ internal sealed class ExtentCursor(BlockNode node, long length, int chunk, bool 
             {
                 return null;
             }
-            BlockExtent piece = await TakeAsync(cancellationToken).ConfigureAwait(false);
-            long room = piece.IsZero ? long.MaxValue : chunk - (piece.Offset & (chunk - 1));
-            while (piece.Length < room && piece.End < length)
+            long start = _offset;
+            PieceKind kind = PieceKind.Data;
+            long end = start;
+            while (end < length)
             {
                 BlockExtent next = await TakeAsync(cancellationToken).ConfigureAwait(false);
-                if (next.IsZero != piece.IsZero || (byLayer && IsOwn(next) != IsOwn(piece)))
+                PieceKind nextKind = KindOf(next);
+                if (end == start)
+                {
+                    (kind, end) = (nextKind, next.End);
+                }
+                else if (nextKind == kind)
+                {
+                    end = next.End;
+                }
+                else if (kind != PieceKind.Data)
                 {
                     GiveBack(next);
+                    long whole = Round.Down(end, grain);
+                    if (whole > start)
+                    {
+                        end = whole;
+                        break;
+                    }
+                    kind = PieceKind.Data; // less than a grain of it: goes with what follows
+                }
+                else
+                {
+                    long boundary = Round.Up(end, grain);
+                    if (next.End < length && next.End < boundary + grain)
+                    {
+                        end = next.End; // no whole grain of it: goes with the data
+                    }
+                    else
+                    {
+                        GiveBack(next);
+                        end = Math.Min(boundary, length);
+                        break;
+                    }
+                }
+                if (kind == PieceKind.Data && end >= ChunkEnd(start))
+                {
                     break;
                 }
-                piece = piece with { Length = piece.Length + next.Length };
             }
-            if (piece.Length > room)
-            {
-                GiveBack(piece with { Offset = piece.Offset + room, Length = piece.Length - room });
-                piece = piece with { Length = room };
-            }
-            return piece;
+            end = kind == PieceKind.Data ? Math.Min(end, ChunkEnd(start)) : end;
+            SeekTo(end);
+            return new Piece(_number++, start, end - start, kind);
         }
         finally
         {
@@ -50,21 +100,34 @@ internal sealed class ExtentCursor(BlockNode node, long length, int chunk, bool 
         }
     }
 
-    /// <summary>True if the top layer decides the extent.</summary>
-    public static bool IsOwn(in BlockExtent extent) => extent.Depth == 0 && extent.IsAllocated;
-
     /// <inheritdoc/>
     public void Dispose() => _turn.Dispose();
+
+    private long ChunkEnd(long start) => Round.Down(start, chunk) + chunk;
+
+    private PieceKind KindOf(in BlockExtent extent)
+        => byLayer && !(extent.Depth == 0 && extent.IsAllocated) ? PieceKind.Below : extent.IsZero ? PieceKind.Zero : PieceKind.Data;
 
     private async ValueTask<BlockExtent> TakeAsync(CancellationToken cancellationToken)
     {
         BlockExtent extent = _ahead.Length > 0
             ? _ahead
             : await node.GetExtentAsync(_offset, length - _offset, cancellationToken).ConfigureAwait(false);
-        _ahead = default;
         _offset = extent.End;
+        _ahead = default;
+        _last = extent;
         return extent;
     }
 
     private void GiveBack(BlockExtent extent) => (_ahead, _offset) = (extent, extent.Offset);
+
+    /// <summary>Goes on at an offset inside what was taken last, or inside what was given back.</summary>
+    private void SeekTo(long offset)
+    {
+        BlockExtent known = _ahead.Length > 0 ? _ahead : _last;
+        _ahead = offset > known.Offset && offset < known.End
+            ? known with { Offset = offset, Length = known.End - offset, HostOffset = null }
+            : offset == known.Offset ? known : default;
+        _offset = offset;
+    }
 }

@@ -17,14 +17,14 @@ public sealed class HashJob(BlockNode node, HashAlgorithmName algorithm) : Block
         using var cursor = new ExtentCursor(node, node.Length, Chunk);
         while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
         {
-            if (!piece.IsZero)
+            if (piece.Kind == PieceKind.Data)
             {
                 await node.ReadAsync(piece.Offset, buffer.AsMemory(0, (int)piece.Length), cancellationToken).ConfigureAwait(false);
             }
             for (long left = piece.Length; left > 0; left -= Chunk)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                hash.AppendData(piece.IsZero ? zeroes : buffer, 0, (int)Math.Min(left, Chunk));
+                hash.AppendData(piece.Kind == PieceKind.Zero ? zeroes : buffer, 0, (int)Math.Min(left, Chunk));
             }
             progress?.Report(new JobProgress("Hash", piece.End, node.Length));
         }

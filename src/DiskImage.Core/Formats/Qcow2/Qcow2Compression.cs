@@ -12,4 +12,11 @@ internal static class Qcow2Compression
         Qcow2CompressionType.Zlib => DeflateCodec.Instance,
         _ => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"qcow2 compression type {type} cannot be read by this version"),
     };
+
+    /// <summary>Writes clusters of a type.</summary>
+    public static IBlockCompressor Compressor(Qcow2CompressionType type) => type switch
+    {
+        Qcow2CompressionType.Zlib => DeflateCodec.Instance,
+        _ => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"qcow2 compression type {type} cannot be written by this version"),
+    };
 }

@@ -15,7 +15,7 @@ namespace DiskImage.Formats.Qcow2;
 /// <para>Order of writes: refcount blocks, refcount table, L2 tables, L1 table, each behind a flush of the former. What loses its last
 /// reference is given back after a flush. So a crash leaks space at most.</para>
 /// </remarks>
-internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, ICheckable
+internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, ICheckable, ICompressedWritable
 {
     private const int MaxPieceBytes = 64 << 10; // of an L2 table, per cache entry. Ours
 
@@ -28,6 +28,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private readonly PointerTable _l1;
     private readonly BlockNode _dataNode;
     private readonly IBlockDecompressor _decompressor;
+    private readonly Lazy<IBlockCompressor> _compressor;
     private readonly bool _discardToHost;
     private readonly bool _isSparse;
     private Qcow2Header _header;
@@ -44,6 +45,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         _l2 = new MetadataCache(_order, Math.Min(_geometry.ClusterSize, MaxPieceBytes), options.L2CacheSize);
         _l1 = new PointerTable(_order);
         _decompressor = Qcow2Compression.Decompressor(header.CompressionType);
+        _compressor = new Lazy<IBlockCompressor>(() => Qcow2Compression.Compressor(header.CompressionType));
         _discardToHost = options.Discard == Qcow2DiscardMode.Unmap;
         _isSparse = dataFile is not null || file.AllocatedLength < file.Length - (file.Length / 8);
         IsReadOnly = file.IsReadOnly;

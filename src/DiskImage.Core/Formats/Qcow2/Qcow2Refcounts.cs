@@ -29,6 +29,7 @@ internal sealed class Qcow2Refcounts
     private readonly List<(long Offset, long Length)> _toFree = [];
     private long _firstFree; // cluster index: all clusters below are in use
     private long _toFreeBytes;
+    private long _freeByte; // where the next compressed data may go, inside a cluster that is in use; 0 for nowhere
 
     public Qcow2Refcounts(BlockNode file, Qcow2Geometry geometry, WriteOrder order, Qcow2Guard guard, long cacheBytes)
     {
@@ -121,6 +122,35 @@ internal sealed class Qcow2Refcounts
         return HostOffset(first);
     }
 
+    /// <summary>
+    /// Takes bytes for compressed data, packed behind what was taken before where that is possible: a cluster then has as many
+    /// references as pieces of data in it.
+    /// </summary>
+    /// <param name="length">Bytes, fewer than a cluster has.</param>
+    public async ValueTask<long> AllocateBytesAsync(int length)
+    {
+        long current = _freeByte >> _geometry.ClusterBits;
+        bool canShare = _freeByte != 0 && await GetAsync(current, CancellationToken.None).ConfigureAwait(false) < _geometry.MaxRefcount;
+        int room = canShare ? _geometry.ClusterSize - _geometry.InCluster(_freeByte) : 0;
+        long offset = _freeByte;
+        if (length > room)
+        {
+            (long fresh, _) = await AllocateAsync(1).ConfigureAwait(false);
+            canShare &= fresh == HostOffset(current + 1); // then it straddles
+            offset = canShare ? _freeByte : fresh;
+        }
+        if (canShare)
+        {
+            await AddAsync(HostOffset(current), 1, +1).ConfigureAwait(false);
+        }
+        _freeByte = offset + length;
+        if (_geometry.InCluster(_freeByte) == 0)
+        {
+            _freeByte = 0;
+        }
+        return offset;
+    }
+
     /// <summary>Adds 1 or -1 to the refcount of every cluster that the range touches, now.</summary>
     /// <exception cref="DiskImageException">Corrupt if a refcount would leave its range.</exception>
     public async ValueTask AddAsync(long offset, long length, int change)
@@ -145,6 +175,7 @@ internal sealed class Qcow2Refcounts
             if (change < 0 && old == 1)
             {
                 _firstFree = Math.Min(_firstFree, cluster);
+                _freeByte = _freeByte >> _geometry.ClusterBits == cluster ? 0 : _freeByte;
             }
         }
     }

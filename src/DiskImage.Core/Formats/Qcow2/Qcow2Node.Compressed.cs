@@ -1,0 +1,62 @@
+using System.Buffers;
+using DiskImage.Binary;
+using DiskImage.Block;
+using DiskImage.Metadata;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>Storing compressed clusters. Spec: qcow2, "Compressed Clusters Descriptor".</summary>
+internal sealed partial class Qcow2Node
+{
+    private const int Sector = 512;
+
+    public int CompressionUnit => _geometry.ClusterSize;
+
+    public int? Compress(ReadOnlySpan<byte> unit, Span<byte> output)
+    {
+        output = output[..(_geometry.ClusterSize - 1)]; // as large as a plain cluster would be no gain
+        if (unit.Length == _geometry.ClusterSize)
+        {
+            return _compressor.Value.Compress(unit, output);
+        }
+        byte[] padded = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize); // the last cluster is compressed whole
+        unit.CopyTo(padded);
+        padded.AsSpan(unit.Length, _geometry.ClusterSize - unit.Length).Clear();
+        int? length = _compressor.Value.Compress(padded.AsSpan(0, _geometry.ClusterSize), output);
+        ArrayPool<byte>.Shared.Return(padded);
+        return length;
+    }
+
+    public ValueTask WriteCompressedAsync(long offset, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
+        => AloneAsync(() => UnderGateAsync(async () =>
+        {
+            if (IsReadOnly || _geometry.InCluster(offset) != 0 || !ReferenceEquals(_dataNode, File))
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.Unsupported, $"{Name}: a compressed cluster can only be written to a writable image without external data file, at a multiple of {_geometry.ClusterSize:#,0}", Name);
+            }
+            long host = await _refcounts.AllocateBytesAsync(packed.Length).ConfigureAwait(false);
+            await RequireNotMetadataAsync(host, packed.Length).ConfigureAwait(false);
+            int padded = (int)(Round.Up(host + packed.Length, Sector) - host); // readers take whole sectors; what follows overwrites the rest
+            byte[] bytes = ArrayPool<byte>.Shared.Rent(padded);
+            try
+            {
+                packed.CopyTo(bytes);
+                bytes.AsSpan(packed.Length, padded - packed.Length).Clear();
+                await File.WriteAsync(host, bytes.AsMemory(0, padded), cancellationToken).ConfigureAwait(false);
+            }
+            catch
+            {
+                await _refcounts.AddAsync(host, packed.Length, -1).ConfigureAwait(false);
+                throw;
+            }
+            finally
+            {
+                ArrayPool<byte>.Shared.Return(bytes);
+            }
+            CachedPiece piece = await WritableL2PieceAsync(offset).ConfigureAwait(false);
+            L2Entry old = EntryAt(piece, PieceIndex(offset));
+            SetEntry(piece, PieceIndex(offset), L2Entry.Compressed(host, packed.Length, _geometry.ClusterBits));
+            FreeData(old);
+        }));
+}

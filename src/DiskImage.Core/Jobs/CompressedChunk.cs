@@ -1,0 +1,73 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Jobs;
+
+/// <summary>The compressed units of one chunk of data, in buffers that are used again for the next.</summary>
+internal sealed class CompressedChunk(ICompressedWritable target, int chunk)
+{
+    private const int Plain = -1, Zero = 0;
+
+    private readonly byte[] _bytes = GC.AllocateUninitializedArray<byte>(Math.Max(chunk, target.CompressionUnit));
+    private readonly int[] _lengths = new int[Math.Max(1, chunk / target.CompressionUnit)];
+
+    /// <summary>Bytes of a unit.</summary>
+    public int Unit => target.CompressionUnit;
+
+    /// <summary>Units of the chunk.</summary>
+    public int Count { get; private set; }
+
+    /// <summary>A unit compressed; empty if it did not get smaller.</summary>
+    public ReadOnlyMemory<byte> this[int index] => _lengths[index] > 0 ? _bytes.AsMemory(index * Unit, _lengths[index]) : default;
+
+    /// <summary>True if a unit is all zeroes.</summary>
+    public bool IsZero(int index) => _lengths[index] == Zero;
+
+    /// <summary>Takes the next chunk.</summary>
+    public void Compress(ReadOnlySpan<byte> data)
+    {
+        Count = (data.Length + Unit - 1) / Unit;
+        for (int i = 0; i < Count; i++)
+        {
+            ReadOnlySpan<byte> unit = data.Slice(i * Unit, Math.Min(Unit, data.Length - (i * Unit)));
+            _lengths[i] = ZeroDetection.IsZero(unit) ? Zero : target.Compress(unit, _bytes.AsSpan(i * Unit, Unit)) ?? Plain;
+        }
+    }
+}
+
+/// <summary>Lets workers that run ahead of each other do one step in the order of their pieces.</summary>
+internal sealed class InOrder
+{
+    private readonly object _sync = new(); // guards the rest
+    private readonly Dictionary<long, TaskCompletionSource> _waiting = [];
+    private long _next;
+
+    /// <summary>Waits until every piece before this one is done.</summary>
+    public Task WaitAsync(long number, CancellationToken cancellationToken)
+    {
+        lock (_sync)
+        {
+            if (number == _next)
+            {
+                return Task.CompletedTask;
+            }
+            var turn = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            _waiting.Add(number, turn);
+            return turn.Task.WaitAsync(cancellationToken);
+        }
+    }
+
+    /// <summary>A piece is done.</summary>
+    public void Done(long number)
+    {
+        lock (_sync)
+        {
+            _next = number + 1;
+            if (_waiting.Remove(_next, out TaskCompletionSource? turn))
+            {
+                turn.SetResult();
+            }
+        }
+    }
+
+}
