@@ -1,0 +1,185 @@
+using System.Diagnostics;
+using System.Globalization;
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Graph;
+using DiskImage.Jobs;
+using DiskImage.Options;
+
+namespace DiskImage.Bench;
+
+/// <summary>What to compare.</summary>
+internal sealed record ComparisonOptions
+{
+    /// <summary>Bytes of the disk.</summary>
+    public long Size { get; init; } = 2L << 30;
+
+    /// <summary>Runs that count, after one that does not.</summary>
+    public int Runs { get; init; } = 5;
+
+    /// <summary>Where the files go; a folder of its own is made in it and removed.</summary>
+    public string Folder { get; init; } = Path.GetTempPath();
+
+    /// <summary>Part of the names of the scenarios to run.</summary>
+    public string Only { get; init; } = "";
+
+    public static ComparisonOptions Parse(string[] arguments)
+    {
+        var options = new ComparisonOptions();
+        for (int i = 0; i + 1 < arguments.Length; i += 2)
+        {
+            string value = arguments[i + 1];
+            options = arguments[i] switch
+            {
+                "--size" when SizeText.TryParse(value, out long size) => options with { Size = size },
+                "--runs" => options with { Runs = int.Parse(value, CultureInfo.InvariantCulture) },
+                "--folder" => options with { Folder = value },
+                "--only" => options with { Only = value },
+                _ => throw new ArgumentException($"{arguments[i]} {value}: not understood. --size, --runs, --folder, --only.", nameof(arguments)),
+            };
+        }
+        return options;
+    }
+}
+
+/// <summary>Runs ours and qemu-img in turns on the same files and prints medians and their ratio.</summary>
+internal static class Comparison
+{
+    private const long HugeSize = 16L << 40;
+
+    public static async Task<int> RunAsync(ComparisonOptions options)
+    {
+        string folder = Path.Combine(options.Folder, $"diskimage-bench-{Environment.ProcessId}");
+        Directory.CreateDirectory(folder);
+        try
+        {
+            Console.WriteLine($"{SizeText.Format(options.Size)} mix, {options.Runs} runs each in turns after a warm-up, {Environment.ProcessorCount} processors");
+            await MakeSourcesAsync(folder, options);
+            long bare = await Memory.OfChildAsync("bare");
+            Console.WriteLine($"{"",-24}{"ours ms: median",16}{"min",8}{"max",8}{"qemu-img: median",20}{"min",8}{"max",8}{"ratio",8}{"wanted",8}{"memory MiB",12}");
+            foreach (Scenario scenario in Scenario.All.Where(s => s.Name.Contains(options.Only, StringComparison.Ordinal)))
+            {
+                await MeasureAsync(scenario, folder, options.Runs, bare);
+            }
+            await HugeAsync(folder);
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+        return 0;
+    }
+
+    /// <summary>Repeats ours on the files that a folder holds, made if need be, and prints each time.</summary>
+    public static async Task ProfileAsync(string name, string folder, int runs)
+    {
+        if (!File.Exists(Path.Combine(folder, Scenario.Raw)))
+        {
+            await MakeSourcesAsync(folder, new ComparisonOptions());
+        }
+        Scenario scenario = Scenario.All.Single(s => s.Name.Equals(name, StringComparison.Ordinal));
+        for (int run = 0; run < runs; run++)
+        {
+            long start = Stopwatch.GetTimestamp();
+            await scenario.OursAsync(folder);
+            Console.WriteLine($"{Stopwatch.GetElapsedTime(start).TotalMilliseconds:0} ms");
+            Remove(folder, scenario.OursMakes);
+        }
+    }
+
+    private static async Task MakeSourcesAsync(string folder, ComparisonOptions options)
+    {
+        string raw = Path.Combine(folder, Scenario.Raw);
+        Mix.Write(raw, options.Size);
+        _ = await QemuImgAsync(["convert", "-f", "raw", "-O", "qcow2", raw, Path.Combine(folder, Scenario.Qcow2)]);
+        if ("packed-raw".Contains(options.Only, StringComparison.Ordinal))
+        {
+            _ = await QemuImgAsync(["convert", "-c", "-f", "raw", "-O", "qcow2", raw, Path.Combine(folder, Scenario.Packed)]);
+        }
+    }
+
+    private static async Task MeasureAsync(Scenario scenario, string folder, int runs, long bare)
+    {
+        var ours = new List<double>();
+        var theirs = new List<double>();
+        for (int run = -1; run < runs; run++)
+        {
+            long start = Stopwatch.GetTimestamp();
+            await scenario.OursAsync(folder);
+            double mine = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+            if (run < 0 && scenario is { OursMakes: { } made })
+            {
+                _ = await QemuImgAsync(["compare", "-f", "raw", "-F", Path.GetExtension(made)[1..], Path.Combine(folder, Scenario.Raw), Path.Combine(folder, made)]);
+            }
+            Remove(folder, scenario.OursMakes);
+            double other = await QemuImgAsync(scenario.QemuImg(folder));
+            Remove(folder, scenario.QemuMakes);
+            if (run >= 0)
+            {
+                ours.Add(mine);
+                theirs.Add(other);
+            }
+        }
+        long peak = await Memory.OfChildAsync("once", scenario.Name, folder);
+        Remove(folder, scenario.OursMakes);
+        Console.WriteLine(string.Create(
+            CultureInfo.InvariantCulture,
+            $"{scenario.Title,-24}{Median(ours),16:0}{ours.Min(),8:0}{ours.Max(),8:0}{Median(theirs),20:0}{theirs.Min(),8:0}{theirs.Max(),8:0}{Median(ours) / Median(theirs),8:0.00}{scenario.Target,8:0.0}{(peak - bare) / (1024.0 * 1024),12:0}"));
+    }
+
+    /// <summary>A 16 TiB disk without contents: made, described, mapped.</summary>
+    private static async Task HugeAsync(string folder)
+    {
+        string path = Path.Combine(folder, "huge.qcow2");
+        DriverRegistry registry = BuiltInDrivers.CreateRegistry();
+        var opener = new ImageOpener(registry, OpenPolicy.Default);
+        long start = Stopwatch.GetTimestamp();
+        FormatDriver format = registry.Format("qcow2");
+        object options = ((ICreatable)format).CreateOptions.Bind(OptionSchema.Split($"size={HugeSize}"));
+        await using (NewImage made = await new ImageCreator(opener).CreateAsync(path, format, options, replace: false, openOptions: null, CancellationToken.None))
+        {
+            await made.CompleteAsync(durable: false, CancellationToken.None);
+        }
+        int extents = 0;
+        await using (OpenedImage image = await opener.OpenAsync(new OpenRequest(path), CancellationToken.None))
+        {
+            _ = ((IDescribed)image.Node).Describe();
+            await foreach (BlockExtent extent in MapJob.ExtentsAsync(image.Node, 0, image.Node.Length, CancellationToken.None))
+            {
+                extents++;
+            }
+        }
+        Console.WriteLine($"16 TiB empty qcow2: made, described and mapped ({extents} extent) in {Stopwatch.GetElapsedTime(start).TotalMilliseconds:0} ms (wanted: 1000)");
+    }
+
+    /// <summary>Milliseconds that qemu-img takes.</summary>
+    private static async Task<double> QemuImgAsync(string[] arguments)
+    {
+        long start = Stopwatch.GetTimestamp();
+        var info = new ProcessStartInfo("qemu-img") { UseShellExecute = false, RedirectStandardOutput = true };
+        foreach (string argument in arguments)
+        {
+            info.ArgumentList.Add(argument);
+        }
+        using Process process = Process.Start(info)!;
+        string output = await process.StandardOutput.ReadToEndAsync();
+        await process.WaitForExitAsync();
+        return process.ExitCode == 0
+            ? Stopwatch.GetElapsedTime(start).TotalMilliseconds
+            : throw new InvalidOperationException($"qemu-img {string.Join(' ', arguments)} failed: {output}");
+    }
+
+    private static void Remove(string folder, string? file)
+    {
+        if (file is not null)
+        {
+            File.Delete(Path.Combine(folder, file));
+        }
+    }
+
+    private static double Median(List<double> values)
+    {
+        double[] sorted = [.. values.Order()];
+        return sorted.Length % 2 == 1 ? sorted[sorted.Length / 2] : (sorted[(sorted.Length / 2) - 1] + sorted[sorted.Length / 2]) / 2;
+    }
+}

@@ -1,0 +1,33 @@
+using System.Globalization;
+using BenchmarkDotNet.Running;
+
+namespace DiskImage.Bench;
+
+/// <summary>
+/// <c>compare</c> times ours beside qemu-img; <c>once</c> and <c>bare</c> are the child processes by which it measures memory; <c>profile</c> repeats ours for a profiler;
+/// anything else goes to BenchmarkDotNet.
+/// </summary>
+internal static class Program
+{
+    private static async Task<int> Main(string[] arguments)
+    {
+        switch (arguments)
+        {
+            case ["compare", .. string[] rest]:
+                return await Comparison.RunAsync(ComparisonOptions.Parse(rest));
+            case ["once", string scenario, string folder]:
+                await Scenario.All.Single(s => s.Name.Equals(scenario, StringComparison.Ordinal)).OursAsync(folder);
+                Memory.Print();
+                return 0;
+            case ["profile", string scenario, string folder, string runs]:
+                await Comparison.ProfileAsync(scenario, folder, int.Parse(runs, CultureInfo.InvariantCulture));
+                return 0;
+            case ["bare"]:
+                Memory.Print();
+                return 0;
+            default:
+                BenchmarkSwitcher.FromAssembly(typeof(Program).Assembly).Run(arguments);
+                return 0;
+        }
+    }
+}
