@@ -11,8 +11,8 @@ namespace DiskImage.Protocols.File;
 internal sealed class FileNode : BlockNode
 {
     private readonly SafeFileHandle _handle;
-    private readonly object _growing = new(); // guards _length against going back when two writes grow the file
-    private long _length;
+    private readonly ReaderWriterLockSlim _sizing = new(); // shared: a write that may grow the file; exclusive: setting its length
+    private long _length; // goes up under the shared lock, anywhere under the exclusive one
     private volatile bool _holesUnknown; // the file system cannot tell: do not ask for every extent again
 
     public FileNode(string path, SafeFileHandle handle, bool isReadOnly)
@@ -58,15 +58,22 @@ internal sealed class FileNode : BlockNode
     protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
+        long end = offset + buffer.Length;
+        if (end <= Length)
+        {
+            Write(offset, buffer.Span);
+            return default;
+        }
+        _sizing.EnterReadLock(); // or setting the length could cut off what is being written
         try
         {
-            RandomAccess.Write(_handle, buffer.Span, offset);
+            Write(offset, buffer.Span);
+            Grow(end);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        finally
         {
-            throw HostFile.Error(e, Name, "write", offset);
+            _sizing.ExitReadLock();
         }
-        Grow(offset + buffer.Length);
         return default;
     }
 
@@ -88,7 +95,7 @@ internal sealed class FileNode : BlockNode
         long inside = Math.Min(end, Length);
         if (end > inside)
         {
-            SetLength(end); // what a file grows by reads as zeroes
+            SetLength(end, onlyUp: true); // what a file grows by reads as zeroes
         }
         if (offset >= inside)
         {
@@ -125,7 +132,11 @@ internal sealed class FileNode : BlockNode
     protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
         long old = Length;
-        if (length <= old || preallocation is PreallocationMode.Off or PreallocationMode.Metadata)
+        if (length == old)
+        {
+            return; // and no truncation to 0 of an empty file: ext4 would take it for a rewrite and write all of it out on closing
+        }
+        if (length < old || preallocation is PreallocationMode.Off or PreallocationMode.Metadata)
         {
             SetLength(length);
             return;
@@ -148,11 +159,25 @@ internal sealed class FileNode : BlockNode
     protected override ValueTask CloseCoreAsync()
     {
         _handle.Dispose();
+        _sizing.Dispose();
         return default;
+    }
+
+    private void Write(long offset, ReadOnlySpan<byte> bytes)
+    {
+        try
+        {
+            RandomAccess.Write(_handle, bytes, offset);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw HostFile.Error(e, Name, "write", offset);
+        }
     }
 
     private bool Reserve(long offset, long length)
     {
+        _sizing.EnterReadLock();
         try
         {
             bool reserved = HostFile.Current.TryAllocate(_handle, offset, length);
@@ -166,32 +191,39 @@ internal sealed class FileNode : BlockNode
         {
             throw HostFile.Error(e, Name, $"reserve {length:#,0} bytes", offset);
         }
-    }
-
-    private void SetLength(long length)
-    {
-        lock (_growing)
+        finally
         {
-            try
-            {
-                RandomAccess.SetLength(_handle, length);
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
-            {
-                throw HostFile.Error(e, Name, $"make it {length:#,0} bytes long");
-            }
-            Volatile.Write(ref _length, length);
+            _sizing.ExitReadLock();
         }
     }
 
+    private void SetLength(long length, bool onlyUp = false)
+    {
+        _sizing.EnterWriteLock();
+        try
+        {
+            if (!onlyUp || length > _length)
+            {
+                RandomAccess.SetLength(_handle, length);
+                Volatile.Write(ref _length, length);
+            }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            throw HostFile.Error(e, Name, $"make it {length:#,0} bytes long");
+        }
+        finally
+        {
+            _sizing.ExitWriteLock();
+        }
+    }
+
+    /// <summary>Under the shared lock: others may raise the length at the same time.</summary>
     private void Grow(long end)
     {
-        if (end > Volatile.Read(ref _length))
+        long seen;
+        while (end > (seen = Length) && Interlocked.CompareExchange(ref _length, end, seen) != seen)
         {
-            lock (_growing)
-            {
-                Volatile.Write(ref _length, Math.Max(_length, end));
-            }
         }
     }
 }
