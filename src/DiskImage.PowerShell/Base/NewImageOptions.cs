@@ -82,7 +82,7 @@ internal sealed class NewImageOptions
         if (value is not null)
         {
             string name = NameOf(member)
-                ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"An image of format '{Format.Name}' takes no -{parameter}.");
+                ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"An image of format '{Format.Name}' takes no -{parameter}. Other formats may: see Get-DiskImageFormat.");
             Take(name, value, $"-{parameter}");
         }
     }

@@ -47,6 +47,10 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     [ValidateRange(0, long.MaxValue)]
     public long SparseSize { get; set; } = 4096;
 
+    /// <summary>Stores data compressed.</summary>
+    [Parameter]
+    public SwitchParameter Compress { get; set; }
+
     /// <summary>Compares the new image with the source before it gets its name.</summary>
     [Parameter]
     public SwitchParameter Verify { get; set; }
@@ -169,7 +173,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     {
         BlockNode? backing = image.Node.Child("backing");
         bool same = backing is not null && await HasSameBackingAsync(source, backing, cancellationToken).ConfigureAwait(false);
-        var how = new ConvertOptions { SparseSize = SparseSize, TargetReadsZero = backing is null, TargetHasBacking = same };
+        var how = new ConvertOptions { SparseSize = SparseSize, Compress = Compress, TargetReadsZero = backing is null, TargetHasBacking = same };
         ConvertResult result = await ShowAsync(
             $"Converting {source.Path} to {image.Path}",
             progress => new ConvertJob(source.Node, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);

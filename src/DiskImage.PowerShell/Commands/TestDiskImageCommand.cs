@@ -10,6 +10,8 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(DiskImageCheckResult), typeof(bool))]
 public sealed class TestDiskImageCommand : OpenImageCmdlet
 {
+    private const string DirtyKind = "Dirty"; // a format's own check may have found it already
+
     /// <summary>Returns only whether the image is consistent.</summary>
     [Parameter]
     public SwitchParameter Quiet { get; set; }
@@ -22,7 +24,7 @@ public sealed class TestDiskImageCommand : OpenImageCmdlet
         if (unfinished)
         {
             also.Add(new CheckFinding(
-                "incomplete",
+                "Incomplete",
                 CheckSeverity.Corruption,
                 $"The name ends with {ImageCreator.IncompleteSuffix}: the image is still being made, or was left by a program that did not finish it."));
         }
@@ -36,7 +38,7 @@ public sealed class TestDiskImageCommand : OpenImageCmdlet
             // An image that is too damaged to be opened is not an obstacle to the check but its result.
             if (IsDefect(e.Kind))
             {
-                also.Add(new CheckFinding("unreadable", CheckSeverity.Corruption, e.Message, HostOffset: e.Offset));
+                also.Add(new CheckFinding("Unreadable", CheckSeverity.Corruption, e.Message, HostOffset: e.Offset));
             }
             result = DiskImageCheckResult.Of(path, Format, new CheckReport { Findings = [] }, also);
         }
@@ -50,11 +52,6 @@ public sealed class TestDiskImageCommand : OpenImageCmdlet
         OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            if (image.Node is IDescribed described && described.Describe().Dirty)
-            {
-                also.Add(new CheckFinding(
-                    "dirty", CheckSeverity.Corruption, "The image is marked as in use: a program has it open, or did not close it. Its reference counts may be out of date."));
-            }
             if (image.Node is not ICheckable checkable)
             {
                 throw new DiskImageException(
@@ -64,6 +61,10 @@ public sealed class TestDiskImageCommand : OpenImageCmdlet
             CheckReport report = await ShowAsync(
                 $"Checking {image.Path}",
                 progress => checkable.CheckAsync(new BytesOf(progress, length), cancellationToken).AsTask()).ConfigureAwait(false);
+            if (image.Node is IDescribed described && described.Describe().Dirty && !report.Findings.Any(f => f.Kind.Equals(DirtyKind, StringComparison.Ordinal)))
+            {
+                also.Add(new CheckFinding(DirtyKind, CheckSeverity.Error, "The image was not closed properly or never completed."));
+            }
             return DiskImageCheckResult.Of(image.Path, image.Format.Name, report, also);
         }
     }

@@ -61,7 +61,8 @@ public abstract class OptionCompleter : IArgumentCompleter
             ? TargetFormat.TryOf(Bound(bound, "DestinationFormat"), Bound(bound, "Destination"))
             : TargetFormat.TryOf(Bound(bound, "Format"), Bound(bound, "Path", "ImagePath", "FullName", "PSPath"));
         IEnumerable<FormatDriver> formats = format is null ? DiskImageCmdlet.Registry.Formats : [format];
-        return formats.OfType<ICreatable>().SelectMany(c => c.CreateOptions.Options);
+        return formats.OfType<ICreatable>().SelectMany(c => c.CreateOptions.Options)
+            .Where(o => !converts || !o.PropertyName.Equals(nameof(ICreateOptions.Size), StringComparison.Ordinal)); // it is the source's
     }
 
     private static CompletionResult Result(string quote, string text, string shown, string help)
