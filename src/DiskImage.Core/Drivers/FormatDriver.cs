@@ -20,7 +20,8 @@ public delegate ValueTask<BlockNode> CompanionOpener(string locator, bool create
 /// <param name="Options">The record of the driver's <see cref="FormatDriver.OpenOptions"/>.</param>
 /// <param name="OpenBacking">Opens the backing node, as a formatted disk; null when the caller wants this layer alone.</param>
 /// <param name="OpenData">Opens a further file that holds data of the image, as plain bytes.</param>
-public sealed record FormatOpenContext(BlockNode File, object Options, ReferenceOpener? OpenBacking, ReferenceOpener OpenData);
+/// <param name="ForRepair">Open an image that needs repair for writing, unrepaired, so that it can be repaired.</param>
+public sealed record FormatOpenContext(BlockNode File, object Options, ReferenceOpener? OpenBacking, ReferenceOpener OpenData, bool ForRepair = false);
 
 /// <summary>What a format gets to create an image.</summary>
 /// <param name="File">An empty, writable node that the caller owns and closes.</param>

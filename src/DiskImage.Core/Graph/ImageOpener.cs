@@ -17,6 +17,9 @@ public sealed record OpenRequest(string Locator)
     /// <summary>Open options of the format: text, a dictionary, or null.</summary>
     public object? Options { get; init; }
 
+    /// <summary>Open an image that needs repair for writing, unrepaired, so that it can be repaired.</summary>
+    public bool ForRepair { get; init; }
+
     /// <summary>False to open this layer alone: where it defers to a backing image it reads as zeroes.</summary>
     public bool WithBacking { get; init; } = true;
 
@@ -101,7 +104,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
             ReferenceOpener data = (reference, _, token) => OpenFileAsync(Policy.Admit(reference, file.Name), request.Writable, token);
             object options = format.OpenOptions.Bind(OptionSchema.Values(request.Options).Concat(locator.Options));
             BlockNode node = await format.OpenAsync(
-                new FormatOpenContext(file, options, request.WithBacking && locator.WithBacking ? backing : null, data), cancellationToken).ConfigureAwait(false);
+                new FormatOpenContext(file, options, request.WithBacking && locator.WithBacking ? backing : null, data, request.ForRepair), cancellationToken).ConfigureAwait(false);
             return new OpenedImage(node, format, file.Name, WasProbed: named is null);
         }
         catch

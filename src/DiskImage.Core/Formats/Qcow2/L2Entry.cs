@@ -26,6 +26,13 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
     private const ulong OffsetMask = 0x00FF_FFFF_FFFF_FE00; // bits 9-55
     private const ulong CopiedFlag = 1UL << 63, CompressedFlag = 1UL << 62, ZeroFlag = 1;
 
+    /// <summary>Bits that are not reserved in an L1 entry.</summary>
+    public const ulong L1Bits = OffsetMask | CopiedFlag;
+
+    /// <summary>The entry without reserved bits. In an extended entry the zero flag is one of them.</summary>
+    public L2Entry WithoutReserved(bool extended)
+        => IsCompressed ? this : this with { Raw = Raw & (extended ? L1Bits : L1Bits | ZeroFlag) };
+
     /// <summary>The offset bits of L1 and refcount table entries as well.</summary>
     public static long OffsetOf(ulong raw) => (long)(raw & OffsetMask);
 

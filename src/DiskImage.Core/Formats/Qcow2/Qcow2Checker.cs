@@ -53,17 +53,32 @@ internal sealed class Qcow2Checker
     /// <summary>True if something was found that only building the refcounts anew puts right.</summary>
     public bool NeedsRebuild { get; private set; }
 
+    /// <summary>Clusters that hold a table and something else as well, so that one of them has to move.</summary>
+    public HashSet<long> Overlaps { get; } = [];
+
+    /// <summary>Counts the references of everything but the refcount structure, as a base for a new one.</summary>
+    public async ValueTask CountWithoutRefcountsAsync()
+    {
+        _ = AddTable(0, _geometry.ClusterSize, "the header");
+        await CountTablesAsync().ConfigureAwait(false);
+    }
+
     public async ValueTask<CheckReport> RunAsync()
     {
         CheckHeader();
         AddTable(0, _geometry.ClusterSize, "the header");
         await CountRefcountStructureAsync().ConfigureAwait(false);
-        await CountL1Async(_header.L1TableOffset, _header.L1Size, ActiveL1, isActive: true).ConfigureAwait(false);
-        await CountSnapshotsAsync().ConfigureAwait(false);
-        await CountBitmapsAsync().ConfigureAwait(false);
+        await CountTablesAsync().ConfigureAwait(false);
         await CompareRefcountsAsync().ConfigureAwait(false);
         await CheckCopiedFlagsAsync().ConfigureAwait(false);
         return Report();
+    }
+
+    private async ValueTask CountTablesAsync()
+    {
+        await CountL1Async(_header.L1TableOffset, _header.L1Size, ActiveL1, isActive: true).ConfigureAwait(false);
+        await CountSnapshotsAsync().ConfigureAwait(false);
+        await CountBitmapsAsync().ConfigureAwait(false);
     }
 
     public CheckReport Report() => new()
@@ -126,12 +141,19 @@ internal sealed class Qcow2Checker
             for (int i = 0; i < l1.Length; i++)
             {
                 _cancellationToken.ThrowIfCancellationRequested();
-                long l2 = L2Entry.OffsetOf(l1[i]);
+                long l2 = L2Entry.OffsetOf(l1[i]), guest = i * _geometry.L2Span;
                 if (l2 == 0)
                 {
+                    if (l1[i] != 0)
+                    {
+                        ReservedBits("L1", l1[i], guest, offset + (i * 8L), _geometry.L2Span);
+                    }
                     continue;
                 }
-                long guest = i * _geometry.L2Span;
+                if ((l1[i] & ~L2Entry.L1Bits) != 0)
+                {
+                    ReservedBits("L1", l1[i], guest, offset + (i * 8L), _geometry.L2Span);
+                }
                 if (AddTable(l2, _geometry.ClusterSize, L2Table, guest, isShared: true))
                 {
                     await _file.ReadPaddedAsync(l2, table.AsMemory(0, _geometry.ClusterSize), _cancellationToken).ConfigureAwait(false);
@@ -186,6 +208,10 @@ internal sealed class Qcow2Checker
             Tally(isActive, -1, isCompressed: true);
             return;
         }
+        if (entry != entry.WithoutReserved(_geometry.HasSubclusters))
+        {
+            ReservedBits("L2", entry.Raw, guest, at, _geometry.ClusterSize);
+        }
         if (_geometry.HasSubclusters && ((uint)entry.Bitmap & (uint)(entry.Bitmap >> 32)) != 0)
         {
             Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has subclusters that are both stored and zero (bitmap {entry.Bitmap:x16}).", "let them read as zeroes", guest, _geometry.ClusterSize, at);
@@ -210,6 +236,9 @@ internal sealed class Qcow2Checker
         AddData(entry.HostOffset, _geometry.ClusterSize, guest, at);
         Tally(isActive, entry.HostOffset, isCompressed: false);
     }
+
+    private void ReservedBits(string table, ulong entry, long guest, long at, long length)
+        => Findings.Corruption("ReservedBits", $"The {table} entry for guest offset {guest:#,0} is {entry:x16}, with reserved bits set.", "clear them", guest, length, at);
 
     private void Tally(bool isActive, long host, bool isCompressed)
     {
@@ -312,6 +341,7 @@ internal sealed class Qcow2Checker
                 ulong stored = RefcountBlock.Get(block, k, _geometry.RefcountOrder), counted = References[first + k];
                 if ((stored | counted) != 0)
                 {
+                    NeedsRebuild |= counted > _geometry.MaxRefcount;
                     _highest = Math.Max(_highest, first + k);
                     run.Add(first + k, stored, counted);
                 }
@@ -398,11 +428,13 @@ internal sealed class Qcow2Checker
         }
         for (long cluster = offset >> _geometry.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)
         {
-            _ = References.Add(cluster);
-            if (!_tables.TryAdd(cluster, what) && !(isShared && ReferenceEquals(_tables[cluster], what)))
+            ulong count = References.Add(cluster);
+            string? there = _tables.TryAdd(cluster, what) ? (count > 1 ? "guest data" : null) : _tables[cluster];
+            if (there is not null && !(isShared && ReferenceEquals(there, what)))
             {
-                Findings.Corruption("Overlap", $"{Capital(what)} at host offset {cluster << _geometry.ClusterBits:#,0} lies on {_tables[cluster]}.", guest: guest, host: cluster << _geometry.ClusterBits);
-                return false;
+                _ = Overlaps.Add(cluster);
+                NeedsRebuild |= IsRefcount(what) || IsRefcount(there);
+                Findings.Corruption("Overlap", $"{Capital(what)} at host offset {cluster << _geometry.ClusterBits:#,0} lies on {there}.", "move it to a place of its own", guest, host: cluster << _geometry.ClusterBits);
             }
         }
         return true;
@@ -422,10 +454,14 @@ internal sealed class Qcow2Checker
             _ = References.Add(cluster);
             if (_tables.TryGetValue(cluster, out string? table))
             {
-                Findings.Corruption("Overlap", $"The data for guest offset {guest:#,0} lies on {table} at host offset {cluster << _geometry.ClusterBits:#,0}.", "copy it to a place of its own", guest, _geometry.ClusterSize, at);
+                _ = Overlaps.Add(cluster);
+                NeedsRebuild |= IsRefcount(table);
+                Findings.Corruption("Overlap", $"The data for guest offset {guest:#,0} lies on {table} at host offset {cluster << _geometry.ClusterBits:#,0}.", "move the table to a place of its own", guest, _geometry.ClusterSize, at);
             }
         }
     }
+
+    private static bool IsRefcount(string what) => what.Contains("refcount", StringComparison.Ordinal);
 
     private bool IsTable(long offset, string what) => ReferenceEquals(_tables.GetValueOrDefault(offset >> _geometry.ClusterBits), what);
 

@@ -25,8 +25,13 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
-        Qcow2Header header = await Qcow2Header.ReadAsync(context.File, cancellationToken).ConfigureAwait(false);
+        Qcow2Header header = await Qcow2Header.ReadAsync(context.File, context.ForRepair, cancellationToken).ConfigureAwait(false);
         header.RequireKnownFeatures(context.File.Name);
+        if (!context.ForRepair && !context.File.IsReadOnly && header.Has(Qcow2Incompatible.Dirty) && !header.Has(Qcow2Incompatible.Corrupt))
+        {
+            _ = await new Qcow2Repairer(context.File, header, null, cancellationToken).RunAsync(RepairMode.All).ConfigureAwait(false);
+            header = await Qcow2Header.ReadAsync(context.File, forRepair: false, cancellationToken).ConfigureAwait(false);
+        }
         if (header.CryptMethod != 0)
         {
             throw new DiskImageException(
@@ -42,7 +47,7 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable
             : null;
         try
         {
-            return await Qcow2Node.OpenAsync(context.File, dataFile: null, backing, header, (Qcow2OpenOptions)context.Options, cancellationToken).ConfigureAwait(false);
+            return await Qcow2Node.OpenAsync(context.File, dataFile: null, backing, header, (Qcow2OpenOptions)context.Options, context.ForRepair, cancellationToken).ConfigureAwait(false);
         }
         catch
         {

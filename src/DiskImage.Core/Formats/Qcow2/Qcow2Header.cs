@@ -66,19 +66,22 @@ internal sealed record Qcow2Header
     public byte[]? Extension(uint type) => Extensions.FirstOrDefault(e => e.Type == type)?.Data;
 
     /// <summary>Reads and checks the header of an image.</summary>
+    /// <param name="file">The image's file.</param>
+    /// <param name="forRepair">True to let pass what a repair builds anew: the place of the refcount table.</param>
+    /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">InvalidFormat or Unsupported; it names the field, its value and what is allowed.</exception>
-    public static async ValueTask<Qcow2Header> ReadAsync(BlockNode file, CancellationToken cancellationToken)
+    public static async ValueTask<Qcow2Header> ReadAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
     {
         byte[] start = new byte[LengthWithCompressionType];
         await file.ReadPaddedAsync(0, start, cancellationToken).ConfigureAwait(false);
-        Qcow2Header header = ParseFields(start, file.Name, file.Length);
+        Qcow2Header header = ParseFields(start, file.Name, file.Length, forRepair);
         byte[] cluster = new byte[header.ClusterSize]; // at most 2 MiB: cluster_bits is checked
         await file.ReadPaddedAsync(0, cluster, cancellationToken).ConfigureAwait(false);
         return header.WithVariableParts(cluster, file.Name);
     }
 
     /// <summary>The fields of fixed length, with the bounds that need nothing else.</summary>
-    public static Qcow2Header ParseFields(ReadOnlySpan<byte> bytes, string path, long fileLength)
+    public static Qcow2Header ParseFields(ReadOnlySpan<byte> bytes, string path, long fileLength, bool forRepair = false)
     {
         var check = new FieldCheck(path);
         check.That(fileLength >= V2Length, 0, "file length", fileLength, $"at least {V2Length} bytes for a header");
@@ -101,8 +104,10 @@ internal sealed record Qcow2Header
             CryptMethod = BigEndian.U32(bytes, 32),
             L1Size = check.Count(bytes, L1SizeAt, "l1_size", MaxL1Bytes / 8),
             L1TableOffset = check.Offset(bytes, 40, "l1_table_offset"),
-            RefcountTableOffset = check.Offset(bytes, RefcountTableAt, "refcount_table_offset"),
-            RefcountTableClusters = check.Count(bytes, 56, "refcount_table_clusters", MaxRefcountTableBytes >> (int)clusterBits),
+            RefcountTableOffset = forRepair ? (long)(BigEndian.U64(bytes, RefcountTableAt) & long.MaxValue) : check.Offset(bytes, RefcountTableAt, "refcount_table_offset"),
+            RefcountTableClusters = forRepair
+                ? (int)Math.Min(BigEndian.U32(bytes, 56), MaxRefcountTableBytes >> (int)clusterBits)
+                : check.Count(bytes, 56, "refcount_table_clusters", MaxRefcountTableBytes >> (int)clusterBits),
             SnapshotCount = check.Count(bytes, SnapshotsAt, "nb_snapshots", MaxSnapshots),
             SnapshotsOffset = check.Offset(bytes, 64, "snapshots_offset"),
             Incompatible = v3 ? (Qcow2Incompatible)BigEndian.U64(bytes, IncompatibleAt) : default,
@@ -112,15 +117,15 @@ internal sealed record Qcow2Header
             HeaderLength = (int)headerLength,
             CompressionType = headerLength > V3Length ? (Qcow2CompressionType)bytes[V3Length] : Qcow2CompressionType.Zlib,
         };
-        header.CheckConsistency(check);
+        header.CheckConsistency(check, forRepair);
         return header;
     }
 
-    private void CheckConsistency(FieldCheck check)
+    private void CheckConsistency(FieldCheck check, bool forRepair)
     {
         long cluster = ClusterSize;
         check.That(L1TableOffset % cluster == 0, 40, "l1_table_offset", L1TableOffset, "a multiple of the cluster size");
-        check.That(RefcountTableOffset % cluster == 0, RefcountTableAt, "refcount_table_offset", RefcountTableOffset, "a multiple of the cluster size");
+        check.That(forRepair || RefcountTableOffset % cluster == 0, RefcountTableAt, "refcount_table_offset", RefcountTableOffset, "a multiple of the cluster size");
         check.That(SnapshotsOffset % cluster == 0, 64, "snapshots_offset", SnapshotsOffset, "a multiple of the cluster size");
         check.That(
             (Incompatible & ~Qcow2Incompatible.Known) != 0 || !Has(Qcow2Incompatible.ExtendedL2) || ClusterBits >= MinExtendedClusterBits,

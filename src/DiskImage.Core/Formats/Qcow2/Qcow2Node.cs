@@ -15,7 +15,7 @@ namespace DiskImage.Formats.Qcow2;
 /// <para>Order of writes: refcount blocks, refcount table, L2 tables, L1 table, each behind a flush of the former. What loses its last
 /// reference is given back after a flush. So a crash leaks space at most.</para>
 /// </remarks>
-internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, ICheckable, ICompressedWritable
+internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, IRepairable, ICompressedWritable
 {
     private const int MaxPieceBytes = 64 << 10; // of an L2 table, per cache entry. Ours
 
@@ -68,11 +68,11 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
 
     /// <summary>Opens the tables of an image whose header is checked. The children are the node's on success.</summary>
     public static async ValueTask<Qcow2Node> OpenAsync(
-        BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options, CancellationToken cancellationToken)
+        BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options, bool forRepair, CancellationToken cancellationToken)
     {
         var node = new Qcow2Node(file, dataFile, backing, header, options);
         await node._l1.LoadAsync(header.L1TableOffset, header.L1Size, cancellationToken).ConfigureAwait(false);
-        if (!file.IsReadOnly)
+        if (!file.IsReadOnly && !forRepair)
         {
             await node.PrepareForWritingAsync(cancellationToken).ConfigureAwait(false);
         }
@@ -92,11 +92,28 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
 
     public async ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
-        if (!IsReadOnly)
-        {
-            await FlushAsync(cancellationToken).ConfigureAwait(false);
-        }
+        await FlushAsync(cancellationToken).ConfigureAwait(false);
         return await AloneAsync(() => new Qcow2Checker(File, _header, bytes, cancellationToken).RunAsync()).ConfigureAwait(false);
+    }
+
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        await UnderGateAsync(() => FlushLockedAsync(cancellationToken)).ConfigureAwait(false);
+        CheckReport report = await new Qcow2Repairer(File, _header, bytes, cancellationToken).RunAsync(mode).ConfigureAwait(false);
+        await ReloadAsync(cancellationToken).ConfigureAwait(false);
+        return report;
+    });
+
+    /// <summary>Forgets what is cached: the file was changed underneath. There must be nothing left to write.</summary>
+    private async ValueTask ReloadAsync(CancellationToken cancellationToken)
+    {
+        _header = await Qcow2Header.ReadAsync(File, forRepair: true, cancellationToken).ConfigureAwait(false);
+        _l2.Clear();
+        await _l1.LoadAsync(_header.L1TableOffset, _header.L1Size, cancellationToken).ConfigureAwait(false);
+        if (!_header.Has(Qcow2Incompatible.Corrupt | Qcow2Incompatible.Dirty))
+        {
+            await PrepareForWritingAsync(cancellationToken).ConfigureAwait(false);
+        }
     }
 
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
@@ -138,6 +155,10 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         }
         (long host, int maxLength) = entry.CompressedRange(_geometry.ClusterBits);
         int length = (int)Math.Clamp(File.Length - host, 0, maxLength);
+        if (length == 0)
+        {
+            throw Corrupt($"the compressed cluster for guest offset {_geometry.ClusterStart(offset):#,0} lies past the end of the file's {File.Length:#,0} bytes", host);
+        }
         bool whole = buffer.Length == _geometry.ClusterSize;
         byte[] packed = ArrayPool<byte>.Shared.Rent(length);
         byte[]? cluster = whole ? null : ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
@@ -173,8 +194,10 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
             long next = _l1.NextUsed(l1Index) * _geometry.L2Span; // counts of entries are bounded, so this fits
             return new(offset, Math.Min(next, Length) - offset, BlockStatus.None);
         }
-        CachedPiece piece = (await L2PieceAsync(offset, cancellationToken).ConfigureAwait(false))!;
-        return MapInPiece(piece, offset, end);
+        CachedPiece? piece = await L2PieceAsync(offset, cancellationToken).ConfigureAwait(false);
+        return piece is not null
+            ? MapInPiece(piece, offset, end)
+            : new(offset, Math.Min((l1Index + 1) * _geometry.L2Span, Length) - offset, BlockStatus.None); // an entry of flags only
     }
 
     private BlockExtent MapInPiece(CachedPiece piece, long offset, long end)
