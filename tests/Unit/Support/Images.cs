@@ -42,6 +42,38 @@ internal static class Images
         return result;
     }
 
+    /// <summary>Writes what is not zero, a random number of bytes at a time.</summary>
+    public static async Task FillAsync(BlockNode node, byte[] contents)
+    {
+        var random = new Random(9);
+        for (int at = 0; at < contents.Length;)
+        {
+            int length = Math.Min(random.Next(1, 300_000), contents.Length - at);
+            if (contents.AsSpan(at, length).ContainsAnyExcept((byte)0))
+            {
+                await node.WriteAsync(at, contents.AsMemory(at, length));
+            }
+            at += length;
+        }
+    }
+
+    /// <summary>A file with holes where the contents have whole blocks of zeroes.</summary>
+    public static async Task WriteSparseAsync(string path, byte[] contents)
+    {
+        const int Block = 4096;
+        await using FileStream file = File.Create(path);
+        file.SetLength(contents.Length);
+        for (int at = 0; at < contents.Length; at += Block)
+        {
+            int length = Math.Min(Block, contents.Length - at);
+            if (contents.AsSpan(at, length).ContainsAnyExcept((byte)0))
+            {
+                file.Position = at;
+                await file.WriteAsync(contents.AsMemory(at, length));
+            }
+        }
+    }
+
     /// <summary>A raw file of mixed holes, zeroes, text and noise; the same for the same seed.</summary>
     public static async Task MakeRawAsync(string path, long length, int seed, int unit = 65536)
     {
