@@ -264,9 +264,13 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private int PieceIndex(long guest) => _geometry.L2Index(guest) & ((_l2.PieceSize / _geometry.L2EntryBytes) - 1);
 
     private L2Entry EntryAt(CachedPiece piece, int index)
-        => _geometry.HasSubclusters
+    {
+        L2Entry entry = _geometry.HasSubclusters
             ? new(BigEndian.U64(piece.Bytes, index * 16), BigEndian.U64(piece.Bytes, (index * 16) + 8))
             : new(BigEndian.U64(piece.Bytes, index * 8));
+        bool isNowhere = entry is { HostOffset: 0, IsCompressed: false, IsCopied: true } && ReferenceEquals(_dataNode, File);
+        return isNowhere ? entry.WithCopied(false) : entry; // offset 0 is a place in an external data file only
+    }
 
     private void SetEntry(CachedPiece piece, int index, L2Entry entry)
     {

@@ -22,7 +22,7 @@ public sealed class Qcow2RepairTests
         using var folder = new TestFolder();
         string path = folder["a.qcow2"], options = Shapes[seed % Shapes.Length];
         await Images.MakeRawAsync(folder["a.raw"], 1 << 20, seed, unit: 8192);
-        await Images.ConvertAsync(folder["a.raw"], "raw", path, "qcow2", options, new() { Compress = seed % 2 == 0 });
+        await Images.ConvertAsync(folder["a.raw"], "raw", path, "qcow2", options, new() { Compress = seed % 2 == 0, Workers = 1 });
         byte[] image = await File.ReadAllBytesAsync(path);
         Damage(image, new Random(seed));
         await File.WriteAllBytesAsync(path, image);
