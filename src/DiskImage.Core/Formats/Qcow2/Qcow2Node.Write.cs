@@ -139,6 +139,8 @@ internal sealed partial class Qcow2Node
         }
         await _refcounts.LoadAsync(_header, cancellationToken).ConfigureAwait(false);
         _guard.Protect(_header, _l1);
+        IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
+        _guard.SnapshotTable = (_header.SnapshotsOffset, Qcow2Snapshot.TableLength(snapshots));
         if ((_header.AutoClear & ~Qcow2AutoClear.Known) != Qcow2AutoClear.None)
         {
             await UpdateHeaderAsync(_header with { AutoClear = _header.AutoClear & Qcow2AutoClear.Known }).ConfigureAwait(false);
@@ -272,17 +274,14 @@ internal sealed partial class Qcow2Node
         }
         await _order.FlushAsync(cancellationToken).ConfigureAwait(false);
         IReadOnlyList<(long Offset, long Length)> free = await _refcounts.ReleaseAsync().ConfigureAwait(false);
-        if (free.Count > 0)
+        await _order.WriteBackAsync().ConfigureAwait(false); // may be lost in a crash: then it leaks
+        foreach ((long offset, long length) in free)
         {
-            await _order.WriteBackAsync().ConfigureAwait(false); // may be lost in a crash: then it leaks
-            foreach ((long offset, long length) in free)
+            _l2.Forget(offset, length);
+            _guard.RemoveTable(offset);
+            if (_discardToHost && offset < File.Length)
             {
-                _l2.Forget(offset, length);
-                _guard.RemoveTable(offset);
-                if (_discardToHost && offset < File.Length)
-                {
-                    await File.DiscardAsync(offset, Math.Min(length, File.Length - offset), cancellationToken).ConfigureAwait(false);
-                }
+                await File.DiscardAsync(offset, Math.Min(length, File.Length - offset), cancellationToken).ConfigureAwait(false);
             }
         }
     }

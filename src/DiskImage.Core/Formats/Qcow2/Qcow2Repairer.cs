@@ -112,15 +112,11 @@ internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgres
             {
                 continue;
             }
-            if (!done.Add(l2))
-            {
-                place = l2; // mended already
-            }
-            else if (!IsPlace(l2))
+            if (!IsPlace(l2))
             {
                 place = 0;
             }
-            else
+            else if (done.Add(l2)) // else it is mended already
             {
                 await file.ReadPaddedAsync(l2, table, cancellationToken).ConfigureAwait(false);
                 place = overlaps.Contains(l2 >> _header.ClusterBits) ? FileEnd : l2;
