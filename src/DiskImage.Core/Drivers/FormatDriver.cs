@@ -93,3 +93,16 @@ public interface IAmendable
     /// <param name="cancellationToken">Stops at the next safe point.</param>
     ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken);
 }
+
+/// <summary>How large an image would be.</summary>
+/// <param name="Required">Bytes for the data there is.</param>
+/// <param name="FullyAllocated">Bytes if all of the disk were written.</param>
+/// <param name="Bitmaps">Bytes for the source's bitmaps; null if they cannot be kept.</param>
+public sealed record ImageMeasurement(long Required, long FullyAllocated, long? Bitmaps = null);
+
+/// <summary>A format that can tell how large an image would become.</summary>
+public interface IMeasurable
+{
+    /// <summary>Measures an image of <paramref name="options"/> with the contents of <paramref name="source"/>, or empty without one.</summary>
+    ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken);
+}

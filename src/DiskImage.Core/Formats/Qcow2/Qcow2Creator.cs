@@ -80,6 +80,14 @@ internal static class Qcow2Creator
         {
             throw Invalid($"refcount_bits={options.RefcountBits} needs compat=1.1; version 2 has 16");
         }
+        if (!v3 && (options.ExtendedL2 || options.CompressionType != Qcow2CompressionType.Zlib))
+        {
+            throw Invalid($"{(options.ExtendedL2 ? "extended_l2=on" : "compression_type=zstd")} needs compat=1.1");
+        }
+        if (options.ExtendedL2 && options.ClusterSize < 1 << Qcow2Header.MinExtendedClusterBits)
+        {
+            throw Invalid($"extended_l2=on needs clusters of at least {1 << Qcow2Header.MinExtendedClusterBits} bytes, not {options.ClusterSize}");
+        }
         if (options.BackingFile is not null && options.Preallocation != PreallocationMode.Off)
         {
             throw Invalid("preallocation and a backing file exclude each other: preallocated clusters would hide the backing file");
@@ -93,7 +101,7 @@ internal static class Qcow2Creator
             throw Invalid($"a size of {asked} bytes is too large");
         }
         long size = Round.Up(asked, Sector);
-        var geometry = new Qcow2Geometry(Qcow2Geometry.Log2(options.ClusterSize), Qcow2Geometry.Log2(options.RefcountBits), extendedL2: false);
+        var geometry = new Qcow2Geometry(Qcow2Geometry.Log2(options.ClusterSize), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2);
         long l1 = geometry.L1EntriesFor(size);
         if (l1 * 8 > Qcow2Header.MaxL1Bytes)
         {
@@ -124,6 +132,9 @@ internal static class Qcow2Creator
             RefcountTableOffset = 0,
             RefcountTableClusters = 0,
             RefcountOrder = geometry.RefcountOrder,
+            CompressionType = options.CompressionType,
+            Incompatible = (options.ExtendedL2 ? Qcow2Incompatible.ExtendedL2 : Qcow2Incompatible.None)
+                | (options.CompressionType == Qcow2CompressionType.Zlib ? Qcow2Incompatible.None : Qcow2Incompatible.CompressionType),
             HeaderLength = v3 ? Qcow2Header.LengthWithCompressionType : Qcow2Header.V2Length,
             Compatible = options.LazyRefcounts ? Qcow2Compatible.LazyRefcounts : Qcow2Compatible.None,
             Extensions = extensions,

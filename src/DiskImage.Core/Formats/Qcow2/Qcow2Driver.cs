@@ -6,7 +6,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>QEMU's own format, versions 2 and 3. Spec: QEMU docs/interop/qcow2; see SPEC.md beside this file.</summary>
-internal sealed class Qcow2Driver : FormatDriver, ICreatable
+internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable
 {
     public const string FormatName = "qcow2";
 
@@ -61,4 +61,7 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable
 
     public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
         => Qcow2Creator.CreateAsync(context.File, (Qcow2CreateOptions)context.Options, cancellationToken);
+
+    public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
+        => Qcow2Measurer.MeasureAsync((Qcow2CreateOptions)options, source, cancellationToken);
 }

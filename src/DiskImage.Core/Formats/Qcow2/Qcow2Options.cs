@@ -64,4 +64,12 @@ public sealed record Qcow2CreateOptions : ICreateOptions
     /// <summary>Bits of a refcount.</summary>
     [DriverOption("refcount_bits", "Bits of a cluster's reference count: 2^bits - 1 snapshots can share it", Minimum = 1, Maximum = 64, PowerOfTwo = true)]
     public int RefcountBits { get; init; } = 16;
+
+    /// <summary>Subclusters.</summary>
+    [DriverOption("extended_l2", "32 subclusters per cluster: less copying for small writes; clusters of 16k or more")]
+    public bool ExtendedL2 { get; init; }
+
+    /// <summary>How compressed clusters are compressed.</summary>
+    [DriverOption("compression_type", "How compressed clusters are compressed")]
+    public Qcow2CompressionType CompressionType { get; init; }
 }

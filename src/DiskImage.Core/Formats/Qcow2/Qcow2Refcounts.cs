@@ -221,6 +221,27 @@ internal sealed class Qcow2Refcounts
         return free;
     }
 
+    /// <summary>Where the last cluster that is in use ends.</summary>
+    public async ValueTask<long> UsedEndAsync()
+    {
+        for (int i = _table.Count - 1; i >= 0; i--)
+        {
+            if (await BlockAsync((long)i << _geometry.RefcountsPerBlockBits, CancellationToken.None).ConfigureAwait(false) is { } block)
+            {
+                int k = PerBlock - 1;
+                while (k >= 0 && RefcountBlock.Get(block.Bytes, k, _geometry.RefcountOrder) == 0)
+                {
+                    k--;
+                }
+                if (k >= 0)
+                {
+                    return HostOffset(((long)i << _geometry.RefcountsPerBlockBits) + k + 1);
+                }
+            }
+        }
+        return _geometry.ClusterSize;
+    }
+
     private long HostOffset(long cluster) => cluster << _geometry.ClusterBits;
 
     private void Put(CachedPiece block, int index, ulong value)

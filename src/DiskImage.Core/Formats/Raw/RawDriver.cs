@@ -42,7 +42,7 @@ public enum RawPreallocation
 }
 
 /// <summary>The disk's bytes and nothing else.</summary>
-internal sealed class RawDriver : FormatDriver, ICreatable
+internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
 {
     public override string Name => "raw";
 
@@ -76,5 +76,12 @@ internal sealed class RawDriver : FormatDriver, ICreatable
         return options.Size is long size
             ? context.File.ResizeAsync(size, (PreallocationMode)options.Preallocation, cancellationToken)
             : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{context.File.Name}: a new image needs a size.", context.File.Name);
+    }
+
+    public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
+    {
+        long size = source?.Length ?? ((RawCreateOptions)options).Size
+            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, "Measuring needs a size or a source image.");
+        return new(new ImageMeasurement(size, size));
     }
 }

@@ -1,0 +1,58 @@
+using DiskImage.Block;
+
+namespace DiskImage.Jobs;
+
+/// <summary>
+/// Writes what the layers of a disk down to a base decide into the base, so that the base reads like the disk. The base is made longer
+/// if it is shorter. The layers themselves are left alone: whoever runs it empties or removes them afterwards.
+/// </summary>
+/// <param name="top">The disk whose contents go down, opened over its chain, read-only or not.</param>
+/// <param name="baseDepth">How many layers below the top the base is: 1 for its backing image.</param>
+/// <param name="target">The base, opened for writing.</param>
+public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : BlockJob<ConvertResult>
+{
+    private const int Chunk = 1 << 20;
+
+    /// <inheritdoc/>
+    public override async Task<ConvertResult> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
+    {
+        long started = System.Diagnostics.Stopwatch.GetTimestamp(), copied = 0, zero = 0, skipped = 0;
+        if (target.Length < top.Length)
+        {
+            await target.ResizeAsync(top.Length, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
+        }
+        byte[] buffer = GC.AllocateUninitializedArray<byte>(Chunk);
+        for (long offset = 0; offset < top.Length;)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            BlockExtent extent = await top.GetExtentAsync(offset, top.Length - offset, cancellationToken).ConfigureAwait(false);
+            long length = extent.Length;
+            if (extent.Depth >= baseDepth || !extent.IsAllocated)
+            {
+                bool pastBase = !extent.IsAllocated && extent.Depth < baseDepth; // nobody decides it here: zero above a shorter base
+                if (pastBase)
+                {
+                    await target.WriteZeroesAsync(offset, length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+                }
+                skipped += length;
+            }
+            else if (extent.IsZero)
+            {
+                await target.WriteZeroesAsync(offset, length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+                zero += length;
+            }
+            else
+            {
+                length = Math.Min(length, Chunk);
+                Memory<byte> data = buffer.AsMemory(0, (int)length);
+                await top.ReadAsync(offset, data, cancellationToken).ConfigureAwait(false);
+                await target.WriteAsync(offset, data, cancellationToken).ConfigureAwait(false);
+                copied += length;
+            }
+            offset += length;
+            progress?.Report(new JobProgress("Merge", offset, top.Length));
+        }
+        await target.FlushAsync(cancellationToken).ConfigureAwait(false);
+        return new ConvertResult(copied, zero, skipped, System.Diagnostics.Stopwatch.GetElapsedTime(started));
+    }
+}
