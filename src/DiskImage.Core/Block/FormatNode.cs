@@ -190,7 +190,7 @@ public abstract class FormatNode : BlockNode
                 if (done == 0)
                 {
                     done = Math.Min(end - offset, ZeroUnit - (offset % ZeroUnit));
-                    await ZeroByWritingAsync(offset, (int)done, cancellationToken).ConfigureAwait(false);
+                    await ZeroByWritingAsync(offset, (int)done, mode, cancellationToken).ConfigureAwait(false);
                 }
                 offset += done;
             }
@@ -361,9 +361,9 @@ public abstract class FormatNode : BlockNode
         return ReadMappedAsync(offset, buffer[..inside], cancellationToken);
     }
 
-    private async ValueTask ZeroByWritingAsync(long offset, int length, CancellationToken cancellationToken)
+    private async ValueTask ZeroByWritingAsync(long offset, int length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
-        if (await ReadsAsZeroAsync(offset, offset + length, cancellationToken).ConfigureAwait(false))
+        if (mode == ZeroWriteMode.MayUnmap && await ReadsAsZeroAsync(offset, offset + length, cancellationToken).ConfigureAwait(false))
         {
             return;
         }

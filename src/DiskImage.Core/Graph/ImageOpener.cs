@@ -20,6 +20,9 @@ public sealed record OpenRequest(string Locator)
     /// <summary>Open an image that needs repair for writing, unrepaired, so that it can be repaired.</summary>
     public bool ForRepair { get; init; }
 
+    /// <summary>Images of the chain that are open already, by full path: they are used, not opened again, and stay open.</summary>
+    public IReadOnlyDictionary<string, BlockNode> Opened { get; init; } = new Dictionary<string, BlockNode>(StringComparer.Ordinal);
+
     /// <summary>False to open this layer alone: where it defers to a backing image it reads as zeroes.</summary>
     public bool WithBacking { get; init; } = true;
 
@@ -100,7 +103,9 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
                 : Registry.Format(named);
             IReadOnlyList<string> chainToHere = [.. chain, identity];
             ReferenceOpener backing = async (reference, referenceFormat, token)
-                => (await OpenReferenceAsync(file.Name, reference, referenceFormat, chainToHere, token).ConfigureAwait(false)).Node;
+                => request.Opened.TryGetValue(Path.GetFullPath(Policy.Admit(reference, file.Name).Address), out BlockNode? opened)
+                    ? new BorrowedNode(opened, isReadOnly: true)
+                    : (await OpenReferenceAsync(file.Name, reference, referenceFormat, chainToHere, token, request.Opened).ConfigureAwait(false)).Node;
             ReferenceOpener data = (reference, _, token) => OpenFileAsync(Policy.Admit(reference, file.Name), request.Writable, token);
             object options = format.OpenOptions.Bind(OptionSchema.Values(request.Options).Concat(locator.Options));
             BlockNode node = await format.OpenAsync(
@@ -116,12 +121,18 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
 
     /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to.</summary>
     internal async ValueTask<OpenedImage> OpenReferenceAsync(
-        string imagePath, string reference, string? format, IReadOnlyList<string> chain, CancellationToken cancellationToken)
+        string imagePath,
+        string reference,
+        string? format,
+        IReadOnlyList<string> chain,
+        CancellationToken cancellationToken,
+        IReadOnlyDictionary<string, BlockNode>? alreadyOpen = null)
     {
         ImageLocator locator = Policy.Admit(reference, imagePath);
+        var request = new OpenRequest(locator.Address) { Format = format };
         try
         {
-            return await OpenAsync(new OpenRequest(locator.Address) { Format = format }, locator, chain, cancellationToken).ConfigureAwait(false);
+            return await OpenAsync(alreadyOpen is null ? request : request with { Opened = alreadyOpen }, locator, chain, cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound && chain.Count > 0)
         {

@@ -63,7 +63,8 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
     {
         if (ZeroDetection.IsZero(data.Span))
         {
-            await disk.WriteZeroesAsync(offset, data.Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            // Zeroes that come from the present backing image must become the disk's own.
+            await disk.WriteZeroesAsync(offset, data.Length, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
             return;
         }
         bool whole = packed is not null && offset % packed.Unit == 0 && (data.Length == packed.Unit || offset + data.Length == disk.Length);

@@ -146,17 +146,11 @@ internal static class Qcow2Creator
 
     private static async ValueTask PreallocateAsync(BlockNode file, Qcow2Header header, PreallocationMode mode, CancellationToken cancellationToken)
     {
-        var borrowed = new BorrowedNode(file); // closing the disk must not close the caller's file
+        var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
         Qcow2Node disk = await Qcow2Node.OpenAsync(borrowed, null, null, header, new Qcow2OpenOptions(), forRepair: false, cancellationToken).ConfigureAwait(false);
         await using (disk.ConfigureAwait(false))
         {
             await disk.PreallocateAsync(0, header.Size, mode, cancellationToken).ConfigureAwait(false);
         }
-    }
-
-    /// <summary>A node that somebody else closes.</summary>
-    private sealed class BorrowedNode(BlockNode node) : FilterNode(node)
-    {
-        protected override ValueTask CloseCoreAsync() => default;
     }
 }

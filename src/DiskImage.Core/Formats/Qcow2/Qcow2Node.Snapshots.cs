@@ -84,9 +84,9 @@ internal sealed partial class Qcow2Node : ISnapshots
             throw Corrupt($"snapshot '{snapshot.Name}' has an L1 table of {snapshot.L1Size} entries at offset {snapshot.L1Offset:#,0} for {size:#,0} bytes", snapshot.L1Offset);
         }
         Qcow2Header header = _header with { Size = size, L1TableOffset = snapshot.L1Offset, L1Size = snapshot.L1Size, Incompatible = _header.Incompatible & ~Qcow2Incompatible.Dirty };
-        BlockNode? dataFile = ReferenceEquals(_dataNode, File) ? null : new BorrowedNode(_dataNode);
+        BlockNode? dataFile = ReferenceEquals(_dataNode, File) ? null : new BorrowedNode(_dataNode, isReadOnly: true);
         return await OpenAsync(
-            new BorrowedNode(File), dataFile, Backing is null ? null : new BorrowedNode(Backing), header, new Qcow2OpenOptions(), forRepair: false, cancellationToken).ConfigureAwait(false);
+            new BorrowedNode(File, isReadOnly: true), dataFile, Backing is null ? null : new BorrowedNode(Backing, isReadOnly: true), header, new Qcow2OpenOptions(), forRepair: false, cancellationToken).ConfigureAwait(false);
     }
 
     private ValueTask<DiskSnapshot> ChangeSnapshotsAsync(Func<IReadOnlyList<Qcow2Snapshot>, ValueTask<Qcow2Snapshot>> change, CancellationToken cancellationToken)
@@ -302,12 +302,4 @@ internal sealed partial class Qcow2Node : ISnapshots
         ICount = snapshot.InstructionCount is ulong count ? (long)Math.Min(count, long.MaxValue) : null,
         VirtualSize = snapshot.VirtualSize ?? _header.Size,
     };
-
-    /// <summary>A node that somebody else closes, and that is not written to.</summary>
-    private sealed class BorrowedNode(BlockNode node) : FilterNode(node)
-    {
-        public override bool IsReadOnly => true;
-
-        protected override ValueTask CloseCoreAsync() => default;
-    }
 }
