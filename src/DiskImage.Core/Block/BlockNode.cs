@@ -30,6 +30,9 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>Bytes of host storage that the node itself takes (holes not counted), where the host tells.</summary>
     public virtual long? AllocatedLength => null;
 
+    /// <summary>When the bytes were last changed, where the host tells.</summary>
+    public virtual DateTimeOffset? LastWriteTime => null;
+
     /// <summary>Preferences of this node.</summary>
     public virtual BlockLimits Limits => BlockLimits.None;
 

@@ -22,6 +22,9 @@ public abstract class FilterNode(BlockNode child) : BlockNode
     public override long? AllocatedLength => Below.AllocatedLength;
 
     /// <inheritdoc/>
+    public override DateTimeOffset? LastWriteTime => Below.LastWriteTime;
+
+    /// <inheritdoc/>
     public override BlockLimits Limits => Below.Limits;
 
     /// <inheritdoc/>

@@ -47,6 +47,9 @@ public abstract class FormatNode : BlockNode
     public override string Name => File.Name;
 
     /// <inheritdoc/>
+    public override DateTimeOffset? LastWriteTime => File.LastWriteTime;
+
+    /// <inheritdoc/>
     public override IReadOnlyDictionary<string, BlockNode> Children { get; }
 
     /// <summary>Bytes that are allocated, zeroed and discarded together: the range lock's grain.</summary>

@@ -8,6 +8,9 @@ public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnl
     /// <summary>Bytes of a file that drivers get to see when probing. QEMU's value.</summary>
     public const int ProbeLength = 2048;
 
+    /// <summary>Bytes of a file's end that drivers get to see when probing. Ours: the formats that sign the end do it in one sector.</summary>
+    public const int ProbeTailLength = 512;
+
     /// <summary>All formats, the last resort (raw) first.</summary>
     public IReadOnlyList<FormatDriver> Formats { get; } = formats;
 
@@ -37,11 +40,13 @@ public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnl
     {
         byte[] header = new byte[(int)Math.Min(ProbeLength, file.Length)];
         await file.ReadAsync(0, header, cancellationToken).ConfigureAwait(false);
+        byte[] tail = new byte[(int)Math.Min(ProbeTailLength, file.Length)];
+        await file.ReadAsync(file.Length - tail.Length, tail, cancellationToken).ConfigureAwait(false);
         FormatDriver best = Formats[0];
         int bestScore = 0;
         foreach (FormatDriver format in Formats)
         {
-            int score = format.Probe(header, file.Name);
+            int score = format.Probe(header, tail, file.Length, file.Name);
             if (score > bestScore)
             {
                 (best, bestScore) = (format, score);

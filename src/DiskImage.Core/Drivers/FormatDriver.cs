@@ -53,6 +53,13 @@ public abstract class FormatDriver
     /// <param name="fileName">The file's name, which may support a weak signature but never decides alone.</param>
     public abstract int Probe(ReadOnlySpan<byte> header, string fileName);
 
+    /// <summary>Like <see cref="Probe(ReadOnlySpan{byte}, string)"/>, for formats that also sign the end of a file.</summary>
+    /// <param name="header">The file's first bytes, at most <see cref="DriverRegistry.ProbeLength"/>.</param>
+    /// <param name="tail">The file's last bytes, at most <see cref="DriverRegistry.ProbeTailLength"/>.</param>
+    /// <param name="fileLength">The file's length in bytes.</param>
+    /// <param name="fileName">The file's name.</param>
+    public virtual int Probe(ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, long fileLength, string fileName) => Probe(header, fileName);
+
     /// <summary>Opens an image. A failed open leaves <see cref="FormatOpenContext.File"/> to the caller and modifies nothing.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken);
 }
@@ -62,6 +69,12 @@ public interface ICreatable
 {
     /// <summary>Options when an image is made.</summary>
     OptionSchema CreateOptions { get; }
+
+    /// <summary>True if a new image records its backing image's identity: then <see cref="FormatCreateContext.Backing"/> is open.</summary>
+    bool RecordsBackingIdentity => false;
+
+    /// <summary>False if programs that use the format refuse a host file that is marked sparse (NTFS has such a mark).</summary>
+    bool AllowsSparseFile => true;
 
     /// <summary>Writes a new, empty image of the options' size into an empty file.</summary>
     ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken);

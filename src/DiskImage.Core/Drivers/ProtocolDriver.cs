@@ -32,7 +32,10 @@ public abstract class ProtocolDriver
 public interface IStorage
 {
     /// <summary>Makes a new node of length 0, open for writing. An existing one is refused (AlreadyExists).</summary>
-    ValueTask<BlockNode> CreateAsync(string locator, CancellationToken cancellationToken);
+    /// <param name="locator">Where it is to be.</param>
+    /// <param name="allowSparse">False to make one that the host does not mark sparse, where it has such a mark.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    ValueTask<BlockNode> CreateAsync(string locator, bool allowSparse, CancellationToken cancellationToken);
 
     /// <summary>True if something is there that can be replaced or removed as a whole (a file, not a device).</summary>
     bool IsReplaceable(string locator);

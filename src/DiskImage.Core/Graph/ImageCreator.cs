@@ -29,10 +29,10 @@ public sealed class ImageCreator(ImageOpener opener)
             await RemoveLeftoverAsync(storage, incomplete, cancellationToken).ConfigureAwait(false);
         }
 
-        var file = new DeferredFlushNode(await storage.CreateAsync(incomplete, cancellationToken).ConfigureAwait(false));
+        var file = new DeferredFlushNode(await storage.CreateAsync(incomplete, creatable.AllowsSparseFile, cancellationToken).ConfigureAwait(false));
         try
         {
-            await creatable.CreateAsync(new FormatCreateContext(file, options), cancellationToken).ConfigureAwait(false);
+            await CreateOnAsync(file, target, creatable, options, cancellationToken).ConfigureAwait(false);
             BlockNode node = options is ICreateOptions { BackingFile: not null }
                 ? await opener.OpenOnBackingAsync(file, target, format, openOptions, cancellationToken).ConfigureAwait(false)
                 : await ImageOpener.OpenOnAsync(file, format, openOptions, cancellationToken).ConfigureAwait(false);
@@ -47,6 +47,24 @@ public sealed class ImageCreator(ImageOpener opener)
             await file.DisposeAsync().ConfigureAwait(false);
             storage.Remove(incomplete);
             throw;
+        }
+    }
+
+    private async ValueTask CreateOnAsync(BlockNode file, string target, ICreatable creatable, object options, CancellationToken cancellationToken)
+    {
+        OpenedImage? backing = creatable.RecordsBackingIdentity && options is ICreateOptions { BackingFile: { } name } named
+            ? await opener.OpenReferenceAsync(target, name, named.BackingFormat, [target], cancellationToken).ConfigureAwait(false)
+            : null;
+        try
+        {
+            await creatable.CreateAsync(new FormatCreateContext(file, options, backing?.Node), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            if (backing is not null)
+            {
+                await backing.DisposeAsync().ConfigureAwait(false);
+            }
         }
     }
 

@@ -35,11 +35,14 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         return new(new FileNode(path, handle, !context.Writable));
     }
 
-    public ValueTask<BlockNode> CreateAsync(string locator, CancellationToken cancellationToken)
+    public ValueTask<BlockNode> CreateAsync(string locator, bool allowSparse, CancellationToken cancellationToken)
     {
         string path = Path.GetFullPath(locator);
         SafeFileHandle handle = Try(path, "create it", () => HostIO.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None));
-        HostFile.Current.AllowHoles(handle);
+        if (allowSparse)
+        {
+            HostFile.Current.AllowHoles(handle);
+        }
         return new(new FileNode(path, handle, isReadOnly: false));
     }
 

@@ -1,6 +1,7 @@
 using DiskImage.Block;
 using DiskImage.Platform;
 using Microsoft.Win32.SafeHandles;
+using HostIO = System.IO.File;
 
 namespace DiskImage.Protocols.File;
 
@@ -28,6 +29,8 @@ internal sealed class FileNode : BlockNode
     public override bool GrowsOnWrite => !IsReadOnly;
 
     public override long Length => Volatile.Read(ref _length);
+
+    public override DateTimeOffset? LastWriteTime => new DateTimeOffset(HostIO.GetLastWriteTimeUtc(_handle));
 
     public override long? AllocatedLength => HostFile.Current.AllocatedLength(_handle);
 
