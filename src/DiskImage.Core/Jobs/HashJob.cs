@@ -25,8 +25,8 @@ public sealed class HashJob(BlockNode node, HashAlgorithmName algorithm) : Block
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 hash.AppendData(piece.Kind == PieceKind.Zero ? zeroes : buffer, 0, (int)Math.Min(left, Chunk));
+                progress?.Report(new JobProgress("Hash", Math.Min(piece.End, piece.End - left + Chunk), node.Length));
             }
-            progress?.Report(new JobProgress("Hash", piece.End, node.Length));
         }
         return hash.GetHashAndReset();
     }
