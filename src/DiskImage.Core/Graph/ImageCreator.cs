@@ -29,35 +29,52 @@ public sealed class ImageCreator(ImageOpener opener)
             await RemoveLeftoverAsync(storage, incomplete, cancellationToken).ConfigureAwait(false);
         }
 
+        var companions = new List<string>();
         var file = new DeferredFlushNode(await storage.CreateAsync(incomplete, creatable.AllowsSparseFile, cancellationToken).ConfigureAwait(false));
         try
         {
-            await CreateOnAsync(file, target, creatable, options, cancellationToken).ConfigureAwait(false);
-            BlockNode node = options is ICreateOptions { BackingFile: not null }
-                ? await opener.OpenOnBackingAsync(file, target, format, openOptions, cancellationToken).ConfigureAwait(false)
-                : await ImageOpener.OpenOnAsync(file, format, openOptions, cancellationToken).ConfigureAwait(false);
+            await CreateOnAsync(file, target, creatable, options, companions, cancellationToken).ConfigureAwait(false);
+            BlockNode node = await opener.OpenOnAsync(file, target, format, openOptions, cancellationToken).ConfigureAwait(false);
             if (node is IUnfinished unfinished)
             {
                 await unfinished.SetUnfinishedAsync(true, cancellationToken).ConfigureAwait(false);
             }
-            return new NewImage(node, file, storage, incomplete, target, replace);
+            return new NewImage(node, file, storage, [incomplete, .. companions], target, replace);
         }
         catch
         {
             await file.DisposeAsync().ConfigureAwait(false);
-            storage.Remove(incomplete);
+            foreach (string made in companions.Prepend(incomplete))
+            {
+                storage.Remove(made);
+            }
             throw;
         }
     }
 
-    private async ValueTask CreateOnAsync(BlockNode file, string target, ICreatable creatable, object options, CancellationToken cancellationToken)
+    private async ValueTask CreateOnAsync(
+        BlockNode file, string target, ICreatable creatable, object options, List<string> companions, CancellationToken cancellationToken)
     {
+        async ValueTask<BlockNode> OpenCompanionAsync(string name, bool create, CancellationToken token)
+        {
+            ImageLocator locator = opener.Policy.Admit(name, target);
+            string path = Path.GetFullPath(locator.Address);
+            if (!create)
+            {
+                return await opener.OpenFileAsync(locator, writable: true, token).ConfigureAwait(false);
+            }
+            (IStorage storage, _) = FreeTarget(path, replace: false);
+            BlockNode companion = await storage.CreateAsync(path, creatable.AllowsSparseFile, token).ConfigureAwait(false);
+            companions.Add(path);
+            return companion;
+        }
+
         OpenedImage? backing = creatable.RecordsBackingIdentity && options is ICreateOptions { BackingFile: { } name } named
             ? await opener.OpenReferenceAsync(target, name, named.BackingFormat, [target], cancellationToken).ConfigureAwait(false)
             : null;
         try
         {
-            await creatable.CreateAsync(new FormatCreateContext(file, options, backing?.Node), cancellationToken).ConfigureAwait(false);
+            await creatable.CreateAsync(new FormatCreateContext(file, options, backing?.Node, OpenCompanionAsync), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -113,12 +130,12 @@ public sealed class NewImage : IAsyncDisposable
 {
     private readonly DeferredFlushNode _file;
     private readonly IStorage _storage;
-    private readonly string _incomplete;
+    private readonly IReadOnlyList<string> _made; // the unfinished image first
     private readonly bool _replace;
     private bool _isDone;
 
-    internal NewImage(BlockNode node, DeferredFlushNode file, IStorage storage, string incomplete, string path, bool replace)
-        => (Node, _file, _storage, _incomplete, Path, _replace) = (node, file, storage, incomplete, path, replace);
+    internal NewImage(BlockNode node, DeferredFlushNode file, IStorage storage, IReadOnlyList<string> made, string path, bool replace)
+        => (Node, _file, _storage, _made, Path, _replace) = (node, file, storage, made, path, replace);
 
     /// <summary>The disk, open for writing.</summary>
     public BlockNode Node { get; }
@@ -148,10 +165,10 @@ public sealed class NewImage : IAsyncDisposable
         await Node.DisposeAsync().ConfigureAwait(false);
         if (inspect is not null)
         {
-            await inspect(_incomplete).ConfigureAwait(false);
+            await inspect(_made[0]).ConfigureAwait(false);
         }
         ImageCreator.CheckTarget(_storage, Path, _replace);
-        _storage.Replace(_incomplete, Path);
+        _storage.Replace(_made[0], Path);
         _isDone = true;
     }
 
@@ -171,7 +188,10 @@ public sealed class NewImage : IAsyncDisposable
         {
             // What could not be written back is about to be removed, and the failure that led here is already on its way.
         }
-        _storage.Remove(_incomplete);
+        foreach (string made in _made)
+        {
+            _storage.Remove(made);
+        }
     }
 }
 

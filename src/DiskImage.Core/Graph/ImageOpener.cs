@@ -64,30 +64,21 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
         return protocol.OpenAsync(new ProtocolOpenContext(locator.Address, writable, protocol.Options.Defaults()), cancellationToken);
     }
 
-    /// <summary>Puts an image in a format on top of a file node, without backing images. The node is the image's on success.</summary>
-    public static ValueTask<BlockNode> OpenOnAsync(BlockNode file, FormatDriver format, object? options, CancellationToken cancellationToken)
-        => format.OpenAsync(
-            new FormatOpenContext(file, format.OpenOptions.Bind(OptionSchema.Values(options)), OpenBacking: null, RefuseData), cancellationToken);
-
-    /// <summary>Like <see cref="OpenOnAsync"/>, with the backing images that <paramref name="path"/> has.</summary>
+    /// <summary>Puts an image in a format on top of a file node that is open for writing. The node is the image's on success.</summary>
     /// <param name="file">The node that holds the image.</param>
-    /// <param name="path">The image's full path, which no image below it may bear.</param>
+    /// <param name="path">The image's full path, which no image below it may bear; names in the image are taken from its folder.</param>
     /// <param name="format">The image's format.</param>
     /// <param name="options">Open options.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
-    internal ValueTask<BlockNode> OpenOnBackingAsync(
-        BlockNode file, string path, FormatDriver format, object? options, CancellationToken cancellationToken)
+    internal ValueTask<BlockNode> OpenOnAsync(BlockNode file, string path, FormatDriver format, object? options, CancellationToken cancellationToken)
         => format.OpenAsync(
             new FormatOpenContext(
                 file,
                 format.OpenOptions.Bind(OptionSchema.Values(options)),
                 async (reference, referenceFormat, token)
                     => (await OpenReferenceAsync(path, reference, referenceFormat, [path], token).ConfigureAwait(false)).Node,
-                RefuseData),
+                (reference, _, token) => OpenFileAsync(Policy.Admit(reference, path), writable: true, token)),
             cancellationToken);
-
-    private static ValueTask<BlockNode> RefuseData(string reference, string? format, CancellationToken cancellationToken)
-        => throw new DiskImageException(DiskImageErrorKind.Refused, $"The image names '{reference}', which cannot be opened here.");
 
     private async ValueTask<OpenedImage> OpenAsync(
         OpenRequest request, ImageLocator locator, IReadOnlyList<string> chain, CancellationToken cancellationToken)

@@ -20,6 +20,9 @@ internal sealed class WriteOrder(BlockNode file)
     /// <summary>The file that the stores write to.</summary>
     public BlockNode File { get; } = file;
 
+    /// <summary>Where guest data goes, if not to <see cref="File"/>.</summary>
+    public BlockNode? DataFile { get; init; }
+
     /// <summary>Declares the next store; returns its rank.</summary>
     public int Add(MetadataStore store)
     {
@@ -36,6 +39,10 @@ internal sealed class WriteOrder(BlockNode file)
         for (int below = 0; below < rank; below++)
         {
             await _stores[below].WriteBackAsync().ConfigureAwait(false);
+        }
+        if (_unflushed == Data && DataFile is not null)
+        {
+            await DataFile.FlushAsync().ConfigureAwait(false);
         }
         if (_unflushed < rank)
         {

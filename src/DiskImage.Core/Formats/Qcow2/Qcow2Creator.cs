@@ -1,5 +1,6 @@
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Drivers;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -11,8 +12,9 @@ internal static class Qcow2Creator
 {
     private const int Sector = 512;
 
-    public static async ValueTask CreateAsync(BlockNode file, Qcow2CreateOptions options, CancellationToken cancellationToken)
+    public static async ValueTask CreateAsync(FormatCreateContext context, Qcow2CreateOptions options, CancellationToken cancellationToken)
     {
+        BlockNode file = context.File;
         Qcow2Header header = Plan(file.Name, options);
         var geometry = new Qcow2Geometry(header);
         long l1Clusters = geometry.Clusters(header.L1Size * 8L);
@@ -58,9 +60,41 @@ internal static class Qcow2Creator
         }
         await file.WriteAsync(geometry.ClusterSize, table, cancellationToken).ConfigureAwait(false);
         await file.WriteZeroesAsync(header.L1TableOffset, l1Clusters << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-        if (options.Preallocation != PreallocationMode.Off)
+        BlockNode? dataFile = options.DataFile is null ? null : await OpenDataFileAsync(context, options, header, cancellationToken).ConfigureAwait(false);
+        PreallocationMode mode = options is { DataFileRaw: true, Preallocation: PreallocationMode.Off } ? PreallocationMode.Metadata : options.Preallocation;
+        if (mode != PreallocationMode.Off || dataFile is not null)
         {
-            await PreallocateAsync(file, header, options.Preallocation, cancellationToken).ConfigureAwait(false);
+            var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
+            Qcow2Node disk = await Qcow2Node.OpenAsync(borrowed, dataFile, null, header, new Qcow2OpenOptions(), forRepair: false, cancellationToken).ConfigureAwait(false);
+            await using (disk.ConfigureAwait(false))
+            {
+                if (mode != PreallocationMode.Off)
+                {
+                    await disk.PreallocateAsync(0, header.Size, mode, cancellationToken).ConfigureAwait(false);
+                }
+            }
+        }
+    }
+
+    private static async ValueTask<BlockNode> OpenDataFileAsync(
+        FormatCreateContext context, Qcow2CreateOptions options, Qcow2Header header, CancellationToken cancellationToken)
+    {
+        CompanionOpener open = context.OpenCompanion
+            ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{context.File.Name}: a data file cannot be made here", context.File.Name);
+        BlockNode data = await open(options.DataFile!, !options.KeepDataFile, cancellationToken).ConfigureAwait(false);
+        if (options.KeepDataFile ? data.Length >= header.Size : await GrownAsync().ConfigureAwait(false))
+        {
+            return data;
+        }
+        long length = data.Length;
+        await data.DisposeAsync().ConfigureAwait(false);
+        throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption, $"{context.File.Name}: the data file '{options.DataFile}' has {length:#,0} bytes; allowed: at least the {header.Size:#,0} of the disk", context.File.Name);
+
+        async ValueTask<bool> GrownAsync()
+        {
+            await data.ResizeAsync(header.Size, cancellationToken: cancellationToken).ConfigureAwait(false);
+            return true;
         }
     }
 
@@ -92,6 +126,22 @@ internal static class Qcow2Creator
         {
             throw Invalid("preallocation and a backing file exclude each other: preallocated clusters would hide the backing file");
         }
+        if (options.DataFile is null && (options.DataFileRaw || options.KeepDataFile))
+        {
+            throw Invalid("data_file_raw and keep_data_file need a data_file");
+        }
+        if (options.DataFile is not null && !v3)
+        {
+            throw Invalid("data_file needs compat=1.1");
+        }
+        if (options is { DataFileRaw: true, BackingFile: not null })
+        {
+            throw Invalid("data_file_raw=on and a backing file exclude each other: a raw image holds all of its contents itself");
+        }
+        if (options is { KeepDataFile: true, DataFileRaw: false })
+        {
+            throw Invalid("keep_data_file=on needs data_file_raw=on: without tables nothing else says what the file holds");
+        }
         if (options.BackingFile is null && options.BackingFormat is not null)
         {
             throw Invalid("backing_fmt is given without a backing_file");
@@ -113,6 +163,10 @@ internal static class Qcow2Creator
         {
             extensions.Add(Qcow2Extension.Text(Qcow2Extension.BackingFormat, options.BackingFormat));
         }
+        if (options.DataFile is not null)
+        {
+            extensions.Add(Qcow2Extension.Text(Qcow2Extension.ExternalDataFile, options.DataFile));
+        }
         if (v3)
         {
             Qcow2Extension names = Qcow2Extension.NewFeatureNames();
@@ -133,7 +187,9 @@ internal static class Qcow2Creator
             RefcountTableClusters = 0,
             RefcountOrder = geometry.RefcountOrder,
             CompressionType = options.CompressionType,
-            Incompatible = (options.ExtendedL2 ? Qcow2Incompatible.ExtendedL2 : Qcow2Incompatible.None)
+            AutoClear = options.DataFileRaw ? Qcow2AutoClear.RawExternalData : Qcow2AutoClear.None,
+            Incompatible = (options.DataFile is null ? Qcow2Incompatible.None : Qcow2Incompatible.ExternalDataFile)
+                | (options.ExtendedL2 ? Qcow2Incompatible.ExtendedL2 : Qcow2Incompatible.None)
                 | (options.CompressionType == Qcow2CompressionType.Zlib ? Qcow2Incompatible.None : Qcow2Incompatible.CompressionType),
             HeaderLength = v3 ? Qcow2Header.LengthWithCompressionType : Qcow2Header.V2Length,
             Compatible = options.LazyRefcounts ? Qcow2Compatible.LazyRefcounts : Qcow2Compatible.None,
@@ -142,15 +198,5 @@ internal static class Qcow2Creator
         };
 
         DiskImageException Invalid(string what) => new(DiskImageErrorKind.InvalidOption, $"{path}: {what}.", path);
-    }
-
-    private static async ValueTask PreallocateAsync(BlockNode file, Qcow2Header header, PreallocationMode mode, CancellationToken cancellationToken)
-    {
-        var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
-        Qcow2Node disk = await Qcow2Node.OpenAsync(borrowed, null, null, header, new Qcow2OpenOptions(), forRepair: false, cancellationToken).ConfigureAwait(false);
-        await using (disk.ConfigureAwait(false))
-        {
-            await disk.PreallocateAsync(0, header.Size, mode, cancellationToken).ConfigureAwait(false);
-        }
     }
 }

@@ -6,7 +6,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>QEMU's own format, versions 2 and 3. Spec: QEMU docs/interop/qcow2; see SPEC.md beside this file.</summary>
-internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable
+internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmendable
 {
     public const string FormatName = "qcow2";
 
@@ -17,6 +17,8 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable
     public override IReadOnlyList<string> Extensions => [".qcow2", ".qc2"];
 
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<Qcow2OpenOptions>();
+
+    public OptionSchema AmendOptions { get; } = OptionSchema.Of<Qcow2AmendOptions>();
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<Qcow2CreateOptions>();
 
@@ -37,31 +39,48 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read", context.File.Name, 32);
         }
-        if (header.Has(Qcow2Incompatible.ExternalDataFile))
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{context.File.Name}: its data is in another file ({header.DataFile}), which this version cannot read", context.File.Name, Qcow2Header.IncompatibleAt);
-        }
         BlockNode? backing = header.BackingFile is { } name && context.OpenBacking is { } open
             ? await open(name, header.BackingFormat, cancellationToken).ConfigureAwait(false)
             : null;
+        BlockNode? dataFile = null;
         try
         {
-            return await Qcow2Node.OpenAsync(context.File, dataFile: null, backing, header, (Qcow2OpenOptions)context.Options, context.ForRepair, cancellationToken).ConfigureAwait(false);
+            dataFile = await OpenDataFileAsync(context, header, cancellationToken).ConfigureAwait(false);
+            return await Qcow2Node.OpenAsync(context.File, dataFile, backing, header, (Qcow2OpenOptions)context.Options, context.ForRepair, cancellationToken).ConfigureAwait(false);
         }
         catch
         {
-            if (backing is not null)
+            foreach (BlockNode? opened in new[] { dataFile, backing })
             {
-                await backing.DisposeAsync().ConfigureAwait(false);
+                if (opened is not null)
+                {
+                    await opened.DisposeAsync().ConfigureAwait(false);
+                }
             }
             throw;
         }
     }
 
     public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
-        => Qcow2Creator.CreateAsync(context.File, (Qcow2CreateOptions)context.Options, cancellationToken);
+        => Qcow2Creator.CreateAsync(context, (Qcow2CreateOptions)context.Options, cancellationToken);
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
         => Qcow2Measurer.MeasureAsync((Qcow2CreateOptions)options, source, cancellationToken);
+
+    public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => ((Qcow2Node)node).AmendAsync((Qcow2AmendOptions)options, cancellationToken);
+
+    private static async ValueTask<BlockNode?> OpenDataFileAsync(FormatOpenContext context, Qcow2Header header, CancellationToken cancellationToken)
+    {
+        if (!header.Has(Qcow2Incompatible.ExternalDataFile))
+        {
+            return null;
+        }
+        if (string.IsNullOrEmpty(header.DataFile))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat, $"{context.File.Name}: its data is in another file, but no header extension names it", context.File.Name, Qcow2Header.IncompatibleAt);
+        }
+        return await context.OpenData(header.DataFile, null, cancellationToken).ConfigureAwait(false);
+    }
 }

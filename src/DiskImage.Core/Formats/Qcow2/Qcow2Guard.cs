@@ -20,6 +20,13 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry)
     /// <summary>The snapshot table.</summary>
     public (long Offset, long Length) SnapshotTable { get; set; }
 
+    /// <summary>Forgets everything.</summary>
+    public void Clear()
+    {
+        _tables.Clear();
+        (RefcountTable, L1Table, SnapshotTable) = (default, default, default);
+    }
+
     /// <summary>Takes in the structures that a header and its L1 table name; refcount blocks are added by their owner.</summary>
     public void Protect(Qcow2Header header, PointerTable l1)
     {

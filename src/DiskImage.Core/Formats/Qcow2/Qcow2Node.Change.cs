@@ -102,6 +102,15 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
         {
             await WriteZeroesAsync(old, shown - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
         }
+        if (!ReferenceEquals(_dataNode, File) && _dataNode.Length < length)
+        {
+            await _dataNode.ResizeAsync(length, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
+        }
+        if (IsRawData && preallocation == PreallocationMode.Off)
+        {
+            await _dataNode.WriteZeroesAsync(old, length - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            preallocation = PreallocationMode.Metadata; // its tables are complete
+        }
         if (preallocation != PreallocationMode.Off)
         {
             await PreallocateAsync(Round.Down(old, _geometry.ClusterSize), length, preallocation, cancellationToken).ConfigureAwait(false);

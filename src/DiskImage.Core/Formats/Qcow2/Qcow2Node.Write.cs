@@ -94,7 +94,7 @@ internal sealed partial class Qcow2Node
             if (mapping.IsNew)
             {
                 long hostEnd = mapping.HostStart + (mapping.CopyEnd - mapping.CopyStart), inside = Math.Min(hostEnd, _dataNode.Length) - mapping.HostStart;
-                if (inside > 0)
+                if (inside > 0 && !IsRawData) // a raw data file is the disk already
                 {
                     await _dataNode.WriteZeroesAsync(mapping.HostStart, inside, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
                 }
@@ -137,6 +137,7 @@ internal sealed partial class Qcow2Node
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt, $"{Name}: the image was not closed properly or not completed, so its refcounts cannot be relied on. Repair it before it is written to.", Name);
         }
+        _guard.Clear();
         await _refcounts.LoadAsync(_header, cancellationToken).ConfigureAwait(false);
         _guard.Protect(_header, _l1);
         IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
@@ -156,6 +157,9 @@ internal sealed partial class Qcow2Node
         await File.FlushAsync().ConfigureAwait(false);
         _header = header;
     }
+
+    /// <summary>The external data file reads like the disk itself, and must go on doing so.</summary>
+    private bool IsRawData => (_header.AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None;
 
     /// <summary>True if an entry's host cluster belongs to this entry alone.</summary>
     private bool IsOurs(L2Entry entry)

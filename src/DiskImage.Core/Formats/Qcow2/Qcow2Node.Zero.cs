@@ -9,6 +9,12 @@ internal sealed partial class Qcow2Node
     protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         bool canSayZero = _header.Version >= 3;
+        if (IsRawData)
+        {
+            long inside = Math.Min(length, _dataNode.Length - offset);
+            await _dataNode.WriteZeroesAsync(offset, inside, mode, cancellationToken).ConfigureAwait(false);
+            return inside;
+        }
         if (!canSayZero && (_header.BackingFile is not null || mode == ZeroWriteMode.KeepAllocated))
         {
             return 0; // version 2 has no zero clusters, and an unallocated one would show the backing file
@@ -35,6 +41,10 @@ internal sealed partial class Qcow2Node
 
     protected override async ValueTask DiscardUnitsAsync(long offset, long length, CancellationToken cancellationToken)
     {
+        if (IsRawData)
+        {
+            return; // the tables of a raw data file stay complete
+        }
         bool hasBacking = _header.BackingFile is not null;
         if (_header.Version < 3 && hasBacking)
         {

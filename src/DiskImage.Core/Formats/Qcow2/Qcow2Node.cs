@@ -20,7 +20,6 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private const int MaxPieceBytes = 64 << 10; // of an L2 table, per cache entry. Ours
 
     private readonly SemaphoreSlim _gate = new(1, 1);
-    private readonly Qcow2Geometry _geometry;
     private readonly WriteOrder _order;
     private readonly Qcow2Guard _guard;
     private readonly Qcow2Refcounts _refcounts;
@@ -32,6 +31,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private readonly bool _discardToHost;
     private readonly bool _isSparse;
     private Qcow2Header _header;
+    private Qcow2Geometry _geometry;
 
     private Qcow2Node(BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options)
         : base(file, backing, dataFile is null ? [] : [("data-file", dataFile)])
@@ -39,7 +39,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         _header = header;
         _geometry = new Qcow2Geometry(header);
         _dataNode = dataFile ?? file;
-        _order = new WriteOrder(file);
+        _order = new WriteOrder(file) { DataFile = dataFile };
         _guard = new Qcow2Guard(file.Name, _geometry);
         _refcounts = new Qcow2Refcounts(file, _geometry, _order, _guard, options.RefcountCacheSize);
         _l2 = new MetadataCache(_order, Math.Min(_geometry.ClusterSize, MaxPieceBytes), options.L2CacheSize);

@@ -72,4 +72,40 @@ public sealed record Qcow2CreateOptions : ICreateOptions
     /// <summary>How compressed clusters are compressed.</summary>
     [DriverOption("compression_type", "How compressed clusters are compressed")]
     public Qcow2CompressionType CompressionType { get; init; }
+
+    /// <summary>The external data file.</summary>
+    [DriverOption("data_file", "Another file that is to hold the disk's data")]
+    public string? DataFile { get; init; }
+
+    /// <summary>The external data file is a raw image.</summary>
+    [DriverOption("data_file_raw", "The external data file can be read as a raw image of the disk")]
+    public bool DataFileRaw { get; init; }
+
+    /// <summary>An existing data file is wrapped.</summary>
+    [DriverOption("keep_data_file", "Wrap an existing raw data file, whose contents stay untouched; needs data_file_raw=on")]
+    public bool KeepDataFile { get; init; }
+}
+
+/// <summary>Create options that can be changed later; what is not given stays.</summary>
+public sealed record Qcow2AmendOptions
+{
+    /// <summary>The version of the format.</summary>
+    [DriverOption("compat", "Format version: 0.10 (v2) or 1.1 (v3)")]
+    public Qcow2Compat? Compat { get; init; }
+
+    /// <summary>Refcount updates may be postponed by QEMU.</summary>
+    [DriverOption("lazy_refcounts", "Postpone refcount updates")]
+    public bool? LazyRefcounts { get; init; }
+
+    /// <summary>Bits of a refcount.</summary>
+    [DriverOption("refcount_bits", "Bits of a cluster's reference count", Minimum = 1, Maximum = 64, PowerOfTwo = true)]
+    public int? RefcountBits { get; init; }
+
+    /// <summary>The external data file is a raw image.</summary>
+    [DriverOption("data_file_raw", "The external data file can be read as a raw image: can be turned off, not on")]
+    public bool? DataFileRaw { get; init; }
+
+    /// <summary>Virtual size.</summary>
+    [DriverOption("size", "Virtual size in bytes; can only grow", IsSize = true, Minimum = 0)]
+    public long? Size { get; init; }
 }

@@ -21,7 +21,7 @@ namespace DiskImage.Formats.Qcow2;
 internal sealed class Qcow2Refcounts
 {
     private readonly BlockNode _file;
-    private readonly Qcow2Geometry _geometry;
+    private Qcow2Geometry _geometry;
     private readonly WriteOrder _order;
     private readonly Qcow2Guard _guard;
     private readonly MetadataCache _blocks;
@@ -240,6 +240,14 @@ internal sealed class Qcow2Refcounts
             }
         }
         return _geometry.ClusterSize;
+    }
+
+    /// <summary>Forgets everything: the structure was replaced by one of another width. Nothing may be left to write.</summary>
+    public void Restart(Qcow2Geometry geometry)
+    {
+        _geometry = geometry;
+        _blocks.Clear();
+        (_firstFree, _freeByte) = (0, 0);
     }
 
     private long HostOffset(long cluster) => cluster << _geometry.ClusterBits;
