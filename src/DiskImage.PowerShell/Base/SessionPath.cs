@@ -42,7 +42,7 @@ internal static partial class SessionPath
         {
             string resolved = session.GetUnresolvedProviderPathFromPSPath(path, out ProviderInfo provider, out _);
             RequireFileSystem(path, provider);
-            return resolved;
+            return Path.Combine(Folder(session), resolved); // a provider path may be relative
         });
     }
 

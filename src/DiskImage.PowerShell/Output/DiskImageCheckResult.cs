@@ -63,6 +63,6 @@ public sealed record DiskImageCheckResult
         FragmentedClusters = report.FragmentedClusters,
         CompressedClusters = report.CompressedClusters,
         ImageEndOffset = report.ImageEndOffset,
-        Findings = [.. also, .. report.Findings],
+        Findings = also.Concat(report.Findings).ToArray(),
     };
 }

@@ -32,17 +32,18 @@ public sealed record DiskImageFormat
 
     internal static DiskImageFormat Of(FormatDriver driver)
     {
+        // Arrays: PowerShell cannot index the lists that the compiler makes of collection expressions.
         OptionSchema create = (driver as ICreatable)?.CreateOptions ?? OptionSchema.Empty;
         return new DiskImageFormat
         {
             Name = driver.Name,
-            Aliases = driver.Aliases,
+            Aliases = driver.Aliases.ToArray(),
             Description = driver.Description,
-            Extensions = driver.Extensions,
+            Extensions = driver.Extensions.ToArray(),
             CanCreate = driver is ICreatable,
             CanHaveBacking = create.Options.Any(o => o.PropertyName.Equals(nameof(ICreateOptions.BackingFile), StringComparison.Ordinal)),
-            CreateOptions = [.. create.Options.Select(o => DiskImageFormatOption.Of(driver, o))],
-            OpenOptions = [.. driver.OpenOptions.Options.Select(o => DiskImageFormatOption.Of(driver, o))],
+            CreateOptions = create.Options.Select(o => DiskImageFormatOption.Of(driver, o)).ToArray(),
+            OpenOptions = driver.OpenOptions.Options.Select(o => DiskImageFormatOption.Of(driver, o)).ToArray(),
         };
     }
 }

@@ -66,7 +66,7 @@ public sealed record DiskImageInfo
             Compressed = described.Compressed,
             DirtyFlag = described.Dirty,
             FormatSpecific = described.FormatSpecific,
-            Children = [.. node.Children.Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength))],
+            Children = node.Children.Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength)).ToArray(),
         };
     }
 

@@ -1,0 +1,269 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    . "$PSScriptRoot/Interrupt.ps1"
+    $folder = Join-Path $TestDrive 'convert'
+    $null = New-Item $folder -ItemType Directory
+    Push-Location $folder
+    $null = New-TestDisk "$folder/disk.raw" -Size (5MB + 512) -Seed 11
+    $hash = (Get-FileHash disk.raw).Hash
+}
+
+AfterAll { Pop-Location }
+
+Describe 'Convert-DiskImage' {
+    BeforeEach { $null = New-Item out -ItemType Directory }
+
+    AfterEach { Remove-Item out -Recurse -Force }
+
+    It 'converts raw to qcow2 and back, and qemu-img agrees' {
+        $info = Convert-DiskImage disk.raw out/disk.qcow2
+        $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo
+        $info.Path | Should -Be (Join-Path $folder 'out/disk.qcow2')
+        $info.Format | Should -Be 'qcow2'
+        $info.VirtualSize | Should -Be (5MB + 512)
+        $info.Statistics.BytesCopied + $info.Statistics.BytesZero | Should -Be (5MB + 512)
+        Invoke-Qemu qemu-img check -q out/disk.qcow2
+        Invoke-Qemu qemu-img compare -q disk.raw out/disk.qcow2
+        $null = Convert-DiskImage out/disk.qcow2 out/back.raw
+        (Get-FileHash out/back.raw).Hash | Should -Be $hash
+    }
+
+    It 'reads what qemu-img makes with <_>' -ForEach 'compat=0.10', 'cluster_size=512', 'cluster_size=2M', 'refcount_bits=1', 'preallocation=metadata', '-c' {
+        $how = $_ -eq '-c' ? @('-c') : @('-o', $_)
+        Invoke-Qemu qemu-img convert -q @how -O qcow2 disk.raw out/qemu.qcow2
+        $null = Convert-DiskImage out/qemu.qcow2 out/back.raw
+        (Get-FileHash out/back.raw).Hash | Should -Be $hash
+    }
+
+    It 'makes what qemu-img reads with <_>' -ForEach 'compat=0.10', 'cluster_size=512', 'cluster_size=2M', 'refcount_bits=1', 'preallocation=metadata', 'lazy_refcounts=on' {
+        $null = Convert-DiskImage disk.raw out/ours.qcow2 -Option $_ -Verify
+        Invoke-Qemu qemu-img check -q out/ours.qcow2
+        Invoke-Qemu qemu-img compare -q disk.raw out/ours.qcow2
+    }
+
+    It 'compresses' {
+        $plain = Convert-DiskImage disk.raw out/plain.qcow2
+        $packed = Convert-DiskImage disk.raw out/packed.qcow2 -Compress -Verify
+        $packed.ActualSize | Should -BeLessThan $plain.ActualSize
+        Invoke-Qemu qemu-img check -q out/packed.qcow2
+        Invoke-Qemu qemu-img compare -q disk.raw out/packed.qcow2
+    }
+
+    It 'says that raw cannot be compressed, and leaves nothing behind' {
+        { Convert-DiskImage disk.raw out/packed.raw -Compress -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+        Get-ChildItem out | Should -BeNullOrEmpty
+    }
+
+    It 'stores everything with -SparseSize 0 and finds the holes again' {
+        $null = New-DiskImage out/holes.raw 4MB
+        (Convert-DiskImage out/holes.raw out/full.raw -SparseSize 0).ActualSize | Should -BeGreaterOrEqual 4MB
+        (Convert-DiskImage out/full.raw out/sparse.raw).ActualSize | Should -BeLessThan 64KB
+    }
+
+    It 'flattens a chain of backing images' {
+        $null = Convert-DiskImage disk.raw out/base.qcow2
+        $null = New-DiskImage out/middle.qcow2 6MB -BackingPath base.qcow2
+        Write-DiskImage out/middle.qcow2 1MB ([byte[]](1..100))
+        $null = New-DiskImage out/top.qcow2 -BackingPath middle.qcow2 -ClusterSize 4k
+        Write-DiskImage out/top.qcow2 (1MB + 50) ([byte[]](1..100))
+        $info = Convert-DiskImage out/top.qcow2 out/flat.qcow2
+        $info.BackingFile | Should -BeNullOrEmpty
+        Invoke-Qemu qemu-img compare -q out/top.qcow2 out/flat.qcow2
+    }
+
+    It 'converts all the files of a pipeline into a folder' {
+        Copy-Item disk.raw out/a.raw
+        Copy-Item disk.raw out/b.raw
+        $null = New-Item out/made -ItemType Directory
+        $made = Get-ChildItem out/*.raw | Convert-DiskImage -Destination out/made -DestinationFormat qcow2
+        $made.Path | Split-Path -Leaf | Should -Be 'a.qcow2', 'b.qcow2'
+    }
+
+    It 'takes the destination from a script block and from a property' {
+        (Get-Item disk.raw | Convert-DiskImage -Destination { "out/$($_.BaseName)-1.qcow2" }).Path | Should -Be (Join-Path $folder 'out/disk-1.qcow2')
+        ([pscustomobject]@{ Path = 'disk.raw'; Destination = 'out/two.raw' } | Convert-DiskImage).Format | Should -Be 'raw'
+    }
+
+    It 'does not let the second of two sources replace the first' {
+        Copy-Item disk.raw out/a.raw
+        $made = 'disk.raw', 'out/a.raw' | Convert-DiskImage -Destination out/one.qcow2 -Force -ErrorAction SilentlyContinue -ErrorVariable problems
+        @($made).Count | Should -Be 1
+        Format-Error $problems | Should -Be 'DiskImageInvalidOption InvalidArgument'
+    }
+
+    It 'goes on after a bad item' {
+        Set-Content out/bad.qcow2 "QFI$([char]251)nonsense" -Encoding latin1
+        $made = 'nowhere.raw', 'disk.raw' | Convert-DiskImage -Destination out -DestinationFormat qcow2 -ErrorAction SilentlyContinue -ErrorVariable problems
+        $made.Path | Split-Path -Leaf | Should -Be 'disk.qcow2'
+        Format-Error $problems | Should -Be 'DiskImageNotFound ObjectNotFound'
+    }
+
+    It 'expands wildcards' {
+        (Convert-DiskImage d*.raw out -DestinationFormat qcow2).Path | Split-Path -Leaf | Should -Be 'disk.qcow2'
+    }
+
+    It 'wants to know the format' {
+        { Convert-DiskImage disk.raw out/disk -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage '*-DestinationFormat: raw, qcow2*'
+    }
+
+    It 'refuses the source as destination: <_>' -ForEach 'disk.raw', './disk.raw', 'out/../disk.raw', 'TestDrive:/convert/disk.raw' {
+        { Convert-DiskImage disk.raw $_ -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage '*source itself*'
+        (Get-FileHash disk.raw).Hash | Should -Be $hash
+    }
+
+    It 'refuses a link to the source, and a backing image of it' {
+        $null = New-Item out/link.raw -ItemType SymbolicLink -Target (Join-Path $folder 'disk.raw')
+        { Convert-DiskImage disk.raw out/link.raw -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        $null = New-DiskImage out/top.qcow2 -BackingPath ../disk.raw
+        { Convert-DiskImage out/top.qcow2 disk.raw -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        (Get-FileHash disk.raw).Hash | Should -Be $hash
+    }
+
+    It 'refuses an existing destination, and replaces it with -Force' {
+        Set-Content out/there.qcow2 'something'
+        { Convert-DiskImage disk.raw out/there.qcow2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageAlreadyExists,*'
+        Get-Content out/there.qcow2 | Should -Be 'something'
+        (Convert-DiskImage disk.raw out/there.qcow2 -Force -Durable).Format | Should -Be 'qcow2'
+    }
+
+    It 'changes nothing with -WhatIf' {
+        Convert-DiskImage disk.raw out/disk.qcow2 -WhatIf | Should -BeNullOrEmpty
+        Get-ChildItem out | Should -BeNullOrEmpty
+    }
+
+    It 'keeps the old destination and leaves nothing behind if the source fails in the middle' {
+        $null = Convert-DiskImage disk.raw out/broken.qcow2 -Compress
+        $bytes = [IO.File]::ReadAllBytes((Join-Path $folder 'out/broken.qcow2'))
+        $map = Get-DiskImageMap out/broken.qcow2 | Where-Object Compressed | Select-Object -Last 1
+        $map | Should -Not -BeNullOrEmpty
+        [Array]::Fill[byte]($bytes, 255, 5 * 64KB, $bytes.Length - 5 * 64KB)
+        [IO.File]::WriteAllBytes((Join-Path $folder 'out/broken.qcow2'), $bytes)
+        Set-Content out/there.raw 'something'
+        { Convert-DiskImage out/broken.qcow2 out/there.raw -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageCorrupt,*'
+        Get-Content out/there.raw | Should -Be 'something'
+        Get-ChildItem out/*.incomplete | Should -BeNullOrEmpty
+    }
+
+    It 'says with -Verbose what it did' {
+        $said = (Convert-DiskImage disk.raw out/disk.qcow2 -Verify -Verbose 4>&1 | Where-Object { $_ -is [System.Management.Automation.VerboseRecord] }) -join "`n"
+        $said | Should -Match 'recognised as raw'
+        $said | Should -Match 'copied, .* zeroes'
+        $said | Should -Match 'reads the same as'
+    }
+
+    It 'completes <Line>' -ForEach @(
+        @{ Line = 'Convert-DiskImage a.raw b.qcow2 -Laz'; Expected = '-LazyRefcounts' }
+        @{ Line = 'Convert-DiskImage a.raw b -DestinationFormat '; Expected = 'qcow2', 'raw' }
+        @{ Line = 'Convert-DiskImage a.raw b.raw -Option '; Expected = 'preallocation=' }
+        @{ Line = 'Convert-DiskImage a.raw b.qcow2 -Compat '; Expected = '0.10', '1.1' }
+    ) {
+        Get-Completion $Line | Should -Be $Expected
+    }
+}
+
+Describe 'Convert-DiskImage -BackingPath' {
+    BeforeAll {
+        $null = New-Item chain -ItemType Directory
+        $null = Convert-DiskImage disk.raw chain/base.qcow2
+        $null = New-DiskImage chain/top.qcow2 6MB -BackingPath base.qcow2
+        Write-DiskImage chain/top.qcow2 1000 ([byte[]](1..200))
+        Write-DiskImage chain/top.qcow2 2MB ([byte[]]::new(128KB))
+        Write-DiskImage chain/top.qcow2 (6MB - 10) ([byte[]](1..10))
+    }
+
+    It 'leaves to the backing image what is there, clusters of <Size>' -ForEach @(
+        @{ Size = '512'; Skipped = 4MB }
+        @{ Size = '64k'; Skipped = 4MB }
+        @{ Size = '2M'; Skipped = 0 } # each of the three clusters holds something of the source's own
+    ) {
+        $info = Convert-DiskImage chain/top.qcow2 chain/copy.qcow2 -BackingPath base.qcow2 -ClusterSize $Size -Verify -Force
+        $info.BackingFile | Should -Be 'base.qcow2'
+        $info.BackingFormat | Should -Be 'qcow2'
+        $info.Statistics.BytesSkipped | Should -BeGreaterOrEqual $Skipped
+        Invoke-Qemu qemu-img check -q chain/copy.qcow2
+        Invoke-Qemu qemu-img compare -q chain/top.qcow2 chain/copy.qcow2
+    }
+
+    It 'does the same on a copy of the backing image' {
+        $null = Convert-DiskImage disk.raw chain/same.raw
+        (Convert-DiskImage chain/top.qcow2 chain/copy.qcow2 -BackingPath same.raw -Force).Statistics.BytesSkipped | Should -BeGreaterThan 4MB
+        Invoke-Qemu qemu-img compare -q chain/top.qcow2 chain/copy.qcow2
+    }
+
+    It 'copies everything if the backing image is another' {
+        $null = New-TestDisk "$folder/chain/other.raw" -Size 6MB -Seed 99
+        (Convert-DiskImage chain/top.qcow2 chain/copy.qcow2 -BackingPath other.raw -Force).Statistics.BytesSkipped | Should -Be 0
+        Invoke-Qemu qemu-img compare -q chain/top.qcow2 chain/copy.qcow2
+        (Convert-DiskImage disk.raw chain/copy.qcow2 -BackingPath other.raw -Force -Verify).Statistics.BytesSkipped | Should -Be 0
+    }
+
+    It 'cannot be the destination' {
+        { Convert-DiskImage disk.raw chain/base.qcow2 -BackingPath base.qcow2 -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+    }
+}
+
+Describe 'A conversion that is interrupted' {
+    BeforeAll {
+        # Clusters of 512 bytes make the conversion slow enough to be met in the middle.
+        $slow = Join-Path $folder 'slow.raw'
+        $bytes = [byte[]]::new(1MB)
+        $random = [Random]::new(5)
+        $file = [IO.File]::Create($slow)
+        1..384 | ForEach-Object { $random.NextBytes($bytes); $file.Write($bytes) }
+        $file.Dispose()
+        $slowHash = (Get-FileHash $slow).Hash
+        $target = Join-Path $folder 'slow.qcow2'
+    }
+
+    AfterEach { Remove-Item "$target*" }
+
+    AfterAll { Remove-Item $slow }
+
+    It 'by Ctrl+C leaves nothing behind and the source as it was' {
+        $stopped = Invoke-Interrupted Convert-DiskImage @{ Path = $slow; Destination = $target; ClusterSize = 512; Verify = $true } { Test-Grown "$target.incomplete" 2MB }
+        $stopped.State | Should -Be 'Stopped'
+        $stopped.Errors | Should -BeNullOrEmpty
+        $target | Should -Not -Exist
+        "$target.incomplete" | Should -Not -Exist
+        Test-Released $slow | Should -BeTrue
+        (Get-FileHash $slow).Hash | Should -Be $slowHash
+    }
+
+    It 'by Ctrl+C keeps the file it was to replace' {
+        Set-Content $target 'something'
+        $stopped = Invoke-Interrupted Convert-DiskImage @{ Path = $slow; Destination = $target; ClusterSize = 512; Verify = $true; Force = $true } { Test-Grown "$target.incomplete" 2MB }
+        $stopped.State | Should -Be 'Stopped'
+        Get-Content $target | Should -Be 'something'
+        "$target.incomplete" | Should -Not -Exist
+    }
+
+    It 'by kill leaves a file that is never taken for good, and the next run clears it away' -Skip:$IsWindows {
+        $script = "Import-Module '$ModuleManifest'; Convert-DiskImage '$slow' '$target' -ClusterSize 512 -Verify"
+        $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
+        if ([IO.Path]::GetFileNameWithoutExtension($start.FileName) -eq 'dotnet') {
+            $start.ArgumentList.Add("$PSHOME/pwsh.dll")
+        }
+
+        '-NoProfile', '-NonInteractive', '-Command', $script | ForEach-Object { $start.ArgumentList.Add($_) }
+        $start.RedirectStandardOutput = $true
+        $child = [Diagnostics.Process]::Start($start)
+        while (-not $child.HasExited -and -not (Test-Grown "$target.incomplete" 2MB)) {
+            Start-Sleep -Milliseconds 2
+        }
+
+        & kill -9 $child.Id
+        $child.WaitForExit()
+        $child.ExitCode | Should -Be 137
+        $target | Should -Not -Exist
+        (Get-FileHash $slow).Hash | Should -Be $slowHash
+        $result = Test-DiskImage "$target.incomplete"
+        $result.IsConsistent | Should -BeFalse
+        $result.Findings.Kind | Should -Contain 'Incomplete'
+        Test-DiskImage "$target.incomplete" -Quiet | Should -BeFalse
+
+        $null = Convert-DiskImage $slow $target
+        "$target.incomplete" | Should -Not -Exist
+        Test-DiskImage $target -Quiet | Should -BeTrue
+    }
+}

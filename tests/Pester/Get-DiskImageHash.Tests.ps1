@@ -1,0 +1,46 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    . "$PSScriptRoot/Interrupt.ps1"
+    $folder = Join-Path $TestDrive 'hash'
+    $null = New-Item $folder -ItemType Directory
+    Push-Location $folder
+    $null = New-TestDisk "$folder/disk.raw" -Size (3MB + 1024) -Seed 61
+    $null = Convert-DiskImage disk.raw disk.qcow2
+}
+
+AfterAll { Pop-Location }
+
+Describe 'Get-DiskImageHash' {
+    It 'is the <_> of the raw file, whatever the format' -ForEach 'SHA1', 'SHA256', 'SHA384', 'SHA512', 'MD5' {
+        $expected = Get-FileHash disk.raw -Algorithm $_
+        foreach ($name in 'disk.raw', 'disk.qcow2') {
+            $hash = Get-DiskImageHash $name -Algorithm $_
+            $hash | Should -BeOfType DiskImage.PowerShell.DiskImageHash
+            $hash.Hash | Should -BeExactly $expected.Hash
+            $hash.Algorithm | Should -BeExactly $expected.Algorithm
+            $hash.Path | Should -Be (Join-Path $folder $name)
+        }
+    }
+
+    It 'takes the pipeline and wildcards, and goes on after a bad item' {
+        (Get-ChildItem disk.* | Get-DiskImageHash | Select-Object -ExpandProperty Hash -Unique).Count | Should -Be 1
+        @(Get-DiskImageHash disk.*).Count | Should -Be 2
+        $hashes = 'nowhere.raw', 'disk.raw' | Get-DiskImageHash -ErrorAction SilentlyContinue -ErrorVariable problems
+        @($hashes).Count | Should -Be 1
+        Format-Error $problems | Should -Be 'DiskImageNotFound ObjectNotFound'
+    }
+
+    It 'refuses another algorithm' {
+        { Get-DiskImageHash disk.raw -Algorithm CRC32 } | Should -Throw -ErrorId 'ParameterArgumentValidationError,*'
+        Get-Completion 'Get-DiskImageHash a -Algorithm SHA5' | Should -Be 'SHA512'
+    }
+
+    It 'shows progress and stops at Ctrl+C' {
+        $null = New-DiskImage huge.qcow2 16TB
+        $stopped = Invoke-Interrupted Get-DiskImageHash @{ Path = "$folder/huge.qcow2" } { param($shell) $shell.Streams.Progress.Count -gt 0 }
+        $stopped.State | Should -Be 'Stopped'
+        $stopped.Errors | Should -BeNullOrEmpty
+        $stopped.ProgressCount | Should -BeGreaterThan 0
+        Test-Released "$folder/huge.qcow2" | Should -BeTrue
+    }
+}

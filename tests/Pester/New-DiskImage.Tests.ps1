@@ -1,0 +1,233 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    . "$PSScriptRoot/Interrupt.ps1"
+}
+
+Describe 'New-DiskImage' {
+    BeforeAll {
+        $folder = Join-Path $TestDrive 'new'
+        $null = New-Item $folder -ItemType Directory
+        Push-Location $folder
+    }
+
+    AfterAll { Pop-Location }
+
+    AfterEach { Get-ChildItem $folder | Remove-Item -Recurse -Force }
+
+    It 'makes a qcow2 image that qemu-img finds good' {
+        $info = New-DiskImage a.qcow2 10GB
+        $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo
+        $info.Path | Should -Be (Join-Path $folder 'a.qcow2')
+        $info.Format | Should -Be 'qcow2'
+        $info.VirtualSize | Should -Be 10GB
+        Invoke-Qemu qemu-img check -q a.qcow2
+        (Invoke-Qemu qemu-img info --output=json a.qcow2 | Out-String | ConvertFrom-Json).'virtual-size' | Should -Be 10GB
+    }
+
+    It 'makes a raw image' {
+        (New-DiskImage a.raw 1000).VirtualSize | Should -Be 1000
+        (Get-Item a.raw).Length | Should -Be 1000
+    }
+
+    It 'takes the size <Text>' -ForEach @(
+        @{ Text = '10G'; Bytes = 10GB }
+        @{ Text = '64k'; Bytes = 64KB }
+        @{ Text = '1.5GiB'; Bytes = 1.5GB }
+        @{ Text = '0x10000'; Bytes = 65536 }
+    ) {
+        (New-DiskImage a.qcow2 -Size $Text).VirtualSize | Should -Be $Bytes
+    }
+
+    It 'refuses the size <_>' -ForEach '10X', '-1', '1.3', '99999999T' {
+        { New-DiskImage a.qcow2 -Size $_ } | Should -Throw -ErrorId 'Parameter*,DiskImage.PowerShell.NewDiskImageCommand'
+    }
+
+    It 'makes one image per name in the pipeline' {
+        $made = 'a', 'b' | ForEach-Object { "$_.qcow2" } | New-DiskImage -Size 1MB
+        $made.Path | Split-Path -Leaf | Should -Be 'a.qcow2', 'b.qcow2'
+    }
+
+    It 'takes path and size from properties' {
+        [pscustomobject]@{ Path = 'a.raw'; Size = '2M' }, [pscustomobject]@{ Path = 'b.raw'; Size = 3MB } |
+            New-DiskImage | ForEach-Object VirtualSize | Should -Be 2MB, 3MB
+    }
+
+    It 'goes on after a bad item' {
+        $made = 'a.nothing', 'b.raw' | New-DiskImage -Size 1MB -ErrorAction SilentlyContinue -ErrorVariable problems
+        $made.Path | Split-Path -Leaf | Should -Be 'b.raw'
+        Format-Error $problems | Should -Be 'DiskImageInvalidOption InvalidArgument'
+        $problems[0].TargetObject | Should -Be 'a.nothing'
+        $problems[0].Exception.Message | Should -BeLike '*-Format: raw, qcow2*'
+    }
+
+    It 'changes nothing with -WhatIf' {
+        New-DiskImage a.qcow2 1MB -WhatIf | Should -BeNullOrEmpty
+        Get-ChildItem | Should -BeNullOrEmpty
+    }
+
+    It 'refuses an existing file, also with -WhatIf, and leaves it as it is' {
+        Set-Content a.qcow2 'something'
+        { New-DiskImage a.qcow2 1MB -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageAlreadyExists,*'
+        { New-DiskImage a.qcow2 1MB -WhatIf -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageAlreadyExists,*'
+        Get-Content a.qcow2 | Should -Be 'something'
+    }
+
+    It 'replaces it with -Force' {
+        Set-Content a.qcow2 'something'
+        (New-DiskImage a.qcow2 1MB -Force).VirtualSize | Should -Be 1MB
+    }
+
+    It 'refuses a folder' {
+        $null = New-Item a.qcow2 -ItemType Directory
+        { New-DiskImage a.qcow2 1MB -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+    }
+
+    It 'wants a size' {
+        { New-DiskImage a.raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+    }
+
+    It 'leaves nothing behind if the format refuses' {
+        { New-DiskImage a.qcow2 9E -Option 'cluster_size=512' -ErrorAction Stop } | Should -Throw
+        Get-ChildItem | Should -BeNullOrEmpty
+    }
+
+    It 'resolves paths from the current location and from drives' {
+        $null = New-Item inner -ItemType Directory
+        Push-Location inner
+        try {
+            (New-DiskImage ../up.raw 1MB).Path | Should -Be (Join-Path $folder 'up.raw')
+        } finally {
+            Pop-Location
+        }
+
+        $null = New-PSDrive Disks FileSystem $folder
+        (New-DiskImage Disks:/drive.raw 1MB).Path | Should -Be (Join-Path $folder 'drive.raw')
+        (New-DiskImage 'Microsoft.PowerShell.Core\FileSystem::drive2.raw' 1MB).Path | Should -Be (Join-Path $folder 'drive2.raw')
+    }
+
+    It 'says which drive is missing' {
+        { New-DiskImage nodrive:/a.raw 1MB -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
+    }
+}
+
+Describe 'Options of New-DiskImage' {
+    BeforeAll { $path = Join-Path $TestDrive 'options.qcow2' }
+
+    It 'are taken as <How>' -ForEach @(
+        @{ How = 'text'; Given = @{ Option = 'cluster_size=1M,lazy_refcounts=on' } }
+        @{ How = 'several texts'; Given = @{ Option = 'cluster_size=1M', 'lazy_refcounts' } }
+        @{ How = 'a hashtable'; Given = @{ Option = @{ cluster_size = 1MB; lazy_refcounts = $true } } }
+        @{ How = 'an ordered hashtable of text'; Given = @{ Option = [ordered]@{ cluster_size = '1M'; lazy_refcounts = 'on' } } }
+        @{ How = 'parameters'; Given = @{ ClusterSize = '1M'; LazyRefcounts = $true } }
+        @{ How = 'parameters in QEMU''s spelling'; Given = @{ cluster_size = 1MB; lazy_refcounts = $true } }
+    ) {
+        $info = New-DiskImage $path 1GB -Force @Given
+        $info.ClusterSize | Should -Be 1MB
+        $info.FormatSpecific.LazyRefcounts | Should -BeTrue
+    }
+
+    It 'are what qemu-img reports: <_>' -ForEach 'compat=0.10', 'compat=v3', 'cluster_size=512', 'cluster_size=2M', 'refcount_bits=1', 'refcount_bits=64',
+        'preallocation=metadata', 'preallocation=falloc', 'preallocation=full' {
+        $info = New-DiskImage $path 8MB -Force -Option $_
+        Invoke-Qemu qemu-img check -q $path
+        $qemu = Invoke-Qemu qemu-img info --output=json $path | Out-String | ConvertFrom-Json
+        $qemu.'cluster-size' | Should -Be $info.ClusterSize
+        $qemu.'format-specific'.data.compat | Should -Be $info.FormatSpecific.Compat
+        $qemu.'format-specific'.data.'refcount-bits' | Should -Be $info.FormatSpecific.RefcountBits
+        $qemu.'actual-size' | Should -Be $info.ActualSize
+    }
+
+    It 'name near misses' {
+        { New-DiskImage $path 1MB -Force -Option 'clustersize=1M' -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage "*Did you mean 'cluster_size'?*"
+    }
+
+    It 'name what is allowed' {
+        { New-DiskImage $path 1MB -Force -ClusterSize 3 -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage "*cluster_size*'3'*512 to 2M*"
+    }
+
+    It 'are refused if given twice' {
+        { New-DiskImage $path 1MB -Force -ClusterSize 1MB -Option 'cluster_size=1M' -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+    }
+
+    It 'of another format are no parameters' {
+        { New-DiskImage (Join-Path $TestDrive 'x.raw') 1MB -ClusterSize 1MB } | Should -Throw -ErrorId 'NamedParameterNotFound,*'
+    }
+
+    It 'complete: <Line>' -ForEach @(
+        @{ Line = 'New-DiskImage x.qcow2 1G -Cl'; Expected = '-ClusterSize' }
+        @{ Line = 'New-DiskImage x -Format qc'; Expected = 'qcow2' }
+        @{ Line = 'New-DiskImage x -Format qcow2 -Option clus'; Expected = 'cluster_size=' }
+        @{ Line = 'New-DiskImage x.qcow2 -Option compat='; Expected = 'compat=0.10', 'compat=1.1' }
+        @{ Line = "New-DiskImage x.qcow2 -Option 'compat=1.1,prea"; Expected = "'compat=1.1,preallocation='" }
+        @{ Line = 'New-DiskImage x.raw -Preallocation '; Expected = 'off', 'falloc', 'full' }
+        @{ Line = 'New-DiskImage x.qcow2 -Preallocation f'; Expected = 'falloc', 'full' }
+        @{ Line = 'New-DiskImage x.qcow2 -References S'; Expected = 'SameFolder' }
+    ) {
+        Get-Completion $Line | Should -Be $Expected
+    }
+}
+
+Describe 'New-DiskImage -BackingPath' {
+    BeforeAll {
+        $folder = Join-Path $TestDrive 'backing'
+        $null = New-Item "$folder/tops" -ItemType Directory
+        $null = New-DiskImage "$folder/base.qcow2" 3MB
+        $null = New-TestDisk "$folder/base.raw" -Size 1MB
+    }
+
+    It 'is relative to the new image and recorded as given, with format and size' {
+        $info = New-DiskImage "$folder/tops/a.qcow2" -BackingPath ../base.qcow2
+        $info.BackingFile | Should -Be '../base.qcow2'
+        $info.FullBackingFile | Should -Be (Join-Path $folder 'base.qcow2')
+        $info.BackingFormat | Should -Be 'qcow2'
+        $info.VirtualSize | Should -Be 3MB
+        $qemu = Invoke-Qemu qemu-img info --output=json "$folder/tops/a.qcow2" | Out-String | ConvertFrom-Json
+        $qemu.'backing-filename' | Should -Be '../base.qcow2'
+        $qemu.'backing-filename-format' | Should -Be 'qcow2'
+    }
+
+    It 'shows through' {
+        $null = New-DiskImage "$folder/b.qcow2" -BackingPath base.raw -BackingFormat raw
+        (Get-DiskImageHash "$folder/b.qcow2").Hash | Should -Be (Get-FileHash "$folder/base.raw").Hash
+        Invoke-Qemu qemu-img compare "$folder/b.qcow2" "$folder/base.raw"
+    }
+
+    It 'may be given as an option' {
+        $info = New-DiskImage "$folder/c.qcow2" 5MB -Option @{ backing_file = 'base.qcow2'; backing_fmt = 'qcow2' }
+        $info.BackingFile | Should -Be 'base.qcow2'
+        $info.VirtualSize | Should -Be 5MB
+    }
+
+    It 'must exist' {
+        { New-DiskImage "$folder/d.qcow2" -BackingPath nowhere.raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
+        "$folder/d.qcow2*" | Should -Not -Exist
+    }
+
+    It 'cannot be the new image' {
+        { New-DiskImage "$folder/base.qcow2" -BackingPath base.qcow2 -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+    }
+
+    It 'cannot be had with raw' {
+        { New-DiskImage "$folder/e.raw" -BackingPath base.raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+    }
+
+    It 'is subject to -References' {
+        { New-DiskImage "$folder/tops/f.qcow2" -BackingPath ../base.qcow2 -References SameFolder -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageRefused,*'
+    }
+}
+
+Describe 'Ctrl+C in New-DiskImage' {
+    It 'leaves nothing behind' {
+        $path = Join-Path $TestDrive 'stopped.raw'
+        $stopped = Invoke-Interrupted New-DiskImage @{ Path = $path; Size = 2GB; Option = 'preallocation=full' } { Test-Grown "$path.incomplete" }
+        "$path.incomplete" | Should -Not -Exist
+        if ($stopped.State -eq 'Stopped') {
+            $path | Should -Not -Exist
+        }
+
+        $stopped.Errors | Should -BeNullOrEmpty
+        Remove-Item $path -ErrorAction Ignore
+    }
+}
