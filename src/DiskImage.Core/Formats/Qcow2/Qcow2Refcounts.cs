@@ -343,26 +343,37 @@ internal sealed class Qcow2Refcounts
         byte[] bytes = new byte[tableClusters << _geometry.ClusterBits];
         _table.Bytes.CopyTo(bytes);
         _guard.Require(HostOffset(start), (blocks + tableClusters) << _geometry.ClusterBits);
-        for (long i = 0, left = blocks + tableClusters; i < blocks; i++) // the blocks in a row, then the table
-        {
-            CachedPiece block = await _blocks.GetNewAsync(HostOffset(start + i)).ConfigureAwait(false);
-            _guard.AddTable(HostOffset(start + i));
-            BigEndian.U64(bytes, (int)(_table.Count + i) * 8, (ulong)HostOffset(start + i));
-            for (int used = 0; left > 0 && used < PerBlock; used++, left--)
-            {
-                Put(block, used, 1);
-            }
-        }
         long tableOffset = HostOffset(start + blocks);
         (long oldOffset, long oldLength) = (_table.HostOffset, Round.Up(_table.Count * 8L, _geometry.ClusterSize));
-        await _order.WriteBackAsync().ConfigureAwait(false);
-        await _file.WriteAsync(tableOffset, bytes).ConfigureAwait(false);
-        await _file.FlushAsync().ConfigureAwait(false);
-        byte[] field = new byte[12];
-        BigEndian.U64(field, 0, (ulong)tableOffset);
-        BigEndian.U32(field, 8, (uint)tableClusters);
-        await _file.WriteAsync(Qcow2Header.RefcountTableAt, field).ConfigureAwait(false);
-        await _file.FlushAsync().ConfigureAwait(false);
+        try
+        {
+            for (long i = 0, left = blocks + tableClusters; i < blocks; i++) // the blocks in a row, then the table
+            {
+                CachedPiece block = await _blocks.GetNewAsync(HostOffset(start + i)).ConfigureAwait(false);
+                BigEndian.U64(bytes, (int)(_table.Count + i) * 8, (ulong)HostOffset(start + i));
+                for (int used = 0; left > 0 && used < PerBlock; used++, left--)
+                {
+                    Put(block, used, 1);
+                }
+            }
+            await _order.WriteBackAsync().ConfigureAwait(false);
+            await _file.WriteAsync(tableOffset, bytes).ConfigureAwait(false);
+            await _file.FlushAsync().ConfigureAwait(false);
+            byte[] field = new byte[12];
+            BigEndian.U64(field, 0, (ulong)tableOffset);
+            BigEndian.U32(field, 8, (uint)tableClusters);
+            await _file.WriteAsync(Qcow2Header.RefcountTableAt, field).ConfigureAwait(false);
+            await _file.FlushAsync().ConfigureAwait(false);
+        }
+        catch
+        {
+            _blocks.Forget(HostOffset(start), blocks << _geometry.ClusterBits); // the next attempt goes to the same place
+            throw;
+        }
+        for (long i = 0; i < blocks; i++)
+        {
+            _guard.AddTable(HostOffset(start + i));
+        }
         _table.Replace(tableOffset, bytes);
         _guard.RefcountTable = (tableOffset, bytes.Length);
         FreeAfterFlush(oldOffset, oldLength);
