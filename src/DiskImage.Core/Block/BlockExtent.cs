@@ -25,7 +25,10 @@ public enum BlockStatus
 /// <param name="Length">Bytes, at least 1.</param>
 /// <param name="Status">What the run is made of.</param>
 /// <param name="Node">The node that holds the bytes, where they can be read at <paramref name="HostOffset"/>.</param>
-/// <param name="HostOffset">Where <paramref name="Node"/> keeps the first byte; absent when encoded or not stored.</param>
+/// <param name="HostOffset">
+/// Where <paramref name="Node"/> keeps the first byte; absent when encoded or not stored. Of zeroes without data: the space reserved for
+/// them, whatever it holds.
+/// </param>
 /// <param name="Depth">The layer that decides: 0 the node asked, 1 its backing node, and so on.</param>
 public readonly record struct BlockExtent(
     long Offset, long Length, BlockStatus Status, BlockNode? Node = null, long? HostOffset = null, int Depth = 0)

@@ -236,7 +236,9 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
                 {
                     throw Corrupt($"the L2 entry for guest offset {offset:#,0} is a zero cluster, which version 2 does not have", entry.HostOffset);
                 }
-                return new(offset, length, BlockStatus.Allocated | BlockStatus.Zero);
+                return entry.HostOffset == 0
+                    ? new(offset, length, BlockStatus.Allocated | BlockStatus.Zero)
+                    : new(offset, length, BlockStatus.Allocated | BlockStatus.Zero, _dataNode, entry.HostOffset + within); // reserved there, not stored
             case ClusterKind.Compressed:
                 return new(offset, _geometry.ClusterSize - within, BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed);
             default:
