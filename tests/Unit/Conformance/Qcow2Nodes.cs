@@ -6,6 +6,8 @@ namespace DiskImage.Tests.Conformance;
 /// <summary>A qcow2 disk of its own contents.</summary>
 public abstract class Qcow2Conformance(string options, string open = "") : NodeConformance
 {
+    private protected override bool CanResize => true;
+
     private protected override async Task<BlockNode> MakeAsync(byte[] contents, bool writable)
     {
         await Images.CreateAsync(Folder["disk.qcow2"], "qcow2", $"size={contents.Length}{(options.Length == 0 ? "" : "," + options)}");
@@ -30,6 +32,10 @@ public sealed class Qcow2PreallocatedNodeTests() : Qcow2Conformance("preallocati
 /// <summary>Half of the disk shows through from below, and the backing image is shorter than the disk.</summary>
 public abstract class Qcow2OverBackingConformance(string options) : NodeConformance
 {
+    private protected override bool CanPreallocate => false; // it would hide the backing image
+
+    private protected override bool CanResize => true;
+
     private protected override async Task<BlockNode> MakeAsync(byte[] contents, bool writable)
     {
         const int BackingSize = Size - (400 << 10);
@@ -53,6 +59,8 @@ public sealed class Qcow2Version2OverBackingNodeTests() : Qcow2OverBackingConfor
 /// <summary>Compressed by us, so that it needs no other program.</summary>
 public sealed class Qcow2CompressedNodeTests : NodeConformance
 {
+    private protected override bool CanResize => true;
+
     private protected override async Task<BlockNode> MakeAsync(byte[] contents, bool writable)
     {
         await Images.WriteSparseAsync(Folder["disk.raw"], contents);
