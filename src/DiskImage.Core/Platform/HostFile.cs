@@ -67,7 +67,8 @@ internal abstract class HostFile
     {
         (DiskImageErrorKind kind, string what) = cause switch
         {
-            FileNotFoundException or DirectoryNotFoundException => (DiskImageErrorKind.NotFound, "it does not exist"),
+            FileNotFoundException => (DiskImageErrorKind.NotFound, "it does not exist"),
+            DirectoryNotFoundException => (DiskImageErrorKind.NotFound, "its folder does not exist"),
             UnauthorizedAccessException => (DiskImageErrorKind.AccessDenied, "access is denied"),
             PathTooLongException => (DiskImageErrorKind.NotFound, "the path is too long"),
             IOException io when IsFull(io.HResult) => (DiskImageErrorKind.NoSpace, "the disk is full"),

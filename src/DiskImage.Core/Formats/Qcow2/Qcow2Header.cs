@@ -180,13 +180,18 @@ internal sealed record Qcow2Header
         }
     }
 
+    /// <summary>True if header, extensions and backing name fit into the first cluster.</summary>
+    public bool Fits => FixedLength + Qcow2Extension.TotalLength(Extensions) + Encoding.UTF8.GetByteCount(BackingFile ?? "") <= ClusterSize;
+
+    private int FixedLength => Version < 3 ? V2Length : LengthWithCompressionType + UnknownFields.Length;
+
     /// <summary>The whole header as it stands in the first cluster, extensions and backing name included.</summary>
     /// <exception cref="DiskImageException">OutOfRange: it does not fit in one cluster.</exception>
     public byte[] ToCluster(string path)
     {
         byte[] bytes = new byte[ClusterSize];
         bool v3 = Version >= 3;
-        int length = !v3 ? V2Length : LengthWithCompressionType + UnknownFields.Length;
+        int length = FixedLength;
         BigEndian.U32(bytes, 0, Magic);
         BigEndian.U32(bytes, 4, (uint)Version);
         BigEndian.U32(bytes, 20, (uint)ClusterBits);
@@ -209,8 +214,7 @@ internal sealed record Qcow2Header
             UnknownFields.CopyTo(bytes.AsSpan(LengthWithCompressionType));
         }
         byte[] name = BackingFile is null ? [] : Encoding.UTF8.GetBytes(BackingFile);
-        int end = Qcow2Extension.TotalLength(Extensions) + length + name.Length;
-        if (name.Length > MaxBackingName || end > bytes.Length)
+        if (name.Length > MaxBackingName || !Fits)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,

@@ -55,6 +55,10 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
             BackingFile = backingFile,
             Extensions = backingFile is null || backingFormat is null ? others : [Qcow2Extension.Text(Qcow2Extension.BackingFormat, backingFormat), .. others],
         };
+        if (!header.Fits)
+        {
+            header = header with { Extensions = [.. header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] }; // the one part that nobody needs
+        }
         _ = header.ToCluster(Name); // refuses a name that does not fit before anything is written
         await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
         await RewriteHeaderAsync(header).ConfigureAwait(false);
