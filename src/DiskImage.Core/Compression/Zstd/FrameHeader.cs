@@ -11,13 +11,17 @@ internal readonly record struct FrameHeader(int Size, ulong WindowSize, ulong? C
     /// <summary>The first four bytes of a frame.</summary>
     public const uint Magic = 0xFD2FB528;
 
+    /// <summary>The most bytes that a block of any frame takes and gives.</summary>
+    public const int LargestBlock = 128 << 10;
+
     private const uint SkippableMagic = 0x184D2A50; // and the fifteen numbers after it
-    private const int LargestBlock = 128 << 10;
+    private const int LargestWindowLog = 31; // the zstd library's limit (QEMU's is 27); the RFC leaves it to the decoder
 
     /// <summary>The most bytes that a block of the frame takes, and the most that it gives (section 3.1.1.2.4).</summary>
     public int MaxBlockSize => (int)Math.Min(WindowSize, LargestBlock);
 
-    /// <summary>Reads the header of a Zstandard frame. False if it is none, is cut off, or has the reserved bit set.</summary>
+    /// <summary>Reads the header of a Zstandard frame. False if it is none, is cut off, has the reserved bit set or
+    /// asks for a window over 3.75 GiB.</summary>
     public static bool TryRead(ReadOnlySpan<byte> input, out FrameHeader header)
     {
         header = default;
@@ -44,7 +48,12 @@ internal readonly record struct FrameHeader(int Size, ulong WindowSize, ulong? C
         ulong window = 0;
         if (!singleSegment)
         {
-            ulong windowBase = 1024UL << (input[at] >> 3);
+            int log = 10 + (input[at] >> 3);
+            if (log > LargestWindowLog)
+            {
+                return false;
+            }
+            ulong windowBase = 1UL << log;
             window = windowBase + (windowBase / 8 * (ulong)(input[at] & 7));
             at++;
         }

@@ -6,8 +6,8 @@ namespace DiskImage.Compression.Zstd;
 /// Zstandard (RFC 8878) in managed code: a block in memory in, a block in memory out.
 /// </summary>
 /// <remarks>
-/// The idea. The whole output is at hand, so it is its own window: copies reach back to the start of their frame, whatever
-/// window the frame asks for, and no memory depends on what the input says. A frame is a header, blocks and perhaps a checksum;
+/// The idea. The whole output is at hand, so it is its own window: copies reach back to the start of their frame, also beyond
+/// the window that the frame asks for, and no memory depends on what the input says. A frame is a header, blocks and perhaps a checksum;
 /// a compressed block is literals (<see cref="LiteralsSection"/>, Huffman codes) and sequences (<see cref="SequencesSection"/>,
 /// FSE codes) that weave literals and copies together. What blocks hand on to each other, and all tables, live in one
 /// <see cref="ZstdWorkspace"/> per thread; nothing is allocated after a thread's first call.

@@ -11,12 +11,10 @@ internal sealed unsafe class ZstdWorkspace
     /// <summary>Literals may be read in steps of this size, so as many bytes behind them are readable.</summary>
     public const int LiteralsPadding = 64;
 
-    private const int MaxLiterals = 128 << 10; // the largest block's content (RFC 8878, section 3.1.1.2.4)
-
     [ThreadStatic]
     private static ZstdWorkspace? _current;
 
-    private readonly byte[] _literals = GC.AllocateArray<byte>(MaxLiterals + LiteralsPadding, pinned: true);
+    private readonly byte[] _literals = GC.AllocateArray<byte>(FrameHeader.LargestBlock + LiteralsPadding, pinned: true);
 
     private ZstdWorkspace() => Literals = (byte*)Marshal.UnsafeAddrOfPinnedArrayElement(_literals, 0);
 
