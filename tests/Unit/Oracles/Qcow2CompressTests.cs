@@ -15,6 +15,9 @@ public sealed class Qcow2CompressTests
     [InlineData("refcount_bits=1")]
     [InlineData("refcount_bits=2,cluster_size=8k")]
     [InlineData("refcount_bits=64")]
+    [InlineData("compression_type=zstd")]
+    [InlineData("compression_type=zstd,cluster_size=4k,extended_l2=off")]
+    [InlineData("extended_l2=on,cluster_size=16k")]
     public async Task Compressed_images_check_clean_and_read_identical(string options)
     {
         using var folder = new TestFolder();

@@ -1,22 +1,24 @@
-using DiskImage.Block;
 using DiskImage.Compression;
+using DiskImage.Compression.Zstd;
 
 namespace DiskImage.Formats.Qcow2;
 
-/// <summary>The codecs of the format's compression types.</summary>
+/// <summary>The codecs of the format's compression types. Unknown types were refused with the header.</summary>
 internal static class Qcow2Compression
 {
-    /// <summary>Reads clusters of a type. Unknown types were refused with the header.</summary>
-    public static IBlockDecompressor Decompressor(Qcow2CompressionType type) => type switch
-    {
-        Qcow2CompressionType.Zlib => DeflateCodec.Instance,
-        _ => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"qcow2 compression type {type} cannot be read by this version"),
-    };
+    /// <summary>Reads clusters of a type.</summary>
+    public static IBlockDecompressor Decompressor(Qcow2CompressionType type)
+        => type == Qcow2CompressionType.Zstd ? ZstdCodec.Instance : DeflateCodec.Instance;
 
     /// <summary>Writes clusters of a type.</summary>
-    public static IBlockCompressor Compressor(Qcow2CompressionType type) => type switch
+    /// <exception cref="Block.DiskImageException">Unsupported: this machine has nothing to compress it with.</exception>
+    public static IBlockCompressor Compressor(Qcow2CompressionType type)
     {
-        Qcow2CompressionType.Zlib => DeflateCodec.Instance,
-        _ => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"qcow2 compression type {type} cannot be written by this version"),
-    };
+        if (type != Qcow2CompressionType.Zstd)
+        {
+            return DeflateCodec.Instance;
+        }
+        ZstdCodec.Instance.ThrowIfCannotCompress();
+        return ZstdCodec.Instance;
+    }
 }
