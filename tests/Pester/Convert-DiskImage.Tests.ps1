@@ -71,6 +71,20 @@ Describe 'Convert-DiskImage' {
         Invoke-Qemu qemu-img compare -q out/top.qcow2 out/flat.qcow2
     }
 
+    It 'converts a snapshot' {
+        $null = Convert-DiskImage disk.raw out/kept.qcow2
+        Invoke-Qemu qemu-img snapshot -c before out/kept.qcow2
+        Write-DiskImage out/kept.qcow2 1MB ([byte[]](1..100))
+        foreach ($snapshot in 'before', '1') {
+            $null = Convert-DiskImage out/kept.qcow2 out/before.raw -Snapshot $snapshot -Force -Verify
+            (Get-FileHash out/before.raw).Hash | Should -Be $hash
+        }
+
+        { Convert-DiskImage out/kept.qcow2 out/after.raw -Snapshot after -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
+        { Convert-DiskImage disk.raw out/after.raw -Snapshot after -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+        Get-ChildItem out/after* | Should -BeNullOrEmpty
+    }
+
     It 'converts all the files of a pipeline into a folder' {
         Copy-Item disk.raw out/a.raw
         Copy-Item disk.raw out/b.raw

@@ -46,6 +46,19 @@ Describe 'Get-DiskImageInfo' {
         $chain[0].Children.Role | Should -Be 'file', 'backing'
     }
 
+    It 'lists the snapshots' {
+        $null = New-DiskImage kept.qcow2 1MB
+        Invoke-Qemu qemu-img snapshot -c first kept.qcow2
+        Invoke-Qemu qemu-img snapshot -c second kept.qcow2
+        $snapshots = (Get-DiskImageInfo kept.qcow2).Snapshots
+        $snapshots[1] | Should -BeOfType DiskImage.PowerShell.DiskImageSnapshot
+        $snapshots.Name | Should -Be 'first', 'second'
+        $snapshots.Id | Should -Be '1', '2'
+        $snapshots.VirtualSize | Should -Be 1MB, 1MB
+        $snapshots | Out-String -Width 80 | Should -Match 'second'
+        Remove-Item kept.qcow2
+    }
+
     It 'takes files, paths and its own results from the pipeline' {
         Get-ChildItem *.qcow2 | Get-DiskImageInfo | ForEach-Object Format | Should -Be 'qcow2', 'qcow2', 'qcow2'
         'base.raw', 'base.qcow2' | Get-DiskImageInfo | ForEach-Object Format | Should -Be 'raw', 'qcow2'

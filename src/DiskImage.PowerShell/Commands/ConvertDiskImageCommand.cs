@@ -25,6 +25,11 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     [ValidateNotNullOrEmpty]
     public string? DestinationFormat { get; set; }
 
+    /// <summary>A snapshot inside the source, by id or name: it is copied instead of the present state.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? Snapshot { get; set; }
+
     /// <summary>Options of the new image's format.</summary>
     [Parameter]
     [ArgumentCompleter(typeof(CreateOptionCompleter))]
@@ -76,27 +81,45 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         OpenedImage source = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (source.ConfigureAwait(false))
         {
-            string given = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
-            FormatDriver format = TargetFormat.Of(DestinationFormat, given, nameof(DestinationFormat));
-            string target = InFolder(given, source, format);
-            RequireOther(source, target);
-            NewImageOptions options = Options(source, format);
-            await ResolveBackingAsync(target, options, cancellationToken).ConfigureAwait(false);
-            object record = options.Bind();
-            var creator = new ImageCreator(Opener);
-            creator.RequireFree(target, Force);
-            if (!await ConfirmAsync(target, $"Convert {source.Path} ({source.Format.Name}) to {format.Name}").ConfigureAwait(false))
+            if (Snapshot is null)
             {
+                await ConvertAsync(source, source.Node, cancellationToken).ConfigureAwait(false);
                 return;
             }
-            NewImage image = await creator.CreateAsync(target, format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
-            await using (image.ConfigureAwait(false))
+            BlockNode snapshot = await (source.Node as ISnapshots
+                ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{source.Path}: images of format '{source.Format.Name}' keep no snapshots", source.Path))
+                .OpenSnapshotAsync(Snapshot, cancellationToken).ConfigureAwait(false);
+            await using (snapshot.ConfigureAwait(false))
             {
-                ConvertResult result = await CopyAsync(source, image, cancellationToken).ConfigureAwait(false);
-                await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(source, made, format, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
-                _ = _made.Add(target);
-                await DescribeAsync(image.Path, format, result, cancellationToken).ConfigureAwait(false);
+                await ConvertAsync(source, snapshot, cancellationToken).ConfigureAwait(false);
             }
+        }
+    }
+
+    /// <summary>Makes the new image of <paramref name="disk"/>, which is the source or a snapshot of it.</summary>
+    private async Task ConvertAsync(OpenedImage source, BlockNode disk, CancellationToken cancellationToken)
+    {
+        string given = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
+        FormatDriver format = TargetFormat.Of(DestinationFormat, given, nameof(DestinationFormat));
+        string target = InFolder(given, source, format);
+        RequireOther(source, target);
+        NewImageOptions options = Options(disk, format);
+        await ResolveBackingAsync(target, options, cancellationToken).ConfigureAwait(false);
+        object record = options.Bind();
+        var creator = new ImageCreator(Opener);
+        creator.RequireFree(target, Force);
+        string what = Snapshot is null ? source.Path : $"snapshot {Snapshot} of {source.Path}";
+        if (!await ConfirmAsync(target, $"Convert {what} ({source.Format.Name}) to {format.Name}").ConfigureAwait(false))
+        {
+            return;
+        }
+        NewImage image = await creator.CreateAsync(target, format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            ConvertResult result = await CopyAsync(disk, image, cancellationToken).ConfigureAwait(false);
+            await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, format, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
+            _ = _made.Add(target);
+            await DescribeAsync(image.Path, format, result, cancellationToken).ConfigureAwait(false);
         }
     }
 
@@ -144,14 +167,14 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         }
     }
 
-    private NewImageOptions Options(OpenedImage source, FormatDriver format)
+    private NewImageOptions Options(BlockNode disk, FormatDriver format)
     {
         var options = new NewImageOptions(format);
         options.Add(Option);
         options.Add(_formatParameters);
         options.Add(nameof(ICreateOptions.BackingFile), BackingPath, nameof(BackingPath));
         options.Add(nameof(ICreateOptions.BackingFormat), BackingFormat, nameof(BackingFormat));
-        options.Add(nameof(ICreateOptions.Size), source.Node.Length, nameof(Path));
+        options.Add(nameof(ICreateOptions.Size), disk.Length, nameof(Path));
         return options;
     }
 
@@ -169,14 +192,14 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         }
     }
 
-    private async Task<ConvertResult> CopyAsync(OpenedImage source, NewImage image, CancellationToken cancellationToken)
+    private async Task<ConvertResult> CopyAsync(BlockNode disk, NewImage image, CancellationToken cancellationToken)
     {
         BlockNode? backing = image.Node.Child("backing");
-        bool same = backing is not null && await HasSameBackingAsync(source, backing, cancellationToken).ConfigureAwait(false);
+        bool same = backing is not null && await HasSameBackingAsync(disk, backing, cancellationToken).ConfigureAwait(false);
         var how = new ConvertOptions { SparseSize = SparseSize, Compress = Compress, TargetReadsZero = backing is null, TargetHasBacking = same };
         ConvertResult result = await ShowAsync(
-            $"Converting {source.Path} to {image.Path}",
-            progress => new ConvertJob(source.Node, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+            $"Converting {disk.Name} to {image.Path}",
+            progress => new ConvertJob(disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await VerboseAsync(
             $"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, "
             + $"{ReadableSize.Of(result.BytesSkipped)} left to the backing image, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
@@ -184,11 +207,11 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     }
 
     /// <summary>True if the source may leave to the new backing image what it leaves to its own: they are the same file, or read the same.</summary>
-    private async Task<bool> HasSameBackingAsync(OpenedImage source, BlockNode backing, CancellationToken cancellationToken)
+    private async Task<bool> HasSameBackingAsync(BlockNode disk, BlockNode backing, CancellationToken cancellationToken)
     {
-        if (source.Node.Child("backing") is not { } own)
+        if (disk.Child("backing") is not { } own)
         {
-            await VerboseAsync($"{source.Path}: has no backing image, so all of it is copied").ConfigureAwait(false);
+            await VerboseAsync($"{disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
             return false;
         }
         if (PathComparer.Equals(FinalPath(own.Name), FinalPath(backing.Name)))
@@ -204,23 +227,23 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         return comparison.Identical;
     }
 
-    private async ValueTask VerifyAsync(OpenedImage source, string made, FormatDriver format, CancellationToken cancellationToken)
+    private async ValueTask VerifyAsync(BlockNode disk, string made, FormatDriver format, CancellationToken cancellationToken)
     {
         OpenedImage written = await Opener.OpenAsync(new OpenRequest(made) { Format = format.Name }, cancellationToken).ConfigureAwait(false);
         await using (written.ConfigureAwait(false))
         {
             CompareResult comparison = await ShowAsync(
                 $"Verifying {written.Path}",
-                progress => new CompareJob(source.Node, written.Node, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+                progress => new CompareJob(disk, written.Node, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
             if (!comparison.Identical)
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Corrupt,
-                    $"{made}: differs from {source.Path} at offset {comparison.FirstDifference:#,0}. It is removed; the source may be changing, or the storage may be faulty.",
+                    $"{made}: differs from {disk.Name} at offset {comparison.FirstDifference:#,0}. It is removed; the source may be changing, or the storage may be faulty.",
                     made,
                     comparison.FirstDifference);
             }
-            await VerboseAsync($"{made}: reads the same as {source.Path}").ConfigureAwait(false);
+            await VerboseAsync($"{made}: reads the same as {disk.Name}").ConfigureAwait(false);
         }
     }
 
@@ -229,7 +252,8 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         OpenedImage made = await Opener.OpenAsync(new OpenRequest(path) { Format = format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (made.ConfigureAwait(false))
         {
-            await OutputAsync(DiskImageInfo.Of(made.Node) with
+            DiskImageInfo info = await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false);
+            await OutputAsync(info with
             {
                 Statistics = new DiskImageCopyStatistics(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed),
             }).ConfigureAwait(false);

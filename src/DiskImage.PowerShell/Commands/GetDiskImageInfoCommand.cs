@@ -21,7 +21,7 @@ public sealed class GetDiskImageInfoCommand : OpenImageCmdlet
         {
             for (BlockNode? node = image.Node; node is not null; node = node.Child("backing"))
             {
-                await OutputAsync(DiskImageInfo.Of(node)).ConfigureAwait(false);
+                await OutputAsync(await DiskImageInfo.OfAsync(node, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             }
         }
     }

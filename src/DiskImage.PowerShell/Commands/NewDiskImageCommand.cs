@@ -101,7 +101,7 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
             new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (made.ConfigureAwait(false))
         {
-            await OutputAsync(DiskImageInfo.Of(made.Node)).ConfigureAwait(false);
+            await OutputAsync(await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
         }
     }
 

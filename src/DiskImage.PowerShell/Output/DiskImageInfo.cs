@@ -39,6 +39,12 @@ public sealed record DiskImageInfo
     /// <summary>The image was not closed properly.</summary>
     public bool DirtyFlag { get; init; }
 
+    /// <summary>The snapshots inside the image, oldest first.</summary>
+    public IReadOnlyList<DiskImageSnapshot> Snapshots { get; init; } = [];
+
+    /// <summary>The dirty bitmaps inside the image.</summary>
+    public IReadOnlyList<DiskImageBitmap> Bitmaps { get; init; } = [];
+
     /// <summary>Further facts, as an object of the format's own type.</summary>
     public object? FormatSpecific { get; init; }
 
@@ -48,10 +54,12 @@ public sealed record DiskImageInfo
     /// <summary>What a conversion did to make this image; null if it was not made by one.</summary>
     public DiskImageCopyStatistics? Statistics { get; init; }
 
-    internal static DiskImageInfo Of(BlockNode node)
+    internal static async Task<DiskImageInfo> OfAsync(BlockNode node, CancellationToken cancellationToken)
     {
         ImageDescription described = (node as IDescribed)?.Describe()
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{node.Name}: is not a disk image that can describe itself", node.Name);
+        IReadOnlyList<DiskSnapshot> snapshots = node is ISnapshots keeper ? await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) : [];
+        IReadOnlyList<DiskBitmap> bitmaps = node is IBitmaps recorder ? await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
         return new DiskImageInfo
         {
             Path = node.Name,
@@ -65,6 +73,8 @@ public sealed record DiskImageInfo
             Encrypted = described.Encrypted,
             Compressed = described.Compressed,
             DirtyFlag = described.Dirty,
+            Snapshots = snapshots.Select(DiskImageSnapshot.Of).ToArray(),
+            Bitmaps = bitmaps.Select(DiskImageBitmap.Of).ToArray(),
             FormatSpecific = described.FormatSpecific,
             Children = node.Children.Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength)).ToArray(),
         };
