@@ -42,7 +42,9 @@ Describe 'Get-DiskImageFormat' {
             $option.Description | Should -Not -BeNullOrEmpty
             $option.Allowed | Should -Not -BeNullOrEmpty
             $parameters.Keys | Should -Contain $option.Parameter
-            $null = New-DiskImage $path 1MB -Force -Option "$($option.Name)=$($option.Default)"
+            if ($option.Default) {
+                $null = New-DiskImage $path 1MB -Force -Option "$($option.Name)=$($option.Default)"
+            }
         }
 
         (Get-DiskImageFormat qcow2).CreateOptions.Where{ $_.Name -eq 'cluster_size' }.Default | Should -Be '64k'

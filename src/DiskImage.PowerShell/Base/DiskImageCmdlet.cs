@@ -61,6 +61,9 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         }
     }
 
+    /// <summary>A path's last part, for lines with little room.</summary>
+    private protected static string Leaf(string path) => Path.GetFileName(path) is { Length: > 0 } name ? name : path;
+
     /// <summary>Opens an image and says how.</summary>
     private protected async Task<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
     {

@@ -54,7 +54,7 @@ public sealed class CompareDiskImageCommand : OpenImageCmdlet
             return;
         }
         CompareResult result = await ShowAsync(
-            $"Comparing {left.Path} with {right.Path}", progress => job.RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+            $"Comparing {Leaf(left.Path)} with {Leaf(right.Path)}", progress => job.RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await OutputAsync(new DiskImageComparison(left.Path, right.Path, result.Identical, result.FirstDifference, result.SizesDiffer)).ConfigureAwait(false);
     }
 }

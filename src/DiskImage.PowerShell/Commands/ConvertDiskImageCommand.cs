@@ -198,7 +198,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         bool same = backing is not null && await HasSameBackingAsync(disk, backing, cancellationToken).ConfigureAwait(false);
         var how = new ConvertOptions { SparseSize = SparseSize, Compress = Compress, TargetReadsZero = backing is null, TargetHasBacking = same };
         ConvertResult result = await ShowAsync(
-            $"Converting {disk.Name} to {image.Path}",
+            $"Converting {Leaf(disk.Name)} to {Leaf(image.Path)}",
             progress => new ConvertJob(disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await VerboseAsync(
             $"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, "
@@ -219,7 +219,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
             return true;
         }
         CompareResult comparison = await ShowAsync(
-            $"Comparing {own.Name} with {backing.Name}",
+            $"Comparing {Leaf(own.Name)} with {Leaf(backing.Name)}",
             progress => new CompareJob(own, backing, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await VerboseAsync(comparison.Identical
             ? $"{backing.Name}: reads the same as {own.Name}, so what the source has from there is left out"
@@ -233,7 +233,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         await using (written.ConfigureAwait(false))
         {
             CompareResult comparison = await ShowAsync(
-                $"Verifying {written.Path}",
+                $"Verifying {Leaf(written.Path)}",
                 progress => new CompareJob(disk, written.Node, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
             if (!comparison.Identical)
             {

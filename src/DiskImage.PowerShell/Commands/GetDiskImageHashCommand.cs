@@ -23,7 +23,7 @@ public sealed class GetDiskImageHashCommand : OpenImageCmdlet
         {
             string name = Algorithm.ToUpperInvariant();
             byte[] hash = await ShowAsync(
-                $"Hashing {image.Path}",
+                $"Hashing {Leaf(image.Path)}",
                 progress => new HashJob(image.Node, new HashAlgorithmName(name)).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
             await OutputAsync(new DiskImageHash(name, Convert.ToHexString(hash), image.Path)).ConfigureAwait(false);
         }

@@ -59,7 +59,7 @@ public sealed class TestDiskImageCommand : OpenImageCmdlet
             }
             long length = image.Node.Length;
             CheckReport report = await ShowAsync(
-                $"Checking {image.Path}",
+                $"Checking {Leaf(image.Path)}",
                 progress => checkable.CheckAsync(new BytesOf(progress, length), cancellationToken).AsTask()).ConfigureAwait(false);
             if (image.Node is IDescribed described && described.Describe().Dirty && !report.Findings.Any(f => f.Kind.Equals(DirtyKind, StringComparison.Ordinal)))
             {

@@ -22,7 +22,7 @@ public sealed class WriteDiskImageCommand : OpenImageCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        if (!await ConfirmAsync(path, $"Write {Bytes.Length:#,0} bytes at offset {Offset:#,0}").ConfigureAwait(false))
+        if (!await ConfirmAsync(path, $"Write {Bytes.Length:#,0} {(Bytes.Length == 1 ? "byte" : "bytes")} at offset {Offset:#,0}").ConfigureAwait(false))
         {
             return;
         }
