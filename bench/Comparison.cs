@@ -57,9 +57,10 @@ internal static class Comparison
             await MakeSourcesAsync(folder, options);
             long bare = await Memory.OfChildAsync("bare");
             Console.WriteLine($"{"",-24}{"ours ms: median",16}{"min",8}{"max",8}{"qemu-img: median",20}{"min",8}{"max",8}{"ratio",8}{"wanted",8}{"memory MiB",12}");
-            foreach (Scenario scenario in Scenario.All.Where(s => s.Name.Contains(options.Only, StringComparison.Ordinal)))
+            foreach (Scenario scenario in Scenario.All.Where(s => s.Name.Contains(options.Only, StringComparison.Ordinal) && s.IsPossible()))
             {
-                await MeasureAsync(scenario, folder, options.Runs, bare);
+                await (scenario.PrepareAsync?.Invoke(folder) ?? Task.CompletedTask);
+                await MeasureAsync(scenario, folder, Math.Min(options.Runs, scenario.MostRuns), bare);
             }
             await HugeAsync(folder);
         }
@@ -104,16 +105,18 @@ internal static class Comparison
         var theirs = new List<double>();
         for (int run = -1; run < runs; run++)
         {
+            await (scenario.BeforeAsync?.Invoke(folder) ?? Task.CompletedTask);
             long start = Stopwatch.GetTimestamp();
             await scenario.OursAsync(folder);
             double mine = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
-            if (run < 0 && scenario is { OursMakes: { } made })
+            if (run < 0 && scenario is { OursMakes: { } made } && scenario.BeforeAsync is null)
             {
                 _ = await QemuImgAsync(["compare", "-f", "raw", "-F", Path.GetExtension(made)[1..], Path.Combine(folder, Scenario.Raw), Path.Combine(folder, made)]);
             }
             Remove(folder, scenario.OursMakes);
             double other = await QemuImgAsync(scenario.QemuImg(folder));
             Remove(folder, scenario.QemuMakes);
+            await (scenario.AfterAsync?.Invoke(folder) ?? Task.CompletedTask);
             if (run >= 0)
             {
                 ours.Add(mine);
@@ -151,6 +154,9 @@ internal static class Comparison
         }
         Console.WriteLine($"16 TiB empty qcow2: made, described and mapped ({extents} extent) in {Stopwatch.GetElapsedTime(start).TotalMilliseconds:0} ms (wanted: 1000)");
     }
+
+    /// <summary>Runs qemu-img for its effect.</summary>
+    public static Task RunQemuImgAsync(string[] arguments) => QemuImgAsync(arguments);
 
     /// <summary>Milliseconds that qemu-img takes.</summary>
     private static async Task<double> QemuImgAsync(string[] arguments)

@@ -16,6 +16,21 @@ namespace DiskImage.Bench;
 internal sealed record Scenario(
     string Name, string Title, double Target, Func<string, Task> OursAsync, Func<string, string[]> QemuImg, string? OursMakes, string? QemuMakes)
 {
+    /// <summary>Makes what the scenario needs besides the mix; once.</summary>
+    public Func<string, Task>? PrepareAsync { get; init; }
+
+    /// <summary>Untimed, before each pair of runs.</summary>
+    public Func<string, Task>? BeforeAsync { get; init; }
+
+    /// <summary>Untimed, after each pair of runs.</summary>
+    public Func<string, Task>? AfterAsync { get; init; }
+
+    /// <summary>Runs that count at the most, where one takes long.</summary>
+    public int MostRuns { get; init; } = int.MaxValue;
+
+    /// <summary>False where this build lacks what the scenario is about.</summary>
+    public Func<bool> IsPossible { get; init; } = () => true;
+
     public const string Raw = "mix.raw", Qcow2 = "mix.qcow2", Packed = "packed.qcow2";
 
     public static IReadOnlyList<Scenario> All { get; } =
@@ -27,6 +42,7 @@ internal sealed record Scenario(
         new(
             "compare", "compare raw, qcow2", 1.2, CompareAsync,
             folder => ["compare", "-f", "raw", "-F", "qcow2", Path.Combine(folder, Raw), Path.Combine(folder, Qcow2)], null, null),
+        .. FeatureScenarios.All,
     ];
 
     private static Scenario Convert(string name, string title, double target, string source, string from, string to)
@@ -37,15 +53,15 @@ internal sealed record Scenario(
             "ours." + to,
             "theirs." + to);
 
-    private static async Task ConvertAsync(string source, string from, string target, string to)
+    public static async Task ConvertAsync(string source, string from, string target, string to, string more = "", bool compress = false)
     {
         DriverRegistry registry = BuiltInDrivers.CreateRegistry();
         var opener = new ImageOpener(registry, OpenPolicy.Default);
         await using OpenedImage image = await opener.OpenAsync(new OpenRequest(source) { Format = from }, CancellationToken.None);
         FormatDriver format = registry.Format(to);
-        object options = ((ICreatable)format).CreateOptions.Bind(OptionSchema.Split($"size={image.Node.Length}"));
+        object options = ((ICreatable)format).CreateOptions.Bind(OptionSchema.Split($"size={image.Node.Length},{more}"));
         await using NewImage made = await new ImageCreator(opener).CreateAsync(target, format, options, replace: false, openOptions: null, CancellationToken.None);
-        await new ConvertJob(image.Node, made.Node, new ConvertOptions()).RunAsync(null, CancellationToken.None);
+        await new ConvertJob(image.Node, made.Node, new ConvertOptions { Compress = compress }).RunAsync(null, CancellationToken.None);
         await made.CompleteAsync(durable: false, CancellationToken.None);
     }
 

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using DiskImage.Block;
 
 namespace DiskImage.Metadata;
@@ -20,9 +21,11 @@ internal sealed class SparseCounters(string path)
     /// <summary>How often a unit was counted.</summary>
     public ulong this[long unit]
     {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
         get
         {
-            byte count = Page(unit, create: false) is { } page ? page[unit & (PageSize - 1)] : (byte)0;
+            byte[]? page = unit >> PageBits == _lastIndex ? _last : Page(unit, create: false);
+            byte count = page is null ? (byte)0 : page[unit & (PageSize - 1)];
             return count == InTable ? _large[unit] : count;
         }
     }
@@ -36,7 +39,7 @@ internal sealed class SparseCounters(string path)
     /// <summary>Counts one more reference; returns the new count.</summary>
     public ulong Add(long unit)
     {
-        byte[] page = Page(unit, create: true)!;
+        byte[] page = (unit >> PageBits == _lastIndex ? _last : null) ?? Page(unit, create: true)!;
         ref byte count = ref page[unit & (PageSize - 1)];
         if (count == InTable)
         {
@@ -53,14 +56,11 @@ internal sealed class SparseCounters(string path)
     private byte[]? Page(long unit, bool create)
     {
         long index = unit >> PageBits;
-        if (index == _lastIndex)
-        {
-            return _last;
-        }
         if (!_pages.TryGetValue(index, out byte[]? page))
         {
             if (!create)
             {
+                (_lastIndex, _last) = (index, null); // also that there is none is worth knowing
                 return null;
             }
             if (_pages.Count == MaxPages)

@@ -26,6 +26,7 @@ internal sealed class Qcow2Checker
     private readonly IProgress<long>? _bytes;
     private readonly CancellationToken _cancellationToken;
     private readonly Dictionary<long, string> _tables = []; // cluster → which table lies there
+    private readonly SparseCounters _isTable; // the same, quicker to ask
     private readonly long _fileClusters;
     private readonly bool _external;
     private long _allocated, _compressed, _fragmented, _nextContiguous = -1, _highest = -1;
@@ -37,6 +38,7 @@ internal sealed class Qcow2Checker
         _fileClusters = _geometry.Clusters(file.Length);
         _external = header.Has(Qcow2Incompatible.ExternalDataFile);
         References = new SparseCounters(file.Name);
+        _isTable = new SparseCounters(file.Name);
     }
 
     /// <summary>How often each host cluster is referenced.</summary>
@@ -173,10 +175,22 @@ internal sealed class Qcow2Checker
 
     private void CountL2(ReadOnlySpan<byte> table, long tableOffset, long guest, bool isActive)
     {
+        ulong end = (ulong)_fileClusters << _geometry.ClusterBits, inCluster = (ulong)_geometry.ClusterSize - 1;
+        bool plain = !_geometry.HasSubclusters && !_external;
         for (int i = 0; i < _geometry.L2Entries; i++, guest += _geometry.ClusterSize)
         {
             int at = i * _geometry.L2EntryBytes;
-            var entry = new L2Entry(BigEndian.U64(table, at), _geometry.HasSubclusters ? BigEndian.U64(table, at + 8) : 0);
+            ulong raw = BigEndian.U64(table, at), host = raw & ~(1UL << 63);
+            if (plain && (raw == 0 || (host - 1 < end - 1 && (host & inCluster) == 0 && _isTable[(long)host >> _geometry.ClusterBits] == 0)))
+            {
+                if (raw != 0) // the usual case: a whole cluster inside the file that is no table
+                {
+                    _ = References.Add((long)host >> _geometry.ClusterBits);
+                    Tally(isActive, (long)host, isCompressed: false);
+                }
+                continue;
+            }
+            var entry = new L2Entry(raw, _geometry.HasSubclusters ? BigEndian.U64(table, at + 8) : 0);
             if (entry != default)
             {
                 CountEntry(entry, guest, tableOffset + at, isActive);
@@ -341,8 +355,13 @@ internal sealed class Qcow2Checker
                 ulong stored = RefcountBlock.Get(block, k, _geometry.RefcountOrder), counted = References[first + k];
                 if ((stored | counted) != 0)
                 {
-                    NeedsRebuild |= counted > _geometry.MaxRefcount;
                     _highest = Math.Max(_highest, first + k);
+                    if (stored == counted)
+                    {
+                        run.End();
+                        continue;
+                    }
+                    NeedsRebuild |= counted > _geometry.MaxRefcount;
                     run.Add(first + k, stored, counted);
                 }
             }
@@ -392,6 +411,10 @@ internal sealed class Qcow2Checker
             for (int k = 0; k < _geometry.L2Entries; k++)
             {
                 var entry = new L2Entry(BigEndian.U64(table, k * _geometry.L2EntryBytes));
+                if (entry.IsCopied && References[entry.HostOffset >> _geometry.ClusterBits] == 1)
+                {
+                    continue;
+                }
                 if (!entry.IsCompressed && entry.HostOffset != 0 && _geometry.InCluster(entry.HostOffset) == 0 && !_external)
                 {
                     CheckFlag(entry.Raw, entry.HostOffset, (i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits), l2 + (k * _geometry.L2EntryBytes), "data cluster");
@@ -429,6 +452,7 @@ internal sealed class Qcow2Checker
         for (long cluster = offset >> _geometry.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)
         {
             ulong count = References.Add(cluster);
+            _ = _isTable.Add(cluster);
             string? there = _tables.TryAdd(cluster, what) ? (count > 1 ? "guest data" : null) : _tables[cluster];
             if (there is not null && !(isShared && ReferenceEquals(there, what)))
             {
@@ -452,7 +476,7 @@ internal sealed class Qcow2Checker
         for (long cluster = offset >> _geometry.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)
         {
             _ = References.Add(cluster);
-            if (_tables.TryGetValue(cluster, out string? table))
+            if (_isTable[cluster] != 0 && _tables.TryGetValue(cluster, out string? table))
             {
                 _ = Overlaps.Add(cluster);
                 NeedsRebuild |= IsRefcount(table);

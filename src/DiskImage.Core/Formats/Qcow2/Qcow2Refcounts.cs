@@ -156,29 +156,46 @@ internal sealed class Qcow2Refcounts
     public async ValueTask AddAsync(long offset, long length, int change)
     {
         long end = _geometry.Clusters(offset + length);
-        for (long cluster = offset >> _geometry.ClusterBits; cluster < end; cluster++)
+        for (long cluster = offset >> _geometry.ClusterBits; cluster < end;)
         {
             CachedPiece block = await EnsureBlockAsync(cluster).ConfigureAwait(false);
-            int index = (int)(cluster & (PerBlock - 1));
-            ulong old = RefcountBlock.Get(block.Bytes, index, _geometry.RefcountOrder);
+            int index = (int)(cluster & (PerBlock - 1)), stop = (int)Math.Min(PerBlock, index + (end - cluster));
+            AddInBlock(block, index, stop, cluster, change);
+            cluster += stop - index;
+        }
+    }
+
+    private void AddInBlock(CachedPiece block, int index, int stop, long cluster, int change)
+    {
+        int order = _geometry.RefcountOrder;
+        for (int first = index; index < stop; index++, cluster++)
+        {
+            ulong old = RefcountBlock.Get(block.Bytes, index, order);
             if (change > 0 ? old == _geometry.MaxRefcount : old == 0)
             {
-                throw new DiskImageException(
-                    change > 0 ? DiskImageErrorKind.OutOfRange : DiskImageErrorKind.Corrupt,
-                    change > 0
-                        ? $"{_file.Name}: a cluster would need a refcount above {_geometry.MaxRefcount}, the most that {1 << _geometry.RefcountOrder} refcount bits hold"
-                        : $"{_file.Name}: the refcount of the cluster at offset {HostOffset(cluster):#,0} is 0 although it is in use. Check the image with Test-DiskImage.",
-                    _file.Name,
-                    HostOffset(cluster));
+                throw CannotAdd(cluster, change);
             }
-            Put(block, index, change > 0 ? old + 1 : old - 1);
+            _ = RefcountBlock.Set(block.Bytes, index, order, change > 0 ? old + 1 : old - 1);
             if (change < 0 && old == 1)
             {
                 _firstFree = Math.Min(_firstFree, cluster);
                 _freeByte = _freeByte >> _geometry.ClusterBits == cluster ? 0 : _freeByte;
             }
+            if (index == stop - 1)
+            {
+                int start = (first << order) >> 3;
+                _blocks.Changed(block, start, (((stop << order) + 7) >> 3) - start);
+            }
         }
     }
+
+    private DiskImageException CannotAdd(long cluster, int change) => new(
+        change > 0 ? DiskImageErrorKind.OutOfRange : DiskImageErrorKind.Corrupt,
+        change > 0
+            ? $"{_file.Name}: a cluster would need a refcount above {_geometry.MaxRefcount}, the most that {1 << _geometry.RefcountOrder} refcount bits hold"
+            : $"{_file.Name}: the refcount of the cluster at offset {HostOffset(cluster):#,0} is 0 although it is in use. Check the image with Test-DiskImage.",
+        _file.Name,
+        HostOffset(cluster));
 
     /// <summary>Notes a range whose last reference from the tables was just removed; it is given back after the next flush.</summary>
     public void FreeAfterFlush(long offset, long length)
