@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Management.Automation;
 using System.Runtime.ExceptionServices;
 using System.Threading.Channels;
@@ -47,6 +48,7 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
         Task running = Task.Run(
             async () =>
             {
+                CultureInfo.CurrentCulture = CultureInfo.InvariantCulture; // of this flow only: numbers in messages look the same everywhere
                 try
                 {
                     await work(stop).ConfigureAwait(false);
