@@ -146,3 +146,10 @@ public interface IBitmaps
     /// <summary>The ranges that a bitmap says were written, in order, neighbours joined.</summary>
     ValueTask<IReadOnlyList<(long Offset, long Length)>> GetDirtyRangesAsync(string name, CancellationToken cancellationToken);
 }
+
+/// <summary>A disk that can take the places for writes that are to come, so that parallel writers get them in the order of these calls.</summary>
+public interface IReservable
+{
+    /// <summary>Takes places for a range that will be written as a whole. A hint: places that are not used are given back on closing.</summary>
+    ValueTask ReserveAsync(long offset, long length, CancellationToken cancellationToken);
+}

@@ -68,6 +68,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
     {
         byte[] buffer = GC.AllocateUninitializedArray<byte>(chunk);
         CompressedChunk? packed = Compressor is { } compressor ? new CompressedChunk(compressor, chunk) : null;
+        var runs = new List<(int Length, bool IsZero)>();
         while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
         {
             Memory<byte> data = piece.Kind == PieceKind.Data ? buffer.AsMemory(0, (int)piece.Length) : default;
@@ -75,41 +76,63 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
             {
                 await source.ReadAsync(piece.Offset, data, cancellationToken).ConfigureAwait(false);
             }
-            if (packed is null)
+            packed?.Compress(data.Span);
+            FindRuns(data.Span, runs);
+
+            // What decides places in the target happens in order, so that the image is the same bytes with any number of workers.
+            await order.WaitAsync(piece.Number, cancellationToken).ConfigureAwait(false);
+            if (piece.Kind == PieceKind.Below)
             {
-                await StoreAsync(piece, data, cancellationToken).ConfigureAwait(false);
+                _ = Interlocked.Add(ref _skipped, piece.Length);
+            }
+            else if (piece.Kind == PieceKind.Zero)
+            {
+                await ZeroAsync(piece.Offset, piece.Length, cancellationToken).ConfigureAwait(false);
+            }
+            else if (packed is not null)
+            {
+                await StoreCompressedAsync(piece.Offset, data, packed, cancellationToken).ConfigureAwait(false);
             }
             else
             {
-                packed.Compress(data.Span);
-                await order.WaitAsync(piece.Number, cancellationToken).ConfigureAwait(false); // so that the image is the same bytes with any number of workers
-                if (data.IsEmpty)
-                {
-                    await StoreAsync(piece, data, cancellationToken).ConfigureAwait(false);
-                }
-                else
-                {
-                    await StoreCompressedAsync(piece.Offset, data, packed, cancellationToken).ConfigureAwait(false);
-                }
-                order.Done(piece.Number);
+                await ReserveAsync(piece.Offset, runs, cancellationToken).ConfigureAwait(false);
+            }
+            order.Done(piece.Number);
+            if (packed is null && piece.Kind == PieceKind.Data)
+            {
+                await WriteAsync(piece.Offset, data, runs, cancellationToken).ConfigureAwait(false);
             }
             progress?.Report(new JobProgress("Convert", Done, source.Length));
         }
     }
 
-    private async ValueTask StoreAsync(Piece piece, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    /// <summary>Parts data into runs that are all zero and runs that are not, as coarse as the options and the target want it.</summary>
+    private void FindRuns(ReadOnlySpan<byte> data, List<(int Length, bool IsZero)> runs)
     {
-        switch (piece.Kind)
+        runs.Clear();
+        int block = (int)Math.Clamp(options.SparseSize, Math.Min(target.Limits.AllocationUnit, Chunk), Chunk);
+        while (!data.IsEmpty)
         {
-            case PieceKind.Below:
-                _ = Interlocked.Add(ref _skipped, piece.Length);
-                break;
-            case PieceKind.Zero:
-                await ZeroAsync(piece.Offset, piece.Length, cancellationToken).ConfigureAwait(false);
-                break;
-            default:
-                await WriteAsync(piece.Offset, data, cancellationToken).ConfigureAwait(false);
-                break;
+            bool isZero = false;
+            int length = options.SparseSize == 0 ? data.Length : ZeroDetection.Run(data, block, out isZero);
+            runs.Add((length, isZero));
+            data = data[length..];
+        }
+    }
+
+    private async ValueTask ReserveAsync(long offset, List<(int Length, bool IsZero)> runs, CancellationToken cancellationToken)
+    {
+        if (target is not IReservable reservable)
+        {
+            return;
+        }
+        foreach ((int length, bool isZero) in runs)
+        {
+            if (!isZero)
+            {
+                await reservable.ReserveAsync(offset, length, cancellationToken).ConfigureAwait(false);
+            }
+            offset += length;
         }
     }
 
@@ -140,28 +163,20 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
 
     private long Done => Interlocked.Read(ref _copied) + Interlocked.Read(ref _zero) + Interlocked.Read(ref _skipped);
 
-    private async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    private async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, List<(int Length, bool IsZero)> runs, CancellationToken cancellationToken)
     {
-        if (options.SparseSize == 0)
+        foreach ((int length, bool isZero) in runs)
         {
-            await target.WriteAsync(offset, data, cancellationToken).ConfigureAwait(false);
-            _ = Interlocked.Add(ref _copied, data.Length);
-            return;
-        }
-        int block = (int)Math.Clamp(options.SparseSize, Math.Min(target.Limits.AllocationUnit, Chunk), Chunk);
-        while (!data.IsEmpty)
-        {
-            int run = ZeroDetection.Run(data.Span, block, out bool isZero);
             if (isZero)
             {
-                await ZeroAsync(offset, run, cancellationToken).ConfigureAwait(false);
+                await ZeroAsync(offset, length, cancellationToken).ConfigureAwait(false);
             }
             else
             {
-                await target.WriteAsync(offset, data[..run], cancellationToken).ConfigureAwait(false);
-                _ = Interlocked.Add(ref _copied, run);
+                await target.WriteAsync(offset, data[..length], cancellationToken).ConfigureAwait(false);
+                _ = Interlocked.Add(ref _copied, length);
             }
-            (data, offset) = (data[run..], offset + run);
+            (data, offset) = (data[length..], offset + length);
         }
     }
 

@@ -10,6 +10,8 @@ internal sealed partial class Qcow2Node
     /// <summary>Space that waits for a flush before it can be used again; beyond this the flush is not left to the user. Ours.</summary>
     private const long MaxPendingFree = 64 << 20;
 
+    private readonly Dictionary<long, (long Host, int Count)> _reserved = []; // guest cluster → clusters that a write to come will use
+
     public ValueTask SetUnfinishedAsync(bool unfinished, CancellationToken cancellationToken)
         => _header.Version < 3 ? default : UnderGateAsync(async () =>
         {
@@ -38,6 +40,38 @@ internal sealed partial class Qcow2Node
             return entry.KindOf(subcluster, _geometry.HasSubclusters) == ClusterKind.Normal
                 ? await InPlaceAsync(piece, index, offset, length).ConfigureAwait(false)
                 : await IntoReservedAsync(entry, offset, length, subcluster).ConfigureAwait(false);
+        }
+        finally
+        {
+            _ = _gate.Release();
+        }
+    }
+
+    public async ValueTask ReserveAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        if (!ReferenceEquals(_dataNode, File) || _geometry.InCluster(offset) != 0)
+        {
+            return;
+        }
+        await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            for (long at = offset; at < offset + length;)
+            {
+                CachedPiece piece = await WritableL2PieceAsync(at).ConfigureAwait(false);
+                int index = PieceIndex(at), count = 0;
+                int most = (int)Math.Min(_geometry.Clusters(offset + length - at), (_l2.PieceSize / _geometry.L2EntryBytes) - index);
+                while (count < most && !IsOurs(EntryAt(piece, index + count)))
+                {
+                    count++;
+                }
+                if (count > 0 && !_reserved.ContainsKey(at))
+                {
+                    (long host, count) = await AllocateDataAsync(count).ConfigureAwait(false);
+                    _reserved.Add(at, (host, count));
+                }
+                at += (long)Math.Max(1, count) << _geometry.ClusterBits;
+            }
         }
         finally
         {
@@ -114,7 +148,15 @@ internal sealed partial class Qcow2Node
         {
             if (!IsReadOnly)
             {
-                await UnderGateAsync(() => FlushLockedAsync(CancellationToken.None)).ConfigureAwait(false);
+                await UnderGateAsync(async () =>
+                {
+                    foreach ((long host, int count) in _reserved.Values) // nothing refers to them
+                    {
+                        await _refcounts.AddAsync(host, (long)count << _geometry.ClusterBits, -1).ConfigureAwait(false);
+                    }
+                    _reserved.Clear();
+                    await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+                }).ConfigureAwait(false);
             }
         }
         finally
@@ -204,12 +246,30 @@ internal sealed partial class Qcow2Node
             count++;
         }
         L2Entry first = EntryAt(piece, index);
-        (long host, count) = ReferenceEquals(_dataNode, File) ? await AllocateDataAsync(count).ConfigureAwait(false) : (start, count);
+        (long host, count) = await PlaceForAsync(start, count).ConfigureAwait(false);
         L2Entry last = EntryAt(piece, index + count - 1);
         long end = Math.Min(offset + length, start + ((long)count << _geometry.ClusterBits));
         long copyStart = Round.Down(offset, HoldsNothing(first) ? _geometry.SubclusterSize : _geometry.ClusterSize);
         long copyEnd = Round.Up(end, HoldsNothing(last) ? _geometry.SubclusterSize : _geometry.ClusterSize);
         return new(offset, end - offset, _dataNode, host + (offset - start), IsNew: true, copyStart, copyEnd, HostReadsZero: host >= _dataNode.Length);
+    }
+
+    private async ValueTask<(long Host, int Count)> PlaceForAsync(long start, int count)
+    {
+        if (!ReferenceEquals(_dataNode, File))
+        {
+            return (start, count);
+        }
+        if (_reserved.Remove(start, out (long Host, int Count) place))
+        {
+            if (place.Count > count)
+            {
+                long used = (long)count << _geometry.ClusterBits;
+                _reserved[start + used] = (place.Host + used, place.Count - count);
+            }
+            return (place.Host, Math.Min(count, place.Count));
+        }
+        return await AllocateDataAsync(count).ConfigureAwait(false);
     }
 
     private async ValueTask<(long Host, int Count)> AllocateDataAsync(int count)

@@ -15,7 +15,7 @@ namespace DiskImage.Formats.Qcow2;
 /// <para>Order of writes: refcount blocks, refcount table, L2 tables, L1 table, each behind a flush of the former. What loses its last
 /// reference is given back after a flush. So a crash leaks space at most.</para>
 /// </remarks>
-internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, IRepairable, ICompressedWritable
+internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, IRepairable, ICompressedWritable, IReservable
 {
     private const int MaxPieceBytes = 64 << 10; // of an L2 table, per cache entry. Ours
 
