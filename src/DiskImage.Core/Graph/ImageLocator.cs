@@ -30,12 +30,16 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
     public bool IsPlainPath => ReferenceEquals(Text, Address);
 
     /// <summary>Tells the parts of a locator. A single letter before a colon is a Windows drive, not a scheme.</summary>
-    /// <exception cref="DiskImageException">InvalidOption: empty, or <c>json:</c> text that is not understood.</exception>
+    /// <exception cref="DiskImageException">InvalidOption: empty, with a NUL, or <c>json:</c> text that is not understood.</exception>
     public static ImageLocator Parse(string text)
     {
         if (string.IsNullOrWhiteSpace(text))
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, "An image's path is empty.");
+        }
+        if (text.Contains('\0', StringComparison.Ordinal))
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"An image's path has a NUL character: '{text.Replace('\0', '?')}'.");
         }
         if (text.StartsWith(JsonPrefix, StringComparison.Ordinal))
         {

@@ -83,11 +83,11 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
     private async ValueTask<OpenedImage> OpenAsync(
         OpenRequest request, ImageLocator locator, IReadOnlyList<string> chain, CancellationToken cancellationToken)
     {
+        string identity = Identity(locator);
+        CheckChain(identity, chain); // before it is opened: a file that is open for writing further up would seem to be somebody else's
         BlockNode file = await OpenFileAsync(locator, request.Writable, cancellationToken).ConfigureAwait(false);
         try
         {
-            string identity = Identity(locator, file);
-            CheckChain(identity, chain);
             string? named = request.Format ?? locator.Format;
             FormatDriver format = named is null
                 ? await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false)
@@ -147,19 +147,20 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
     }
 
     /// <summary>What stands for a file in the search for cycles: its path, symbolic links resolved.</summary>
-    private static string Identity(ImageLocator locator, BlockNode file)
+    private static string Identity(ImageLocator locator)
     {
         if (!locator.IsFile)
         {
             return locator.Text;
         }
+        string path = Path.GetFullPath(locator.Address);
         try
         {
-            return File.ResolveLinkTarget(file.Name, returnFinalTarget: true)?.FullName ?? file.Name;
+            return File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? path;
         }
-        catch (IOException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            return file.Name; // a loop of links further up is bounded by the depth
+            return path; // opening it will tell what is wrong; a loop of links further up is bounded by the depth
         }
     }
 }

@@ -43,12 +43,16 @@ public sealed record OpenPolicy
         {
             throw Refusal("references are not followed here");
         }
+        if (References != ReferenceScope.Anywhere && reference.StartsWith("json:", StringComparison.Ordinal))
+        {
+            throw Refusal("only paths of local files are followed"); // without looking into it
+        }
         ImageLocator locator = ImageLocator.Parse(reference);
         if (References == ReferenceScope.Anywhere)
         {
             return locator.From(Path.GetDirectoryName(imagePath) ?? ".");
         }
-        if (!locator.IsFile || reference.StartsWith("json:", StringComparison.Ordinal))
+        if (!locator.IsFile)
         {
             throw Refusal("only paths of local files are followed");
         }

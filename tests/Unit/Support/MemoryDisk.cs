@@ -24,13 +24,14 @@ internal static class MemoryDisk
     }
 
     /// <summary>Opens an image; a backing image, if it names one and one is given, is <paramref name="backing"/>.</summary>
-    public static ValueTask<BlockNode> OpenAsync(BlockNode file, byte[]? backing = null, string options = "")
+    public static ValueTask<BlockNode> OpenAsync(BlockNode file, byte[]? backing = null, string options = "", bool forRepair = false)
         => s_qcow2.OpenAsync(
             new FormatOpenContext(
                 file,
                 s_qcow2.OpenOptions.Bind(OptionSchema.Split(options)),
                 (_, _, _) => new(new MemoryNode(backing ?? [], readOnly: true)),
-                (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)),
+                (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name),
+                forRepair),
             CancellationToken.None);
 
     /// <summary>A compressed image of some contents.</summary>

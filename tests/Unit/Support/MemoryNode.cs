@@ -5,6 +5,8 @@ namespace DiskImage.Tests.Support;
 /// <summary>A file in memory: grows when written past its end, and can be copied at any time.</summary>
 internal sealed class MemoryNode(byte[] contents, bool readOnly = false) : BlockNode
 {
+    private const long MaxLength = 256 << 20;
+
     private readonly Lock _sync = new(); // guards both
     private byte[] _bytes = contents;
     private int _length = contents.Length;
@@ -104,6 +106,10 @@ internal sealed class MemoryNode(byte[] contents, bool readOnly = false) : Block
 
     private void Grow(long end)
     {
+        if (end > MaxLength)
+        {
+            throw new DiskImageException(DiskImageErrorKind.NoSpace, $"{Name}: the memory has no room for {end:#,0} bytes", Name);
+        }
         if (end > _bytes.Length)
         {
             Array.Resize(ref _bytes, (int)Math.Max(end, _bytes.Length * 3L / 2));

@@ -29,11 +29,6 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
     {
         Qcow2Header header = await Qcow2Header.ReadAsync(context.File, context.ForRepair, cancellationToken).ConfigureAwait(false);
         header.RequireKnownFeatures(context.File.Name);
-        if (!context.ForRepair && !context.File.IsReadOnly && header.Has(Qcow2Incompatible.Dirty) && !header.Has(Qcow2Incompatible.Corrupt))
-        {
-            _ = await new Qcow2Repairer(context.File, header, null, cancellationToken).RunAsync(RepairMode.All).ConfigureAwait(false);
-            header = await Qcow2Header.ReadAsync(context.File, forRepair: false, cancellationToken).ConfigureAwait(false);
-        }
         if (header.CryptMethod != 0)
         {
             throw new DiskImageException(
@@ -46,6 +41,12 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
         try
         {
             dataFile = await OpenDataFileAsync(context, header, cancellationToken).ConfigureAwait(false);
+            if (!context.ForRepair && !context.File.IsReadOnly && header.Has(Qcow2Incompatible.Dirty) && !header.Has(Qcow2Incompatible.Corrupt))
+            {
+                // After everything else that can be refused: a failed open modifies nothing.
+                _ = await new Qcow2Repairer(context.File, header, null, cancellationToken).RunAsync(RepairMode.All).ConfigureAwait(false);
+                header = await Qcow2Header.ReadAsync(context.File, forRepair: false, cancellationToken).ConfigureAwait(false);
+            }
             return await Qcow2Node.OpenAsync(context.File, dataFile, backing, header, (Qcow2OpenOptions)context.Options, context.ForRepair, cancellationToken).ConfigureAwait(false);
         }
         catch

@@ -1,0 +1,191 @@
+using System.Diagnostics;
+using DiskImage.Block;
+using DiskImage.Graph;
+using DiskImage.Tests.Support;
+
+namespace DiskImage.Tests.Hostile;
+
+/// <summary>Names that stand in an image: where they may lead, and what happens when they lead elsewhere.</summary>
+public sealed class ReferenceTests : IDisposable
+{
+    private readonly TestFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public async Task An_image_that_is_its_own_backing_image()
+    {
+        await MakeAsync("a.qcow2", "a.qcow2");
+        await ExpectAsync("a.qcow2", DiskImageErrorKind.Corrupt, "leads back");
+    }
+
+    [Theory]
+    [InlineData("./a.qcow2")]
+    [InlineData("../{folder}/a.qcow2")]
+    [InlineData("link.qcow2")]
+    [InlineData("file:a.qcow2")]
+    public async Task The_same_under_another_name(string name)
+    {
+        await MakeAsync("a.qcow2", name.Replace("{folder}", Path.GetFileName(_folder.Root), StringComparison.Ordinal));
+        File.CreateSymbolicLink(_folder["link.qcow2"], _folder["a.qcow2"]);
+        await ExpectAsync("a.qcow2", DiskImageErrorKind.Corrupt, "leads back");
+    }
+
+    [Theory]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(50)]
+    public async Task A_chain_that_bites_its_tail(int length)
+    {
+        for (int i = 0; i < length; i++)
+        {
+            await MakeAsync($"{i}.qcow2", $"{(i + 1) % length}.qcow2");
+        }
+        await ExpectAsync("0.qcow2", DiskImageErrorKind.Corrupt, "leads back");
+    }
+
+    [Fact]
+    public async Task A_chain_as_deep_as_allowed_and_one_deeper()
+    {
+        int depth = OpenPolicy.Default.MaximumDepth;
+        await MakeAsync("0.qcow2", null);
+        for (int i = 1; i <= depth; i++)
+        {
+            await MakeAsync($"{i}.qcow2", $"{i - 1}.qcow2");
+        }
+        await using (BlockNode disk = await Images.OpenAsync(_folder[$"{depth - 1}.qcow2"]))
+        {
+            await disk.ReadAsync(0, new byte[1000]);
+            Assert.True((await disk.GetExtentAsync(0, disk.Length)).IsZero);
+        }
+        await ExpectAsync($"{depth}.qcow2", DiskImageErrorKind.Refused, "longer than");
+    }
+
+    [Theory]
+    [InlineData("nbd://127.0.0.1:1/x")]
+    [InlineData("http://127.0.0.1:1/x")]
+    [InlineData("NBD://127.0.0.1/x")]
+    [InlineData("json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"base.raw\"}}")]
+    [InlineData("json:{\"driver\":\"qcow2\"")]
+    [InlineData("json:")]
+    public async Task Protocols_and_descriptions_are_refused(string name)
+    {
+        await File.WriteAllBytesAsync(_folder["base.raw"], new byte[4096]);
+        await MakeAsync("a.qcow2", name);
+        await ExpectAsync("a.qcow2", DiskImageErrorKind.Refused, "not opened");
+    }
+
+    [Theory]
+    [InlineData("missing.qcow2", DiskImageErrorKind.NotFound)]
+    [InlineData("no/such/folder.qcow2", DiskImageErrorKind.NotFound)]
+    [InlineData(".", DiskImageErrorKind.Unsupported)]
+    [InlineData("..", DiskImageErrorKind.Unsupported)]
+    [InlineData("/dev/zero", DiskImageErrorKind.Unsupported)]
+    [InlineData("fifo", DiskImageErrorKind.Unsupported)]
+    [InlineData("loop", DiskImageErrorKind.NotFound)]
+    [InlineData("\0", DiskImageErrorKind.NotFound)]
+    [InlineData("nul\0byte", DiskImageErrorKind.NotFound)]
+    [InlineData("a.qcow2/below", DiskImageErrorKind.NotFound)]
+    public async Task What_is_no_regular_file(string name, DiskImageErrorKind kind)
+    {
+        if (OperatingSystem.IsWindows() && name is "/dev/zero" or "fifo" or "loop")
+        {
+            return;
+        }
+        if (name is "fifo")
+        {
+            await Programs.RunAsync("mkfifo", _folder["fifo"]);
+        }
+        if (name is "loop")
+        {
+            File.CreateSymbolicLink(_folder["loop"], _folder["loop2"]);
+            File.CreateSymbolicLink(_folder["loop2"], _folder["loop"]);
+        }
+        await MakeAsync("a.qcow2", name);
+        long started = Stopwatch.GetTimestamp();
+        await ExpectAsync("a.qcow2", kind, "");
+        Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(20), "it waited for the other end");
+    }
+
+    [Fact]
+    public async Task Without_references_an_image_that_needs_one_does_not_open()
+    {
+        await MakeAsync("base.qcow2", null);
+        await MakeAsync("a.qcow2", "base.qcow2");
+        var none = new OpenPolicy { References = ReferenceScope.None };
+        Assert.Equal(DiskImageErrorKind.Refused, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.qcow2"], policy: none))).Kind);
+        await using BlockNode alone = await Images.OpenAsync(_folder["base.qcow2"], policy: none);
+        Assert.Null(alone.Child("backing"));
+    }
+
+    [Fact]
+    public async Task In_its_own_folder_means_below_it()
+    {
+        Directory.CreateDirectory(_folder["sub"]);
+        Directory.CreateDirectory(_folder["sub-other"]);
+        await MakeAsync("outside.qcow2", null);
+        await MakeAsync("sub-other/near.qcow2", null);
+        await MakeAsync("sub/base.qcow2", null);
+        var policy = new OpenPolicy { References = ReferenceScope.SameFolder };
+        foreach ((string name, bool allowed) in new[]
+        {
+            ("base.qcow2", true), ("./base.qcow2", true), ("../sub/base.qcow2", true), (_folder["sub/base.qcow2"], true),
+            ("../outside.qcow2", false), ("../sub-other/near.qcow2", false), (_folder["outside.qcow2"], false), ("/etc/hostname", false),
+        })
+        {
+            File.Delete(_folder["sub/a.qcow2"]);
+            await MakeAsync("sub/a.qcow2", name);
+            if (allowed)
+            {
+                await (await Images.OpenAsync(_folder["sub/a.qcow2"], policy: policy)).DisposeAsync();
+            }
+            else
+            {
+                DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["sub/a.qcow2"], policy: policy));
+                Assert.Equal(DiskImageErrorKind.Refused, error.Kind);
+            }
+        }
+    }
+
+    [Fact]
+    public async Task An_image_in_the_folder_that_is_a_link_out_of_it_is_refused()
+    {
+        Directory.CreateDirectory(_folder["sub"]);
+        await MakeAsync("outside.qcow2", null);
+        File.CreateSymbolicLink(_folder["sub/inside.qcow2"], _folder["outside.qcow2"]);
+        await MakeAsync("sub/a.qcow2", "inside.qcow2");
+        var policy = new OpenPolicy { References = ReferenceScope.SameFolder };
+        Assert.Equal(DiskImageErrorKind.Refused, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["sub/a.qcow2"], policy: policy))).Kind);
+    }
+
+    [Fact]
+    public async Task A_backing_image_is_never_opened_for_writing()
+    {
+        await MakeAsync("base.qcow2", null);
+        await MakeAsync("a.qcow2", "base.qcow2");
+        await using BlockNode disk = await Images.OpenAsync(_folder["a.qcow2"], writable: true);
+        Assert.False(disk.IsReadOnly);
+        Assert.True(disk.Child("backing")!.IsReadOnly);
+        Assert.True(disk.Child("backing")!.Child("file")!.IsReadOnly);
+    }
+
+    /// <summary>A 1 MiB image with any name in it, bypassing the checks that a creator makes.</summary>
+    private async Task MakeAsync(string path, string? backing)
+    {
+        var file = new MemoryNode();
+        await MemoryDisk.CreateAsync(file, "size=1M,cluster_size=4k" + (backing is null ? "" : $",backing_file={backing.Replace(",", ",,", StringComparison.Ordinal)}"));
+        await File.WriteAllBytesAsync(_folder[path], file.ToArray());
+    }
+
+    private async Task ExpectAsync(string path, DiskImageErrorKind kind, string message)
+    {
+        byte[] before = await File.ReadAllBytesAsync(_folder[path]);
+        foreach (bool writable in new[] { false, true })
+        {
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder[path], writable: writable));
+            Assert.Equal(kind, error.Kind);
+            Assert.Contains(message, error.Message, StringComparison.Ordinal);
+        }
+        Assert.Equal(before, await File.ReadAllBytesAsync(_folder[path]));
+    }
+}
