@@ -40,6 +40,21 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     /// <summary>Asks whether something may be changed (<c>-WhatIf</c>, <c>-Confirm</c>).</summary>
     protected Task<bool> ConfirmAsync(string target, string action) => AskAsync(() => ShouldProcess(target, action));
 
+    /// <summary>Asks whether something may be changed; <c>-WhatIf</c> tells the steps too, a line each.</summary>
+    protected Task<bool> ConfirmAsync(string target, string action, IEnumerable<string> steps) => AskAsync(() =>
+    {
+        string line = $"{action} {target}";
+        bool go = ShouldProcess(line, $"{line}?", "Confirm", out ShouldProcessReason reason);
+        foreach (string step in reason == ShouldProcessReason.WhatIf ? steps : [])
+        {
+            _ = ShouldProcess(step, step, "Confirm");
+        }
+        return go;
+    });
+
+    /// <summary>Warns.</summary>
+    protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(text));
+
     /// <summary>Runs a job with its progress shown.</summary>
     /// <typeparam name="T">What the job returns.</typeparam>
     /// <param name="activity">What is done to which image.</param>

@@ -29,9 +29,17 @@ public abstract class ImagePathCmdlet : DiskImageCmdlet
     /// <param name="cancellationToken">Stops the work.</param>
     protected abstract Task ProcessImageAsync(string path, CancellationToken cancellationToken);
 
+    /// <summary>Does the work of a parameter set without images, where a cmdlet has one.</summary>
+    protected virtual Task ProcessWithoutImageAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
     /// <inheritdoc/>
     protected sealed override void ProcessRecord()
     {
+        if (ParameterSetName is not (PathSet or LiteralPathSet))
+        {
+            Run(ProcessWithoutImageAsync);
+            return;
+        }
         var images = new List<string>();
         bool literal = ParameterSetName.Equals(LiteralPathSet, StringComparison.Ordinal);
         foreach (string path in literal ? LiteralPath : Path)

@@ -24,10 +24,39 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References };
 
+    /// <summary>A request to open an image as the parameters say, read-only and with what it stands on.</summary>
+    private protected OpenRequest Request(string path) => new(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption) };
+
     /// <summary>Opens an image as the parameters say.</summary>
     private protected Task<OpenedImage> OpenAsync(
         string path, CancellationToken cancellationToken, bool withBacking = true, bool writable = false)
-        => OpenAsync(
-            new OpenRequest(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption), WithBacking = withBacking, Writable = writable },
-            cancellationToken);
+        => OpenAsync(Request(path) with { WithBacking = withBacking, Writable = writable }, cancellationToken);
+
+    /// <summary>Opens this layer of an image read-only, looks at it and closes it again.</summary>
+    /// <typeparam name="T">What is found.</typeparam>
+    private protected async Task<T> LookAsync<T>(string path, Func<OpenedImage, ValueTask<T>> look, CancellationToken cancellationToken)
+    {
+        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            return await look(image).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Opens an image for writing with what it stands on, changes it and closes it: then the change survives a power cut.</summary>
+    private protected async Task<T> ChangeAsync<T>(string path, Func<OpenedImage, ValueTask<T>> change, CancellationToken cancellationToken)
+    {
+        OpenedImage image = await OpenAsync(path, cancellationToken, writable: true).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            T result = await change(image).ConfigureAwait(false);
+            await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
+            return result;
+        }
+    }
+
+    /// <summary>Describes an image as it is now: for <c>-PassThru</c>.</summary>
+    private protected async Task DescribeAsync(string path, CancellationToken cancellationToken)
+        => await OutputAsync(await LookAsync(
+            path, async image => await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
 }

@@ -11,7 +11,7 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(DiskImageInfo))]
 public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameters
 {
-    private readonly HashSet<string> _made = new(PathComparer);
+    private readonly HashSet<string> _made = new(FileIdentity.Comparer);
     private RuntimeDefinedParameterDictionary? _formatParameters;
 
     /// <summary>Where the new image is to be: a file, or a folder in which it gets the source's name and the format's ending.</summary>
@@ -27,6 +27,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
 
     /// <summary>A snapshot inside the source, by id or name: it is copied instead of the present state.</summary>
     [Parameter]
+    [ArgumentCompleter(typeof(SnapshotNameCompleter))]
     [ValidateNotNullOrEmpty]
     public string? Snapshot { get; set; }
 
@@ -68,9 +69,6 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     [Parameter]
     public SwitchParameter Force { get; set; }
 
-    private static StringComparer PathComparer
-        => OperatingSystem.IsWindows() || OperatingSystem.IsMacOS() ? StringComparer.OrdinalIgnoreCase : StringComparer.Ordinal;
-
     /// <inheritdoc/>
     public object? GetDynamicParameters()
         => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat, Destination), GetType());
@@ -86,9 +84,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
                 await ConvertAsync(source, source.Node, cancellationToken).ConfigureAwait(false);
                 return;
             }
-            BlockNode snapshot = await (source.Node as ISnapshots
-                ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{source.Path}: images of format '{source.Format.Name}' keep no snapshots", source.Path))
-                .OpenSnapshotAsync(Snapshot, cancellationToken).ConfigureAwait(false);
+            BlockNode snapshot = await source.Require<ISnapshots>("keep no snapshots").OpenSnapshotAsync(Snapshot, cancellationToken).ConfigureAwait(false);
             await using (snapshot.ConfigureAwait(false))
             {
                 await ConvertAsync(source, snapshot, cancellationToken).ConfigureAwait(false);
@@ -135,12 +131,11 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     /// <summary>The target must not be a file that the source is made of, nor one that this command has just made.</summary>
     private void RequireOther(OpenedImage source, string target)
     {
-        string final = FinalPath(target);
         foreach (BlockNode node in Below(source.Node))
         {
-            if (PathComparer.Equals(FinalPath(node.Name), final))
+            if (FileIdentity.Same(node.Name, target))
             {
-                string what = PathComparer.Equals(node.Name, source.Path) ? "the source itself" : $"part of the source {source.Path}";
+                string what = FileIdentity.Comparer.Equals(node.Name, source.Path) ? "the source itself" : $"part of the source {source.Path}";
                 throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{target}: is {what}. Choose another destination.", target);
             }
         }
@@ -154,18 +149,6 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     }
 
     private static IEnumerable<BlockNode> Below(BlockNode node) => node.Children.Values.SelectMany(Below).Prepend(node);
-
-    private static string FinalPath(string path)
-    {
-        try
-        {
-            return File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? path;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
-        {
-            return path; // nothing there, or no path: then it is nobody's file
-        }
-    }
 
     private NewImageOptions Options(BlockNode disk, FormatDriver format)
     {
@@ -214,7 +197,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
             await VerboseAsync($"{disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
             return false;
         }
-        if (PathComparer.Equals(FinalPath(own.Name), FinalPath(backing.Name)))
+        if (FileIdentity.Same(own.Name, backing.Name))
         {
             return true;
         }

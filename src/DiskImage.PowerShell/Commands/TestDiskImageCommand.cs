@@ -1,17 +1,14 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Graph;
-using DiskImage.Jobs;
 
 namespace DiskImage.PowerShell;
 
 /// <summary><c>Test-DiskImage</c>: checks an image's structures and changes nothing.</summary>
 [Cmdlet(VerbsDiagnostic.Test, "DiskImage", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(DiskImageCheckResult), typeof(bool))]
-public sealed class TestDiskImageCommand : OpenImageCmdlet
+public sealed class TestDiskImageCommand : CheckCmdlet
 {
-    private const string DirtyKind = "Dirty"; // a format's own check may have found it already
-
     /// <summary>Returns only whether the image is consistent.</summary>
     [Parameter]
     public SwitchParameter Quiet { get; set; }
@@ -52,26 +49,7 @@ public sealed class TestDiskImageCommand : OpenImageCmdlet
         OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            if (image.Node is not ICheckable checkable)
-            {
-                throw new DiskImageException(
-                    DiskImageErrorKind.Unsupported, $"{image.Path}: images of format '{image.Format.Name}' have no structures that could be checked", image.Path);
-            }
-            long length = image.Node.Length;
-            CheckReport report = await ShowAsync(
-                $"Checking {Leaf(image.Path)}",
-                progress => checkable.CheckAsync(new BytesOf(progress, length), cancellationToken).AsTask()).ConfigureAwait(false);
-            if (image.Node is IDescribed described && described.Describe().Dirty && !report.Findings.Any(f => f.Kind.Equals(DirtyKind, StringComparison.Ordinal)))
-            {
-                also.Add(new CheckFinding(DirtyKind, CheckSeverity.Error, "The image was not closed properly or never completed."));
-            }
-            return DiskImageCheckResult.Of(image.Path, image.Format.Name, report, also);
+            return await CheckAsync(image, also, cancellationToken).ConfigureAwait(false);
         }
-    }
-
-    /// <summary>Makes a job's progress of a count of bytes.</summary>
-    private sealed class BytesOf(IProgress<JobProgress> progress, long total) : IProgress<long>
-    {
-        public void Report(long value) => progress.Report(new JobProgress("Check", value, total));
     }
 }

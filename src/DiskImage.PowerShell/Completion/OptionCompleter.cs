@@ -36,7 +36,7 @@ public abstract class OptionCompleter : IArgumentCompleter
     private protected abstract IEnumerable<OptionDescriptor> Options(IDictionary bound);
 
     /// <summary>A text argument among those bound so far; the first one of a list.</summary>
-    private protected static string? Bound(IDictionary bound, params string[] names)
+    internal static string? Bound(IDictionary bound, params string[] names)
     {
         foreach (string name in names)
         {
@@ -65,6 +65,14 @@ public abstract class OptionCompleter : IArgumentCompleter
             .Where(o => !converts || !o.PropertyName.Equals(nameof(ICreateOptions.Size), StringComparison.Ordinal)); // it is the source's
     }
 
+    /// <summary>The options of the image that the bound parameters name that can be changed.</summary>
+    internal static IEnumerable<OptionDescriptor> AmendOptions(IDictionary bound)
+    {
+        FormatDriver? format = TargetFormat.TryOf(Bound(bound, "Format"), Bound(bound, "Path", "LiteralPath", "ImagePath", "FullName", "PSPath"));
+        IEnumerable<FormatDriver> formats = format is null ? DiskImageCmdlet.Registry.Formats : [format];
+        return formats.OfType<IAmendable>().SelectMany(a => a.AmendOptions.Options);
+    }
+
     private static CompletionResult Result(string quote, string text, string shown, string help)
     {
         // A comma outside quotes would end the argument.
@@ -77,6 +85,12 @@ public abstract class OptionCompleter : IArgumentCompleter
 public sealed class CreateOptionCompleter : OptionCompleter
 {
     private protected override IEnumerable<OptionDescriptor> Options(IDictionary bound) => CreateOptions(bound);
+}
+
+/// <summary>Completes the options that can be changed.</summary>
+public sealed class AmendOptionCompleter : OptionCompleter
+{
+    private protected override IEnumerable<OptionDescriptor> Options(IDictionary bound) => AmendOptions(bound);
 }
 
 /// <summary>Completes the options of the format that is to be opened.</summary>

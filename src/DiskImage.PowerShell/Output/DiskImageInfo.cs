@@ -73,8 +73,8 @@ public sealed record DiskImageInfo
             Encrypted = described.Encrypted,
             Compressed = described.Compressed,
             DirtyFlag = described.Dirty,
-            Snapshots = snapshots.Select(DiskImageSnapshot.Of).ToArray(),
-            Bitmaps = bitmaps.Select(DiskImageBitmap.Of).ToArray(),
+            Snapshots = snapshots.Select(s => DiskImageSnapshot.Of(node.Name, s)).ToArray(),
+            Bitmaps = bitmaps.Select(b => DiskImageBitmap.Of(node.Name, b)).ToArray(),
             FormatSpecific = described.FormatSpecific,
             Children = node.Children.Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength)).ToArray(),
         };

@@ -1,0 +1,25 @@
+using DiskImage.Block;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary>One image of a chain: the top, its backing image, and so on.</summary>
+/// <param name="Path">Its full path.</param>
+/// <param name="Format">Its format's name.</param>
+/// <param name="Length">Its virtual size in bytes.</param>
+/// <param name="CanBeEmptied">It can drop all that its own layer holds.</param>
+internal sealed record ChainLayer(string Path, string Format, long Length, bool CanBeEmptied)
+{
+    /// <summary>The layers of an open image, the top first.</summary>
+    public static IReadOnlyList<ChainLayer> Of(OpenedImage image)
+    {
+        var layers = new List<ChainLayer>();
+        for (BlockNode? node = image.Node; node is not null; node = node.Child("backing"))
+        {
+            ImageDescription? said = (node as IDescribed)?.Describe();
+            string path = System.IO.Path.IsPathRooted(node.Name) ? System.IO.Path.GetFullPath(node.Name) : node.Name;
+            layers.Add(new ChainLayer(path, said?.Format ?? image.Format.Name, node.Length, node is IEmptiable));
+        }
+        return layers;
+    }
+}

@@ -1,0 +1,38 @@
+using DiskImage.Block;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary>A cmdlet that checks images.</summary>
+public abstract class CheckCmdlet : OpenImageCmdlet
+{
+    private const string DirtyKind = "Dirty"; // a format's own check may have found it already
+
+    /// <summary>Checks an open image.</summary>
+    /// <param name="image">The image.</param>
+    /// <param name="also">What is known beside it.</param>
+    /// <param name="cancellationToken">Stops the check.</param>
+    private protected Task<DiskImageCheckResult> CheckAsync(OpenedImage image, IReadOnlyList<CheckFinding> also, CancellationToken cancellationToken)
+    {
+        ICheckable checkable = image.Require<ICheckable>("have no structures that could be checked");
+        return ReportAsync(image, "Check", bytes => checkable.CheckAsync(bytes, cancellationToken), also);
+    }
+
+    /// <summary>Makes a result of what a check or repair reports.</summary>
+    /// <param name="image">The image.</param>
+    /// <param name="activity">What is done, in a word.</param>
+    /// <param name="work">The check or repair.</param>
+    /// <param name="also">What is known beside it.</param>
+    private protected async Task<DiskImageCheckResult> ReportAsync(
+        OpenedImage image, string activity, Func<IProgress<long>, ValueTask<CheckReport>> work, IReadOnlyList<CheckFinding> also)
+    {
+        long length = image.Node.Length;
+        CheckReport report = await ShowAsync(
+            $"{activity}ing {Leaf(image.Path)}", progress => work(new ByteProgress(activity, progress, length)).AsTask()).ConfigureAwait(false);
+        if (image.Node is IDescribed described && described.Describe().Dirty && !report.Findings.Any(f => f.Kind.Equals(DirtyKind, StringComparison.Ordinal)))
+        {
+            also = [.. also, new CheckFinding(DirtyKind, CheckSeverity.Error, "The image was not closed properly or never completed.")];
+        }
+        return DiskImageCheckResult.Of(image.Path, image.Format.Name, report, also);
+    }
+}

@@ -1,0 +1,28 @@
+using System.Management.Automation;
+using DiskImage.Block;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Get-DiskImageSnapshot</c>: the snapshots inside images.</summary>
+[Cmdlet(VerbsCommon.Get, "DiskImageSnapshot", DefaultParameterSetName = PathSet)]
+[OutputType(typeof(DiskImageSnapshot))]
+public sealed class GetDiskImageSnapshotCommand : SnapshotCmdlet
+{
+    /// <summary>Names or identifiers; wildcards are expanded. All if absent.</summary>
+    [Parameter(Position = 1)]
+    [ArgumentCompleter(typeof(SnapshotNameCompleter))]
+    [SupportsWildcards]
+    [ValidateNotNullOrEmpty]
+    public string[] Name { get; set; } = ["*"];
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        // The image is closed before its snapshots go down the pipeline, so that what follows can change it.
+        (string image, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        foreach (DiskSnapshot snapshot in Select(image, snapshots, Name))
+        {
+            await OutputAsync(DiskImageSnapshot.Of(image, snapshot)).ConfigureAwait(false);
+        }
+    }
+}

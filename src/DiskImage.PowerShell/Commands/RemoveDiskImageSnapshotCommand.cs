@@ -1,0 +1,54 @@
+using System.Management.Automation;
+using DiskImage.Block;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Remove-DiskImageSnapshot</c>: gives up states that were kept. The present state stays as it is.</summary>
+[Cmdlet(VerbsCommon.Remove, "DiskImageSnapshot", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[OutputType(typeof(void))]
+public sealed class RemoveDiskImageSnapshotCommand : SnapshotCmdlet
+{
+    /// <summary>Names or identifiers; wildcards in names are expanded.</summary>
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
+    [ArgumentCompleter(typeof(SnapshotNameCompleter))]
+    [SupportsWildcards]
+    [ValidateNotNullOrEmpty]
+    public string[] Name { get; set; } = [];
+
+    /// <summary>The identifier, to tell snapshots of one name apart.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [ValidateNotNullOrEmpty]
+    public string? Id { get; set; }
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        string[] wanted = Name;
+        (string name, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        var agreed = new List<DiskSnapshot>();
+        foreach (DiskSnapshot snapshot in Select(name, snapshots, wanted, Id))
+        {
+            if (await ConfirmAsync(name, $"Remove snapshot '{snapshot.Name}' ({snapshot.Id})").ConfigureAwait(false))
+            {
+                agreed.Add(snapshot);
+            }
+        }
+        if (agreed.Count == 0)
+        {
+            return;
+        }
+        _ = await ChangeAsync(
+            path,
+            async image =>
+            {
+                foreach (DiskSnapshot snapshot in agreed)
+                {
+                    // The disk looks for a name before it looks for an identifier.
+                    bool isName = snapshots.Any(s => s.Name.Equals(snapshot.Id, StringComparison.Ordinal));
+                    _ = await Snapshots(image).DeleteSnapshotAsync(isName ? snapshot.Name : snapshot.Id, cancellationToken).ConfigureAwait(false);
+                }
+                return agreed.Count;
+            },
+            cancellationToken).ConfigureAwait(false);
+    }
+}

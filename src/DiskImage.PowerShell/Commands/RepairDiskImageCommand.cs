@@ -1,0 +1,65 @@
+using System.Management.Automation;
+using DiskImage.Block;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Repair-DiskImage</c>: puts an image's structures right.</summary>
+[Cmdlet(VerbsDiagnostic.Repair, "DiskImage", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[OutputType(typeof(DiskImageCheckResult))]
+public sealed class RepairDiskImageCommand : CheckCmdlet
+{
+    /// <summary>What may be repaired.</summary>
+    [Parameter(Position = 1)]
+    public RepairMode Mode { get; set; } = RepairMode.Leaks;
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        OpenRequest request = Request(path) with { WithBacking = false, ForRepair = true };
+        DiskImageCheckResult found = await FindAsync(request, cancellationToken).ConfigureAwait(false);
+        int count = found.Findings.Count(IsRepaired);
+        if (count == 0)
+        {
+            await VerboseAsync($"{found.Path}: there is nothing that -Mode {Mode} repairs").ConfigureAwait(false);
+            await OutputAsync(found).ConfigureAwait(false);
+            return;
+        }
+        if (!await ConfirmAsync(found.Path, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", found.Findings.Select(Step)).ConfigureAwait(false))
+        {
+            return;
+        }
+        await OutputAsync(await RepairAsync(request with { Writable = true }, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+    }
+
+    private async Task<DiskImageCheckResult> FindAsync(OpenRequest request, CancellationToken cancellationToken)
+    {
+        OpenedImage image = await OpenAsync(request, cancellationToken).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            _ = image.Require<IRepairable>("cannot be repaired");
+            return await CheckAsync(image, [], cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    private async Task<DiskImageCheckResult> RepairAsync(OpenRequest request, CancellationToken cancellationToken)
+    {
+        OpenedImage image = await OpenAsync(request, cancellationToken).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            IRepairable repairable = image.Require<IRepairable>("cannot be repaired");
+            DiskImageCheckResult result = await ReportAsync(
+                image, "Repair", bytes => repairable.RepairAsync(Mode, bytes, cancellationToken), []).ConfigureAwait(false);
+            await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
+            return result;
+        }
+    }
+
+    private bool IsRepaired(CheckFinding finding) => Mode == RepairMode.All
+        ? finding.Repair is not null || finding.Severity is CheckSeverity.Corruption or CheckSeverity.Leak or CheckSeverity.Error
+        : finding.Severity == CheckSeverity.Leak;
+
+    private string Step(CheckFinding finding)
+        => $"{finding.Severity}: {finding.Message} "
+            + (IsRepaired(finding) ? $"Would {finding.Repair ?? "try to put it right"}." : finding.Severity == CheckSeverity.Warning ? "Harmless." : "Left alone: -Mode All repairs it.");
+}

@@ -1,0 +1,143 @@
+using System.Management.Automation;
+using DiskImage.Block;
+using DiskImage.Graph;
+using DiskImage.Jobs;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Set-DiskImageBacking</c>: puts an image on another backing image, or on none.</summary>
+[Cmdlet(VerbsCommon.Set, "DiskImageBacking", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[OutputType(typeof(DiskImageInfo))]
+public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
+{
+    private const string Lack = "have no backing image that could be changed";
+
+    /// <summary>The new backing image, as it is to be named in the image: relative to the image's folder. Empty for none.</summary>
+    [Parameter(Mandatory = true, Position = 1)]
+    [AllowEmptyString]
+    public string BackingPath { get; set; } = "";
+
+    /// <summary>Its format; probed and recorded if absent.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(FormatNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? BackingFormat { get; set; }
+
+    /// <summary>Changes the name only: for a backing image that was moved or converted and reads the same.</summary>
+    [Parameter]
+    public SwitchParameter Unsafe { get; set; }
+
+    /// <summary>Stores what has to be copied into the image compressed.</summary>
+    [Parameter]
+    public SwitchParameter Compress { get; set; }
+
+    /// <summary>Returns the image as it is then.</summary>
+    [Parameter]
+    public SwitchParameter PassThru { get; set; }
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        (string name, string? present) = await LookAsync(
+            path,
+            image =>
+            {
+                _ = image.Require<IRebasable>(Lack);
+                if (Compress)
+                {
+                    _ = image.Require<ICompressedWritable>("store nothing compressed");
+                }
+                return new ValueTask<(string, string?)>((image.Path, image.Describe().BackingFile));
+            },
+            cancellationToken).ConfigureAwait(false);
+        BackingReference? backing = BackingPath.Length == 0 ? null : await ResolveAsync(name, cancellationToken).ConfigureAwait(false);
+        string action = $"{(Unsafe ? "Rename the backing image, contents unchecked, from" : "Rebase from")} {present ?? "none"} to {backing?.Name ?? "none"}";
+        if (!await ConfirmAsync(name, action).ConfigureAwait(false))
+        {
+            return;
+        }
+        OpenedImage? below = backing is null ? null : await OpenBackingAsync(name, backing, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            await RebaseAsync(path, backing, below?.Node, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            if (below is not null)
+            {
+                await below.DisposeAsync().ConfigureAwait(false);
+            }
+        }
+        if (PassThru)
+        {
+            await DescribeAsync(path, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>The new backing image, which must not stand on the image. An unsafe change takes one that is not there, if its format is told.</summary>
+    private async Task<BackingReference> ResolveAsync(string image, CancellationToken cancellationToken)
+    {
+        try
+        {
+            BackingReference backing = await BackingReference.ResolveAsync(Opener, image, BackingPath, BackingFormat, cancellationToken).ConfigureAwait(false);
+            await VerboseAsync(
+                $"{image}: is to stand on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
+            return backing;
+        }
+        catch (DiskImageException e) when (Unsafe && e.Kind == DiskImageErrorKind.NotFound)
+        {
+            return BackingFormat is { } format
+                ? new BackingReference(BackingPath, DiskImageCmdlet.Registry.Format(format).Name, 0, WasProbed: false)
+                : throw new DiskImageException(e.Kind, $"{e.Message}; to name it all the same, say its format with -BackingFormat", e.Path, cause: e);
+        }
+    }
+
+    private async Task<OpenedImage?> OpenBackingAsync(string image, BackingReference backing, CancellationToken cancellationToken)
+    {
+        try
+        {
+            string locator = Policy.Admit(backing.Name, image) is { IsFile: true } file ? file.Address : backing.Name;
+            OpenedImage opened = await Opener.OpenAsync(new OpenRequest(locator) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
+            try
+            {
+                if (ChainLayer.Of(opened).Any(l => FileIdentity.Same(l.Path, image)))
+                {
+                    throw new DiskImageException(
+                        DiskImageErrorKind.InvalidOption, $"{image}: cannot be its own backing image (by way of '{backing.Name}'). Choose another name.", image);
+                }
+                return opened;
+            }
+            catch
+            {
+                await opened.DisposeAsync().ConfigureAwait(false);
+                throw;
+            }
+        }
+        catch (DiskImageException e) when (Unsafe && e.Kind == DiskImageErrorKind.NotFound)
+        {
+            return null;
+        }
+    }
+
+    private async Task RebaseAsync(string path, BackingReference? backing, BlockNode? below, CancellationToken cancellationToken)
+    {
+        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: !Unsafe, writable: true).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            if (image.Node is ISnapshots kept && await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) is { Count: > 0 } snapshots)
+            {
+                await WarnAsync($"{image.Path}: its {snapshots.Count:#,0} snapshots stand on the backing image too, and are not adapted to the new one").ConfigureAwait(false);
+            }
+            if (!Unsafe)
+            {
+                ConvertResult result = await ShowAsync(
+                    $"Rebasing {Leaf(image.Path)}",
+                    progress => new RebaseJob(image.Node, below, Compress).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+                await VerboseAsync(
+                    $"{image.Path}: {ReadableSize.Of(result.BytesCopied)} taken over from the present backing image, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+            }
+            await image.Require<IRebasable>(Lack).SetBackingAsync(backing?.Name, backing?.Format, below, cancellationToken).ConfigureAwait(false);
+            await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+using System.Management.Automation;
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Set-DiskImageOption</c>: changes options of existing images.</summary>
+[Cmdlet(VerbsCommon.Set, "DiskImageOption", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[OutputType(typeof(DiskImageInfo))]
+public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParameters
+{
+    private const string Lack = "have no options that could be changed";
+
+    private RuntimeDefinedParameterDictionary? _formatParameters;
+
+    /// <summary>The options to change.</summary>
+    [Parameter(Position = 1)]
+    [ArgumentCompleter(typeof(AmendOptionCompleter))]
+    public object? Option { get; set; }
+
+    /// <summary>Returns the image as it is then.</summary>
+    [Parameter]
+    public SwitchParameter PassThru { get; set; }
+
+    /// <inheritdoc/>
+    public object? GetDynamicParameters()
+        => _formatParameters = TargetFormat.TryOf(Format, Path.Concat(LiteralPath).FirstOrDefault()) is IAmendable amendable
+            ? GivenOptions.Parameters(amendable.AmendOptions, GetType(), typeof(AmendOptionValueCompleter))
+            : null;
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        // What is wrong with the options is found out before the image is opened for writing.
+        (string name, GivenOptions options) = await LookAsync(
+            path, image => new ValueTask<(string, GivenOptions)>((image.Path, Given(image))), cancellationToken).ConfigureAwait(false);
+        if (!await ConfirmAsync(name, $"Set {string.Join(", ", options.Names)}").ConfigureAwait(false))
+        {
+            return;
+        }
+        _ = await ChangeAsync(
+            path,
+            async image =>
+            {
+                IAmendable format = image.RequireOfFormat<IAmendable>(Lack);
+                long length = image.Node.Length;
+                return await ShowAsync(
+                    $"Changing {Leaf(image.Path)}",
+                    async progress =>
+                    {
+                        await format.AmendAsync(image.Node, options.Bind(), new ByteProgress("Amend", progress, length), cancellationToken).ConfigureAwait(false);
+                        return true;
+                    }).ConfigureAwait(false);
+            },
+            cancellationToken).ConfigureAwait(false);
+        if (PassThru)
+        {
+            await DescribeAsync(path, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    private GivenOptions Given(OpenedImage image)
+    {
+        var options = new GivenOptions(image.RequireOfFormat<IAmendable>(Lack).AmendOptions);
+        options.Add(Option);
+        options.Add(_formatParameters);
+        _ = options.Bind();
+        return options.Names.Count > 0
+            ? options
+            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{image.Path}: no option to change is given. Give -Option.", image.Path);
+    }
+}

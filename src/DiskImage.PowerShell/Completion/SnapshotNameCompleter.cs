@@ -1,0 +1,62 @@
+using System.Collections;
+using System.Management.Automation;
+using System.Management.Automation.Language;
+using DiskImage.Block;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary>Completes names that are kept inside the image at hand. An image that cannot be opened has none.</summary>
+public abstract class ImageMemberCompleter : IArgumentCompleter
+{
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters)
+    {
+        string word = wordToComplete.Trim('\'', '"');
+        string? path = OptionCompleter.Bound(fakeBoundParameters, "Path", "LiteralPath", "ImagePath", "FullName", "PSPath");
+        return path is null ? [] : [.. Members(path, OptionCompleter.Bound(fakeBoundParameters, "Format"))
+            .Where(m => m.Name.StartsWith(word, StringComparison.OrdinalIgnoreCase))
+            .DistinctBy(m => m.Name, StringComparer.Ordinal)
+            .Select(m => new CompletionResult(Quoted(m.Name), m.Name, CompletionResultType.ParameterValue, m.Help))];
+    }
+
+    /// <summary>The names in an open image, each with a line about it.</summary>
+    private protected abstract ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk);
+
+    private static string Quoted(string name)
+        => name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.') ? name : $"'{name.Replace("'", "''", StringComparison.Ordinal)}'";
+
+    private IEnumerable<(string Name, string Help)> Members(string path, string? format)
+    {
+        try
+        {
+            using var shell = System.Management.Automation.PowerShell.Create(RunspaceMode.CurrentRunspace);
+            string? full = shell.AddCommand("Convert-Path").AddParameter("Path", path).AddParameter("ErrorAction", "Ignore").Invoke<string>().FirstOrDefault();
+            return full is null ? [] : Task.Run(() => ReadAsync(full, format)).GetAwaiter().GetResult();
+        }
+        catch (Exception e) when (e is DiskImageException or RuntimeException)
+        {
+            return [];
+        }
+    }
+
+    private async Task<IEnumerable<(string Name, string Help)>> ReadAsync(string path, string? format)
+    {
+        var opener = new ImageOpener(DiskImageCmdlet.Registry, OpenPolicy.Default);
+        OpenedImage image = await opener.OpenAsync(new OpenRequest(path) { Format = format, WithBacking = false }, CancellationToken.None).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            return await MembersAsync(image.Node).ConfigureAwait(false);
+        }
+    }
+}
+
+/// <summary>Completes the names of an image's snapshots.</summary>
+public sealed class SnapshotNameCompleter : ImageMemberCompleter
+{
+    private protected override async ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk)
+        => disk is ISnapshots snapshots
+            ? (await snapshots.GetSnapshotsAsync(CancellationToken.None).ConfigureAwait(false)).Select(s => (s.Name, $"{s.Id}, {s.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss}"))
+            : [];
+}

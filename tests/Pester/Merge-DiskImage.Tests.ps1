@@ -1,0 +1,114 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    $folder = Join-Path $TestDrive 'merge'
+    $null = New-Item $folder -ItemType Directory
+    Push-Location $folder
+}
+
+AfterAll { Pop-Location }
+
+Describe 'Merge-DiskImage' {
+    BeforeEach {
+        Remove-Item *
+        $null = New-TestDisk "$folder/base.raw" -Size 1MB -Seed 121
+        $null = Convert-DiskImage base.raw base.qcow2
+        $null = New-DiskImage mid.qcow2 -BackingPath base.qcow2
+        $null = New-DiskImage top.qcow2 -BackingPath mid.qcow2 -Size 2MB
+        Write-DiskImage mid.qcow2 10000 (, 171 * 70000)
+        Write-DiskImage top.qcow2 60000 (, 172 * 70000)
+        Write-DiskImage top.qcow2 1500k (, 173 * 1000)
+        $null = Convert-DiskImage top.qcow2 expected.raw
+    }
+
+    It 'merges into the backing image, which grows, and empties the image' {
+        $info = Merge-DiskImage top.qcow2
+        $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo
+        $info.Path | Should -Be "$folder/mid.qcow2"
+        $info.VirtualSize | Should -Be 2MB
+        foreach ($image in 'mid.qcow2', 'top.qcow2') {
+            Invoke-Qemu qemu-img check -q $image
+            Invoke-Qemu qemu-img compare -q expected.raw $image
+        }
+
+        Get-DiskImageMap top.qcow2 | Where-Object { $_.Depth -eq 0 -and $_.Present } | Should -BeNullOrEmpty
+    }
+
+    It 'leaves the image as it is with -KeepTop' {
+        $before = (Get-FileHash top.qcow2).Hash
+        $null = Merge-DiskImage top.qcow2 -KeepTop
+        (Get-FileHash top.qcow2).Hash | Should -Be $before
+        Invoke-Qemu qemu-img compare -q expected.raw mid.qcow2
+    }
+
+    It 'merges down to -BasePath as qemu-img commit -b does' {
+        $null = New-Item theirs -ItemType Directory
+        Copy-Item *.qcow2 theirs
+        $null = Invoke-Qemu qemu-img commit -q -b base.qcow2 theirs/top.qcow2
+        $top = (Get-FileHash top.qcow2).Hash
+        $mid = (Get-FileHash mid.qcow2).Hash
+        $info = Merge-DiskImage top.qcow2 -BasePath base.qcow2 -WarningVariable warnings -WarningAction SilentlyContinue
+        $info.Path | Should -Be "$folder/base.qcow2"
+        $warnings | Should -Match 'mid\.qcow2'
+        (Get-FileHash top.qcow2).Hash | Should -Be $top
+        (Get-FileHash mid.qcow2).Hash | Should -Be $mid
+        Invoke-Qemu qemu-img check -q base.qcow2
+        Invoke-Qemu qemu-img compare -q expected.raw base.qcow2
+        Invoke-Qemu qemu-img compare -q theirs/base.qcow2 base.qcow2
+        Invoke-Qemu qemu-img compare -q expected.raw top.qcow2
+    }
+
+    It 'finds the base by its name beside the image too' {
+        Push-Location $TestDrive
+        try {
+            (Merge-DiskImage merge/top.qcow2 -BasePath mid.qcow2).Path | Should -Be "$folder/mid.qcow2"
+        } finally {
+            Pop-Location
+        }
+    }
+
+    It 'merges into a raw base' {
+        $null = New-DiskImage over.qcow2 -BackingPath base.raw
+        Write-DiskImage over.qcow2 100000 (, 174 * 1000)
+        $hash = (Get-DiskImageHash over.qcow2).Hash
+        (Merge-DiskImage over.qcow2).Format | Should -Be 'raw'
+        (Get-FileHash base.raw).Hash | Should -Be $hash
+        (Get-DiskImageHash over.qcow2).Hash | Should -Be $hash
+    }
+
+    It 'removes the merged images with -Delete' {
+        $null = Merge-DiskImage top.qcow2 -BasePath base.qcow2 -Delete -Force
+        Get-ChildItem *.qcow2 -Name | Should -Be 'base.qcow2'
+        Invoke-Qemu qemu-img compare -q expected.raw base.qcow2
+    }
+
+    It 'asks before it deletes, and before it changes anything' {
+        $before = (Get-FileHash base.qcow2).Hash
+        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Merge-DiskImage '$folder/top.qcow2' -BasePath '$folder/base.qcow2' -Delete"
+        $fresh.Error | Should -Match 'NonInteractive'
+        (Get-FileHash base.qcow2).Hash | Should -Be $before
+        Test-Path top.qcow2 | Should -BeTrue
+    }
+
+    It 'changes nothing with -WhatIf' {
+        $before = (Get-FileHash *.qcow2).Hash
+        Merge-DiskImage top.qcow2 -WhatIf | Should -BeNullOrEmpty
+        Merge-DiskImage top.qcow2 -BasePath base.qcow2 -Delete -Force -WhatIf
+        (Get-FileHash *.qcow2).Hash | Should -Be $before
+    }
+
+    It 'refuses <Title>' -ForEach @(
+        @{ Title = 'an image without backing image'; Arguments = @{ Path = 'base.qcow2' } }
+        @{ Title = 'a base that is not in the chain'; Arguments = @{ Path = 'top.qcow2'; BasePath = 'base.raw' } }
+        @{ Title = 'the image itself as base'; Arguments = @{ Path = 'top.qcow2'; BasePath = 'top.qcow2' } }
+        @{ Title = 'contradictions'; Arguments = @{ Path = 'top.qcow2'; KeepTop = $true; Delete = $true } }
+    ) {
+        $before = (Get-FileHash *.qcow2).Hash
+        { Merge-DiskImage @Arguments -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        (Get-FileHash *.qcow2).Hash | Should -Be $before
+    }
+
+    It 'goes on after a bad item' {
+        (Get-Item base.qcow2, top.qcow2 | Merge-DiskImage -ErrorAction SilentlyContinue -ErrorVariable problems).Path | Should -Be "$folder/mid.qcow2"
+        $problems.FullyQualifiedErrorId | Should -BeLike 'DiskImageInvalidOption,*'
+    }
+}

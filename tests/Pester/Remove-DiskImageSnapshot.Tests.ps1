@@ -1,0 +1,54 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    $folder = Join-Path $TestDrive 'remove snapshot'
+    $null = New-Item $folder -ItemType Directory
+    Push-Location $folder
+}
+
+AfterAll { Pop-Location }
+
+Describe 'Remove-DiskImageSnapshot' {
+    BeforeEach {
+        $null = New-TestDisk "$folder/disk.raw" -Size 1MB -Seed 111
+        $null = Convert-DiskImage disk.raw disk.qcow2 -Force
+        foreach ($taken in 'installed', 'trial 1', 'trial 2', '2') {
+            $null = New-DiskImageSnapshot disk.qcow2 $taken
+        }
+    }
+
+    It 'removes by <Title>' -ForEach @(
+        @{ Title = 'name'; Name = 'installed'; Left = 'trial 1', 'trial 2', '2' }
+        @{ Title = 'pattern'; Name = 'trial*'; Left = 'installed', '2' }
+        @{ Title = 'identifier'; Name = '3'; Left = 'installed', 'trial 1', '2' }
+        @{ Title = 'name before identifier'; Name = '2'; Left = 'installed', 'trial 1', 'trial 2' }
+        @{ Title = 'list'; Name = 'installed', 'trial*'; Left = , '2' }
+    ) {
+        Remove-DiskImageSnapshot disk.qcow2 -Name $Name | Should -BeNullOrEmpty
+        @((Get-DiskImageSnapshot disk.qcow2).Name) | Should -Be $Left
+        Invoke-Qemu qemu-img check -q disk.qcow2
+        (Compare-DiskImage disk.raw disk.qcow2).Identical | Should -BeTrue
+    }
+
+    It 'removes what is piped in, snapshots of one name told apart' {
+        $null = New-DiskImageSnapshot disk.qcow2 installed
+        Get-DiskImageSnapshot disk.qcow2 | Where-Object Id -In 2, 5 | Remove-DiskImageSnapshot
+        (Get-DiskImageSnapshot disk.qcow2).Id | Should -Be '1', '3', '4'
+        Get-DiskImageSnapshot disk.qcow2 | Remove-DiskImageSnapshot
+        Get-DiskImageSnapshot disk.qcow2 | Should -BeNullOrEmpty
+        Invoke-Qemu qemu-img check -q disk.qcow2
+    }
+
+    It 'changes nothing with -WhatIf, nor if one of the names is not there' {
+        $before = (Get-FileHash disk.qcow2).Hash
+        Remove-DiskImageSnapshot disk.qcow2 * -WhatIf
+        { Remove-DiskImageSnapshot disk.qcow2 installed, nope -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
+        Remove-DiskImageSnapshot disk.qcow2 'no*'
+        (Get-FileHash disk.qcow2).Hash | Should -Be $before
+    }
+
+    It 'goes on after a bad item' {
+        'disk.raw', 'disk.qcow2' | Remove-DiskImageSnapshot -Name * -ErrorAction SilentlyContinue -ErrorVariable problems
+        $problems.FullyQualifiedErrorId | Should -BeLike 'DiskImageUnsupported,*'
+        Get-DiskImageSnapshot disk.qcow2 | Should -BeNullOrEmpty
+    }
+}

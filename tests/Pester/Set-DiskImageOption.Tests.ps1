@@ -1,0 +1,67 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    $folder = Join-Path $TestDrive 'option'
+    $null = New-Item $folder -ItemType Directory
+    Push-Location $folder
+}
+
+AfterAll { Pop-Location }
+
+Describe 'Set-DiskImageOption' {
+    BeforeEach {
+        $null = New-TestDisk "$folder/disk.raw" -Size 1MB -Seed 151
+        $null = Convert-DiskImage disk.raw disk.qcow2 -Force
+    }
+
+    It 'takes options as <Title>' -ForEach @(
+        @{ Title = 'text'; Given = @{ Option = 'lazy_refcounts=on,refcount_bits=64' } }
+        @{ Title = 'dictionary'; Given = @{ Option = @{ lazy_refcounts = $true; refcount_bits = 64 } } }
+        @{ Title = 'parameters'; Given = @{ LazyRefcounts = $true; RefcountBits = 64 } }
+    ) {
+        Set-DiskImageOption disk.qcow2 @Given | Should -BeNullOrEmpty
+        $info = Get-DiskImageInfo disk.qcow2
+        $info.FormatSpecific.LazyRefcounts | Should -BeTrue
+        $info.FormatSpecific.RefcountBits | Should -Be 64
+        Invoke-Qemu qemu-img check -q disk.qcow2
+        Invoke-Qemu qemu-img compare -q disk.raw disk.qcow2
+    }
+
+    It 'lowers the version and raises it again' {
+        $info = Set-DiskImageOption disk.qcow2 compat=0.10 -PassThru
+        $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo
+        $info.FormatSpecific.Compat | Should -Be '0.10'
+        (Invoke-Qemu qemu-img info --output=json disk.qcow2 | Out-String | ConvertFrom-Json).'format-specific'.data.compat | Should -Be '0.10'
+        (Set-DiskImageOption disk.qcow2 -Compat 1.1 -PassThru).FormatSpecific.Compat | Should -Be '1.1'
+    }
+
+    It 'refuses <Title> and changes nothing' -ForEach @(
+        @{ Title = 'no option'; Given = @{} }
+        @{ Title = 'an unknown option'; Given = @{ Option = 'cluster_size=4k' } }
+        @{ Title = 'a wrong value'; Given = @{ Option = 'refcount_bits=3' } }
+        @{ Title = 'an option given twice'; Given = @{ Option = 'refcount_bits=8'; RefcountBits = 8 } }
+    ) {
+        $before = (Get-FileHash disk.qcow2).Hash
+        { Set-DiskImageOption disk.qcow2 @Given -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        (Get-FileHash disk.qcow2).Hash | Should -Be $before
+    }
+
+    It 'changes nothing with -WhatIf' {
+        $before = (Get-FileHash disk.qcow2).Hash
+        Set-DiskImageOption disk.qcow2 compat=0.10 -WhatIf
+        (Get-FileHash disk.qcow2).Hash | Should -Be $before
+    }
+
+    It 'goes on after a bad item' {
+        'disk.raw', 'disk.qcow2' | Set-DiskImageOption -Option lazy_refcounts=on -ErrorAction SilentlyContinue -ErrorVariable problems
+        $problems.FullyQualifiedErrorId | Should -BeLike 'DiskImageUnsupported,*'
+        $problems[0].ToString() | Should -Match "format 'raw'"
+        (Get-DiskImageInfo disk.qcow2).FormatSpecific.LazyRefcounts | Should -BeTrue
+    }
+
+    It 'completes options and values' {
+        $line = 'Set-DiskImageOption disk.qcow2 -Option refc'
+        (TabExpansion2 $line $line.Length).CompletionMatches.CompletionText | Should -Be 'refcount_bits='
+        $line = 'Set-DiskImageOption disk.qcow2 -Compat '
+        (TabExpansion2 $line $line.Length).CompletionMatches.CompletionText | Should -Be '0.10', '1.1'
+    }
+}
