@@ -42,6 +42,7 @@ Describe 'Measure-DiskImage' {
     }
 
     It 'takes options as parameters too' {
+        (Get-Item disk.raw | Measure-DiskImage -ClusterSize 4k).Required | Should -Be (Measure-DiskImage disk.raw -ClusterSize 4k).Required
         (Measure-DiskImage disk.raw -ClusterSize 4k).Required | Should -Be (Measure-DiskImage disk.raw -Option @{ cluster_size = 4096 }).Required
         { Measure-DiskImage disk.raw -ClusterSize 4k -Option cluster_size=4k -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
         { Measure-DiskImage disk.raw -Option clustersize=4k -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'

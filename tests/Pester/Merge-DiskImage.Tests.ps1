@@ -9,7 +9,7 @@ AfterAll { Pop-Location }
 
 Describe 'Merge-DiskImage' {
     BeforeEach {
-        Remove-Item *
+        Remove-Item * -Recurse
         $null = New-TestDisk "$folder/base.raw" -Size 1MB -Seed 121
         $null = Convert-DiskImage base.raw base.qcow2
         $null = New-DiskImage mid.qcow2 -BackingPath base.qcow2
