@@ -94,6 +94,12 @@ public abstract class FormatNode : BlockNode
     /// <summary>Gives back the space of whole zero units. Default: the hint is not taken.</summary>
     protected virtual ValueTask DiscardUnitsAsync(long offset, long length, CancellationToken cancellationToken) => default;
 
+    /// <summary>
+    /// Called once for each request that is about to change what a range reads as, while it holds the range. Default: nothing is
+    /// noted. If it throws, nothing is changed.
+    /// </summary>
+    protected virtual ValueTask BeforeChangeAsync(long offset, long length, CancellationToken cancellationToken) => default;
+
     /// <summary>Runs something that must not overlap any other request of this disk.</summary>
     protected async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work)
     {
@@ -168,6 +174,7 @@ public abstract class FormatNode : BlockNode
         RangeLock.Hold hold = await HoldUnitsAsync(offset, buffer.Length, exclusive: true).ConfigureAwait(false);
         try
         {
+            await BeforeChangeAsync(offset, buffer.Length, cancellationToken).ConfigureAwait(false);
             await WriteMappedAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
         }
         finally
@@ -183,6 +190,7 @@ public abstract class FormatNode : BlockNode
         RangeLock.Hold hold = await HoldUnitsAsync(offset, length, exclusive: true).ConfigureAwait(false);
         try
         {
+            await BeforeChangeAsync(offset, length, cancellationToken).ConfigureAwait(false);
             for (long end = offset + length; offset < end;)
             {
                 cancellationToken.ThrowIfCancellationRequested();
@@ -215,6 +223,7 @@ public abstract class FormatNode : BlockNode
         RangeLock.Hold hold = await HoldUnitsAsync(start, end - start, exclusive: true).ConfigureAwait(false);
         try
         {
+            await BeforeChangeAsync(start, end - start, cancellationToken).ConfigureAwait(false);
             await DiscardUnitsAsync(start, end - start, cancellationToken).ConfigureAwait(false);
         }
         finally

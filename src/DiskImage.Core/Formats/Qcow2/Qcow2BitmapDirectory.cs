@@ -38,7 +38,12 @@ internal sealed record Qcow2BitmapEntry
     public required int GranularityBits { get; init; }
     public byte[] ExtraData { get; init; } = [];
 
-    public int Length => FixedBytes + ExtraData.Length + Encoding.UTF8.GetByteCount(Name);
+    /// <summary>The name as it stands in the image, where that is not UTF-8; else null.</summary>
+    public byte[]? RawName { get; init; }
+
+    public byte[] NameBytes => RawName ?? Encoding.UTF8.GetBytes(Name);
+
+    public int Length => FixedBytes + ExtraData.Length + NameBytes.Length;
 }
 
 /// <summary>The bitmaps header extension and the directory it points to. Spec: qcow2, "Bitmaps extension", "Bitmap directory".</summary>
@@ -63,7 +68,7 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
         }
         uint count = BigEndian.U32(extension, 0);
         ulong length = BigEndian.U64(extension, 8), offset = BigEndian.U64(extension, 16);
-        if (count is 0 or > MaxBitmaps || length > MaxDirectoryBytes || (offset & (ulong)(header.ClusterSize - 1)) != 0 || offset > (ulong)file.Length || length > (ulong)file.Length - offset)
+        if (count is 0 or > MaxBitmaps || length > MaxDirectoryBytes || (offset & (ulong)(header.ClusterSize - 1)) != 0 || offset == 0 || offset > (ulong)file.Length || length > (ulong)file.Length - offset)
         {
             throw Wrong(
                 file, (long)Math.Min(offset, long.MaxValue),
@@ -75,7 +80,7 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
         int at = 0;
         for (int i = 0; i < count; i++)
         {
-            (Qcow2BitmapEntry entry, int used) = Parse(directory.AsSpan(at), i, file, (long)offset + at, header);
+            (Qcow2BitmapEntry entry, int used) = Parse(directory.AsSpan(Math.Min(at, directory.Length)), i, file, (long)offset + at, header);
             entries.Add(entry);
             at += used;
         }
@@ -88,7 +93,7 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
         using var stream = new MemoryStream();
         foreach (Qcow2BitmapEntry entry in entries)
         {
-            byte[] name = Encoding.UTF8.GetBytes(entry.Name), bytes = new byte[Round.Up(entry.Length, 8)];
+            byte[] name = entry.NameBytes, bytes = new byte[Round.Up(entry.Length, 8)];
             BigEndian.U64(bytes, 0, (ulong)entry.TableOffset);
             BigEndian.U32(bytes, 8, (uint)entry.TableSize);
             BigEndian.U32(bytes, 12, (uint)entry.Flags);
@@ -134,6 +139,8 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
         {
             throw Wrong(file, at, $"bitmap directory entry {index} has a table of {tableSize} entries at offset {tableOffset}; allowed: 1 to {MaxTableEntries} entries at a cluster inside the file");
         }
+        byte[] nameBytes = bytes.Slice(Qcow2BitmapEntry.FixedBytes + (int)extraLength, nameLength).ToArray();
+        string name = Encoding.UTF8.GetString(nameBytes);
         var entry = new Qcow2BitmapEntry
         {
             TableOffset = tableOffset,
@@ -142,7 +149,8 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
             Type = bytes[16],
             GranularityBits = bytes[17],
             ExtraData = bytes.Slice(Qcow2BitmapEntry.FixedBytes, (int)extraLength).ToArray(),
-            Name = Encoding.UTF8.GetString(bytes.Slice(Qcow2BitmapEntry.FixedBytes + (int)extraLength, nameLength)),
+            Name = name,
+            RawName = Encoding.UTF8.GetBytes(name).AsSpan().SequenceEqual(nameBytes) ? null : nameBytes,
         };
         return (entry, (int)Round.Up(total, 8));
     }

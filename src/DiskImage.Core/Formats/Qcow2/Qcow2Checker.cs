@@ -311,7 +311,8 @@ internal sealed class Qcow2Checker
         }
         if ((_header.AutoClear & Qcow2AutoClear.Bitmaps) == Qcow2AutoClear.None)
         {
-            Findings.Warning("BitmapsStale", "The image has bitmaps, but was written to by a program that does not know them: they are not reliable.");
+            Findings.Warning("BitmapsStale", "The image has bitmaps, but was written to by a program that does not know them: they are lost, and what they occupied is leaked or used otherwise.");
+            return;
         }
         _ = AddTable(directory.Offset, directory.Length, "the bitmap directory");
         foreach (Qcow2BitmapEntry bitmap in directory.Entries)

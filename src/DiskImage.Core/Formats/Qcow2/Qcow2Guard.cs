@@ -20,11 +20,14 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry)
     /// <summary>The snapshot table.</summary>
     public (long Offset, long Length) SnapshotTable { get; set; }
 
+    /// <summary>The bitmap directory, which is also written in place.</summary>
+    public (long Offset, long Length) BitmapDirectory { get; set; }
+
     /// <summary>Forgets everything.</summary>
     public void Clear()
     {
         _tables.Clear();
-        (RefcountTable, L1Table, SnapshotTable) = (default, default, default);
+        (RefcountTable, L1Table, SnapshotTable, BitmapDirectory) = (default, default, default, default);
     }
 
     /// <summary>Takes in the structures that a header and its L1 table name; refcount blocks are added by their owner.</summary>
@@ -62,6 +65,10 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry)
         if (Meets(SnapshotTable))
         {
             return "the snapshot table";
+        }
+        if (Meets(BitmapDirectory))
+        {
+            return "the bitmap directory";
         }
         for (long cluster = geometry.ClusterStart(hostOffset); cluster < hostOffset + length; cluster += geometry.ClusterSize)
         {

@@ -24,7 +24,7 @@ internal static class Qcow2Measurer
             data = await CountDataAsync(source, cluster, cancellationToken).ConfigureAwait(false);
         }
         long full = FullSize(size, cluster, Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2 ? 16 : 8);
-        return new ImageMeasurement(full - size + data, full, await BitmapsAsync(source, cluster, cancellationToken).ConfigureAwait(false));
+        return new ImageMeasurement(full - size + data, full, options.Compat < Qcow2Compat.V3 ? null : await BitmapsAsync(source, cluster, cancellationToken).ConfigureAwait(false));
     }
 
     /// <summary>Bytes of the clusters that hold data.</summary>

@@ -24,7 +24,7 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange, $"{Name}: a size of {length:#,0} bytes is too large; allowed with clusters of {_geometry.ClusterSize:#,0}: at most {Qcow2Header.MaxL1Bytes / 8 * _geometry.L2Span:#,0}", Name);
         }
-        return length < Length ? ShrinkAsync(length, preallocation, cancellationToken) : GrowAsync(length, preallocation, cancellationToken);
+        return ResizeWithBitmapsAsync(length, () => length < Length ? ShrinkAsync(length, preallocation, cancellationToken) : GrowAsync(length, preallocation, cancellationToken));
     }
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => AloneAsync(async () =>

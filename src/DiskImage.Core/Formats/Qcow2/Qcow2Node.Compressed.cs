@@ -35,6 +35,7 @@ internal sealed partial class Qcow2Node
                 throw new DiskImageException(
                     DiskImageErrorKind.Unsupported, $"{Name}: a compressed cluster can only be written to a writable image without external data file, at a multiple of {_geometry.ClusterSize:#,0}", Name);
             }
+            await RecordLockedAsync(offset, _geometry.ClusterSize).ConfigureAwait(false);
             long host = await _refcounts.AllocateBytesAsync(packed.Length).ConfigureAwait(false);
             await RequireNotMetadataAsync(host, packed.Length).ConfigureAwait(false);
             int padded = (int)(Round.Up(host + packed.Length, Sector) - host); // readers take whole sectors; what follows overwrites the rest

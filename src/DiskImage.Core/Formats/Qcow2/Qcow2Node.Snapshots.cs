@@ -43,7 +43,7 @@ internal sealed partial class Qcow2Node : ISnapshots
         return snapshot;
     }, cancellationToken);
 
-    public ValueTask<DiskSnapshot> RestoreSnapshotAsync(string idOrName, CancellationToken cancellationToken) => ChangeSnapshotsAsync(async snapshots =>
+    public ValueTask<DiskSnapshot> RestoreSnapshotAsync(string idOrName, CancellationToken cancellationToken) => HoldsBitmaps ? throw BitmapsWouldBeStale() : ChangeSnapshotsAsync(async snapshots =>
     {
         Qcow2Snapshot snapshot = Find(snapshots, idOrName, s => s.Id, s => s.Name);
         byte[] l1 = new byte[Math.Max(snapshot.L1Size, (int)_geometry.L1EntriesFor(snapshot.VirtualSize ?? _header.Size)) * 8];
@@ -83,7 +83,7 @@ internal sealed partial class Qcow2Node : ISnapshots
         {
             throw Corrupt($"snapshot '{snapshot.Name}' has an L1 table of {snapshot.L1Size} entries at offset {snapshot.L1Offset:#,0} for {size:#,0} bytes", snapshot.L1Offset);
         }
-        Qcow2Header header = _header with { Size = size, L1TableOffset = snapshot.L1Offset, L1Size = snapshot.L1Size, Incompatible = _header.Incompatible & ~Qcow2Incompatible.Dirty };
+        Qcow2Header header = _header with { Size = size, L1TableOffset = snapshot.L1Offset, L1Size = snapshot.L1Size, Incompatible = _header.Incompatible & ~Qcow2Incompatible.Dirty, AutoClear = _header.AutoClear & ~Qcow2AutoClear.Bitmaps };
         BlockNode? dataFile = ReferenceEquals(_dataNode, File) ? null : new BorrowedNode(_dataNode, isReadOnly: true);
         return await OpenAsync(
             new BorrowedNode(File, isReadOnly: true), dataFile, Backing is null ? null : new BorrowedNode(Backing, isReadOnly: true), header, new Qcow2OpenOptions(), forRepair: false, cancellationToken).ConfigureAwait(false);
@@ -105,6 +105,7 @@ internal sealed partial class Qcow2Node : ISnapshots
             {
                 IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
                 await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+                await SettleBitmapsAsync().ConfigureAwait(false);
                 bool marks = _header.Version >= 3;
                 if (marks)
                 {

@@ -156,6 +156,7 @@ internal sealed partial class Qcow2Node
                     }
                     _reserved.Clear();
                     await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+                    await SettleBitmapsAsync().ConfigureAwait(false);
                 }).ConfigureAwait(false);
             }
         }
@@ -184,6 +185,7 @@ internal sealed partial class Qcow2Node
         _guard.Protect(_header, _l1);
         IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
         _guard.SnapshotTable = (_header.SnapshotsOffset, Qcow2Snapshot.TableLength(snapshots));
+        await LoadBitmapsAsync(cancellationToken).ConfigureAwait(false);
         if ((_header.AutoClear & ~Qcow2AutoClear.Known) != Qcow2AutoClear.None)
         {
             await UpdateHeaderAsync(_header with { AutoClear = _header.AutoClear & Qcow2AutoClear.Known }).ConfigureAwait(false);

@@ -98,7 +98,11 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
 
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
-        await UnderGateAsync(() => FlushLockedAsync(cancellationToken)).ConfigureAwait(false);
+        await UnderGateAsync(async () =>
+        {
+            await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+            await SettleBitmapsAsync().ConfigureAwait(false);
+        }).ConfigureAwait(false);
         CheckReport report = await new Qcow2Repairer(File, _header, bytes, cancellationToken).RunAsync(mode).ConfigureAwait(false);
         await ReloadAsync(cancellationToken).ConfigureAwait(false);
         return report;
