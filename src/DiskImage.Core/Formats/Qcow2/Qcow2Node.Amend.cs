@@ -19,6 +19,7 @@ internal sealed partial class Qcow2Node
         await AloneAsync(() => UnderGateAsync(async () =>
         {
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+            await SettleBitmapsAsync().ConfigureAwait(false);
             if (compat == Qcow2Compat.V3 && _header.Version < 3)
             {
                 await RewriteHeaderAsync(_header with { Version = 3, HeaderLength = Qcow2Header.LengthWithCompressionType }).ConfigureAwait(false);

@@ -350,15 +350,11 @@ internal sealed partial class Qcow2Node : IBitmaps
         }
         Qcow2Extension extension = Qcow2BitmapDirectory.ToExtension(directory.Entries.Count, directory.Offset, directory.Length);
         Qcow2Header header = _header with { Extensions = [.. WithoutBitmaps(), extension], AutoClear = _header.AutoClear | Qcow2AutoClear.Bitmaps };
-        try
+        if (!header.Fits)
         {
-            _ = header.ToCluster(Name); // refuses what does not fit before anything is written
+            header = header with { Extensions = [.. header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] };
         }
-        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.OutOfRange)
-        {
-            header = header with { Extensions = [.. header.Extensions.Where(x => x.Type != Qcow2Extension.FeatureNames)] };
-            _ = header.ToCluster(Name);
-        }
+        _ = header.ToCluster(Name); // refuses what does not fit before anything is written
         return header;
     }
 
