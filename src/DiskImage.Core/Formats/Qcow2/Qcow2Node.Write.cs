@@ -344,7 +344,6 @@ internal sealed partial class Qcow2Node
         foreach ((long offset, long length) in free)
         {
             _l2.Forget(offset, length);
-            _guard.RemoveTable(offset);
             if (_discardToHost && offset < File.Length)
             {
                 await File.DiscardAsync(offset, Math.Min(length, File.Length - offset), cancellationToken).ConfigureAwait(false);

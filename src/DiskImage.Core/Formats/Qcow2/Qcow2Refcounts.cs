@@ -179,6 +179,7 @@ internal sealed class Qcow2Refcounts
             if (change < 0 && old == 1)
             {
                 _firstFree = Math.Min(_firstFree, cluster);
+                _guard.RemoveTable(HostOffset(cluster)); // before anything can fail: the next owner may write there
                 _freeByte = _freeByte >> _geometry.ClusterBits == cluster ? 0 : _freeByte;
             }
             if (index == stop - 1)
