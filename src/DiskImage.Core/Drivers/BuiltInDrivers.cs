@@ -1,5 +1,6 @@
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Raw;
+using DiskImage.Formats.Vpc;
 using DiskImage.Protocols.File;
 
 namespace DiskImage.Drivers;
@@ -13,6 +14,7 @@ public static class BuiltInDrivers
         [
             new RawDriver(),
             new Qcow2Driver(),
+            new VpcDriver(),
         ],
         protocols:
         [

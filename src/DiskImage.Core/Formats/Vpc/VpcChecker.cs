@@ -1,0 +1,231 @@
+using System.Buffers;
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Vpc;
+
+/// <summary>
+/// Looks at all structures of a dynamic disk's file: footer and copy, header, locators, table, bitmaps, and the space between. It reads the file,
+/// not the node's caches, so changes must be flushed. Memory: the offsets of the blocks.
+/// </summary>
+internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader header, VpcLayout layout, VpcBat bat, long length)
+{
+    private readonly VpcFindings _findings = new();
+    private long _allocated, _fragmented, _end;
+
+    public async ValueTask<CheckReport> RunAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        CheckFooters();
+        CheckHeader();
+        CheckLocators();
+        (long Place, int Block)[] blocks = CheckTable();
+        CheckSpace(blocks);
+        if (footers.Best.DiskType == VpcDiskType.Dynamic)
+        {
+            await CheckBitmapsAsync(blocks, bytes, cancellationToken).ConfigureAwait(false);
+        }
+        bytes?.Report(length);
+        return _findings.Report() with
+        {
+            TotalClusters = bat.Count,
+            AllocatedClusters = _allocated,
+            FragmentedClusters = _fragmented,
+            CompressedClusters = 0,
+            ImageEndOffset = _end,
+        };
+    }
+
+    private void CheckFooters()
+    {
+        if (footers.End is null)
+        {
+            _findings.Add(
+                "footer-damaged", CheckSeverity.Corruption, "there is no sound footer at the end of the file; the copy at offset 0 is used", host: file.Length, repair: "write the copy to the end");
+        }
+        else if (footers.EndLength != VpcFooter.Length)
+        {
+            _findings.Add(
+                "footer-short", CheckSeverity.Warning, "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it", host: footers.EndOffset(file.Length), repair: "write it with 512 bytes");
+        }
+        if (footers.Copy is null)
+        {
+            _findings.Add(
+                "footer-copy-damaged", CheckSeverity.Corruption, "the copy of the footer at offset 0 is damaged or missing; QEMU does not open such a disk", host: 0, repair: "write the footer to offset 0");
+        }
+        else if (!footers.IsCopyEqual)
+        {
+            _findings.Add(
+                "footer-copy-differs", CheckSeverity.Corruption, "the copy of the footer at offset 0 says something else than the footer at the end", host: 0, repair: "write the footer to offset 0");
+        }
+    }
+
+    private void CheckHeader()
+    {
+        long at = (long)footers.Best.DataOffset;
+        if (!header.IsChecksumRight)
+        {
+            _findings.Add("header-checksum", CheckSeverity.Corruption, "the dynamic header's checksum is wrong", host: at, repair: "write the right one: every field was checked for itself");
+        }
+        if (at % VpcGeometry.SectorSize != 0 || header.TableOffset % VpcGeometry.SectorSize != 0)
+        {
+            _findings.Add(
+                "misaligned", CheckSeverity.Corruption, $"the dynamic header at offset {at:#,0} or the block allocation table at offset {header.TableOffset:#,0} does not begin at a sector", host: at);
+        }
+        for (int i = 1; i < layout.Structures.Count; i++)
+        {
+            (VpcRegion before, VpcRegion here) = (layout.Structures[i - 1], layout.Structures[i]);
+            if (here.Start < before.End)
+            {
+                _findings.Add("structures-overlap", CheckSeverity.Corruption, $"{here.What} at offset {here.Start:#,0} overlaps {before.What}, which ends at {before.End:#,0}", host: here.Start);
+            }
+        }
+    }
+
+    private void CheckLocators()
+    {
+        bool hasParent = footers.Best.DiskType == VpcDiskType.Differencing, isNamed = header.ParentName.Length > 0;
+        foreach (VpcLocator locator in header.Locators.Where(l => l.IsUsed))
+        {
+            if (!locator.IsKnown)
+            {
+                _findings.Add("locator-unknown", CheckSeverity.Warning, $"a parent locator is for the unknown platform '{locator.PlatformText}'", host: (long)footers.Best.DataOffset);
+            }
+            else if (locator.Fault(file.Length) is { } fault)
+            {
+                _findings.Add(
+                    "locator-fault", CheckSeverity.Corruption, $"the parent locator '{locator.PlatformText}': {fault}", host: (long)footers.Best.DataOffset, repair: "drop the locator");
+            }
+            else
+            {
+                isNamed |= locator.DataLength > 0;
+            }
+        }
+        if (hasParent && !isNamed)
+        {
+            _findings.Add("parent-unnamed", CheckSeverity.Corruption, "a differencing disk that does not name its parent", host: (long)footers.Best.DataOffset);
+        }
+    }
+
+    /// <summary>The blocks that lie inside the file, in the order of their places.</summary>
+    private (long Place, int Block)[] CheckTable()
+    {
+        long limit = footers.EndOffset(file.Length), previous = -1;
+        var blocks = new List<(long Place, int Block)>();
+        for (int block = bat.NextUsed(0); block < bat.Count; block = bat.NextUsed(block + 1))
+        {
+            long place = bat.OffsetOf(block)!.Value, guest = block * layout.BlockSize;
+            _allocated++;
+            _fragmented += previous >= 0 && (place < previous + layout.Span || place > previous + layout.Stride) ? 1 : 0;
+            previous = place;
+            if (place >= limit)
+            {
+                _findings.Add(
+                    "block-outside", CheckSeverity.Corruption, $"block {block:#,0} is said to be at offset {place:#,0}, past the end of the blocks at {limit:#,0}", guest, layout.BlockSize, place, "forget the block: its data is not there");
+                continue;
+            }
+            if (layout.Span > limit - place)
+            {
+                _findings.Add(
+                    "block-cut", CheckSeverity.Corruption, $"block {block:#,0} at offset {place:#,0} is cut off: {limit - place:#,0} of its {layout.Span:#,0} bytes are there", guest, layout.BlockSize, place, "make the file longer; what is missing becomes zeroes");
+            }
+            blocks.Add((place, block));
+        }
+        (long Place, int Block)[] sorted = [.. blocks];
+        Array.Sort(sorted);
+        for (int i = 0; i < sorted.Length; i++)
+        {
+            (long place, int block) = sorted[i];
+            if (layout.Overlap(place, place + layout.Span) is { } what)
+            {
+                Overlaps(place, block, what);
+            }
+            if (i > 0 && place < sorted[i - 1].Place + layout.Span)
+            {
+                Overlaps(place, block, $"block {sorted[i - 1].Block:#,0} at offset {sorted[i - 1].Place:#,0}");
+            }
+        }
+        return sorted;
+
+        void Overlaps(long place, int block, string what) => _findings.Add(
+            "block-overlap", CheckSeverity.Corruption, $"block {block:#,0} at offset {place:#,0} overlaps {what}", block * layout.BlockSize, layout.BlockSize, place, "give the block a place of its own, with what it reads as now");
+    }
+
+    /// <summary>Gaps that could hold a block, and what is left over at the end.</summary>
+    private void CheckSpace((long Place, int Block)[] blocks)
+    {
+        long limit = footers.EndOffset(file.Length), at = 0;
+        foreach ((long start, long end) in blocks.Select(b => (b.Place, b.Place + layout.Span)).Concat(layout.Structures.Select(s => (s.Start, s.End))).Order())
+        {
+            if (start - at >= layout.Span)
+            {
+                Unused(at, start);
+            }
+            at = Math.Max(at, end);
+        }
+        at = Round.Up(at, VpcGeometry.SectorSize);
+        if (footers.End is not null && limit - at >= Math.Min(layout.Span, 4096))
+        {
+            Unused(at, limit);
+        }
+        _end = at + VpcFooter.Length;
+
+        void Unused(long start, long end) => _findings.Add(
+            "unused-space", CheckSeverity.Leak, $"{end - start:#,0} bytes at offset {start:#,0} are not used", host: start, repair: "move blocks into the gap and cut the file", units: (end - start) / layout.Span);
+    }
+
+    /// <summary>
+    /// In a dynamic disk a sector without a bit is zero. If the file has something else there, this program and Hyper-V do not show it, and QEMU does.
+    /// </summary>
+    private async ValueTask CheckBitmapsAsync((long Place, int Block)[] blocks, IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        byte[] bitmap = new byte[layout.BitmapBytes];
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(1 << 20);
+        try
+        {
+            foreach ((long place, int block) in blocks)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                await file.ReadPaddedAsync(place, bitmap, cancellationToken).ConfigureAwait(false);
+                long sectors = Math.Min(layout.BlockSize, length - (block * layout.BlockSize)) / VpcGeometry.SectorSize;
+                for (int sector = 0; sector < sectors;)
+                {
+                    bool isSet = VpcBits.Get(bitmap, sector);
+                    int run = VpcBits.Run(bitmap, sector, (int)sectors, isSet);
+                    long start = place + layout.BitmapBytes + ((long)sector * VpcGeometry.SectorSize);
+                    if (!isSet && await FirstDataAsync(start, start + ((long)run * VpcGeometry.SectorSize), buffer, cancellationToken).ConfigureAwait(false) is long data)
+                    {
+                        _findings.Add(
+                            "bitmap-hides-data", CheckSeverity.Warning, $"block {block:#,0} has data at offset {data:#,0} in a sector that its bitmap says was never written: it reads as zeroes here, QEMU shows it", block * layout.BlockSize, layout.BlockSize, data);
+                        break;
+                    }
+                    sector += run;
+                }
+                bytes?.Report(block * layout.BlockSize);
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    private async ValueTask<long?> FirstDataAsync(long start, long end, byte[] buffer, CancellationToken cancellationToken)
+    {
+        for (end = Math.Min(end, file.Length); start < end;)
+        {
+            BlockExtent extent = await file.GetExtentAsync(start, end - start, cancellationToken).ConfigureAwait(false);
+            int count = (int)Math.Min(extent.Length, buffer.Length);
+            if (!extent.IsZero)
+            {
+                await file.ReadAsync(start, buffer.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
+                int at = buffer.AsSpan(0, count).IndexOfAnyExcept((byte)0);
+                if (at >= 0)
+                {
+                    return start + at;
+                }
+            }
+            start += extent.IsZero ? extent.Length : count;
+        }
+        return null;
+    }
+}

@@ -1,0 +1,81 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Vpc;
+
+/// <summary>Writes new disks: copy of the footer, dynamic header, table, locators, footer, in this order from offset 0; or only a footer.</summary>
+internal static class VpcCreator
+{
+    private const int HeaderAt = VpcFooter.Length, TableAt = HeaderAt + VpcHeader.Length;
+
+    public static async ValueTask CreateAsync(BlockNode file, VpcCreateOptions options, BlockNode? parent, CancellationToken cancellationToken)
+    {
+        VpcFooter footer = Plan(file.Name, options, parent);
+        await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
+        if (footer.DiskType == VpcDiskType.Fixed)
+        {
+            await file.ResizeAsync(footer.CurrentSize, cancellationToken: cancellationToken).ConfigureAwait(false);
+            await file.WriteAsync(footer.CurrentSize, footer.ToBytes(), cancellationToken).ConfigureAwait(false);
+            return;
+        }
+        var header = new VpcHeader { TableOffset = TableAt, BlockSize = options.BlockSize };
+        header = header with { MaxTableEntries = (uint)header.Blocks(footer.CurrentSize) };
+        VpcHeader.RequireFew(header.MaxTableEntries, header.BlockSize, file.Name);
+        long end = VpcLayout.TableEnd(TableAt, header.MaxTableEntries);
+        byte[] locators = [];
+        if (parent is not null)
+        {
+            (header, locators) = VpcParent.Record(header, file.Name, parent, options.BackingFile!, end);
+        }
+        byte[] table = new byte[end - TableAt];
+        Array.Fill(table, (byte)0xFF);
+        await file.WriteAsync(0, footer.ToBytes(), cancellationToken).ConfigureAwait(false);
+        await file.WriteAsync(HeaderAt, header.ToBytes(), cancellationToken).ConfigureAwait(false);
+        await file.WriteAsync(TableAt, table, cancellationToken).ConfigureAwait(false);
+        await file.WriteAsync(end, locators, cancellationToken).ConfigureAwait(false);
+        await file.WriteAsync(end + locators.Length, footer.ToBytes(), cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Checks the options against each other and turns them into a footer. Sizes and geometries are QEMU's; see SPEC.md.</summary>
+    private static VpcFooter Plan(string path, VpcCreateOptions options, BlockNode? parent)
+    {
+        if (options.BackingFile is null ? options.BackingFormat is not null : options.Subformat == VpcSubformat.Fixed)
+        {
+            throw Invalid(options.BackingFile is null ? "backing_fmt is given without a backing_file" : "a fixed disk has no backing file; leave out subformat=fixed");
+        }
+        if (options.BackingFile is not null && parent is null)
+        {
+            throw Invalid($"the backing file '{options.BackingFile}' must be open while its child is made, since its identity is recorded");
+        }
+        long asked = options.Size ?? parent?.Length ?? throw Invalid("a new image needs a size");
+        VpcSize.Require(asked, path);
+        long size = Round.Up(asked, VpcGeometry.SectorSize);
+        VpcGeometry geometry = VpcGeometry.Covering(size / VpcGeometry.SectorSize);
+        bool isExact = options.ForceSize || geometry == VpcGeometry.Largest
+            || (parent is not null && geometry.Sectors * VpcGeometry.SectorSize != size); // a child is as large as its parent
+        if (options.ForceSize || (isExact && geometry != VpcGeometry.Largest))
+        {
+            geometry = VpcGeometry.Largest;
+        }
+        if (!isExact)
+        {
+            size = geometry.Sectors * VpcGeometry.SectorSize;
+        }
+        VpcDiskType type = parent is not null ? VpcDiskType.Differencing
+            : options.Subformat == VpcSubformat.Fixed ? VpcDiskType.Fixed : VpcDiskType.Dynamic;
+        bool marksCurrentSize = options.ForceSize || (isExact && parent is not null);
+        return new VpcFooter
+        {
+            DataOffset = type == VpcDiskType.Fixed ? VpcFooter.NoDataOffset : HeaderAt,
+            TimeStamp = VpcFooter.Seconds(DateTimeOffset.UtcNow),
+            CreatorApplication = marksCurrentSize ? VpcSize.QemuCurrentSize : VpcSize.QemuGeometry,
+            OriginalSize = size,
+            CurrentSize = size,
+            Geometry = geometry,
+            DiskType = type,
+            UniqueId = Guid.NewGuid(),
+        };
+
+        DiskImageException Invalid(string what) => new(DiskImageErrorKind.InvalidOption, $"{path}: {what}.", path);
+    }
+}

@@ -1,0 +1,78 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Formats.Vpc;
+
+/// <summary>Virtual Hard Disk of Virtual PC, Hyper-V and Azure. Spec: Virtual Hard Disk Image Format Specification 1.0; see SPEC.md.</summary>
+internal sealed class VpcDriver : FormatDriver, ICreatable
+{
+    public const string FormatName = "vpc";
+
+    public override string Name => FormatName;
+
+    public override IReadOnlyList<string> Aliases => ["vhd"];
+
+    public override string Description => "Virtual Hard Disk (VHD) of Virtual PC, Hyper-V and Azure";
+
+    public override IReadOnlyList<string> Extensions => [".vhd", ".avhd"];
+
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<VpcOpenOptions>();
+
+    public OptionSchema CreateOptions { get; } = OptionSchema.Of<VpcCreateOptions>();
+
+    public bool RecordsBackingIdentity => true;
+
+    public bool AllowsSparseFile => false; // Hyper-V refuses such a file
+
+    public override int Probe(ReadOnlySpan<byte> header, string fileName) => VpcFooter.HasCookie(header) ? 100 : 0;
+
+    /// <summary>
+    /// A fixed disk is known by its end alone. QEMU does not look there, and what is in the last sector of a raw disk is its user's: so everything
+    /// must fit, and whatever is recognised by its beginning comes first.
+    /// </summary>
+    public override int Probe(ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, long fileLength, string fileName)
+        => Probe(header, fileName) is > 0 and var score ? score
+            : VpcFooter.Parse(tail) is { DiskType: VpcDiskType.Fixed, FormatVersion: VpcFooter.Version1 } footer
+                && footer.CurrentSize == fileLength - VpcFooter.Length ? 50 : 0;
+
+    public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
+    {
+        BlockNode file = context.File;
+        var options = (VpcOpenOptions)context.Options;
+        VpcFooters footers = await VpcFooters.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+        if (!footers.Best.IsDynamic)
+        {
+            return VpcFixedNode.Open(file, footers, options);
+        }
+        VpcHeader header = await VpcHeader.ReadAsync(file, footers.Best, cancellationToken).ConfigureAwait(false);
+        BlockNode? parent = null;
+        string? name = null;
+        if (footers.Best.DiskType == VpcDiskType.Differencing)
+        {
+            IReadOnlyList<VpcParentLocatorInfo> locators = await VpcParent.ReadLocatorsAsync(file, header, cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<string> candidates = VpcParent.Candidates(locators, header.ParentName);
+            name = candidates.Count > 0 ? candidates[0] : header.ParentName;
+            if (context.OpenBacking is { } open)
+            {
+                (parent, name) = await VpcParent.OpenAsync(file.Name, header, candidates, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false);
+            }
+            name = name.StartsWith("./", StringComparison.Ordinal) || name.StartsWith(@".\", StringComparison.Ordinal) ? name[2..] : name;
+        }
+        try
+        {
+            return await VpcNode.OpenAsync(file, footers, header, options, parent, name, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            if (parent is not null)
+            {
+                await parent.DisposeAsync().ConfigureAwait(false);
+            }
+            throw;
+        }
+    }
+
+    public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
+        => VpcCreator.CreateAsync(context.File, (VpcCreateOptions)context.Options, context.Backing, cancellationToken);
+}

@@ -1,0 +1,130 @@
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Vpc;
+
+/// <summary>A fixed disk: the disk's bytes from offset 0, and the footer behind them. Spec: "Fixed Hard Disk Image".</summary>
+internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
+{
+    private readonly VpcSizeCalculation _calculation;
+    private VpcFooters _footers;
+    private long _length;
+
+    private VpcFixedNode(BlockNode file, VpcFooters footers, VpcSizeCalculation calculation, long length)
+        : base(file)
+        => (_footers, _calculation, _length) = (footers, calculation, length);
+
+    public override long Length => Volatile.Read(ref _length);
+
+    public override bool GrowsOnWrite => false;
+
+    private VpcFooter Footer => _footers.Best;
+
+    public static VpcFixedNode Open(BlockNode file, VpcFooters footers, VpcOpenOptions options)
+    {
+        long length = VpcSize.Of(footers.Best, options.ForceSizeCalculation), room = footers.EndOffset(file.Length);
+        if (length > room)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{file.Name}: the footer says {length:#,0} bytes, but only {room:#,0} stand before it: the file was cut, or another size is meant (open option force_size_calc)",
+                file.Name,
+                room);
+        }
+        return new VpcFixedNode(file, footers, options.ForceSizeCalculation, length);
+    }
+
+    public ImageDescription Describe() => new() { Format = VpcDriver.FormatName, FormatSpecific = VpcInfo.Of(_footers, _calculation) };
+
+    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        var findings = new VpcFindings();
+        long end = _footers.EndOffset(Below.Length);
+        if (_footers.EndLength != VpcFooter.Length)
+        {
+            findings.Add("footer-short", CheckSeverity.Warning, "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512", host: end, repair: "write it with 512 bytes");
+        }
+        if (Footer.CurrentSize != end)
+        {
+            findings.Add(
+                "fixed-length", CheckSeverity.Warning, $"{end:#,0} bytes stand before the footer, which says {Footer.CurrentSize:#,0}: a fixed disk has the footer right behind its last byte", host: end);
+        }
+        if (Length < end)
+        {
+            findings.Add("unused-space", CheckSeverity.Leak, $"{end - Length:#,0} bytes between the disk's end and the footer are not used", host: Length, units: (end - Length) / VpcGeometry.SectorSize);
+        }
+        bytes?.Report(Length);
+        return new(findings.Report() with { ImageEndOffset = Length + VpcFooter.Length });
+    }
+
+    public async ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        if (mode == RepairMode.All && _footers.EndLength != VpcFooter.Length)
+        {
+            await Below.WriteAsync(_footers.EndOffset(Below.Length), Footer.ToBytes(), cancellationToken).ConfigureAwait(false);
+            await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
+            _footers = new VpcFooters(Footer, VpcFooter.Length, null);
+        }
+        return await CheckAsync(bytes, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// At every moment the file ends in a footer, and one that the bytes before it bear out. Growing: the old footer moves to the new end, its old
+    /// place is zeroed, then it says the new size. Shrinking: it says the new size, is written a second time behind that, and the rest is cut off.
+    /// </summary>
+    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    {
+        if (length % VpcGeometry.SectorSize != 0)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: {length:#,0} bytes are no whole sectors of 512", Name);
+        }
+        (VpcGeometry geometry, string creator) = VpcSize.Exactly(length, Footer.CreatorApplication);
+        VpcFooter footer = Footer with { CurrentSize = length, Geometry = geometry, CreatorApplication = creator };
+        long end = _footers.EndOffset(Below.Length);
+        if (length > Length)
+        {
+            long zeroFrom = Length;
+            if (length > end)
+            {
+                await PutAsync(length, Footer).ConfigureAwait(false);
+            }
+            await Below.WriteZeroesAsync(zeroFrom, Math.Min(length, end + VpcFooter.Length) - zeroFrom, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            if (preallocation is PreallocationMode.Falloc or PreallocationMode.Full)
+            {
+                await ClaimAsync(zeroFrom, length, preallocation, cancellationToken).ConfigureAwait(false);
+            }
+            await Below.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+        await PutAsync(_footers.EndOffset(Below.Length), footer).ConfigureAwait(false);
+        if (length < _footers.EndOffset(Below.Length))
+        {
+            await PutAsync(length, footer).ConfigureAwait(false);
+            await Below.ResizeAsync(length + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+        }
+        Volatile.Write(ref _length, length);
+        _footers = new VpcFooters(footer, VpcFooter.Length, null);
+    }
+
+    private async ValueTask PutAsync(long offset, VpcFooter footer)
+    {
+        await Below.WriteAsync(offset, footer.ToBytes()).ConfigureAwait(false);
+        await Below.FlushAsync().ConfigureAwait(false);
+        if (offset + VpcFooter.Length == Below.Length)
+        {
+            _footers = new VpcFooters(footer, VpcFooter.Length, null);
+        }
+    }
+
+    private async ValueTask ClaimAsync(long start, long end, PreallocationMode mode, CancellationToken cancellationToken)
+    {
+        if (mode == PreallocationMode.Falloc)
+        {
+            await Below.WriteZeroesAsync(start, end - start, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
+            return;
+        }
+        byte[] zeroes = new byte[1 << 20];
+        for (; start < end; start += zeroes.Length)
+        {
+            await Below.WriteAsync(start, zeroes.AsMemory(0, (int)Math.Min(zeroes.Length, end - start)), cancellationToken).ConfigureAwait(false);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Vpc;
+
+/// <summary>
+/// The footer at a file's end and the copy that dynamic disks have at offset 0. The end is the one that counts; the copy stands in when
+/// it is damaged or missing (a disk whose last block was being added when its program died). Spec: "Hard Disk Footer Format".
+/// </summary>
+/// <param name="End">The footer at the end, if it is sound.</param>
+/// <param name="EndLength">Its bytes: 512, or 511 from very old programs; 0 if there is none.</param>
+/// <param name="Copy">The copy at offset 0, if it is sound and belongs to a dynamic disk.</param>
+internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy)
+{
+    /// <summary>The one to go by.</summary>
+    public VpcFooter Best => End ?? Copy!;
+
+    /// <summary>True if the copy says the same as the end.</summary>
+    public bool IsCopyEqual => Copy is { } copy && copy.ToBytes().AsSpan().SequenceEqual(Best.ToBytes());
+
+    /// <summary>Where the footer at the end begins; the end of the file if there is none.</summary>
+    public long EndOffset(long fileLength) => fileLength - EndLength;
+
+    /// <summary>Reads both.</summary>
+    /// <exception cref="DiskImageException">InvalidFormat or Corrupt: neither is sound.</exception>
+    public static async ValueTask<VpcFooters> ReadAsync(BlockNode file, CancellationToken cancellationToken)
+    {
+        byte[] end = new byte[VpcFooter.Length];
+        byte[] start = new byte[VpcFooter.Length];
+        if (file.Length < VpcFooter.ShortLength)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat, $"{file.Name}: {file.Length:#,0} bytes are too few for a VHD, which ends in a footer of 512", file.Name);
+        }
+        int tail = (int)Math.Min(VpcFooter.Length, file.Length);
+        await file.ReadAsync(file.Length - tail, end.AsMemory(VpcFooter.Length - tail), cancellationToken).ConfigureAwait(false);
+        await file.ReadPaddedAsync(0, start, cancellationToken).ConfigureAwait(false);
+        var footers = Parse(end, start);
+        if (footers is { End: null, Copy: null })
+        {
+            throw Neither(file, end, start);
+        }
+        footers.Best.RequireKnown(file.Name);
+        return footers;
+    }
+
+    private static VpcFooters Parse(byte[] end, byte[] start)
+    {
+        VpcFooter? copy = VpcFooter.Parse(start);
+        copy = copy is { IsDynamic: true } ? copy : null;
+        if (VpcFooter.Parse(end) is { } whole)
+        {
+            return new VpcFooters(whole, VpcFooter.Length, copy);
+        }
+        byte[] padded = new byte[VpcFooter.Length];
+        end.AsSpan(1).CopyTo(padded);
+        return VpcFooter.Parse(padded) is { } cut ? new VpcFooters(cut, VpcFooter.ShortLength, copy) : new VpcFooters(null, 0, copy);
+    }
+
+    private static DiskImageException Neither(BlockNode file, byte[] end, byte[] start)
+    {
+        (byte[] bytes, long offset) = VpcFooter.HasCookie(end) ? (end, file.Length - VpcFooter.Length) : (start, 0);
+        if (!VpcFooter.HasCookie(bytes))
+        {
+            return new DiskImageException(
+                DiskImageErrorKind.InvalidFormat, $"{file.Name}: no VHD: the footer's cookie 'conectix' is neither at the end nor at offset 0", file.Name);
+        }
+        (uint found, uint right) = VpcFooter.Checksums(bytes);
+        return new DiskImageException(
+            DiskImageErrorKind.Corrupt,
+            found == right
+                ? $"{file.Name}: the footer at offset {offset:#,0} is of a fixed disk or has a size out of range, and no footer is at the end. The file was cut off or extended."
+                : $"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of 0x{right:X8}, and there is no sound copy",
+            file.Name,
+            offset);
+    }
+}

@@ -1,0 +1,189 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Vpc;
+
+/// <summary>
+/// Changing the size. Growing: room for the table is made by moving what is in its way behind the blocks, then table, header, footers. Shrinking:
+/// footers, then table, then header. In between both sizes are complete disks.
+/// </summary>
+internal sealed partial class VpcNode
+{
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        if (length % VpcGeometry.SectorSize != 0)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: {length:#,0} bytes are no whole sectors of 512", Name);
+        }
+        if (preallocation is PreallocationMode.Falloc or PreallocationMode.Full)
+        {
+            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: a dynamic disk claims its space as it is written to; only fixed ones can claim it ahead", Name);
+        }
+        VpcSize.Require(length, Name);
+        VpcHeader.RequireFew(_header.Blocks(length), BlockSize, Name);
+        long old = Length;
+        if (length > old && HasParent && Backing is null)
+        {
+            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: a differencing disk grows only when it is open with its parent, which could show through in the new space", Name);
+        }
+        await UnderGateAsync(async () =>
+        {
+            VpcSpace space = await SpaceAsync().ConfigureAwait(false);
+            await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+            if (length > old)
+            {
+                await GrowAsync(space, old, length).ConfigureAwait(false);
+            }
+            else
+            {
+                await ShrinkAsync(space, length).ConfigureAwait(false);
+            }
+        }).ConfigureAwait(false);
+        long below = Math.Min(length, HasParent ? Backing?.Length ?? 0 : 0);
+        for (long at = old; at < below;)
+        {
+            at += await ZeroUnitsAsync(at, below - at, ZeroWriteMode.MayUnmap, CancellationToken.None).ConfigureAwait(false);
+        }
+    });
+
+    private async ValueTask GrowAsync(VpcSpace space, long old, long length)
+    {
+        int blocks = (int)_header.Blocks(length), had = _bat.Count;
+        if (InBlock(old) != 0 && _bat.OffsetOf(had - 1) is long last)
+        {
+            await File.WriteZeroesAsync(last + _layout.BitmapBytes + InBlock(old), BlockSize - InBlock(old)).ConfigureAwait(false);
+        }
+        long tableEnd = VpcLayout.TableEnd(_header.TableOffset, blocks);
+        VpcHeader header = _header with { MaxTableEntries = Math.Max(_header.MaxTableEntries, (uint)blocks) };
+        if (blocks > _header.MaxTableEntries)
+        {
+            header = header with { Locators = await ClearAsync(space, tableEnd).ConfigureAwait(false) };
+        }
+        if (blocks > had)
+        {
+            long from = _header.TableOffset + (had * 4L);
+            byte[] unused = new byte[tableEnd - from];
+            Array.Fill(unused, (byte)0xFF);
+            await File.WriteAsync(from, unused).ConfigureAwait(false);
+            await File.FlushAsync().ConfigureAwait(false);
+        }
+        await WriteHeaderAsync(header).ConfigureAwait(false);
+        await SetSizeAsync(space, length).ConfigureAwait(false);
+        _bat.SetCount(blocks);
+        _space = null; // the layout has changed; what is free is found again
+    }
+
+    private async ValueTask ShrinkAsync(VpcSpace space, long length)
+    {
+        await SetSizeAsync(space, length).ConfigureAwait(false);
+        int blocks = (int)_header.Blocks(length);
+        for (int block = _bat.NextUsed(blocks); block < _bat.Count; block = _bat.NextUsed(block + 1))
+        {
+            Drop(space, block);
+        }
+        await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+        await WriteHeaderAsync(_header with { MaxTableEntries = (uint)blocks }).ConfigureAwait(false);
+        _bat.SetCount(blocks);
+        _space = null;
+        await (await SpaceAsync().ConfigureAwait(false)).TrimAsync(Footer).ConfigureAwait(false);
+    }
+
+    /// <summary>Moves the blocks and locators that lie between the table and <paramref name="end"/> elsewhere; returns the locators.</summary>
+    private async ValueTask<IReadOnlyList<VpcLocator>> ClearAsync(VpcSpace space, long end)
+    {
+        long start = _header.TableOffset;
+        if ((long)Footer.DataOffset >= start && (long)Footer.DataOffset < end)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{Name}: the dynamic header lies behind the block allocation table, which cannot grow over it. Convert the disk to a new one.", Name, (long)Footer.DataOffset);
+        }
+        space.KeepClear(end);
+        for (int block = _bat.NextUsed(0); block < _bat.Count; block = _bat.NextUsed(block + 1))
+        {
+            long place = _bat.OffsetOf(block)!.Value;
+            if (place < end && place >= start)
+            {
+                await MoveAsync(block, await space.AllocateAsync(Footer).ConfigureAwait(false)).ConfigureAwait(false);
+            }
+        }
+        await File.FlushAsync().ConfigureAwait(false);
+        await _order.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+        VpcLocator[] locators = [.. _header.Locators];
+        for (int i = 0; i < locators.Length; i++)
+        {
+            VpcLocator locator = locators[i];
+            if (locator.IsUsed && locator.DataLength > 0 && locator.Fault(File.Length) is null && locator.Extent.Start < end && locator.Extent.End > start)
+            {
+                long place = await space.AllocateSectorsAsync(locator.DataLength, end, Footer).ConfigureAwait(false);
+                space.KeepClear(place + Round.Up(locator.DataLength, VpcGeometry.SectorSize));
+                locators[i] = locator with { DataOffset = (ulong)place };
+                await CopyAsync(locator.Extent.Start, place, locator.Extent.End - locator.Extent.Start).ConfigureAwait(false);
+            }
+        }
+        return locators;
+    }
+
+    /// <summary>Copies a block to a place that reads as zeroes and makes the table point there. Its bitmap must be flushed.</summary>
+    private async ValueTask MoveAsync(int block, long place)
+    {
+        long old = _bat.OffsetOf(block)!.Value;
+        await CopyAsync(old, place, _layout.Span).ConfigureAwait(false);
+        _order.DataWritten();
+        _bitmaps.Forget(old, _layout.BitmapBytes);
+        _bitmaps.Forget(place, _layout.BitmapBytes);
+        _bat[block] = (uint)(place / VpcGeometry.SectorSize);
+    }
+
+    /// <summary>Copies bytes of the file to a place that reads as zeroes; holes stay holes.</summary>
+    private async ValueTask CopyAsync(long from, long to, long length)
+    {
+        byte[] buffer = System.Buffers.ArrayPool<byte>.Shared.Rent((int)Math.Min(length, 1 << 20));
+        try
+        {
+            for (long at = 0; at < length && from + at < File.Length;)
+            {
+                long left = Math.Min(length - at, File.Length - from - at);
+                BlockExtent extent = await File.GetExtentAsync(from + at, left).ConfigureAwait(false);
+                int count = (int)Math.Min(extent.Length, buffer.Length);
+                if (extent.IsZero)
+                {
+                    at += extent.Length;
+                    continue;
+                }
+                await File.ReadAsync(from + at, buffer.AsMemory(0, count)).ConfigureAwait(false);
+                await File.WriteAsync(to + at, buffer.AsMemory(0, count)).ConfigureAwait(false);
+                at += count;
+            }
+        }
+        finally
+        {
+            System.Buffers.ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    private ValueTask SetSizeAsync(VpcSpace space, long length)
+    {
+        (VpcGeometry geometry, string creator) = VpcSize.Exactly(length, Footer.CreatorApplication);
+        return WriteFootersAsync(space, Footer with { CurrentSize = length, Geometry = geometry, CreatorApplication = creator }, length);
+    }
+
+    /// <summary>Writes the footer at the end, which counts, and then its copy.</summary>
+    private async ValueTask WriteFootersAsync(VpcSpace space, VpcFooter footer, long length)
+    {
+        byte[] bytes = footer.ToBytes();
+        await File.WriteAsync(space.FooterOffset, bytes).ConfigureAwait(false);
+        await File.FlushAsync().ConfigureAwait(false);
+        await File.WriteAsync(0, bytes).ConfigureAwait(false);
+        await File.FlushAsync().ConfigureAwait(false);
+        _footers = new VpcFooters(footer, VpcFooter.Length, footer);
+        Volatile.Write(ref _length, length);
+    }
+
+    private async ValueTask WriteHeaderAsync(VpcHeader header)
+    {
+        await File.WriteAsync((long)Footer.DataOffset, header.ToBytes()).ConfigureAwait(false);
+        await File.FlushAsync().ConfigureAwait(false);
+        _header = header with { IsChecksumRight = true };
+        _layout = new VpcLayout(Footer, _header, File.Length);
+    }
+}

@@ -1,0 +1,71 @@
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Formats.Vpc;
+
+/// <summary>Which of the two sizes in a footer is the disk's.</summary>
+public enum VpcSizeCalculation
+{
+    /// <summary>The one that the creator application meant.</summary>
+    Auto,
+
+    /// <summary>Cylinders × heads × sectors, unless they are at their largest.</summary>
+    Chs,
+
+    /// <summary>The current size in bytes.</summary>
+    [OptionText("current_size")]
+    CurrentSize,
+}
+
+/// <summary>The kinds of disk that can be asked for; a backing file makes a dynamic one differencing.</summary>
+public enum VpcSubformat
+{
+    /// <summary>Blocks are added as they are written to.</summary>
+    Dynamic,
+
+    /// <summary>The disk's bytes, then the footer.</summary>
+    Fixed,
+}
+
+/// <summary>Options when a VHD is opened.</summary>
+public sealed record VpcOpenOptions
+{
+    /// <summary>Which size counts.</summary>
+    [DriverOption("force_size_calc", "Which of the two sizes in the footer is the disk's: auto goes by the creator application")]
+    public VpcSizeCalculation ForceSizeCalculation { get; init; }
+
+    /// <summary>Take a parent whose identity or time stamp is not the recorded one.</summary>
+    [DriverOption("ignore_id_mismatch", "Take a parent that is not the recorded one, or was changed since")]
+    public bool IgnoreIdMismatch { get; init; }
+}
+
+/// <summary>Options when a VHD is made. Names and defaults are QEMU's where it has them.</summary>
+public sealed record VpcCreateOptions : ICreateOptions
+{
+    /// <summary>Blocks that Windows takes.</summary>
+    internal const long DefaultBlockSize = 2 << 20;
+
+    /// <inheritdoc/>
+    [DriverOption("size", "Virtual size in bytes; rounded up to a size that a disk geometry can say, unless force_size is on", IsSize = true, Minimum = 0)]
+    public long? Size { get; init; }
+
+    /// <summary>Fixed or dynamic.</summary>
+    [DriverOption("subformat", "dynamic grows as it is written to; fixed has all its space from the start")]
+    public VpcSubformat Subformat { get; init; }
+
+    /// <summary>Exactly the size that was asked for.</summary>
+    [DriverOption("force_size", "Exactly the size given, as Hyper-V and Azure take it, not rounded up to a disk geometry")]
+    public bool ForceSize { get; init; }
+
+    /// <summary>Bytes per block.</summary>
+    [DriverOption("block_size", "Bytes that are allocated together in a dynamic disk; Windows takes 512k and 2M", IsSize = true, Minimum = 4096, Maximum = 256 << 20, PowerOfTwo = true)]
+    public long BlockSize { get; init; } = DefaultBlockSize;
+
+    /// <inheritdoc/>
+    [DriverOption("backing_file", "VHD whose contents show through where this one holds nothing; makes a differencing disk")]
+    public string? BackingFile { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("backing_fmt", "Format of the backing file: only vpc is possible")]
+    public string? BackingFormat { get; init; }
+}

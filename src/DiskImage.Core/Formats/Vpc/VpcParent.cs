@@ -1,0 +1,205 @@
+using System.Text;
+using DiskImage.Binary;
+using DiskImage.Block;
+using DiskImage.Drivers;
+
+namespace DiskImage.Formats.Vpc;
+
+/// <summary>
+/// The parent of a differencing disk: finding it, making sure that it is the one, and recording it. Spec: "Implementing a Differencing
+/// Hard Disk". Names are tried in this order: W2ru, W2ku, MacX, Wi2r, Wi2k, then in the disk's own folder the recorded parent name and
+/// the file names of the absolute paths. A name that leads nowhere, or to another disk, gives way to the next.
+/// </summary>
+internal static class VpcParent
+{
+    /// <summary>FAT keeps times to two seconds.</summary>
+    private const long TimeTolerance = 2;
+
+    /// <summary>The names in a header, as their platforms write them.</summary>
+    public static async ValueTask<IReadOnlyList<VpcParentLocatorInfo>> ReadLocatorsAsync(BlockNode file, VpcHeader header, CancellationToken cancellationToken)
+    {
+        var texts = new List<VpcParentLocatorInfo>();
+        foreach (VpcLocator locator in header.Locators.Where(l => l.IsUsed))
+        {
+            texts.Add(new VpcParentLocatorInfo(locator.PlatformText, await locator.ReadTextAsync(file, cancellationToken).ConfigureAwait(false)));
+        }
+        return texts;
+    }
+
+    /// <summary>Paths for this machine to try, in order. They are always paths: what looks like a URI in a locator is not one here.</summary>
+    public static IReadOnlyList<string> Candidates(IReadOnlyList<VpcParentLocatorInfo> locators, string parentName)
+    {
+        var paths = new List<string>();
+        var names = new List<string> { parentName };
+        foreach (uint platform in VpcLocator.Readable)
+        {
+            string code = new VpcLocator(platform, 0, 0, 0).PlatformText;
+            foreach (string text in locators.Where(l => l.PlatformCode.Equals(code, StringComparison.Ordinal)).Select(l => l.Text).OfType<string>())
+            {
+                string path = platform == VpcLocator.MacX ? FromUrl(text) : text;
+                if (HostPath(path) is { } here)
+                {
+                    paths.Add(here);
+                }
+                names.Add(path);
+            }
+        }
+        foreach (string name in names)
+        {
+            string file = name[(name.LastIndexOfAny(['/', '\\']) + 1)..];
+            if (file.Length > 0 && file is not ("." or "..") && HostPath(file) is { } here)
+            {
+                paths.Add(here);
+            }
+        }
+        return [.. paths.Distinct(StringComparer.Ordinal)];
+    }
+
+    /// <summary>Opens the parent.</summary>
+    /// <returns>The parent and the name that led to it.</returns>
+    /// <exception cref="DiskImageException">NotFound with all that was tried; Corrupt if only other disks were found.</exception>
+    public static async ValueTask<(BlockNode Parent, string Name)> OpenAsync(
+        string path, VpcHeader header, IReadOnlyList<string> candidates, ReferenceOpener open, bool ignoreMismatch, CancellationToken cancellationToken)
+    {
+        DiskImageException? mismatch = null, missing = null;
+        foreach (string candidate in candidates)
+        {
+            BlockNode parent;
+            try
+            {
+                parent = await open(candidate, VpcDriver.FormatName, cancellationToken).ConfigureAwait(false);
+            }
+            catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
+            {
+                missing = e;
+                continue;
+            }
+            catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.InvalidFormat)
+            {
+                mismatch ??= e;
+                continue;
+            }
+            if (ignoreMismatch || Mismatch(path, header, parent) is not { } wrong)
+            {
+                return (parent, candidate);
+            }
+            mismatch ??= wrong;
+            await parent.DisposeAsync().ConfigureAwait(false);
+        }
+        throw mismatch ?? new DiskImageException(
+            DiskImageErrorKind.NotFound,
+            candidates.Count == 0
+                ? $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe."
+                : $"{path}: its parent was not found. Tried: {string.Join(", ", candidates)}. {missing?.Message}",
+            path,
+            cause: missing);
+    }
+
+    /// <summary>The error that says why a disk is not the parent that was recorded; null if it is.</summary>
+    public static DiskImageException? Mismatch(string path, VpcHeader header, BlockNode parent)
+    {
+        const string Advice = "If you are sure that it is the right one, open it with ignore_id_mismatch=on, or record it anew with Set-DiskImageBacking -Unsafe.";
+        if (InfoOf(parent) is not { } info)
+        {
+            return new(DiskImageErrorKind.Corrupt, $"{path}: its parent {parent.Name} is not a VHD. {Advice}", path);
+        }
+        if (info.UniqueId != header.ParentUniqueId)
+        {
+            return new(
+                DiskImageErrorKind.Corrupt,
+                $"{path}: {parent.Name} is not its parent: that has the identifier {header.ParentUniqueId}, this one has {info.UniqueId}. {Advice}",
+                path);
+        }
+        uint recorded = header.ParentTimeStamp;
+        bool isSame = recorded == 0 || recorded == VpcFooter.Seconds(info.Created) || parent.LastWriteTime is not { } changed
+            || Math.Abs((long)VpcFooter.Seconds(changed) - recorded) <= TimeTolerance;
+        return isSame ? null : new(
+            DiskImageErrorKind.Corrupt,
+            $"{path}: its parent {parent.Name} was changed at {parent.LastWriteTime:u}, but the time stamp recorded for it is {VpcFooter.Time(recorded):u}: what was"
+                + $" written to the parent since may not fit this disk. {Advice}",
+            path);
+    }
+
+    /// <summary>A header that names a parent, and the locator data that goes with it.</summary>
+    /// <param name="header">The header so far.</param>
+    /// <param name="path">The child's full path.</param>
+    /// <param name="parent">The parent, open.</param>
+    /// <param name="name">The parent's name as the user gave it.</param>
+    /// <param name="dataOffset">Where the locator data is to be written: a multiple of the sector.</param>
+    public static (VpcHeader Header, byte[] Data) Record(VpcHeader header, string path, BlockNode parent, string name, long dataOffset)
+    {
+        VpcInfo info = InfoOf(parent) ?? throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption, $"{path}: {parent.Name} is not a VHD, and only a VHD can be the parent of one. Choose qcow2 for a child of other formats.", path);
+        var locators = new VpcLocator[VpcHeader.LocatorCount];
+        using var data = new MemoryStream();
+        int count = 0;
+        foreach ((uint platform, string text) in Names(path, parent.Name, name))
+        {
+            byte[] bytes = Encoding.Unicode.GetBytes(text);
+            int space = (int)Round.Up(bytes.Length, VpcGeometry.SectorSize);
+            locators[count++] = new VpcLocator(platform, (uint)space, (uint)bytes.Length, (ulong)(dataOffset + data.Length)); // bytes, as Windows writes it
+            data.Write(bytes);
+            data.SetLength(Round.Up(data.Length, VpcGeometry.SectorSize));
+            data.Position = data.Length;
+        }
+        string file = Path.GetFileName(parent.Name);
+        return (
+            header with
+            {
+                ParentUniqueId = info.UniqueId,
+                ParentTimeStamp = VpcFooter.Seconds(parent.LastWriteTime ?? info.Created),
+                ParentName = file,
+                Locators = locators,
+            },
+            data.ToArray());
+    }
+
+    /// <summary>What a VHD says about itself; null if the node is none.</summary>
+    public static VpcInfo? InfoOf(BlockNode node) => (node as IDescribed)?.Describe().FormatSpecific as VpcInfo;
+
+    /// <summary>The names to write: relative if both lie on one volume, absolute where that is a Windows path.</summary>
+    private static IEnumerable<(uint Platform, string Text)> Names(string child, string parent, string given)
+    {
+        string folder = Path.GetDirectoryName(child) ?? ".";
+        string relative = Path.GetRelativePath(folder, parent);
+        if (!Path.IsPathFullyQualified(relative))
+        {
+            relative = relative.Replace('/', '\\');
+            yield return (VpcLocator.W2ru, relative.StartsWith("..", StringComparison.Ordinal) ? relative : @".\" + relative);
+        }
+        string absolute = OperatingSystem.IsWindows() ? parent : given;
+        if (IsWindowsAbsolute(absolute))
+        {
+            yield return (VpcLocator.W2ku, absolute.Replace('/', '\\'));
+        }
+    }
+
+    /// <summary>A path for this machine; null if it can only be one for another kind.</summary>
+    private static string? HostPath(string path)
+    {
+        if (path.Length == 0)
+        {
+            return null;
+        }
+        if (OperatingSystem.IsWindows())
+        {
+            return Path.IsPathRooted(path) ? path : @".\" + path;
+        }
+        if (IsWindowsAbsolute(path))
+        {
+            return null;
+        }
+        path = path.Replace('\\', '/');
+        while (path.StartsWith("./", StringComparison.Ordinal))
+        {
+            path = path[2..].TrimStart('/');
+        }
+        return path.Length == 0 ? null : path[0] == '/' ? path : "./" + path; // never a URI, whatever it contains
+    }
+
+    private static bool IsWindowsAbsolute(string path)
+        => path.StartsWith(@"\\", StringComparison.Ordinal) || (path.Length > 2 && char.IsAsciiLetter(path[0]) && path[1] == ':' && path[2] is '\\' or '/');
+
+    private static string FromUrl(string url)
+        => Uri.TryCreate(url, UriKind.Absolute, out Uri? uri) && uri.IsFile ? Uri.UnescapeDataString(uri.AbsolutePath) : "";
+}
