@@ -55,7 +55,14 @@ internal sealed class VpcDriver : FormatDriver, ICreatable
             name = candidates.Count > 0 ? candidates[0] : header.ParentName;
             if (context.OpenBacking is { } open)
             {
-                (parent, name) = await VpcParent.OpenAsync(file.Name, header, candidates, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false);
+                try
+                {
+                    (parent, name) = await VpcParent.OpenAsync(file.Name, header, candidates, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false);
+                }
+                catch (DiskImageException) when (context.ForRepair)
+                {
+                    // A child can be mended without its parent: nothing is read from there.
+                }
             }
             name = name.StartsWith("./", StringComparison.Ordinal) || name.StartsWith(@".\", StringComparison.Ordinal) ? name[2..] : name;
         }

@@ -73,10 +73,8 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
     /// </summary>
     protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
-        if (length % VpcGeometry.SectorSize != 0)
-        {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: {length:#,0} bytes are no whole sectors of 512", Name);
-        }
+        VpcSize.Require(length, Name);
+        length = Binary.Round.Up(length, VpcGeometry.SectorSize);
         (VpcGeometry geometry, string creator) = VpcSize.Exactly(length, Footer.CreatorApplication);
         VpcFooter footer = Footer with { CurrentSize = length, Geometry = geometry, CreatorApplication = creator };
         long end = _footers.EndOffset(Below.Length);

@@ -11,15 +11,8 @@ internal sealed partial class VpcNode
 {
     protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
-        if (length % VpcGeometry.SectorSize != 0)
-        {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: {length:#,0} bytes are no whole sectors of 512", Name);
-        }
-        if (preallocation is PreallocationMode.Falloc or PreallocationMode.Full)
-        {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: a dynamic disk claims its space as it is written to; only fixed ones can claim it ahead", Name);
-        }
         VpcSize.Require(length, Name);
+        length = Round.Up(length, VpcGeometry.SectorSize);
         VpcHeader.RequireFew(_header.Blocks(length), BlockSize, Name);
         long old = Length;
         if (length > old && HasParent && Backing is null)
@@ -40,11 +33,42 @@ internal sealed partial class VpcNode
             }
         }).ConfigureAwait(false);
         long below = Math.Min(length, HasParent ? Backing?.Length ?? 0 : 0);
-        for (long at = old; at < below;)
+        for (long at = old; at < below;) // what the parent has there must not show
         {
             at += await ZeroUnitsAsync(at, below - at, ZeroWriteMode.MayUnmap, CancellationToken.None).ConfigureAwait(false);
         }
+        if (preallocation != PreallocationMode.Off)
+        {
+            await PreallocateAsync(old, length, preallocation, cancellationToken).ConfigureAwait(false);
+        }
     });
+
+    /// <summary>Gives every block of a range a place, with no bit set, and claims host space for it as the mode says.</summary>
+    private async ValueTask PreallocateAsync(long offset, long end, PreallocationMode mode, CancellationToken cancellationToken)
+    {
+        byte[] zeroes = new byte[mode == PreallocationMode.Full ? 1 << 20 : 0];
+        for (long at = offset - InBlock(offset); at < end; at += BlockSize)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            long place = 0;
+            int block = BlockOf(at);
+            bool isNew = false;
+            await UnderGateAsync(async () =>
+            {
+                isNew = _bat.OffsetOf(block) is null;
+                place = await PlaceOfAsync(await SpaceAsync().ConfigureAwait(false), block).ConfigureAwait(false);
+            }).ConfigureAwait(false);
+            long data = place + _layout.BitmapBytes;
+            if (isNew && mode == PreallocationMode.Falloc)
+            {
+                await File.WriteZeroesAsync(data, BlockSize, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
+            }
+            for (long done = 0; isNew && zeroes.Length > 0 && done < BlockSize; done += zeroes.Length)
+            {
+                await File.WriteAsync(data + done, zeroes.AsMemory(0, (int)Math.Min(zeroes.Length, BlockSize - done)), cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
 
     private async ValueTask GrowAsync(VpcSpace space, long old, long length)
     {
