@@ -43,14 +43,16 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
         {
             findings.Add("footer-short", CheckSeverity.Warning, "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512", host: end, repair: "write it with 512 bytes");
         }
-        if (Footer.CurrentSize != end)
+        long unused = end - Math.Max(Footer.CurrentSize, Length); // a disk that ends with its geometry hides the rest, which is still its own
+        if (unused > 0)
         {
             findings.Add(
-                "fixed-length", CheckSeverity.Warning, $"{end:#,0} bytes stand before the footer, which says {Footer.CurrentSize:#,0}: a fixed disk has the footer right behind its last byte", host: end);
-        }
-        if (Length < end)
-        {
-            findings.Add("unused-space", CheckSeverity.Leak, $"{end - Length:#,0} bytes between the disk's end and the footer are not used", host: Length, units: (end - Length) / VpcGeometry.SectorSize);
+                "fixed-length",
+                CheckSeverity.Leak,
+                $"{end:#,0} bytes stand before the footer, but it says {Footer.CurrentSize:#,0}: a fixed disk has the footer right behind its last byte",
+                host: end - unused,
+                repair: "move the footer there and cut the file",
+                units: unused / VpcGeometry.SectorSize);
         }
         bytes?.Report(Length);
         return new(findings.Report() with { ImageEndOffset = Length + VpcFooter.Length });
@@ -64,7 +66,14 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
             await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
             _footers = new VpcFooters(Footer, VpcFooter.Length, null);
         }
-        return await CheckAsync(bytes, cancellationToken).ConfigureAwait(false);
+        CheckReport before = await CheckAsync(null, cancellationToken).ConfigureAwait(false);
+        if (before.Leaks > 0)
+        {
+            long end = Binary.Round.Up(Math.Max(Footer.CurrentSize, Length), VpcGeometry.SectorSize);
+            await PutAsync(end, Footer).ConfigureAwait(false);
+            await Below.ResizeAsync(end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+        }
+        return await CheckAsync(bytes, cancellationToken).ConfigureAwait(false) is var after ? after with { LeaksFixed = before.Leaks - after.Leaks } : before;
     }
 
     /// <summary>

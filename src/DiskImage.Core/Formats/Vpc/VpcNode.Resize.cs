@@ -32,11 +32,6 @@ internal sealed partial class VpcNode
                 await ShrinkAsync(space, length).ConfigureAwait(false);
             }
         }).ConfigureAwait(false);
-        long below = Math.Min(length, HasParent ? Backing?.Length ?? 0 : 0);
-        for (long at = old; at < below;) // what the parent has there must not show
-        {
-            at += await ZeroUnitsAsync(at, below - at, ZeroWriteMode.MayUnmap, CancellationToken.None).ConfigureAwait(false);
-        }
         if (preallocation != PreallocationMode.Off)
         {
             await PreallocateAsync(old, length, preallocation, cancellationToken).ConfigureAwait(false);
@@ -92,9 +87,27 @@ internal sealed partial class VpcNode
             await File.FlushAsync().ConfigureAwait(false);
         }
         await WriteHeaderAsync(header).ConfigureAwait(false);
-        await SetSizeAsync(space, length).ConfigureAwait(false);
         _bat.SetCount(blocks);
-        _space = null; // the layout has changed; what is free is found again
+        space = await NewSpaceAsync().ConfigureAwait(false); // the layout has changed; what is free is found again
+        await HideParentAsync(space, old, Math.Min(length, HasParent ? Backing!.Length : 0)).ConfigureAwait(false);
+        await SetSizeAsync(space, length).ConfigureAwait(false);
+    }
+
+    /// <summary>Makes a range behind the disk's end its own zeroes, so that what the parent has there does not show in the new space.</summary>
+    private async ValueTask HideParentAsync(VpcSpace space, long offset, long end)
+    {
+        bool isNeeded = offset < end;
+        for (; offset < end; offset += BlockSize - InBlock(offset))
+        {
+            long stop = Math.Min(end, offset - InBlock(offset) + BlockSize);
+            long place = await PlaceOfAsync(space, BlockOf(offset)).ConfigureAwait(false);
+            await File.WriteZeroesAsync(place + _layout.BitmapBytes + InBlock(offset), stop - offset).ConfigureAwait(false);
+            await SetBitsAsync(offset, stop).ConfigureAwait(false);
+        }
+        if (isNeeded)
+        {
+            await _order.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+        }
     }
 
     private async ValueTask ShrinkAsync(VpcSpace space, long length)

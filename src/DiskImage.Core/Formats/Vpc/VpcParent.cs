@@ -160,8 +160,7 @@ internal static class VpcParent
     /// <summary>The names to write: relative if both lie on one volume, absolute where that is a Windows path.</summary>
     private static IEnumerable<(uint Platform, string Text)> Names(string child, string parent, string given)
     {
-        string folder = Path.GetDirectoryName(child) ?? ".";
-        string relative = Path.GetRelativePath(folder, parent);
+        string relative = Path.GetRelativePath(Path.GetDirectoryName(child) is { Length: > 0 } folder ? folder : ".", parent);
         if (!Path.IsPathFullyQualified(relative))
         {
             relative = relative.Replace('/', '\\');
