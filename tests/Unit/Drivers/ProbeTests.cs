@@ -12,7 +12,10 @@ public sealed class ProbeTests
 
     [Fact]
     public async Task A_fixed_vhd_is_known_by_its_end()
-        => Assert.Equal("vpc", await ProbeAsync([.. new byte[8192], .. Footer]));
+    {
+        Assert.Equal("vpc", await ProbeAsync([.. new byte[8192], .. Footer]));
+        Assert.Equal("vpc", await ProbeAsync([.. new byte[8192], .. Footer[..511]]));
+    }
 
     [Fact]
     public async Task The_end_decides_only_if_everything_fits()

@@ -40,22 +40,30 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         if (footers.End is null)
         {
             _findings.Add(
-                "footer-damaged", CheckSeverity.Corruption, "there is no sound footer at the end of the file; the copy at offset 0 is used", host: file.Length, repair: "write the copy to the end");
+                "FooterDamaged", CheckSeverity.Corruption,
+                "there is no sound footer at the end of the file; the copy at offset 0 is used",
+                host: file.Length, repair: "write the copy to the end");
         }
         else if (footers.EndLength != VpcFooter.Length)
         {
             _findings.Add(
-                "footer-short", CheckSeverity.Warning, "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it", host: footers.EndOffset(file.Length), repair: "write it with 512 bytes");
+                "FooterShort", CheckSeverity.Warning,
+                "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it",
+                host: footers.EndOffset(file.Length), repair: "write it with 512 bytes");
         }
         if (footers.Copy is null)
         {
             _findings.Add(
-                "footer-copy-damaged", CheckSeverity.Corruption, "the copy of the footer at offset 0 is damaged or missing; QEMU does not open such a disk", host: 0, repair: "write the footer to offset 0");
+                "FooterCopyDamaged", CheckSeverity.Corruption,
+                "the copy of the footer at offset 0 is damaged or missing; QEMU does not open such a disk",
+                host: 0, repair: "write the footer to offset 0");
         }
         else if (!footers.IsCopyEqual)
         {
             _findings.Add(
-                "footer-copy-differs", CheckSeverity.Corruption, "the copy of the footer at offset 0 says something else than the footer at the end", host: 0, repair: "write the footer to offset 0");
+                "FooterCopyDiffers", CheckSeverity.Corruption,
+                "the copy of the footer at offset 0 says something else than the footer at the end",
+                host: 0, repair: "write the footer to offset 0");
         }
     }
 
@@ -64,19 +72,24 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         long at = (long)footers.Best.DataOffset;
         if (!header.IsChecksumRight)
         {
-            _findings.Add("header-checksum", CheckSeverity.Corruption, "the dynamic header's checksum is wrong", host: at, repair: "write the right one: every field was checked for itself");
+            _findings.Add(
+                "HeaderChecksum", CheckSeverity.Corruption,
+                "the dynamic header's checksum is wrong",
+                host: at, repair: "write the right one: every field was checked for itself");
         }
         if (at % VpcGeometry.SectorSize != 0 || header.TableOffset % VpcGeometry.SectorSize != 0)
         {
             _findings.Add(
-                "misaligned", CheckSeverity.Corruption, $"the dynamic header at offset {at:#,0} or the block allocation table at offset {header.TableOffset:#,0} does not begin at a sector", host: at);
+                "Misaligned", CheckSeverity.Corruption,
+                $"the dynamic header at offset {at:#,0} or the block allocation table at offset {header.TableOffset:#,0} does not begin at a sector",
+                host: at);
         }
         for (int i = 1; i < layout.Structures.Count; i++)
         {
             (VpcRegion before, VpcRegion here) = (layout.Structures[i - 1], layout.Structures[i]);
             if (here.Start < before.End)
             {
-                _findings.Add("structures-overlap", CheckSeverity.Corruption, $"{here.What} at offset {here.Start:#,0} overlaps {before.What}, which ends at {before.End:#,0}", host: here.Start);
+                _findings.Add("Overlap", CheckSeverity.Corruption, $"{here.What} at offset {here.Start:#,0} overlaps {before.What}, which ends at {before.End:#,0}", host: here.Start);
             }
         }
     }
@@ -88,12 +101,12 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         {
             if (!locator.IsKnown)
             {
-                _findings.Add("locator-unknown", CheckSeverity.Warning, $"a parent locator is for the unknown platform '{locator.PlatformText}'", host: (long)footers.Best.DataOffset);
+                _findings.Add("LocatorUnknown", CheckSeverity.Warning, $"a parent locator is for the unknown platform '{locator.PlatformText}'", host: (long)footers.Best.DataOffset);
             }
             else if (locator.Fault(file.Length) is { } fault)
             {
                 _findings.Add(
-                    "locator-fault", CheckSeverity.Corruption, $"the parent locator '{locator.PlatformText}': {fault}", host: (long)footers.Best.DataOffset, repair: "drop the locator");
+                    "LocatorFault", CheckSeverity.Corruption, $"the parent locator '{locator.PlatformText}': {fault}", host: (long)footers.Best.DataOffset, repair: "drop the locator");
             }
             else
             {
@@ -102,7 +115,7 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         }
         if (hasParent && !isNamed)
         {
-            _findings.Add("parent-unnamed", CheckSeverity.Corruption, "a differencing disk that does not name its parent", host: (long)footers.Best.DataOffset);
+            _findings.Add("ParentUnnamed", CheckSeverity.Corruption, "a differencing disk that does not name its parent", host: (long)footers.Best.DataOffset);
         }
     }
 
@@ -120,13 +133,17 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
             if (place >= limit)
             {
                 _findings.Add(
-                    "block-outside", CheckSeverity.Corruption, $"block {block:#,0} is said to be at offset {place:#,0}, past the end of the blocks at {limit:#,0}", guest, layout.BlockSize, place, "forget the block: its data is not there");
+                    "OutOfFile", CheckSeverity.Corruption,
+                    $"block {block:#,0} is said to be at offset {place:#,0}, past the end of the blocks at {limit:#,0}",
+                    guest, layout.BlockSize, place, "forget the block: its data is not there");
                 continue;
             }
             if (layout.Span > limit - place)
             {
                 _findings.Add(
-                    "block-cut", CheckSeverity.Corruption, $"block {block:#,0} at offset {place:#,0} is cut off: {limit - place:#,0} of its {layout.Span:#,0} bytes are there", guest, layout.BlockSize, place, "make the file longer; what is missing becomes zeroes");
+                    "Truncated", CheckSeverity.Corruption,
+                    $"block {block:#,0} at offset {place:#,0} is cut off: {limit - place:#,0} of its {layout.Span:#,0} bytes are there",
+                    guest, layout.BlockSize, place, "make the file longer; what is missing becomes zeroes");
             }
             blocks.Add((place, block));
         }
@@ -147,7 +164,9 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         return sorted;
 
         void Overlaps(long place, int block, string what) => _findings.Add(
-            "block-overlap", CheckSeverity.Corruption, $"block {block:#,0} at offset {place:#,0} overlaps {what}", block * layout.BlockSize, layout.BlockSize, place, "give the block a place of its own, with what it reads as now");
+            "Overlap", CheckSeverity.Corruption,
+            $"block {block:#,0} at offset {place:#,0} overlaps {what}",
+            block * layout.BlockSize, layout.BlockSize, place, "give the block a place of its own, with what it reads as now");
     }
 
     /// <summary>Gaps that could hold a block, and what is left over at the end.</summary>
@@ -170,7 +189,9 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         _end = at + VpcFooter.Length;
 
         void Unused(long start, long end) => _findings.Add(
-            "unused-space", CheckSeverity.Leak, $"{end - start:#,0} bytes at offset {start:#,0} are not used", host: start, repair: "move blocks into the gap and cut the file", units: (end - start) / layout.Span);
+            "Leak", CheckSeverity.Leak,
+            $"{end - start:#,0} bytes at offset {start:#,0} are not used",
+            host: start, repair: "move blocks into the gap and cut the file", units: (end - start) / layout.Span);
     }
 
     /// <summary>
@@ -195,7 +216,9 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
                     if (!isSet && await FirstDataAsync(start, start + ((long)run * VpcGeometry.SectorSize), buffer, cancellationToken).ConfigureAwait(false) is long data)
                     {
                         _findings.Add(
-                            "bitmap-hides-data", CheckSeverity.Warning, $"block {block:#,0} has data at offset {data:#,0} in a sector that its bitmap says was never written: it reads as zeroes here, QEMU shows it", block * layout.BlockSize, layout.BlockSize, data);
+                            "BitmapHidesData", CheckSeverity.Warning,
+                            $"block {block:#,0} has data at offset {data:#,0} in a sector that its bitmap says was never written: it reads as zeroes here, QEMU shows it",
+                            block * layout.BlockSize, layout.BlockSize, data);
                         break;
                     }
                     sector += run;

@@ -32,9 +32,12 @@ internal sealed class VpcDriver : FormatDriver, ICreatable
     /// must fit, and whatever is recognised by its beginning comes first.
     /// </summary>
     public override int Probe(ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, long fileLength, string fileName)
-        => Probe(header, fileName) is > 0 and var score ? score
-            : VpcFooter.Parse(tail) is { DiskType: VpcDiskType.Fixed, FormatVersion: VpcFooter.Version1 } footer
-                && footer.CurrentSize == fileLength - VpcFooter.Length ? 50 : 0;
+    {
+        int score = Probe(header, fileName);
+        return score > 0 ? score
+            : VpcFooters.ParseEnd(tail) is ({ DiskType: VpcDiskType.Fixed, FormatVersion: VpcFooter.Version1 } footer, var length)
+                && footer.CurrentSize == fileLength - length ? 50 : 0;
+    }
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

@@ -41,13 +41,15 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
         long end = _footers.EndOffset(Below.Length);
         if (_footers.EndLength != VpcFooter.Length)
         {
-            findings.Add("footer-short", CheckSeverity.Warning, "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512", host: end, repair: "write it with 512 bytes");
+            findings.Add("FooterShort", CheckSeverity.Warning,
+            "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512",
+            host: end, repair: "write it with 512 bytes");
         }
         long unused = end - Math.Max(Footer.CurrentSize, Length); // a disk that ends with its geometry hides the rest, which is still its own
         if (unused > 0)
         {
             findings.Add(
-                "fixed-length",
+                "FixedLength",
                 CheckSeverity.Leak,
                 $"{end:#,0} bytes stand before the footer, but it says {Footer.CurrentSize:#,0}: a fixed disk has the footer right behind its last byte",
                 host: end - unused,

@@ -47,13 +47,24 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
     {
         VpcFooter? copy = VpcFooter.Parse(start);
         copy = copy is { IsDynamic: true } ? copy : null;
+        (VpcFooter? found, int length) = ParseEnd(end);
+        return new VpcFooters(found, length, copy);
+    }
+
+    /// <summary>The footer in a file's last 512 bytes, and how long it is.</summary>
+    public static (VpcFooter? Footer, int Length) ParseEnd(ReadOnlySpan<byte> end)
+    {
+        if (end.Length < VpcFooter.Length)
+        {
+            return (null, 0);
+        }
         if (VpcFooter.Parse(end) is { } whole)
         {
-            return new VpcFooters(whole, VpcFooter.Length, copy);
+            return (whole, VpcFooter.Length);
         }
         byte[] padded = new byte[VpcFooter.Length];
-        end.AsSpan(1).CopyTo(padded);
-        return VpcFooter.Parse(padded) is { } cut ? new VpcFooters(cut, VpcFooter.ShortLength, copy) : new VpcFooters(null, 0, copy);
+        end[1..].CopyTo(padded);
+        return VpcFooter.Parse(padded) is { } cut ? (cut, VpcFooter.ShortLength) : (null, 0);
     }
 
     private static DiskImageException Neither(BlockNode file, byte[] end, byte[] start)

@@ -26,9 +26,9 @@ internal sealed partial class VpcNode
             Drop(space, block);
         }
         await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
-        if (HasParent && Backing is { } parent && VpcParent.InfoOf(parent)?.UniqueId == _header.ParentUniqueId && parent.LastWriteTime is { } changed)
+        if (HasParent && Backing is { } parent && VpcParent.InfoOf(parent) is { } info && info.UniqueId == _header.ParentUniqueId)
         {
-            await WriteHeaderAsync(_header with { ParentTimeStamp = VpcFooter.Seconds(changed) }).ConfigureAwait(false); // whoever empties a disk has most likely written to its parent
+            await WriteHeaderAsync(_header with { ParentTimeStamp = VpcFooter.Seconds(info.Created) }).ConfigureAwait(false); // whatever was written to the parent fits an empty disk
             _space = null;
         }
         await (await SpaceAsync().ConfigureAwait(false)).TrimAsync(Footer).ConfigureAwait(false);

@@ -59,7 +59,8 @@ internal sealed partial class VpcNode
             if (backingFile is null)
             {
                 await WriteFootersAsync(space, Footer with { DiskType = VpcDiskType.Dynamic }, Length).ConfigureAwait(false);
-                await WriteHeaderAsync(_header with { ParentUniqueId = default, ParentTimeStamp = 0, ParentName = "", Locators = new VpcLocator[VpcHeader.LocatorCount] }).ConfigureAwait(false);
+                VpcLocator[] none = new VpcLocator[VpcHeader.LocatorCount];
+                await WriteHeaderAsync(_header with { ParentUniqueId = default, ParentTimeStamp = 0, ParentName = "", Locators = none }).ConfigureAwait(false);
                 (_locators, _parentName) = ([], null);
             }
             else
@@ -79,7 +80,9 @@ internal sealed partial class VpcNode
         if (parent.Length != Length)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{Name}: {parent.Name} has {parent.Length:#,0} bytes, but a child and its parent are of one size, here {Length:#,0}. Resize one of them.", Name);
+                DiskImageErrorKind.InvalidOption,
+                $"{Name}: {parent.Name} has {parent.Length:#,0} bytes, but a child and its parent are of one size, here {Length:#,0}. Resize one of them.",
+                Name);
         }
         (_, byte[] data) = VpcParent.Record(_header, Name, parent, name, 0);
         long place = await space.AllocateSectorsAsync(data.Length, VpcFooter.Length, Footer).ConfigureAwait(false); // the old data stays until the header has changed

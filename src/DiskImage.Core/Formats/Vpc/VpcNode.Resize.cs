@@ -17,7 +17,10 @@ internal sealed partial class VpcNode
         long old = Length;
         if (length > old && HasParent && Backing is null)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: a differencing disk grows only when it is open with its parent, which could show through in the new space", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{Name}: a differencing disk grows only when it is open with its parent, which could show through in the new space",
+                Name);
         }
         await UnderGateAsync(async () =>
         {
@@ -132,7 +135,10 @@ internal sealed partial class VpcNode
         if ((long)Footer.DataOffset >= start && (long)Footer.DataOffset < end)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{Name}: the dynamic header lies behind the block allocation table, which cannot grow over it. Convert the disk to a new one.", Name, (long)Footer.DataOffset);
+                DiskImageErrorKind.Unsupported,
+                $"{Name}: the dynamic header lies behind the block allocation table, which cannot grow over it. Convert the disk to a new one.",
+                Name,
+                (long)Footer.DataOffset);
         }
         space.KeepClear(end);
         for (int block = _bat.NextUsed(0); block < _bat.Count; block = _bat.NextUsed(block + 1))

@@ -166,7 +166,8 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: block {block:#,0} (guest offset {block * BlockSize:#,0}) is said to be at offset {place:#,0}, {_layout.Span:#,0} bytes long, but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                $"{Name}: block {block:#,0} (guest offset {block * BlockSize:#,0}) is said to be at offset {place:#,0}, {_layout.Span:#,0} bytes long,"
+                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
                 Name,
                 place);
         }

@@ -10,6 +10,10 @@ namespace DiskImage.Formats.Vpc;
 /// Hard Disk". Names are tried in this order: W2ru, W2ku, MacX, Wi2r, Wi2k, then in the disk's own folder the recorded parent name and
 /// the file names of the absolute paths. A name that leads nowhere, or to another disk, gives way to the next.
 /// </summary>
+/// <remarks>
+/// The parent's time stamp: programs differ in whether they record the stamp of its footer or the time at which its file was changed. Both
+/// are taken here. Ours is the footer's: it outlives a copy of the chain and a merge into the parent.
+/// </remarks>
 internal static class VpcParent
 {
     /// <summary>FAT keeps times to two seconds.</summary>
@@ -115,8 +119,8 @@ internal static class VpcParent
             || Math.Abs((long)VpcFooter.Seconds(changed) - recorded) <= TimeTolerance;
         return isSame ? null : new(
             DiskImageErrorKind.Corrupt,
-            $"{path}: its parent {parent.Name} was changed at {parent.LastWriteTime:u}, but the time stamp recorded for it is {VpcFooter.Time(recorded):u}: what was"
-                + $" written to the parent since may not fit this disk. {Advice}",
+            $"{path}: its parent {parent.Name} was changed at {parent.LastWriteTime:u} and has the time stamp {info.Created:u}, but the time stamp recorded for it is"
+                + $" {VpcFooter.Time(recorded):u}: what was written to the parent since may not fit this disk. {Advice}",
             path);
     }
 
@@ -147,7 +151,7 @@ internal static class VpcParent
             header with
             {
                 ParentUniqueId = info.UniqueId,
-                ParentTimeStamp = VpcFooter.Seconds(parent.LastWriteTime ?? info.Created),
+                ParentTimeStamp = VpcFooter.Seconds(info.Created),
                 ParentName = file,
                 Locators = locators,
             },

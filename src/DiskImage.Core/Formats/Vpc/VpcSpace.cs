@@ -91,12 +91,7 @@ internal sealed class VpcSpace(BlockNode file, VpcBat bat, VpcLayout layout)
             }
             place = Math.Max(place, Round.Up(end, VpcGeometry.SectorSize));
         }
-        while (_free.Count > 0 && _free.Any(f => f < place + length && place < f + layout.Span))
-        {
-            long[] others = [.. _free.Where(f => f >= place + length || place >= f + layout.Span).Reverse()];
-            _free.Clear();
-            Array.ForEach(others, _free.Push);
-        }
+        SetFree(_free.Where(f => f >= place + length || place >= f + layout.Span));
         if (place + length > _end)
         {
             await ReachAsync(place + length, 0, footer).ConfigureAwait(false);
@@ -115,24 +110,20 @@ internal sealed class VpcSpace(BlockNode file, VpcBat bat, VpcLayout layout)
     /// <summary>The table is flushed: returns the places that are free now.</summary>
     public IReadOnlyList<long> Release()
     {
+        if (_pending.Count == 0)
+        {
+            return [];
+        }
         long[] released = [.. _pending];
         _pending.Clear();
-        long[] all = [.. _free, .. released];
-        if (released.Length > 0)
-        {
-            Array.Sort(all, static (a, b) => b.CompareTo(a));
-            _free.Clear();
-            Array.ForEach(all, _free.Push);
-        }
+        SetFree(_free.Concat(released));
         return released;
     }
 
     /// <summary>Nothing more is handed out below an offset.</summary>
     public void KeepClear(long offset)
     {
-        long[] others = [.. _free.Where(f => f >= offset).Reverse()];
-        _free.Clear();
-        Array.ForEach(others, _free.Push);
+        SetFree(_free.Where(f => f >= offset));
         _end = Math.Max(_end, offset);
     }
 
@@ -153,9 +144,7 @@ internal sealed class VpcSpace(BlockNode file, VpcBat bat, VpcLayout layout)
         await file.FlushAsync().ConfigureAwait(false);
         await file.ResizeAsync(end + VpcFooter.Length).ConfigureAwait(false);
         (FooterOffset, _end, _isTailZero) = (end, end, true);
-        long[] others = [.. _free.Where(f => f + layout.Span <= end).Reverse()];
-        _free.Clear();
-        Array.ForEach(others, _free.Push);
+        SetFree(_free.Where(f => f + layout.Span <= end));
     }
 
     /// <summary>Everything that is used, in the order of offsets.</summary>
@@ -186,9 +175,14 @@ internal sealed class VpcSpace(BlockNode file, VpcBat bat, VpcLayout layout)
             }
             at = Math.Max(at, end);
         }
-        places.Reverse();
+        SetFree(places);
+    }
+
+    private void SetFree(IEnumerable<long> places)
+    {
+        long[] falling = [.. places.OrderDescending()];
         _free.Clear();
-        places.ForEach(_free.Push);
+        Array.ForEach(falling, _free.Push);
     }
 
     /// <summary>Makes the file reach an offset, and some bytes more if it must grow, with the footer behind it and zeroes up to the footer.</summary>

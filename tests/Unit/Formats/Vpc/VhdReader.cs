@@ -26,6 +26,7 @@ internal sealed class VhdReader
         Size = (long)U64(_footer + 48);
         Creator = Text(_footer + 28, 4);
         Geometry = (U16(_footer + 56), file[_footer + 58], file[_footer + 59]);
+        Time = U32(_footer + 24);
         UniqueId = file[(_footer + 68)..(_footer + 84)];
     }
 
@@ -38,6 +39,8 @@ internal sealed class VhdReader
     public (int Cylinders, int Heads, int Sectors) Geometry { get; }
 
     public byte[] UniqueId { get; }
+
+    public uint Time { get; }
 
     public byte[] ParentId { get; private set; } = [];
 

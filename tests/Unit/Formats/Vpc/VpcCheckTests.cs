@@ -14,32 +14,32 @@ public sealed class VpcCheckTests
 
     public static TheoryData<string, string, bool> Defects() => new()
     {
-        { "end footer's checksum", "footer-damaged", true },
-        { "no end footer", "footer-damaged", true },
-        { "short footer", "footer-short", false },
-        { "copy's checksum", "footer-copy-damaged", true },
-        { "copy of another time", "footer-copy-differs", true },
-        { "header's checksum", "header-checksum", true },
-        { "entry far outside", "block-outside", true },
-        { "entry at the end", "block-outside", true },
-        { "block cut", "block-cut", true },
-        { "two entries, one block", "block-overlap", true },
-        { "entry one sector on", "block-overlap", true },
-        { "block over the table", "block-overlap", true },
-        { "data without bits", "bitmap-hides-data", false },
-        { "gap", "unused-space", true },
-        { "tail", "unused-space", true },
-        { "locator outside", "locator-fault", true },
-        { "locator too long", "locator-fault", true },
-        { "unknown locator", "locator-unknown", false },
-        { "no name", "parent-unnamed", false },
+        { "end footer's checksum", "FooterDamaged", true },
+        { "no end footer", "FooterDamaged", true },
+        { "short footer", "FooterShort", false },
+        { "copy's checksum", "FooterCopyDamaged", true },
+        { "copy of another time", "FooterCopyDiffers", true },
+        { "header's checksum", "HeaderChecksum", true },
+        { "entry far outside", "OutOfFile", true },
+        { "entry at the end", "OutOfFile", true },
+        { "block cut", "Truncated", true },
+        { "two entries, one block", "Overlap", true },
+        { "entry one sector on", "Overlap", true },
+        { "block over the table", "Overlap", true },
+        { "data without bits", "BitmapHidesData", false },
+        { "gap", "Leak", true },
+        { "tail", "Leak", true },
+        { "locator outside", "LocatorFault", true },
+        { "locator too long", "LocatorFault", true },
+        { "unknown locator", "LocatorUnknown", false },
+        { "no name", "ParentUnnamed", false },
     };
 
     [Theory]
     [MemberData(nameof(Defects))]
     public async Task Each_defect_is_one_finding_and_repaired_where_that_can_be(string defect, string kind, bool isRepaired)
     {
-        bool hasParent = kind.StartsWith("locator", StringComparison.Ordinal) || kind.StartsWith("parent", StringComparison.Ordinal);
+        bool hasParent = kind.StartsWith("Locator", StringComparison.Ordinal) || kind.StartsWith("Parent", StringComparison.Ordinal);
         byte[] image = Damage(defect, Sound(hasParent));
         var readOnly = new MemoryNode((byte[])image.Clone(), readOnly: true);
         byte[] before;
@@ -48,8 +48,8 @@ public sealed class VpcCheckTests
             CheckReport found = await VpcDisks.CheckAsync(disk);
             CheckFinding finding = Assert.Single(found.Findings, f => f.Kind.Equals(kind, StringComparison.Ordinal));
             Assert.True(found.Findings.Count == 1 || defect is "block over the table" or "entry one sector on", string.Join("\n", found.Findings)); // these leave a gap, and data as bitmap
-            Assert.Equal(isRepaired || kind.Equals("footer-short", StringComparison.Ordinal), finding.Repair is not null);
-            before = kind is "block-outside" or "block-cut" ? [] : await VpcDisks.ReadAsync(disk);
+            Assert.Equal(isRepaired || kind.Equals("FooterShort", StringComparison.Ordinal), finding.Repair is not null);
+            before = kind is "OutOfFile" or "Truncated" ? [] : await VpcDisks.ReadAsync(disk);
         }
         Assert.Equal(image, readOnly.ToArray());
 
@@ -57,7 +57,7 @@ public sealed class VpcCheckTests
         await using (BlockNode disk = await VpcDisks.OpenAsync(memory, forRepair: true))
         {
             CheckReport left = await VpcDisks.RepairAsync(disk, RepairMode.All);
-            bool isLeft = !isRepaired && !kind.Equals("footer-short", StringComparison.Ordinal);
+            bool isLeft = !isRepaired && !kind.Equals("FooterShort", StringComparison.Ordinal);
             Assert.Equal(isLeft ? 1 : 0, left.Findings.Count(f => f.Kind.Equals(kind, StringComparison.Ordinal)));
             Assert.True((left.CorruptionsFixed + left.LeaksFixed > 0) == isRepaired);
             if (before.Length > 0)
@@ -138,7 +138,7 @@ public sealed class VpcCheckTests
         byte[] image = [.. new byte[8192], .. VhdMaker.Footer("win ", 4096, (1, 4, 2), 2)];
         var memory = new MemoryNode(image);
         await using BlockNode disk = await VpcDisks.OpenAsync(memory);
-        Assert.Equal("fixed-length", Assert.Single((await VpcDisks.CheckAsync(disk)).Findings).Kind);
+        Assert.Equal("FixedLength", Assert.Single((await VpcDisks.CheckAsync(disk)).Findings).Kind);
         Assert.Empty((await VpcDisks.RepairAsync(disk, RepairMode.Leaks)).Findings);
         Assert.Equal(4096 + 512, memory.Length);
     }

@@ -11,7 +11,7 @@ namespace DiskImage.Tests.Formats.Vpc;
 public sealed class VpcCrashTests
 {
     private const int Size = 256 << 10;
-    private const string Unmarked = "bitmap-hides-data"; // a sector that was written to, but not yet marked, when the machine died
+    private const string Unmarked = "BitmapHidesData"; // a sector that was written to, but not yet marked, when the machine died
 
     public static TheoryData<int, string, bool> Runs()
     {
@@ -105,7 +105,7 @@ public sealed class VpcCrashTests
             bool IsOneOf(int at, int length)
                 => possible.Exists(s => at >= s.Contents.Length || now.AsSpan(at, length).SequenceEqual(s.Contents.AsSpan(at, length)));
             CheckReport report = await VpcDisks.CheckAsync(disk);
-            Assert.All(report.Findings, f => Assert.True(f.Severity is CheckSeverity.Leak || f.Kind.StartsWith("footer", StringComparison.Ordinal) || f.Kind.Equals(Unmarked, StringComparison.Ordinal), $"{what}: {f}"));
+            Assert.All(report.Findings, f => Assert.True(f.Severity is CheckSeverity.Leak || f.Kind.StartsWith("Footer", StringComparison.Ordinal) || f.Kind.Equals(Unmarked, StringComparison.Ordinal), $"{what}: {f}"));
             report = await VpcDisks.RepairAsync(disk, RepairMode.All);
             Assert.True(report.Findings.All(f => f.Kind.Equals(Unmarked, StringComparison.Ordinal)), $"{what}: after repair {string.Join(", ", report.Findings)}");
             byte[] after = await VpcDisks.ReadAsync(disk);
