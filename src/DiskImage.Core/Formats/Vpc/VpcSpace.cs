@@ -203,8 +203,9 @@ internal sealed class VpcSpace(BlockNode file, VpcBat bat, VpcLayout layout)
             long old = FooterOffset, next = Round.Up(offset + Math.Max(0, more), VpcGeometry.SectorSize);
             await file.WriteAsync(next, footer.ToBytes()).ConfigureAwait(false);
             await file.FlushAsync().ConfigureAwait(false);
-            FooterOffset = next;
+            (FooterOffset, _isTailZero) = (next, false); // if zeroing fails, it is made up for the next time
             await file.WriteZeroesAsync(old, VpcFooter.Length).ConfigureAwait(false);
+            _isTailZero = true;
         }
     }
 
