@@ -1,6 +1,7 @@
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Raw;
 using DiskImage.Formats.Vpc;
+using DiskImage.Formats.Vhdx;
 using DiskImage.Protocols.File;
 
 namespace DiskImage.Drivers;
@@ -15,6 +16,7 @@ public static class BuiltInDrivers
             new RawDriver(),
             new Qcow2Driver(),
             new VpcDriver(),
+            new VhdxDriver(),
         ],
         protocols:
         [

@@ -29,7 +29,8 @@ internal sealed class CachedPiece
 /// </summary>
 /// <remarks>
 /// A piece has a fixed size, a power of two, and is aligned to it. When a changed piece has to make room, all changed pieces are
-/// written, in the order of their offsets: one barrier serves them all. Not thread-safe: the image's metadata lock guards it.
+/// written, in the order of their offsets: one barrier serves them all. A format with a journal passes a delegate that brings the
+/// changed pieces to the file instead; if it throws, all of them stay changed. Not thread-safe: the image's metadata lock guards it.
 /// </remarks>
 internal sealed class MetadataCache : MetadataStore
 {
@@ -39,11 +40,12 @@ internal sealed class MetadataCache : MetadataStore
     private readonly Dictionary<long, CachedPiece> _pieces = [];
     private readonly List<CachedPiece> _changed = [];
     private readonly int _capacity;
+    private readonly Func<IReadOnlyList<CachedPiece>, ValueTask>? _journal;
     private CachedPiece? _newest, _oldest;
 
-    public MetadataCache(WriteOrder order, int pieceSize, long maxBytes)
+    public MetadataCache(WriteOrder order, int pieceSize, long maxBytes, Func<IReadOnlyList<CachedPiece>, ValueTask>? journal = null)
         : base(order)
-        => (PieceSize, _capacity) = (pieceSize, (int)Math.Clamp(maxBytes / pieceSize, Least, int.MaxValue));
+        => (PieceSize, _capacity, _journal) = (pieceSize, (int)Math.Clamp(maxBytes / pieceSize, Least, int.MaxValue), journal);
 
     /// <summary>Bytes of a piece.</summary>
     public int PieceSize { get; }
@@ -100,13 +102,17 @@ internal sealed class MetadataCache : MetadataStore
     /// <summary>Forgets the pieces of a range, changes included: the space holds no table any more.</summary>
     public void Forget(long hostOffset, long length)
     {
+        if (length / PieceSize > _pieces.Count)
+        {
+            foreach (long at in _pieces.Keys.Where(at => at >= hostOffset && at < hostOffset + length).ToArray())
+            {
+                ForgetPiece(at);
+            }
+            return;
+        }
         for (long at = hostOffset; at < hostOffset + length; at += PieceSize)
         {
-            if (_pieces.Remove(at, out CachedPiece? piece))
-            {
-                Unlink(piece);
-                _ = _changed.Remove(piece);
-            }
+            ForgetPiece(at);
         }
     }
 
@@ -121,6 +127,13 @@ internal sealed class MetadataCache : MetadataStore
     protected override async ValueTask WriteDirtyAsync()
     {
         _changed.Sort(static (a, b) => a.HostOffset.CompareTo(b.HostOffset));
+        if (_journal is not null)
+        {
+            await _journal(_changed).ConfigureAwait(false);
+            _changed.ForEach(static piece => piece.Clean());
+            _changed.Clear();
+            return;
+        }
         for (int i = 0; i < _changed.Count; i++)
         {
             CachedPiece piece = _changed[i];
@@ -136,6 +149,15 @@ internal sealed class MetadataCache : MetadataStore
             piece.Clean();
         }
         _changed.Clear();
+    }
+
+    private void ForgetPiece(long hostOffset)
+    {
+        if (_pieces.Remove(hostOffset, out CachedPiece? piece))
+        {
+            Unlink(piece);
+            _ = _changed.Remove(piece);
+        }
     }
 
     private async ValueTask<CachedPiece> TakeAsync()

@@ -1,0 +1,51 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Formats.Vhdx;
+
+/// <summary>Hyper-V's format, version 2 of Microsoft's virtual disks. Spec: MS-VHDX; see SPEC.md beside this file.</summary>
+internal sealed class VhdxDriver : FormatDriver, ICreatable
+{
+    public const string FormatName = "vhdx";
+
+    public override string Name => FormatName;
+
+    public override string Description => "Microsoft Hyper-V virtual disk, version 2";
+
+    public override IReadOnlyList<string> Extensions => [".vhdx", ".avhdx"];
+
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<VhdxOpenOptions>();
+
+    public OptionSchema CreateOptions { get; } = OptionSchema.Of<VhdxCreateOptions>();
+
+    public bool RecordsBackingIdentity => true;
+
+    public bool AllowsSparseFile => false; // Hyper-V refuses a file that NTFS marks sparse; see issue of Windows rules in SPEC.md
+
+    public override int Probe(ReadOnlySpan<byte> header, string fileName) => header.StartsWith(VhdxLayout.FileSignature) ? 100 : 0;
+
+    public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
+    {
+        var options = (VhdxOpenOptions)context.Options;
+        VhdxImage image = await VhdxImage.ReadAsync(context.File, options.DiscardLog, cancellationToken).ConfigureAwait(false);
+        BlockNode? parent = image.Metadata.Locator is { } locator && context.OpenBacking is { } open
+            ? await VhdxParent.OpenAsync(context.File, locator, image.Metadata.LogicalSectorSize, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false)
+            : null;
+        try
+        {
+            return await VhdxNode.OpenAsync(context.File, parent, image, options, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            if (parent is not null)
+            {
+                await parent.DisposeAsync().ConfigureAwait(false);
+            }
+            throw;
+        }
+    }
+
+    public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
+        => VhdxCreator.CreateAsync(context.File, (VhdxCreateOptions)context.Options, context.Backing, cancellationToken);
+}

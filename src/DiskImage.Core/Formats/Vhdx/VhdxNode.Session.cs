@@ -1,0 +1,181 @@
+using System.Buffers;
+using DiskImage.Metadata;
+
+namespace DiskImage.Formats.Vhdx;
+
+/// <summary>What surrounds writing: headers, log, flushing, closing. Spec: MS-VHDX 2.2.2.1, 2.3.</summary>
+/// <remarks>
+/// A session begins with the first change, not with the opening: first one header with new identifiers and still without log, then
+/// the first log entry, then both headers naming the log. So at any time the header that counts names a log that has a valid entry,
+/// or none. It ends, when the disk is closed, with both headers saying that the log is empty.
+/// </remarks>
+internal sealed partial class VhdxNode
+{
+    private VhdxLog? _log;
+    private VhdxSpace? _space;
+    private bool _isNewData; // the DataWriteGuid is this session's
+
+    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
+        => UnderGateAsync(() => FlushLockedAsync(cancellationToken));
+
+    protected override async ValueTask CloseCoreAsync()
+    {
+        try
+        {
+            if (!IsReadOnly)
+            {
+                await UnderGateAsync(EndAsync).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            await base.CloseCoreAsync().ConfigureAwait(false);
+            _gate.Dispose();
+        }
+    }
+
+    /// <summary>Called before anything in the file changes.</summary>
+    /// <param name="isVisible">The change is one that a reader of the disk can see.</param>
+    private async ValueTask BeginAsync(bool isVisible)
+    {
+        if (_log is null)
+        {
+            Guid data = isVisible ? Guid.NewGuid() : _header.DataWriteGuid;
+            await UpdateHeaderAsync(_header with { FileWriteGuid = Guid.NewGuid(), DataWriteGuid = data, LogGuid = Guid.Empty, LogVersion = VhdxHeader.SupportedLogVersion }).ConfigureAwait(false);
+            var log = new VhdxLog(File, _header);
+            await log.BeginAsync().ConfigureAwait(false);
+            await UpdateHeadersAsync(_header with { LogGuid = log.Id }).ConfigureAwait(false);
+            (_log, _isNewData) = (log, isVisible);
+        }
+        else if (isVisible && !_isNewData)
+        {
+            await UpdateHeadersAsync(_header with { DataWriteGuid = Guid.NewGuid() }).ConfigureAwait(false);
+            _isNewData = true;
+        }
+    }
+
+    private async ValueTask EndAsync()
+    {
+        if (_log is null)
+        {
+            return;
+        }
+        await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+        await _log.FlushAsync().ConfigureAwait(false); // the last updates are in place, durably
+        await UpdateHeadersAsync(_header with { LogGuid = Guid.Empty }).ConfigureAwait(false);
+        _log = null;
+        _isNewData = false;
+    }
+
+    private async ValueTask ReplayAsync(VhdxLogSequence log, CancellationToken cancellationToken)
+    {
+        await UpdateHeaderAsync(_header with { FileWriteGuid = Guid.NewGuid() }).ConfigureAwait(false); // spec: 2.2.2, before playback
+        await VhdxReplay.ApplyAsync(File, log, cancellationToken).ConfigureAwait(false);
+        await UpdateHeadersAsync(_header with { LogGuid = Guid.Empty }).ConfigureAwait(false);
+    }
+
+    /// <summary>Writes the header that does not count, which makes it the one that does.</summary>
+    private async ValueTask UpdateHeaderAsync(VhdxHeader header)
+    {
+        header = header with { SequenceNumber = _header.SequenceNumber + 1 };
+        await File.WriteAsync(VhdxHeader.PlaceOf(1 - _headerIndex), header.ToBytes()).ConfigureAwait(false);
+        await File.FlushAsync().ConfigureAwait(false);
+        (_header, _headerIndex) = (header, 1 - _headerIndex);
+    }
+
+    /// <summary>Writes one header, then the other, so that either will do.</summary>
+    private async ValueTask UpdateHeadersAsync(VhdxHeader header)
+    {
+        await UpdateHeaderAsync(header).ConfigureAwait(false);
+        await UpdateHeaderAsync(header).ConfigureAwait(false);
+    }
+
+    private async ValueTask FlushLockedAsync(CancellationToken cancellationToken)
+    {
+        if (_cache.IsDirty)
+        {
+            await _cache.WriteBackAsync().ConfigureAwait(false);
+        }
+        else if (_log is not null)
+        {
+            await _log.FlushAsync().ConfigureAwait(false);
+        }
+        else
+        {
+            await File.FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+        if (_space is null)
+        {
+            return;
+        }
+        foreach ((long offset, long length) in _space.Release())
+        {
+            _cache.Forget(offset, length);
+            if (_options.Discard == VhdxDiscardMode.Unmap && offset < File.Length)
+            {
+                await File.DiscardAsync(offset, Math.Min(length, File.Length - offset), cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
+    /// <summary>Brings changed pieces of the BAT and the bitmaps to the file: bitmaps first, then the BAT from its end. See the remarks on the disk.</summary>
+    private ValueTask JournalAsync(IReadOnlyList<CachedPiece> changed)
+    {
+        VhdxRegion bat = _regions.Bat;
+        return _log!.WriteAsync(
+        [
+            .. changed.Where(p => !bat.Overlaps(p.HostOffset, 1)).Concat(changed.Where(p => bat.Overlaps(p.HostOffset, 1)).Reverse())
+                .Select(p => VhdxLogUpdate.Sector(p.HostOffset, p.Bytes)),
+        ]);
+    }
+
+    /// <summary>The space map, made when it is first needed. Nothing in the BAT may have changed before.</summary>
+    private async ValueTask<VhdxSpace> SpaceAsync()
+    {
+        if (_space is not null)
+        {
+            return _space;
+        }
+        var space = new VhdxSpace(Name);
+        _ = space.TryMark(0, VhdxLayout.HeaderSection);
+        _ = space.TryMark(_header.LogOffset, _header.LogLength);
+        foreach (VhdxRegion region in _regions.Regions)
+        {
+            _ = space.TryMark(region.Offset, region.Length);
+        }
+        await EachBatPartAsync(EntriesInUse, (firstIndex, entries) =>
+        {
+            if (space.MarkEntries(entries.Span, firstIndex, _geometry, File.Length) is (long index, string why))
+            {
+                throw VhdxLayout.Corrupt(
+                    Name, $"BAT entry {index} {why}, so no place can be chosen for new data. Nothing was written", _regions.Bat.Offset + (index * VhdxGeometry.EntryBytes));
+            }
+        }, CancellationToken.None).ConfigureAwait(false);
+        return _space = space;
+    }
+
+    /// <summary>Entries of the BAT that mean something: with those of bitmap blocks if the disk has a parent and the region has the room.</summary>
+    private long EntriesInUse => _metadata.HasParent
+        ? Math.Min(_geometry.EntriesWithBitmaps, _regions.Bat.Length / VhdxGeometry.EntryBytes)
+        : _geometry.EntriesWithoutBitmaps;
+
+    /// <summary>Shows a number of entries of the BAT, a part at a time, as they are in the file.</summary>
+    private async ValueTask EachBatPartAsync(long entries, Action<long, ReadOnlyMemory<byte>> visit, CancellationToken cancellationToken)
+    {
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(VhdxLayout.MiB);
+        try
+        {
+            long total = entries * VhdxGeometry.EntryBytes;
+            for (long done = 0; done < total; done += VhdxLayout.MiB)
+            {
+                Memory<byte> part = buffer.AsMemory(0, (int)Math.Min(VhdxLayout.MiB, total - done));
+                await File.ReadPaddedAsync(_regions.Bat.Offset + done, part, cancellationToken).ConfigureAwait(false);
+                visit(done / VhdxGeometry.EntryBytes, part);
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+}

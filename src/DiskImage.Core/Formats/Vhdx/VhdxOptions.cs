@@ -1,0 +1,87 @@
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Formats.Vhdx;
+
+/// <summary>What a discard request does.</summary>
+public enum VhdxDiscardMode
+{
+    /// <summary>Blocks become free in the image; the host file keeps its space.</summary>
+    Ignore,
+
+    /// <summary>Blocks become free, and the host gets the space back where it can.</summary>
+    Unmap,
+}
+
+/// <summary>How a VHDX keeps its blocks.</summary>
+public enum VhdxSubformat
+{
+    /// <summary>Blocks are added as they are written.</summary>
+    Dynamic,
+
+    /// <summary>Every block has its place from the start.</summary>
+    Fixed,
+
+    /// <summary>Only what differs from a parent image is stored. Made by naming a backing file.</summary>
+    Differencing,
+}
+
+/// <summary>Options when a VHDX image is opened.</summary>
+public sealed record VhdxOpenOptions
+{
+    /// <summary>Opens on a parent that is not the one the disk was made on.</summary>
+    [DriverOption("ignore_id_mismatch", "Use the parent even if its identity is not the recorded one")]
+    public bool IgnoreIdMismatch { get; init; }
+
+    /// <summary>Opens an image whose log cannot be replayed.</summary>
+    [DriverOption("discard_log", "Open as if the log were empty: the updates in it are lost")]
+    public bool DiscardLog { get; init; }
+
+    /// <summary>What a discard request does.</summary>
+    [DriverOption("discard", "What discarding does to the host file: ignore keeps its space, unmap gives it back")]
+    public VhdxDiscardMode Discard { get; init; } = VhdxDiscardMode.Unmap;
+
+    /// <summary>Memory for the BAT and the sector bitmaps.</summary>
+    [DriverOption("metadata-cache-size", "Most bytes of the BAT and the sector bitmaps kept in memory", IsSize = true, Minimum = 0)]
+    public long MetadataCacheSize { get; init; } = 16 << 20;
+}
+
+/// <summary>Options when a VHDX image is made. Names and defaults are QEMU's where QEMU has them.</summary>
+public sealed record VhdxCreateOptions : ICreateOptions
+{
+    /// <inheritdoc/>
+    [DriverOption("size", "Virtual size in bytes, at most 64T; rounded up to a logical sector", IsSize = true, Minimum = 0)]
+    public long? Size { get; init; }
+
+    /// <summary>How blocks are kept.</summary>
+    [DriverOption("subformat", "dynamic grows with what is written, fixed has every block from the start; differencing follows from a backing file")]
+    public VhdxSubformat Subformat { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("backing_file", "Parent image (VHDX) whose contents show through where this one holds nothing")]
+    public string? BackingFile { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("backing_fmt", "Format of the parent image: vhdx")]
+    public string? BackingFormat { get; init; }
+
+    /// <summary>Bytes per payload block.</summary>
+    [DriverOption("block_size", "Bytes that are allocated together, a power of two from 1M to 256M; 0 chooses by the virtual size", IsSize = true, Minimum = 0, Maximum = VhdxLayout.MaxBlockSize)]
+    public long BlockSize { get; init; }
+
+    /// <summary>Bytes of the log.</summary>
+    [DriverOption("log_size", "Bytes of the metadata log; rounded up to 1M", IsSize = true, Minimum = VhdxLayout.MiB, Maximum = 1L << 30)]
+    public long LogSize { get; init; } = VhdxLayout.MiB;
+
+    /// <summary>How new blocks say that they read as zeroes.</summary>
+    [DriverOption("block_state_zero", "New blocks are marked as zeroes; off leaves them not present, whose contents other programs may take for undefined")]
+    public bool BlockStateZero { get; init; } = true;
+
+    /// <summary>Sector size that the disk shows.</summary>
+    [DriverOption("logical_sector_size", "Sector size that the disk shows: 512 or 4096; a child's is its parent's", IsSize = true, Minimum = 512, Maximum = 4096)]
+    public long? LogicalSectorSize { get; init; }
+
+    /// <summary>Sector size that the disk says it has inside.</summary>
+    [DriverOption("physical_sector_size", "Sector size that the disk says it has inside: 512 or 4096", IsSize = true, Minimum = 512, Maximum = 4096)]
+    public long? PhysicalSectorSize { get; init; }
+}

@@ -1,0 +1,84 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+
+namespace DiskImage.Formats.Vhdx;
+
+/// <summary>Finds a differencing disk's parent and makes sure that it is the right one. Spec: MS-VHDX 2.6.2.6.3.</summary>
+internal static class VhdxParent
+{
+    /// <summary>Opens the first parent that is there, trying the locator's paths in order.</summary>
+    /// <exception cref="DiskImageException">
+    /// Unsupported: the locator is of another type; NotFound: none of the paths leads anywhere; Corrupt: the parent has another
+    /// identity or sector size; whatever opening it throws.
+    /// </exception>
+    public static async ValueTask<BlockNode> OpenAsync(
+        BlockNode file, VhdxParentLocator locator, int sectorSize, ReferenceOpener open, bool ignoreIdMismatch, CancellationToken cancellationToken)
+    {
+        if (locator.Type != VhdxParentLocator.VhdxType)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{file.Name}: its parent locator is of type {locator.Type}; this program knows {VhdxParentLocator.VhdxType}, a VHDX file", file.Name);
+        }
+        var tried = new List<string>();
+        DiskImageException? failure = null;
+        foreach (string path in locator.LocalPaths)
+        {
+            BlockNode parent;
+            try
+            {
+                parent = await open(path, VhdxDriver.FormatName, cancellationToken).ConfigureAwait(false);
+            }
+            catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
+            {
+                tried.Add(path);
+                failure ??= e;
+                continue;
+            }
+            try
+            {
+                Require(file, parent, path, locator, sectorSize, ignoreIdMismatch);
+                return parent;
+            }
+            catch
+            {
+                await parent.DisposeAsync().ConfigureAwait(false);
+                throw;
+            }
+        }
+        throw tried.Count == 0
+            ? VhdxLayout.Corrupt(file.Name, "it is a differencing disk, and its parent locator holds no path")
+            : new DiskImageException(
+                DiskImageErrorKind.NotFound,
+                $"{file.Name}: its parent cannot be found; tried {string.Join(", ", tried.Select(t => $"'{t}'"))}. Put it there, or name its new place with Set-DiskImageBacking. ({failure!.Message})",
+                file.Name,
+                cause: failure);
+    }
+
+    /// <summary>The VHDX disk that a node is or passes through; null if it is none.</summary>
+    public static VhdxNode? Of(BlockNode? node)
+    {
+        while (node is FilterNode)
+        {
+            node = node.Child("file");
+        }
+        return node as VhdxNode;
+    }
+
+    private static void Require(BlockNode file, BlockNode parent, string path, VhdxParentLocator locator, int sectorSize, bool ignoreIdMismatch)
+    {
+        VhdxNode disk = Of(parent) ?? throw VhdxLayout.Corrupt(file.Name, $"its parent '{path}' is not a VHDX image");
+        if (disk.Metadata.LogicalSectorSize != sectorSize)
+        {
+            throw VhdxLayout.Corrupt(
+                file.Name, $"its logical sectors have {sectorSize} bytes and those of its parent '{path}' {disk.Metadata.LogicalSectorSize}; they must be the same");
+        }
+        if (!ignoreIdMismatch && !locator.Accepts(disk.Header.DataWriteGuid))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{file.Name}: its parent must have the DataWriteGuid {locator.Linkage?.ToString("B") ?? "(none recorded)"}, and '{path}' has {disk.Header.DataWriteGuid:B}: "
+                + "the parent was written to after this disk was made on it, or is another disk. If you know that it is the right one, open with ignore_id_mismatch=on.",
+                file.Name);
+        }
+    }
+}

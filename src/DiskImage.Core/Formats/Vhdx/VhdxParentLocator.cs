@@ -1,0 +1,122 @@
+using System.Text;
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Vhdx;
+
+/// <summary>Where a differencing disk's parent is, and how to know it: pairs of key and value. Spec: MS-VHDX 2.6.2.6.</summary>
+internal sealed record VhdxParentLocator(Guid Type, IReadOnlyDictionary<string, string> Values)
+{
+    /// <summary>The only type that the specification defines: the parent is a VHDX file.</summary>
+    public static readonly Guid VhdxType = new("B04AEFB7-D19E-4A81-B789-25B8E9445913");
+
+    public const string LinkageKey = "parent_linkage", Linkage2Key = "parent_linkage2";
+    public const string RelativeKey = "relative_path", VolumeKey = "volume_path", AbsoluteKey = "absolute_win32_path";
+    private const int HeaderBytes = 20, EntryBytes = 12, CountAt = 18;
+
+    /// <summary>The keys that hold paths, in the order in which they are to be tried.</summary>
+    private static readonly string[] PathKeys = [RelativeKey, VolumeKey, AbsoluteKey];
+
+    /// <summary>The paths to try, in the specification's order.</summary>
+    public IEnumerable<string> Paths
+    {
+        get
+        {
+            foreach (string key in PathKeys)
+            {
+                if (Values.TryGetValue(key, out string? path))
+                {
+                    yield return path;
+                }
+            }
+        }
+    }
+
+    /// <summary>The DataWriteGuid that the parent had; null if it is missing or not a GUID.</summary>
+    public Guid? Linkage => LinkageOf(LinkageKey);
+
+    /// <summary>True if a parent with this DataWriteGuid is the one that the disk was made on.</summary>
+    public bool Accepts(Guid dataWriteGuid) => LinkageOf(LinkageKey) == dataWriteGuid || LinkageOf(Linkage2Key) == dataWriteGuid;
+
+    /// <summary>The paths as they are to be opened here; the first is the one to show.</summary>
+    public IEnumerable<string> LocalPaths => Paths.Select(WindowsPath.ToLocal).Where(p => !string.IsNullOrWhiteSpace(p)).Distinct(StringComparer.Ordinal);
+
+    /// <summary>The locator of a parent seen from a child's folder.</summary>
+    /// <param name="path">The image that gets the locator.</param>
+    /// <param name="backingFile">The parent's path, from the image's folder if relative.</param>
+    /// <param name="dataWriteGuid">The parent's DataWriteGuid.</param>
+    /// <exception cref="DiskImageException">InvalidOption: the path cannot be written as Windows writes paths.</exception>
+    public static VhdxParentLocator For(string path, string backingFile, Guid dataWriteGuid)
+    {
+        string folder = Path.GetDirectoryName(Path.GetFullPath(path)) ?? Path.GetFullPath(path);
+        string full = Path.GetFullPath(backingFile, folder);
+        var values = new Dictionary<string, string>(StringComparer.Ordinal) { [LinkageKey] = dataWriteGuid.ToString("B") };
+        if (WindowsPath.Relative(folder, full) is { } relative)
+        {
+            values[RelativeKey] = relative;
+        }
+        if (WindowsPath.Absolute(full) is { } absolute)
+        {
+            values[AbsoluteKey] = absolute;
+        }
+        return values.Count > 1
+            ? new(VhdxType, values)
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{path}: the parent's path '{backingFile}' cannot be recorded, since a part of it has a backslash in its name. Rename it.", path);
+    }
+
+    /// <summary>Reads a locator.</summary>
+    /// <exception cref="DiskImageException">Corrupt.</exception>
+    public static VhdxParentLocator Parse(ReadOnlySpan<byte> bytes, string path, long offset)
+    {
+        int count = bytes.Length < HeaderBytes ? 0 : LittleEndian.U16(bytes, CountAt);
+        if (bytes.Length < HeaderBytes + (count * EntryBytes))
+        {
+            throw VhdxLayout.Corrupt(path, $"the parent locator has {bytes.Length} bytes, too few for its {count} pairs", offset);
+        }
+        var values = new Dictionary<string, string>(StringComparer.Ordinal);
+        long total = 0;
+        for (int i = 0; i < count; i++)
+        {
+            ReadOnlySpan<byte> entry = bytes.Slice(HeaderBytes + (i * EntryBytes), EntryBytes);
+            uint keyAt = LittleEndian.U32(entry, 0), valueAt = LittleEndian.U32(entry, 4);
+            int keyLength = LittleEndian.U16(entry, 8), valueLength = LittleEndian.U16(entry, 10);
+            total += keyLength + valueLength;
+            if (keyLength == 0 || keyLength % 2 != 0 || valueLength % 2 != 0 || keyAt > (uint)(bytes.Length - keyLength) || valueAt > (uint)(bytes.Length - valueLength)
+                || keyLength > bytes.Length || valueLength > bytes.Length || total > bytes.Length)
+            {
+                throw VhdxLayout.Corrupt(
+                    path,
+                    $"pair {i} of the parent locator has a key of {keyLength} bytes at {keyAt} and a value of {valueLength} bytes at {valueAt}; allowed: whole UTF-16 units inside the locator's {bytes.Length} bytes",
+                    offset);
+            }
+            string key = Encoding.Unicode.GetString(bytes.Slice((int)keyAt, keyLength)).TrimEnd('\0');
+            if (!values.TryAdd(key, Encoding.Unicode.GetString(bytes.Slice((int)valueAt, valueLength)).TrimEnd('\0')))
+            {
+                throw VhdxLayout.Corrupt(path, $"the key '{key}' stands in the parent locator twice", offset);
+            }
+        }
+        return new(LittleEndian.Guid(bytes, 0), values);
+    }
+
+    /// <summary>The locator as it stands in the file.</summary>
+    public byte[] ToBytes()
+    {
+        byte[] bytes = new byte[HeaderBytes + (Values.Count * EntryBytes) + Values.Sum(v => (v.Key.Length + v.Value.Length) * 2)];
+        LittleEndian.Guid(bytes, 0, Type);
+        LittleEndian.U16(bytes, CountAt, (ushort)Values.Count);
+        int entry = HeaderBytes, at = HeaderBytes + (Values.Count * EntryBytes);
+        foreach ((string key, string value) in Values)
+        {
+            LittleEndian.U32(bytes, entry, (uint)at);
+            LittleEndian.U32(bytes, entry + 4, (uint)(at + (key.Length * 2)));
+            LittleEndian.U16(bytes, entry + 8, (ushort)(key.Length * 2));
+            LittleEndian.U16(bytes, entry + 10, (ushort)(value.Length * 2));
+            at += Encoding.Unicode.GetBytes(key + value, bytes.AsSpan(at));
+            entry += EntryBytes;
+        }
+        return bytes;
+    }
+
+    private Guid? LinkageOf(string key) => Values.TryGetValue(key, out string? text) && Guid.TryParse(text, out Guid id) ? id : null;
+}
