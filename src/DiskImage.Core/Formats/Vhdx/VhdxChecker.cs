@@ -1,6 +1,133 @@
 using DiskImage.Block;
+
 namespace DiskImage.Formats.Vhdx;
+
+/// <summary>
+/// Checks an image from its first byte on: headers, region tables, log, metadata, parent locator, then every entry of the BAT with its
+/// sector bitmaps, and last what no entry refers to. Spec: MS-VHDX 2.2 to 2.6.
+/// </summary>
+/// <remarks>
+/// It reads the file and no cache, and changes nothing. What makes an image impossible to open (no header that counts, no region
+/// table, required items missing) is an error of opening it, not a finding. What it proposes for entries of the BAT is what a repair
+/// carries out.
+/// </remarks>
 internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>? bytes, CancellationToken cancellationToken)
 {
-    public ValueTask<CheckReport> RunAsync() { _ = (file, node, bytes, cancellationToken); return new(new CheckReport { Findings = [] }); }
+    private readonly VhdxBatChecker _bat = new(file, node, bytes, cancellationToken);
+
+    /// <summary>True if a header must be written anew.</summary>
+    public bool HasHeaderFault { get; private set; }
+
+    /// <summary>True if a region table must be written anew.</summary>
+    public bool HasRegionFault { get; private set; }
+
+    /// <summary>Entries of the BAT that a repair replaces, and by what; the first <see cref="CheckReport.MaxFindings"/> of them.</summary>
+    public IReadOnlyList<(long Index, BatEntry Instead)> Replacements => _bat.Replacements;
+
+    /// <summary>Entries of the BAT whose block another entry has too: a repair gives each its own copy.</summary>
+    public IReadOnlyList<long> Shared => _bat.Shared;
+
+    private VhdxFindings Findings => _bat.Findings;
+
+    public async ValueTask<CheckReport> RunAsync()
+    {
+        await CheckHeadersAsync().ConfigureAwait(false);
+        await CheckRegionTablesAsync().ConfigureAwait(false);
+        CheckLog();
+        CheckFile();
+        await CheckLocatorAsync().ConfigureAwait(false);
+        await _bat.RunAsync().ConfigureAwait(false);
+        return new CheckReport
+        {
+            Findings = Findings.List,
+            Corruptions = Findings.Corruptions,
+            Leaks = Findings.Leaks,
+            CheckErrors = Findings.Errors,
+            TotalClusters = node.Geometry.Blocks,
+            AllocatedClusters = _bat.Allocated,
+            FragmentedClusters = _bat.Fragmented,
+            ImageEndOffset = _bat.End,
+        };
+    }
+
+    private async ValueTask CheckHeadersAsync()
+    {
+        byte[] sector = new byte[VhdxHeader.Size];
+        for (int i = 0; i < 2; i++)
+        {
+            await file.ReadPaddedAsync(VhdxHeader.PlaceOf(i), sector, cancellationToken).ConfigureAwait(false);
+            if (VhdxHeader.TryParse(sector, out string? fault) is null)
+            {
+                HasHeaderFault = true;
+                Findings.Corruption("Header", $"header {i + 1} cannot be used: {fault}; the other one is in use", "write it anew from the other", host: VhdxHeader.PlaceOf(i));
+            }
+        }
+    }
+
+    private async ValueTask CheckRegionTablesAsync()
+    {
+        for (int i = 0; i < 2; i++)
+        {
+            byte[] table = new byte[VhdxRegionTable.Size];
+            await file.ReadPaddedAsync(VhdxRegionTable.PlaceOf(i), table, cancellationToken).ConfigureAwait(false);
+            string? fault = VhdxRegionTable.TryParse(table, out string? wrong) is null ? $"cannot be used: {wrong}"
+                : table.AsSpan().SequenceEqual(node.Regions.Bytes.Span) ? null
+                : "differs from the one in use";
+            if (fault is not null)
+            {
+                HasRegionFault = true;
+                Findings.Corruption("RegionTable", $"region table {i + 1} {fault}", "write it anew from the one in use", host: VhdxRegionTable.PlaceOf(i));
+            }
+        }
+    }
+
+    private void CheckLog()
+    {
+        if (node.LostLog is { } why)
+        {
+            Findings.Corruption("Log", $"the updates in the log are lost: {why}", "make the log empty", host: node.Header.LogOffset);
+        }
+        else if (node.IsReadOnly && node.Header.HasLog)
+        {
+            Findings.Warning("Log", "the log holds updates that are not in place: the image was not closed properly. They are taken into account here", "replay the log", node.Header.LogOffset);
+        }
+    }
+
+    private void CheckFile()
+    {
+        if (file.Length % VhdxLayout.MiB != 0)
+        {
+            Findings.Warning("Size", $"the file has {file.Length:#,0} bytes; it should have whole MiB", host: file.Length);
+        }
+        foreach (VhdxRegion region in node.Regions.Regions.Where(r => r.End > file.Length))
+        {
+            Findings.Warning("Region", $"{region.Name} ends at {region.End:#,0}, past the end of the file's {file.Length:#,0} bytes", host: region.Offset);
+        }
+    }
+
+    private async ValueTask CheckLocatorAsync()
+    {
+        if (node.Metadata.Locator is not { } locator)
+        {
+            return;
+        }
+        long at = node.Regions.Metadata.Offset + node.Metadata.Find(VhdxItem.ParentLocator)!.Value.Offset;
+        if (locator.Type != VhdxParentLocator.VhdxType)
+        {
+            Findings.Error("Locator", $"the parent locator is of type {locator.Type}, which this program does not know", at);
+            return;
+        }
+        if (locator.Linkage is null)
+        {
+            Findings.Corruption("Locator", "the parent locator has no parent_linkage that is a GUID, so that the parent cannot be known", host: at);
+        }
+        if (!locator.Paths.Any())
+        {
+            Findings.Corruption("Locator", "the parent locator has no path", host: at);
+        }
+        if (VhdxParent.Of(node.Backing) is { } parent && await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false) is var id && !locator.Accepts(id))
+        {
+            Findings.Corruption("Identity", $"the parent has the DataWriteGuid {id:B}; recorded is {locator.Linkage?.ToString("B") ?? "none"}: it was written to, or is another disk", host: at);
+        }
+    }
 }

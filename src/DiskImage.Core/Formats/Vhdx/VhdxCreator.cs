@@ -69,7 +69,7 @@ internal static class VhdxCreator
     }
 
     /// <summary>Checks the options against each other and decides what they leave open.</summary>
-    private static VhdxMetadata Plan(string path, VhdxCreateOptions options, VhdxNode? parent)
+    public static VhdxMetadata Plan(string path, VhdxCreateOptions options, VhdxNode? parent)
     {
         int logical = (int)(options.LogicalSectorSize ?? parent?.Metadata.LogicalSectorSize ?? 512);
         int physical = (int)(options.PhysicalSectorSize ?? parent?.Metadata.PhysicalSectorSize ?? Math.Max(512, logical));

@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>Hyper-V's format, version 2 of Microsoft's virtual disks. Spec: MS-VHDX; see SPEC.md beside this file.</summary>
-internal sealed class VhdxDriver : FormatDriver, ICreatable
+internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable
 {
     public const string FormatName = "vhdx";
 
@@ -28,7 +28,7 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
         var options = (VhdxOpenOptions)context.Options;
-        VhdxImage image = await VhdxImage.ReadAsync(context.File, options.DiscardLog, cancellationToken).ConfigureAwait(false);
+        VhdxImage image = await VhdxImage.ReadAsync(context.File, options.DiscardLog || context.ForRepair, cancellationToken).ConfigureAwait(false);
         BlockNode? parent = image.Metadata.Locator is { } locator && context.OpenBacking is { } open
             ? await VhdxParent.OpenAsync(context.File, locator, image.Metadata.LogicalSectorSize, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false)
             : null;
@@ -48,4 +48,11 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable
 
     public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
         => VhdxCreator.CreateAsync(context.File, (VhdxCreateOptions)context.Options, context.Backing, cancellationToken);
+
+    public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
+    {
+        VhdxCreateOptions wanted = (VhdxCreateOptions)options;
+        VhdxMetadata plan = VhdxCreator.Plan("Measuring", wanted with { Size = source?.Length ?? wanted.Size }, parent: null);
+        return VhdxMeasurer.MeasureAsync(plan, wanted.LogSize, source, cancellationToken);
+    }
 }

@@ -6,25 +6,36 @@ namespace DiskImage.Formats.Vhdx;
 /// <summary>What an image's structures say, read and checked, before a disk is made of it.</summary>
 /// <param name="Headers">Both headers.</param>
 /// <param name="Log">What the log wants to be replayed; null if it is empty or to be ignored.</param>
+/// <param name="LostLog">Why the log cannot be replayed, if it is ignored for that; else null.</param>
 /// <param name="View">The file as it is once the log is replayed.</param>
 /// <param name="Regions">The region table.</param>
 /// <param name="Metadata">The metadata items.</param>
 /// <param name="Creator">The program that made the file, as it says.</param>
 internal sealed record VhdxImage(
-    VhdxHeaderPair Headers, VhdxLogSequence? Log, BlockNode View, VhdxRegionTable Regions, VhdxMetadata Metadata, string Creator)
+    VhdxHeaderPair Headers, VhdxLogSequence? Log, string? LostLog, BlockNode View, VhdxRegionTable Regions, VhdxMetadata Metadata, string Creator)
 {
     private const int CreatorAt = 8, CreatorBytes = 512;
 
     /// <summary>Reads an image. Changes nothing.</summary>
     /// <param name="file">The file.</param>
-    /// <param name="discardLog">True to read it as if its log were empty.</param>
+    /// <param name="discardLog">True to read it as if its log were empty, if it cannot be replayed.</param>
     /// <param name="cancellationToken">Stops it.</param>
     public static async ValueTask<VhdxImage> ReadAsync(BlockNode file, bool discardLog, CancellationToken cancellationToken)
     {
         VhdxHeaderPair headers = await VhdxHeaderPair.ReadAsync(file, cancellationToken).ConfigureAwait(false);
-        VhdxLogSequence? log = headers.Current.HasLog && !discardLog
-            ? await VhdxLogReader.FindAsync(file, headers.Current, cancellationToken).ConfigureAwait(false)
-            : null;
+        VhdxLogSequence? log = null;
+        string? lost = null;
+        if (headers.Current.HasLog)
+        {
+            try
+            {
+                log = await VhdxLogReader.FindAsync(file, headers.Current, cancellationToken).ConfigureAwait(false);
+            }
+            catch (DiskImageException e) when (discardLog && e.Kind == DiskImageErrorKind.Corrupt)
+            {
+                lost = e.Message;
+            }
+        }
         BlockNode view = log is null ? file : new VhdxReplayedNode(file, log);
         VhdxRegionTable regions = await VhdxRegionTable.ReadAsync(view, headers.Current, cancellationToken).ConfigureAwait(false);
         VhdxMetadata metadata = await VhdxMetadata.ReadAsync(view, regions.Metadata, cancellationToken).ConfigureAwait(false);
@@ -41,6 +52,6 @@ internal sealed record VhdxImage(
         await file.ReadPaddedAsync(CreatorAt, creator, cancellationToken).ConfigureAwait(false);
         string text = Encoding.Unicode.GetString(creator);
         int end = text.IndexOf('\0', StringComparison.Ordinal);
-        return new(headers, log, view, regions, metadata, end < 0 ? text : text[..end]);
+        return new(headers, log, lost, view, regions, metadata, end < 0 ? text : text[..end]);
     }
 }

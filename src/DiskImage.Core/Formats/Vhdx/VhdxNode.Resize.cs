@@ -19,7 +19,12 @@ internal sealed partial class VhdxNode
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange, $"{Name}: cannot be {length:#,0} bytes long; a VHDX has at most {VhdxLayout.MaxVirtualSize:#,0} (64T)", Name);
         }
-        VhdxGeometry wanted = _geometry.WithSize(Round.Up(length, _geometry.SectorSize));
+        if (length % _geometry.SectorSize != 0)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.OutOfRange, $"{Name}: a size of {length:#,0} bytes is not possible; allowed: multiples of {_geometry.SectorSize}, its logical sector", Name);
+        }
+        VhdxGeometry wanted = _geometry.WithSize(length);
         return AloneAsync(() => UnderGateAsync(async () =>
         {
             if (wanted.VirtualSize == Length)

@@ -136,26 +136,37 @@ internal sealed partial class VhdxNode
         {
             return _space;
         }
-        var space = new VhdxSpace(Name);
+        return _space = await MapSpaceAsync(isStrict: true).ConfigureAwait(false);
+    }
+
+    /// <summary>The places of everything but blocks.</summary>
+    internal void MarkStructures(VhdxSpace space)
+    {
         _ = space.TryMark(0, VhdxLayout.HeaderSection);
         _ = space.TryMark(_header.LogOffset, _header.LogLength);
         foreach (VhdxRegion region in _regions.Regions)
         {
             _ = space.TryMark(region.Offset, region.Length);
         }
+    }
+
+    private async ValueTask<VhdxSpace> MapSpaceAsync(bool isStrict)
+    {
+        var space = new VhdxSpace(Name);
+        MarkStructures(space);
         await EachBatPartAsync(EntriesInUse, (firstIndex, entries) =>
         {
-            if (space.MarkEntries(entries.Span, firstIndex, _geometry, File.Length) is (long index, string why))
+            if (space.MarkEntries(entries.Span, firstIndex, _geometry, File.Length, isStrict) is (long index, string why))
             {
                 throw VhdxLayout.Corrupt(
-                    Name, $"BAT entry {index} {why}, so no place can be chosen for new data. Nothing was written", _regions.Bat.Offset + (index * VhdxGeometry.EntryBytes));
+                    Name, $"BAT entry {index} {why}, so no place can be chosen for new data. Nothing was written; Repair-DiskImage -Mode All may put it right", _regions.Bat.Offset + (index * VhdxGeometry.EntryBytes));
             }
         }, CancellationToken.None).ConfigureAwait(false);
-        return _space = space;
+        return space;
     }
 
     /// <summary>Entries of the BAT that mean something: with those of bitmap blocks if the disk has a parent and the region has the room.</summary>
-    private long EntriesInUse => _metadata.HasParent
+    internal long EntriesInUse => _metadata.HasParent
         ? Math.Min(_geometry.EntriesWithBitmaps, _regions.Bat.Length / VhdxGeometry.EntryBytes)
         : _geometry.EntriesWithoutBitmaps;
 

@@ -19,7 +19,7 @@ namespace DiskImage.Formats.Vhdx;
 /// bitmap block comes before those of its payload blocks. What loses its last reference is used again after that. A crash leaks
 /// space at most.</para>
 /// </remarks>
-internal sealed partial class VhdxNode : FormatNode, IDescribed, ICheckable
+internal sealed partial class VhdxNode : FormatNode, IDescribed
 {
     private const int MaxRun = 1 << 16; // extents joined into one answer; ours
 
@@ -38,7 +38,7 @@ internal sealed partial class VhdxNode : FormatNode, IDescribed, ICheckable
         : base(file, backing)
     {
         (_header, _headerIndex, _regions, _metadata) = (image.Headers.Current, image.Headers.CurrentIndex, image.Regions, image.Metadata);
-        (_options, _creator, _hadLog) = (options, image.Creator, image.Log is not null);
+        (_options, _creator, _hadLog, LostLog) = (options, image.Creator, image.Log is not null || image.LostLog is not null, image.LostLog);
         _geometry = new VhdxGeometry(_metadata.BlockSize, _metadata.LogicalSectorSize, _metadata.VirtualSize);
         _cache = new MetadataCache(new WriteOrder(file), VhdxLayout.Sector, options.MetadataCacheSize, JournalAsync);
         IsReadOnly = file.IsReadOnly;
@@ -217,7 +217,7 @@ internal sealed partial class VhdxNode : FormatNode, IDescribed, ICheckable
     }
 
     /// <summary>The structure of the file that a range meets; null for none.</summary>
-    private string? StructureAt(long offset, long length)
+    internal string? StructureAt(long offset, long length)
     {
         if (offset < _header.LogOffset + _header.LogLength && _header.LogOffset < offset + length)
         {

@@ -34,7 +34,7 @@ public sealed record VhdxOpenOptions
     public bool IgnoreIdMismatch { get; init; }
 
     /// <summary>Opens an image whose log cannot be replayed.</summary>
-    [DriverOption("discard_log", "Open as if the log were empty: the updates in it are lost")]
+    [DriverOption("discard_log", "Open as if the log were empty if it cannot be replayed: the updates in it are lost")]
     public bool DiscardLog { get; init; }
 
     /// <summary>What a discard request does.</summary>

@@ -152,7 +152,8 @@ internal sealed class VhdxSpace(string path)
     /// <param name="firstIndex">BAT index of its first entry.</param>
     /// <param name="geometry">The disk's.</param>
     /// <param name="fileLength">Bytes of the file.</param>
-    public (long Index, string Why)? MarkEntries(ReadOnlySpan<byte> entries, long firstIndex, VhdxGeometry geometry, long fileLength)
+    /// <param name="isStrict">False to let pass what is already in use.</param>
+    public (long Index, string Why)? MarkEntries(ReadOnlySpan<byte> entries, long firstIndex, VhdxGeometry geometry, long fileLength, bool isStrict)
     {
         ReadOnlySpan<ulong> words = MemoryMarshal.Cast<byte, ulong>(entries);
         for (int i = 0; i < words.Length; i++)
@@ -181,7 +182,7 @@ internal sealed class VhdxSpace(string path)
             {
                 return (firstIndex + i, $"names offset {entry.FileOffset:#,0}, past the end of the file's {fileLength:#,0} bytes");
             }
-            if (!TryMark(entry.FileOffset, length))
+            if (!TryMark(entry.FileOffset, length) && isStrict)
             {
                 return (firstIndex + i, $"names offset {entry.FileOffset:#,0}, where something else lies");
             }
