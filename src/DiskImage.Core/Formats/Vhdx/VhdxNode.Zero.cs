@@ -63,20 +63,10 @@ internal sealed partial class VhdxNode
     /// </summary>
     private async ValueTask<(BatEntry Entry, long Done)> ZeroStateAsync(long block, long offset, long end, long wanted, bool isKept)
     {
-        BatEntry entry = await EntryAsync(_geometry.PayloadIndex(block), CancellationToken.None).ConfigureAwait(false);
+        (BatEntry entry, int blocks) = await EntryRunAsync(block, CancellationToken.None).ConfigureAwait(false);
         if (IsZero(entry))
         {
-            while (end < wanted)
-            {
-                block++;
-                entry = await EntryAsync(_geometry.PayloadIndex(block), CancellationToken.None).ConfigureAwait(false);
-                if (!IsZero(entry))
-                {
-                    break;
-                }
-                end = Math.Min(wanted, _geometry.StartOf(block) + _geometry.BytesOf(block));
-            }
-            return (default, end - offset);
+            return (default, Math.Min(wanted, _geometry.StartOf(block + blocks)) - offset);
         }
         await BeginAsync(isVisible: true).ConfigureAwait(false);
         bool isWhole = end - offset == _geometry.BytesOf(block);

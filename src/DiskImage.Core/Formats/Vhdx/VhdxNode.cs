@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Metadata;
@@ -136,17 +137,17 @@ internal sealed partial class VhdxNode : FormatNode, IDescribed
         }
     }
 
-    /// <summary>The extent at an offset, as far as one block tells.</summary>
+    /// <summary>The extent at an offset, as far as one block, or a run of blocks without place, tells.</summary>
     private async ValueTask<BlockExtent> MapPieceAsync(long offset, long end, CancellationToken cancellationToken)
     {
         long block = _geometry.BlockOf(offset), blockEnd = _geometry.StartOf(block) + _geometry.BytesOf(block);
-        BatEntry entry = await EntryAsync(_geometry.PayloadIndex(block), cancellationToken).ConfigureAwait(false);
+        (BatEntry entry, int blocks) = await EntryRunAsync(block, cancellationToken).ConfigureAwait(false);
         switch (entry.State)
         {
             case BlockState.NotPresent:
-                return new(offset, blockEnd - offset, BlockStatus.None);
+                return new(offset, Math.Min(_geometry.StartOf(block + blocks), Length) - offset, BlockStatus.None);
             case BlockState.Zero or BlockState.Unmapped or BlockState.Undefined:
-                return new(offset, blockEnd - offset, BlockStatus.Allocated | BlockStatus.Zero);
+                return new(offset, Math.Min(_geometry.StartOf(block + blocks), Length) - offset, BlockStatus.Allocated | BlockStatus.Zero);
             case BlockState.FullyPresent:
                 RequirePayload(entry, block);
                 return Stored(entry, offset, blockEnd - offset);
@@ -168,6 +169,18 @@ internal sealed partial class VhdxNode : FormatNode, IDescribed
         long at = index * VhdxGeometry.EntryBytes;
         CachedPiece piece = await _cache.GetAsync(_regions.Bat.Offset + Round.Down(at, VhdxLayout.Sector), cancellationToken).ConfigureAwait(false);
         return new(LittleEndian.U64(piece.Bytes, (int)(at % VhdxLayout.Sector)));
+    }
+
+    /// <summary>The entry of a payload block, and how many blocks from it on have the same one, as far as a piece of the BAT shows.</summary>
+    private async ValueTask<(BatEntry Entry, int Blocks)> EntryRunAsync(long block, CancellationToken cancellationToken)
+    {
+        long index = _geometry.PayloadIndex(block), at = index * VhdxGeometry.EntryBytes;
+        CachedPiece piece = await _cache.GetAsync(_regions.Bat.Offset + Round.Down(at, VhdxLayout.Sector), cancellationToken).ConfigureAwait(false);
+        ReadOnlySpan<ulong> words = MemoryMarshal.Cast<byte, ulong>(piece.Bytes.AsSpan((int)(at % VhdxLayout.Sector)));
+        long toBitmap = _geometry.BitmapIndex(_geometry.ChunkOf(block)) - index;
+        words = words[..(int)Math.Min(Math.Min(words.Length, toBitmap), _geometry.Blocks - block)];
+        int alike = words.IndexOfAnyExcept(words[0]);
+        return (new(LittleEndian.U64(piece.Bytes, (int)(at % VhdxLayout.Sector))), alike < 0 ? words.Length : alike);
     }
 
     /// <summary>Whether a sector of a partially present block is in this file, and how many bytes from an offset on are alike.</summary>

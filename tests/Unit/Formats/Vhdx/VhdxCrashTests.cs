@@ -1,4 +1,5 @@
 using DiskImage.Block;
+using DiskImage.Filters.FaultInjection;
 using DiskImage.Filters.WriteLog;
 using DiskImage.Formats.Vhdx;
 using DiskImage.Tests.Support;
@@ -103,6 +104,72 @@ public sealed class VhdxCrashTests
         byte[] compacted = await VhdxDisks.ChangeAsync(image, async n => await n.CompactAsync(null, CancellationToken.None), parent);
         Assert.True(compacted.Length <= length - (2 * MiB));
         Assert.Equal(expected, new VhdxSpecReader(compacted, parent is null ? null : new VhdxSpecReader(parent), requireClean: true).Contents());
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_request_that_fails_once_can_be_made_again(bool hasParent)
+    {
+        byte[] noise = VhdxDisks.Noise(Size, 6);
+        byte[]? parent = hasParent
+            ? await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise))
+            : null;
+        byte[] image = await CreateAsync("block_size=1M", parent);
+        byte[] data = VhdxDisks.Noise(300_000, 7);
+        (Func<VhdxNode, ValueTask> Do, Action<byte[]> Twin)[] steps =
+        [
+            (n => n.WriteAsync(1000, data), t => data.CopyTo(t, 1000)),
+            (n => n.WriteAsync((2 * MiB) - 5000, data), t => data.CopyTo(t, (2 * MiB) - 5000)),
+            (n => n.FlushAsync(), _ => { }),
+            (n => n.WriteZeroesAsync(0, MiB), t => Array.Clear(t, 0, MiB)),
+            (n => n.WriteAsync(4 * MiB, noise.AsMemory(0, MiB)), t => noise.AsSpan(0, MiB).CopyTo(t.AsSpan(4 * MiB))),
+            (n => n.FlushAsync(), _ => { }),
+            (n => n.ResizeAsync(Size - MiB), t => Array.Clear(t, Size - MiB, MiB)),
+            (async n => await n.CompactAsync(null, CancellationToken.None), _ => { }),
+            (n => n.ResizeAsync(Size), _ => { }),
+            (n => n.WriteAsync((3 * MiB) + 1, data), t => data.CopyTo(t, (3 * MiB) + 1)),
+            (n => n.FlushAsync(), _ => { }),
+        ];
+        byte[] twin = hasParent ? (byte[])noise.Clone() : new byte[Size];
+        Array.ForEach(steps, s => s.Twin(twin));
+        int requests = int.MaxValue;
+        for (int failing = 0; failing <= requests; failing++)
+        {
+            var memory = new MemoryNode((byte[])image.Clone());
+            var faults = new FaultInjectionNode(memory);
+            if (failing > 0)
+            {
+                faults.Arm(new Fault(RequestKinds.All, failing, DiskImageErrorKind.NoSpace));
+            }
+            VhdxNode node = await AgainAsync(async () => await VhdxDisks.OpenAsync(faults, parent is null ? null : await VhdxDisks.OpenAsync(parent)));
+            foreach ((Func<VhdxNode, ValueTask> step, _) in steps)
+            {
+                _ = await AgainAsync(async () =>
+                {
+                    await step(node);
+                    return true;
+                });
+            }
+            requests = failing == 0 ? (int)faults.Requests(RequestKinds.All) : requests;
+            byte[] disk = await VhdxDisks.ReadAllAsync(node);
+            Assert.True(disk.AsSpan().SequenceEqual(twin), $"request {failing} of {requests} failed");
+            byte[] unclosed = memory.ToArray();
+            Assert.True(failing % 5 != 0 || new VhdxSpecReader(unclosed, parent is null ? null : new VhdxSpecReader(parent)).Contents().AsSpan().SequenceEqual(twin), $"request {failing} of {requests} failed");
+            await node.DisposeAsync();
+        }
+
+        static async Task<T> AgainAsync<T>(Func<Task<T>> request)
+        {
+            try
+            {
+                return await request();
+            }
+            catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NoSpace)
+            {
+                return await request();
+            }
+        }
     }
 
     [Fact]
@@ -235,7 +302,10 @@ public sealed class VhdxCrashTests
     private static Task CrashAsync(byte[] image, byte[]? parent, SectorHistory history, int seed, Func<VhdxNode, WriteLogNode, Task> work)
         => EachPrefixAsync(image, parent, work, (disk, count, what) => history.Require(disk, count, $"seed {seed}: {what}"));
 
-    /// <summary>Runs something, then looks at the disk as it would be if only the first n requests had reached the file, for every n.</summary>
+    /// <summary>
+    /// Runs something, then looks at the disk as it would be if only the first n requests had reached the file, for every n; and, since
+    /// a host may reorder what lies between two flushes, if any of those after the last flush had been lost.
+    /// </summary>
     private static async Task EachPrefixAsync(byte[] image, byte[]? parent, Func<VhdxNode, WriteLogNode, Task> work, Action<byte[], int, string> require)
     {
         var log = new WriteLogNode(new MemoryNode((byte[])image.Clone()));
@@ -246,6 +316,9 @@ public sealed class VhdxCrashTests
         IReadOnlyList<WriteLogEntry> entries = log.Entries;
         VhdxSpecReader? specParent = parent is null ? null : new VhdxSpecReader(parent);
         var file = new MemoryNode((byte[])image.Clone());
+        byte[] flushed = image;
+        int flushedCount = 0, seed = Random.Shared.Next();
+        var random = new Random(seed);
         for (int count = 0; count <= entries.Count; count++)
         {
             if (count > 0)
@@ -253,11 +326,24 @@ public sealed class VhdxCrashTests
                 await WriteLogNode.ReplayAsync(entries[count - 1], file);
                 if (entries[count - 1].Kind == WriteLogKind.Flush)
                 {
+                    (flushed, flushedCount) = (file.ToArray(), count);
                     continue;
                 }
             }
-            byte[] crashed = file.ToArray();
-            string what = $"after {count} of {entries.Count} requests";
+            await RequireAsync(file.ToArray(), count, $"after {count} of {entries.Count} requests");
+            if (count % 3 == 0)
+            {
+                var some = new MemoryNode((byte[])flushed.Clone());
+                foreach (WriteLogEntry entry in entries.Skip(flushedCount).Take(count - flushedCount).Where(_ => random.Next(2) == 0))
+                {
+                    await WriteLogNode.ReplayAsync(entry, some);
+                }
+                await RequireAsync(some.ToArray(), count, $"after {count} of {entries.Count} requests, some of those after {flushedCount} lost (seed {seed})");
+            }
+        }
+
+        async Task RequireAsync(byte[] crashed, int count, string what)
+        {
             byte[] disk;
             await using (VhdxNode node = await VhdxDisks.OpenAsync(new MemoryNode((byte[])crashed.Clone()), parent is null ? null : await VhdxDisks.OpenAsync(parent)))
             {
