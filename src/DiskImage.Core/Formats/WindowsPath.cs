@@ -42,6 +42,9 @@ internal static class WindowsPath
         return relative.StartsWith(@"..\", StringComparison.Ordinal) ? relative : @".\" + relative;
     }
 
+    /// <summary>The last part of a path, whichever separators it has.</summary>
+    public static string FileName(string path) => path[(path.AsSpan().LastIndexOfAny('\\', '/') + 1)..];
+
     /// <summary>A full path with the prefix of long paths; null if it is not a Windows path.</summary>
     public static string? Absolute(string fullPath)
     {

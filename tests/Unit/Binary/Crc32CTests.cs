@@ -1,7 +1,7 @@
 using System.Text;
 using DiskImage.Binary;
 
-namespace DiskImage.Tests.Binary;
+namespace DiskImage.Tests;
 
 public sealed class Crc32CTests
 {

@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>Hyper-V's format, version 2 of Microsoft's virtual disks. Spec: MS-VHDX; see SPEC.md beside this file.</summary>
-internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable
+internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmendable
 {
     public const string FormatName = "vhdx";
 
@@ -19,9 +19,11 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<VhdxCreateOptions>();
 
+    public OptionSchema AmendOptions { get; } = OptionSchema.Of<VhdxAmendOptions>();
+
     public bool RecordsBackingIdentity => true;
 
-    public bool AllowsSparseFile => false; // Hyper-V refuses a file that NTFS marks sparse; see issue of Windows rules in SPEC.md
+    public bool AllowsSparseFile => false; // Hyper-V refuses a file that NTFS marks sparse
 
     public override int Probe(ReadOnlySpan<byte> header, string fileName) => header.StartsWith(VhdxLayout.FileSignature) ? 100 : 0;
 
@@ -48,6 +50,9 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable
 
     public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
         => VhdxCreator.CreateAsync(context.File, (VhdxCreateOptions)context.Options, context.Backing, cancellationToken);
+
+    public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => ((VhdxNode)node).AmendAsync((VhdxAmendOptions)options);
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
     {

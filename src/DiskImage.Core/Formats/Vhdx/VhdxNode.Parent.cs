@@ -77,6 +77,50 @@ internal sealed partial class VhdxNode : IRebasable, IEmptiable
         }).ConfigureAwait(false);
     });
 
+    /// <summary>Changes metadata items, all at once.</summary>
+    public ValueTask AmendAsync(VhdxAmendOptions options) => AloneAsync(async () =>
+    {
+        RequireWritable();
+        var items = new List<(Guid Id, byte[] Bytes)>();
+        if (options.PhysicalSectorSize is long size)
+        {
+            if (size is not (512 or 4096))
+            {
+                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: physical_sector_size={size} is not possible; allowed: 512 and 4096.", Name);
+            }
+            byte[] bytes = new byte[4];
+            LittleEndian.U32(bytes, 0, (uint)size);
+            items.Add((VhdxItem.PhysicalSectorSize, bytes));
+        }
+        if (options.VirtualDiskId is { } text)
+        {
+            Guid id = text.Equals("new", StringComparison.OrdinalIgnoreCase) ? Guid.NewGuid()
+                : Guid.TryParse(text, out Guid given) ? given
+                : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: virtual_disk_id={text} is not possible; allowed: a GUID, or new.", Name);
+            items.Add((VhdxItem.VirtualDiskId, id.ToByteArray()));
+        }
+        if (items.Count > 0)
+        {
+            await UnderGateAsync(async () =>
+            {
+                await BeginAsync(isVisible: true).ConfigureAwait(false);
+                await WriteItemsAsync(items).ConfigureAwait(false);
+            }).ConfigureAwait(false);
+        }
+    });
+
+    /// <summary>Writes items of fixed size over themselves, through the log.</summary>
+    private async ValueTask WriteItemsAsync(IEnumerable<(Guid Id, byte[] Bytes)> items)
+    {
+        var patch = new VhdxPatch(File);
+        foreach ((Guid id, byte[] bytes) in items)
+        {
+            await patch.PutAsync(_regions.Metadata.Offset + _metadata.Find(id)!.Value.Offset, bytes).ConfigureAwait(false);
+        }
+        await _log!.WriteAsync(patch.Updates).ConfigureAwait(false);
+        _metadata = await VhdxMetadata.ReadAsync(File, _regions.Metadata, CancellationToken.None).ConfigureAwait(false);
+    }
+
     /// <summary>The identity of the contents as the file says it now: it may have been written to by way of another opening.</summary>
     internal async ValueTask<Guid> CurrentDataWriteGuidAsync(CancellationToken cancellationToken)
         => IsReadOnly ? (await VhdxHeaderPair.ReadAsync(File, cancellationToken).ConfigureAwait(false)).Current.DataWriteGuid : _header.DataWriteGuid;

@@ -198,10 +198,7 @@ internal sealed partial class VhdxNode
     {
         byte[] bytes = new byte[8];
         LittleEndian.U64(bytes, 0, (ulong)size);
-        var patch = new VhdxPatch(File);
-        await patch.PutAsync(_regions.Metadata.Offset + _metadata.Find(VhdxItem.VirtualDiskSize)!.Value.Offset, bytes).ConfigureAwait(false);
-        await _log!.WriteAsync(patch.Updates).ConfigureAwait(false);
-        _metadata = _metadata with { VirtualSize = size };
+        await WriteItemsAsync([(VhdxItem.VirtualDiskSize, bytes)]).ConfigureAwait(false);
     }
 
     /// <summary>Cuts off what lies past the last used MiB. A fixed disk keeps the room that all of its blocks need. Spec: 2.6.2.1.</summary>

@@ -46,6 +46,18 @@ public sealed record VhdxOpenOptions
     public long MetadataCacheSize { get; init; } = 16 << 20;
 }
 
+/// <summary>Options that can be changed in an existing VHDX image; one that is not given stays as it is.</summary>
+public sealed record VhdxAmendOptions
+{
+    /// <summary>Sector size that the disk says it has inside.</summary>
+    [DriverOption("physical_sector_size", "Sector size that the disk says it has inside: 512 or 4096", IsSize = true, Minimum = 512, Maximum = 4096)]
+    public long? PhysicalSectorSize { get; init; }
+
+    /// <summary>The disk's identity.</summary>
+    [DriverOption("virtual_disk_id", "The disk's identity (SCSI page 83): a GUID, or new for a random one")]
+    public string? VirtualDiskId { get; init; }
+}
+
 /// <summary>Options when a VHDX image is made. Names and defaults are QEMU's where QEMU has them.</summary>
 public sealed record VhdxCreateOptions : ICreateOptions
 {

@@ -6,7 +6,7 @@ namespace DiskImage.Formats.Vhdx;
 /// <summary>Finds a differencing disk's parent and makes sure that it is the right one. Spec: MS-VHDX 2.6.2.6.3.</summary>
 internal static class VhdxParent
 {
-    /// <summary>Opens the first parent that is there, trying the locator's paths in order.</summary>
+    /// <summary>Opens the first parent that is there and has the recorded identity, trying the locator's paths in order.</summary>
     /// <exception cref="DiskImageException">
     /// Unsupported: the locator is of another type; NotFound: none of the paths leads anywhere; Corrupt: the parent has another
     /// identity or sector size; whatever opening it throws.
@@ -20,8 +20,8 @@ internal static class VhdxParent
                 DiskImageErrorKind.Unsupported, $"{file.Name}: its parent locator is of type {locator.Type}; this program knows {VhdxParentLocator.VhdxType}, a VHDX file", file.Name);
         }
         var tried = new List<string>();
-        DiskImageException? failure = null;
-        foreach (string path in locator.LocalPaths)
+        DiskImageException? failure = null, mismatch = null;
+        foreach (string path in locator.Candidates)
         {
             BlockNode parent;
             try
@@ -39,13 +39,14 @@ internal static class VhdxParent
                 Require(file, parent, path, locator, sectorSize, ignoreIdMismatch);
                 return parent;
             }
-            catch
+            catch (DiskImageException e)
             {
                 await parent.DisposeAsync().ConfigureAwait(false);
-                throw;
+                mismatch ??= e; // another path may lead to the right one
             }
         }
-        throw tried.Count == 0
+        throw mismatch is not null ? mismatch
+            : tried.Count == 0
             ? VhdxLayout.Corrupt(file.Name, "it is a differencing disk, and its parent locator holds no path")
             : new DiskImageException(
                 DiskImageErrorKind.NotFound,

@@ -41,6 +41,9 @@ internal sealed record VhdxParentLocator(Guid Type, IReadOnlyDictionary<string, 
     /// <summary>The paths as they are to be opened here; the first is the one to show.</summary>
     public IEnumerable<string> LocalPaths => Paths.Select(WindowsPath.ToLocal).Where(p => !string.IsNullOrWhiteSpace(p)).Distinct(StringComparer.Ordinal);
 
+    /// <summary>The paths to try: those recorded, then their file names in the disk's own folder, for chains that were moved to another system.</summary>
+    public IEnumerable<string> Candidates => LocalPaths.Concat(Paths.Select(WindowsPath.FileName).Where(n => n.Length > 0)).Distinct(StringComparer.Ordinal);
+
     /// <summary>The locator of a parent seen from a child's folder.</summary>
     /// <param name="path">The image that gets the locator.</param>
     /// <param name="backingFile">The parent's path, from the image's folder if relative.</param>

@@ -60,6 +60,11 @@ public sealed class VhdxParentTests
         {
             Assert.NotNull(child.Child("backing"));
         }
+        await EditLocatorAsync(folder["child.vhdx"], values => values["absolute_win32_path"] = @"\\?\Q:\gone\base.vhdx");
+        await using (BlockNode child = await Images.OpenAsync(folder["child.vhdx"]))
+        {
+            Assert.NotNull(child.Child("backing")); // by its name, in the disk's own folder
+        }
         File.Move(folder["base.vhdx"], folder["moved.vhdx"]);
         DiskImageException missing = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(folder["child.vhdx"]));
         Assert.Equal(DiskImageErrorKind.NotFound, missing.Kind);
@@ -126,6 +131,42 @@ public sealed class VhdxParentTests
             DiskImageException wrong = await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(folder["child.vhdx"], "vhdx", options));
             Assert.Equal(DiskImageErrorKind.InvalidOption, wrong.Kind);
             Assert.False(File.Exists(folder["child.vhdx"]));
+        }
+    }
+
+    [Fact]
+    public async Task A_path_to_another_disk_gives_way_to_one_to_the_right_disk()
+    {
+        using var folder = new TestFolder();
+        await MakePairAsync(folder);
+        await Images.CreateAsync(folder["wrong.vhdx"], "vhdx", $"size={Size},block_size=1M");
+        await EditLocatorAsync(folder["child.vhdx"], values =>
+        {
+            values["relative_path"] = @".\wrong.vhdx";
+            values["absolute_win32_path"] = @"\\?\Q:\gone\base.vhdx";
+        });
+        await using BlockNode child = await Images.OpenAsync(folder["child.vhdx"]);
+        Assert.EndsWith("base.vhdx", child.Child("backing")!.Name, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Identity_and_physical_sector_size_can_be_changed()
+    {
+        using var folder = new TestFolder();
+        await MakePairAsync(folder);
+        var id = Guid.NewGuid();
+        await using (BlockNode disk = await Images.OpenAsync(folder["base.vhdx"], writable: true))
+        {
+            object options = VhdxDisks.Driver.AmendOptions.Bind(DiskImage.Options.OptionSchema.Split($"physical_sector_size=4k,virtual_disk_id={id:B}"));
+            await VhdxDisks.Driver.AmendAsync(disk, options, null, CancellationToken.None);
+        }
+        var spec = new VhdxSpecReader(await File.ReadAllBytesAsync(folder["base.vhdx"]), requireClean: true);
+        Assert.Equal((id, 4096), (spec.DiskId, spec.PhysicalSectorSize));
+        await using BlockNode wrong = await Images.OpenAsync(folder["base.vhdx"], writable: true);
+        foreach (VhdxAmendOptions options in new[] { new VhdxAmendOptions { VirtualDiskId = "x" }, new VhdxAmendOptions { PhysicalSectorSize = 1000 } })
+        {
+            DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(() => VhdxDisks.Driver.AmendAsync(wrong, options, null, CancellationToken.None).AsTask());
+            Assert.Equal(DiskImageErrorKind.InvalidOption, refused.Kind);
         }
     }
 
