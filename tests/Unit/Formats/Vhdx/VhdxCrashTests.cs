@@ -241,6 +241,40 @@ public sealed class VhdxCrashTests
         Assert.Equal(data, new VhdxSpecReader(replayed, requireClean: true).Contents()[(MiB / 2)..((MiB / 2) + data.Length)]);
     }
 
+    [OracleFact]
+    public async Task QEMU_replays_what_a_crash_leaves()
+    {
+        using var folder = new TestFolder();
+        byte[] image = await VhdxDisks.CreateAsync($"size={Size},block_size=1M");
+        var log = new WriteLogNode(new MemoryNode((byte[])image.Clone()));
+        await using (VhdxNode node = await VhdxDisks.OpenAsync(log))
+        {
+            for (int i = 0; i < 5; i++)
+            {
+                await node.WriteAsync((i * MiB) + 1000, VhdxDisks.Noise(300_000, i));
+                await node.FlushAsync();
+            }
+            await node.WriteZeroesAsync(MiB, 2 * MiB);
+            await node.ResizeAsync(Size + (2 * MiB));
+        }
+        var file = new MemoryNode((byte[])image.Clone());
+        int count = 0;
+        foreach (WriteLogEntry entry in log.Entries)
+        {
+            await WriteLogNode.ReplayAsync(entry, file);
+            if (++count % 4 != 0 || entry.Kind == WriteLogKind.Flush)
+            {
+                continue;
+            }
+            byte[] crashed = file.ToArray();
+            await File.WriteAllBytesAsync(folder["crashed.vhdx"], crashed);
+            await File.WriteAllBytesAsync(folder["expected.raw"], new VhdxSpecReader(crashed).Contents());
+            await Programs.TryAsync("qemu-img", "check", "-r", "all", "-f", "vhdx", folder["crashed.vhdx"]); // 3: it has replayed the log
+            await Programs.CheckAsync(folder["crashed.vhdx"], "vhdx");
+            await Programs.CompareAsync(folder["expected.raw"], "raw", folder["crashed.vhdx"], "vhdx");
+        }
+    }
+
     [Fact]
     public async Task A_log_that_is_too_small_for_all_changes_is_used_in_turns_round_the_ring()
     {
