@@ -1,7 +1,7 @@
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Raw;
-using DiskImage.Formats.Vpc;
 using DiskImage.Formats.Vhdx;
+using DiskImage.Formats.Vpc;
 using DiskImage.Protocols.File;
 
 namespace DiskImage.Drivers;
