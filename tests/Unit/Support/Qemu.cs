@@ -5,7 +5,8 @@ namespace DiskImage.Tests.Support;
 /// <summary>A fact that needs a program of the machine; skipped, with the reason, where it is missing.</summary>
 public sealed class OracleFactAttribute : FactAttribute
 {
-    public OracleFactAttribute(string program = "qemu-img") => Skip = Programs.WhyMissing(program);
+    public OracleFactAttribute(string program = "qemu-img", string? file = null)
+        => Skip = Programs.WhyMissing(program) ?? (file is null || File.Exists(file) ? null : $"{file} is not installed");
 }
 
 /// <summary>A theory that needs a program of the machine; skipped, with the reason, where it is missing.</summary>
