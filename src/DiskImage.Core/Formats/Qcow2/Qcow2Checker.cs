@@ -16,7 +16,7 @@ namespace DiskImage.Formats.Qcow2;
 /// <para>It reads the file and no cache, trusts nothing it has not bounded, and changes nothing. What it counted is what a repair
 /// would write.</para>
 /// </remarks>
-internal sealed class Qcow2Checker
+internal sealed partial class Qcow2Checker
 {
     private const string ActiveL1 = "the active L1 table", L2Table = "an L2 table";
 
@@ -336,107 +336,6 @@ internal sealed class Qcow2Checker
         }
     }
 
-    private async ValueTask CompareRefcountsAsync()
-    {
-        int perBlock = 1 << _geometry.RefcountsPerBlockBits;
-        byte[] block = new byte[_geometry.ClusterSize];
-        var run = new MismatchRun(this);
-        for (int i = 0; i < RefcountTable.Length; i++)
-        {
-            if (RefcountTable[i] == 0)
-            {
-                continue;
-            }
-            _cancellationToken.ThrowIfCancellationRequested();
-            await _file.ReadPaddedAsync((long)RefcountTable[i], block, _cancellationToken).ConfigureAwait(false);
-            long first = (long)i << _geometry.RefcountsPerBlockBits;
-            int end = first + perBlock > References.End ? Math.Max((int)Math.Clamp(References.End - first, 0, perBlock), Math.Min(perBlock, LastUsed(block) + 1)) : perBlock;
-            for (int k = 0; k < end; k++)
-            {
-                ulong stored = RefcountBlock.Get(block, k, _geometry.RefcountOrder), counted = References[first + k];
-                if ((stored | counted) != 0)
-                {
-                    _highest = Math.Max(_highest, first + k);
-                    if (stored == counted)
-                    {
-                        run.End();
-                        continue;
-                    }
-                    NeedsRebuild |= counted > _geometry.MaxRefcount;
-                    run.Add(first + k, stored, counted);
-                }
-            }
-        }
-        run.End();
-        foreach ((long first, long count) in References.Ranges)
-        {
-            for (long cluster = first; cluster < first + count; cluster++)
-            {
-                long index = cluster >> _geometry.RefcountsPerBlockBits;
-                if (References[cluster] != 0 && (index >= RefcountTable.Length || RefcountTable[index] == 0))
-                {
-                    _highest = Math.Max(_highest, cluster);
-                    run.Add(cluster, 0, References[cluster]);
-                    NeedsRebuild = true;
-                }
-            }
-        }
-        run.End();
-
-        static int LastUsed(ReadOnlySpan<byte> bytes)
-        {
-            int last = bytes.LastIndexOfAnyExcept((byte)0);
-            return last < 0 ? -1 : Math.Min(int.MaxValue - 1, (last + 1) * 8);
-        }
-    }
-
-    /// <summary>An active table entry bears the flag exactly if what it points to has one reference.</summary>
-    private async ValueTask CheckCopiedFlagsAsync()
-    {
-        if (!IsTable(_header.L1TableOffset, ActiveL1))
-        {
-            return;
-        }
-        ulong[] l1 = await ReadTableAsync(_header.L1TableOffset, _header.L1Size).ConfigureAwait(false);
-        byte[] table = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
-        for (int i = 0; i < l1.Length; i++)
-        {
-            long l2 = L2Entry.OffsetOf(l1[i]);
-            if (l2 == 0 || !IsTable(l2, L2Table))
-            {
-                continue;
-            }
-            _cancellationToken.ThrowIfCancellationRequested();
-            CheckFlag(l1[i], l2, i * _geometry.L2Span, _header.L1TableOffset + (i * 8L), "L2 table");
-            await _file.ReadPaddedAsync(l2, table.AsMemory(0, _geometry.ClusterSize), _cancellationToken).ConfigureAwait(false);
-            for (int k = 0; k < _geometry.L2Entries; k++)
-            {
-                var entry = new L2Entry(BigEndian.U64(table, k * _geometry.L2EntryBytes));
-                if (entry.IsCopied && References[entry.HostOffset >> _geometry.ClusterBits] == 1)
-                {
-                    continue;
-                }
-                if (!entry.IsCompressed && entry.HostOffset != 0 && _geometry.InCluster(entry.HostOffset) == 0 && !_external)
-                {
-                    CheckFlag(entry.Raw, entry.HostOffset, (i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits), l2 + (k * _geometry.L2EntryBytes), "data cluster");
-                }
-            }
-        }
-        ArrayPool<byte>.Shared.Return(table);
-    }
-
-    private void CheckFlag(ulong raw, long host, long guest, long at, string what)
-    {
-        bool flag = new L2Entry(raw).IsCopied;
-        ulong count = References[host >> _geometry.ClusterBits];
-        if (flag != (count == 1))
-        {
-            Findings.Corruption(
-                "CopiedFlag", $"The {what} for guest offset {guest:#,0} has {count} references and {(flag ? "bears" : "lacks")} the flag that says it has one.",
-                flag ? "clear the flag" : "set the flag", guest, _geometry.ClusterSize, at);
-        }
-    }
-
     /// <summary>Counts a table's clusters; false, with a finding, if it is out of place.</summary>
     private bool AddTable(long offset, long length, string what, long? guest = null, bool isShared = false)
     {
@@ -500,45 +399,5 @@ internal sealed class Qcow2Checker
             table[i] = BigEndian.U64(bytes, i * 8);
         }
         return table;
-    }
-
-    /// <summary>Joins neighbouring clusters with the same wrong refcount into one finding.</summary>
-    private sealed class MismatchRun(Qcow2Checker checker)
-    {
-        private long _first, _count;
-        private ulong _stored, _counted;
-
-        public void Add(long cluster, ulong stored, ulong counted)
-        {
-            if (_count > 0 && cluster == _first + _count && stored == _stored && counted == _counted)
-            {
-                _count++;
-                return;
-            }
-            End();
-            if (stored != counted)
-            {
-                (_first, _count, _stored, _counted) = (cluster, 1, stored, counted);
-            }
-        }
-
-        public void End()
-        {
-            if (_count > 0)
-            {
-                long host = _first << checker._geometry.ClusterBits;
-                string which = _count == 1 ? $"The cluster at host offset {host:#,0} has" : $"{_count:#,0} clusters from host offset {host:#,0} on have";
-                string message = $"{which} refcount {_stored} and {_counted} references.";
-                if (_stored > _counted)
-                {
-                    checker.Findings.Leak(message, host, _count);
-                }
-                else
-                {
-                    checker.Findings.Corruption("Refcount", message, $"set the refcount to {_counted}", host: host, count: _count);
-                }
-            }
-            _count = 0;
-        }
     }
 }
