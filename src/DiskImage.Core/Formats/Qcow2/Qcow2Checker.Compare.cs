@@ -136,7 +136,7 @@ internal sealed partial class Qcow2Checker
                 string message = $"{which} refcount {_stored} and {_counted} references.";
                 if (_stored > _counted)
                 {
-                    checker.Findings.Leak(message, host, _count);
+                    checker.Findings.Leak(message, "give the space back", host, _count);
                 }
                 else
                 {

@@ -44,7 +44,7 @@ internal sealed partial class Qcow2Checker
     /// <summary>How often each host cluster is referenced.</summary>
     public SparseCounters References { get; }
 
-    public Qcow2Findings Findings { get; } = new();
+    public CheckFindings Findings { get; } = new();
 
     /// <summary>The refcount table, as far as it could be read.</summary>
     public ulong[] RefcountTable { get; private set; } = [];
@@ -54,6 +54,9 @@ internal sealed partial class Qcow2Checker
 
     /// <summary>True if something was found that only building the refcounts anew puts right.</summary>
     public bool NeedsRebuild { get; private set; }
+
+    /// <summary>True if a table could not be read, so that what it refers to was not counted: such space only looks like a leak.</summary>
+    public bool HasUncounted { get; private set; }
 
     /// <summary>Clusters that hold a table and something else as well, so that one of them has to move.</summary>
     public HashSet<long> Overlaps { get; } = [];
@@ -283,6 +286,7 @@ internal sealed partial class Qcow2Checker
         }
         catch (DiskImageException e)
         {
+            HasUncounted = true;
             Findings.Corruption("SnapshotTable", e.Message, host: e.Offset ?? _header.SnapshotsOffset);
             return;
         }
@@ -302,6 +306,7 @@ internal sealed partial class Qcow2Checker
         }
         catch (DiskImageException e)
         {
+            HasUncounted = true;
             Findings.Corruption("BitmapDirectory", e.Message, host: e.Offset);
             return;
         }
@@ -339,12 +344,15 @@ internal sealed partial class Qcow2Checker
     /// <summary>Counts a table's clusters; false, with a finding, if it is out of place.</summary>
     private bool AddTable(long offset, long length, string what, long? guest = null, bool isShared = false)
     {
-        if (_geometry.InCluster(offset) != 0 || offset < 0)
+        bool isAligned = _geometry.InCluster(offset) == 0 && offset >= 0;
+        bool isInside = offset <= _file.Length && length <= (_fileClusters << _geometry.ClusterBits) - offset;
+        HasUncounted |= !isAligned || !isInside;
+        if (!isAligned)
         {
             Findings.Corruption("Misaligned", $"{Capital(what)} is at host offset {offset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", guest is null ? null : "drop it: its range becomes unallocated", guest, guest is null ? null : _geometry.L2Span, offset);
             return false;
         }
-        if (offset > _file.Length || length > (_fileClusters << _geometry.ClusterBits) - offset)
+        if (!isInside)
         {
             Findings.Corruption("OutOfFile", $"{Capital(what)} is at host offset {offset:#,0}, {length:#,0} bytes; the file ends at {_file.Length:#,0}.", guest is null ? null : "drop it: its range becomes unallocated", guest, guest is null ? null : _geometry.L2Span, offset);
             return false;

@@ -97,7 +97,7 @@ internal sealed partial class Qcow2Node
         _ = await Qcow2RefcountBuilder.BuildAsync(File, _header, counted.References, refcountOrder, cancellationToken).ConfigureAwait(false);
         _geometry = new Qcow2Geometry(_header.ClusterBits, refcountOrder, _geometry.HasSubclusters);
         _refcounts.Restart(_geometry);
-        await ReloadAsync(cancellationToken).ConfigureAwait(false);
+        await ReloadAsync(forWriting: true, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Version 2 has no zero clusters: without a backing file they become unallocated, else real zeroes.</summary>

@@ -134,7 +134,7 @@ internal sealed partial class Qcow2Node : ISnapshots
     {
         await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
         _ = await new Qcow2Repairer(File, _header, null, CancellationToken.None).RunAsync(RepairMode.All).ConfigureAwait(false);
-        await ReloadAsync(CancellationToken.None).ConfigureAwait(false);
+        await ReloadAsync(forWriting: true, CancellationToken.None).ConfigureAwait(false);
     }
 
     private byte[] CopyOfL1() => _l1.Bytes.ToArray();

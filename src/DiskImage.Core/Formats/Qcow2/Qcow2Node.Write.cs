@@ -150,11 +150,6 @@ internal sealed partial class Qcow2Node
             {
                 await UnderGateAsync(async () =>
                 {
-                    foreach ((long host, int count) in _reserved.Values) // nothing refers to them
-                    {
-                        await _refcounts.AddAsync(host, (long)count << _geometry.ClusterBits, -1).ConfigureAwait(false);
-                    }
-                    _reserved.Clear();
                     await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
                     await SettleBitmapsAsync().ConfigureAwait(false);
                 }).ConfigureAwait(false);
@@ -334,6 +329,11 @@ internal sealed partial class Qcow2Node
 
     private async ValueTask FlushLockedAsync(CancellationToken cancellationToken)
     {
+        foreach ((long host, int count) in _reserved.Values) // no table refers to them, so nobody who counts references may find them taken
+        {
+            await _refcounts.AddAsync(host, (long)count << _geometry.ClusterBits, -1).ConfigureAwait(false);
+        }
+        _reserved.Clear();
         if (!ReferenceEquals(_dataNode, File))
         {
             await _dataNode.FlushAsync(cancellationToken).ConfigureAwait(false);

@@ -104,17 +104,17 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
             await SettleBitmapsAsync().ConfigureAwait(false);
         }).ConfigureAwait(false);
         CheckReport report = await new Qcow2Repairer(File, _header, bytes, cancellationToken).RunAsync(mode).ConfigureAwait(false);
-        await ReloadAsync(cancellationToken).ConfigureAwait(false);
+        await ReloadAsync(forWriting: report.Corruptions == 0, cancellationToken).ConfigureAwait(false);
         return report;
     });
 
     /// <summary>Forgets what is cached: the file was changed underneath. There must be nothing left to write.</summary>
-    private async ValueTask ReloadAsync(CancellationToken cancellationToken)
+    private async ValueTask ReloadAsync(bool forWriting, CancellationToken cancellationToken)
     {
         _header = await Qcow2Header.ReadAsync(File, forRepair: true, cancellationToken).ConfigureAwait(false);
         _l2.Clear();
         await _l1.LoadAsync(_header.L1TableOffset, _header.L1Size, cancellationToken).ConfigureAwait(false);
-        if (!_header.Has(Qcow2Incompatible.Corrupt | Qcow2Incompatible.Dirty))
+        if (forWriting && !_header.Has(Qcow2Incompatible.Corrupt | Qcow2Incompatible.Dirty))
         {
             await PrepareForWritingAsync(cancellationToken).ConfigureAwait(false);
         }

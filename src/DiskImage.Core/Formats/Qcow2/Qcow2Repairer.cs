@@ -34,7 +34,7 @@ internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgres
         {
             await RepairAllAsync(before).ConfigureAwait(false);
         }
-        else if (!before.NeedsRebuild && found.Leaks > 0)
+        else if (found.Leaks > 0 && before is { NeedsRebuild: false, HasUncounted: false })
         {
             await SetRefcountsAsync(before, leaksOnly: true).ConfigureAwait(false);
             await file.FlushAsync(cancellationToken).ConfigureAwait(false);

@@ -16,7 +16,7 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
     private readonly List<long> _partial = []; // blocks of the chunk at hand that are partially present
     private long _before = -1, _missing;
 
-    public VhdxFindings Findings { get; } = new();
+    public CheckFindings Findings { get; } = new();
 
     public IReadOnlyList<(long Index, BatEntry Instead)> Replacements => _replacements;
 
@@ -193,7 +193,7 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
             spare -= kept;
             if (units > kept)
             {
-                Findings.Leak($"{length:#,0} bytes at offset {offset:#,0} of the file are not in use", offset, units - kept);
+                Findings.Leak($"{length:#,0} bytes at offset {offset:#,0} of the file are not in use", "move later blocks there and cut the file", offset, units - kept);
             }
         }
     }

@@ -27,7 +27,7 @@ internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>
     /// <summary>Entries of the BAT whose block another entry has too: a repair gives each its own copy.</summary>
     public IReadOnlyList<long> Shared => _bat.Shared;
 
-    private VhdxFindings Findings => _bat.Findings;
+    private CheckFindings Findings => _bat.Findings;
 
     public async ValueTask<CheckReport> RunAsync()
     {

@@ -121,6 +121,22 @@ public sealed class Qcow2RepairTests
         await Programs.CheckAsync(path);
     }
 
+    [OracleFact]
+    public async Task Leaks_mode_frees_nothing_while_the_snapshot_table_cannot_be_read()
+    {
+        using var folder = new TestFolder();
+        string path = folder["a.qcow2"];
+        await Images.MakeRawAsync(folder["a.raw"], 1 << 20, 1, unit: 8192);
+        await Images.ConvertAsync(folder["a.raw"], "raw", path, "qcow2");
+        await Programs.QemuImgAsync("snapshot", "-c", "kept", path);
+        byte[] image = await File.ReadAllBytesAsync(path);
+        BinaryPrimitives.WriteInt32BigEndian(image.AsSpan((int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(64)) + 8), int.MaxValue); // its L1 table's size
+        await File.WriteAllBytesAsync(path, image);
+        CheckReport left = await RepairAsync(path, RepairMode.Leaks);
+        Assert.Equal(0, left.LeaksFixed);
+        Assert.Equal(image, await File.ReadAllBytesAsync(path));
+    }
+
     private static async Task<CheckReport> RepairAsync(string path, RepairMode mode)
     {
         OpenedImage opened = await Images.Opener.OpenAsync(

@@ -1,9 +1,7 @@
-using DiskImage.Block;
-
-namespace DiskImage.Formats.Qcow2;
+namespace DiskImage.Block;
 
 /// <summary>Collects what a check finds: counts everything, lists the first <see cref="CheckReport.MaxFindings"/>.</summary>
-internal sealed class Qcow2Findings
+internal sealed class CheckFindings
 {
     private readonly List<CheckFinding> _list = [];
 
@@ -21,10 +19,10 @@ internal sealed class Qcow2Findings
         Add(new(kind, CheckSeverity.Corruption, message, guest, guestLength, host) { Repair = repair });
     }
 
-    public void Leak(string message, long host, long count)
+    public void Leak(string message, string repair, long host, long count)
     {
         Leaks += count;
-        Add(new("Leak", CheckSeverity.Leak, message, HostOffset: host) { Repair = "give the space back" });
+        Add(new("Leak", CheckSeverity.Leak, message, HostOffset: host) { Repair = repair });
     }
 
     public void Error(string kind, string message, long? host = null)
