@@ -66,6 +66,24 @@ Describe 'Merge-DiskImage' {
         }
     }
 
+    It 'keeps a chain of <_> disks whole, which record the state of what they stand on' -ForEach 'vhd', 'vhdx' {
+        $null = Convert-DiskImage base.raw "base.$_"
+        $null = New-DiskImage "mid.$_" -BackingPath "base.$_"
+        Write-DiskImage "mid.$_" 10000 (, 171 * 70000)
+        $null = New-DiskImage "top.$_" -BackingPath "mid.$_"
+        Write-DiskImage "top.$_" 60000 (, 172 * 70000)
+        $hash = (Get-DiskImageHash "top.$_").Hash
+        (Merge-DiskImage "top.$_").Path | Should -Be "$folder/mid.$_"
+        (Get-DiskImageHash "mid.$_", "top.$_").Hash | Should -Be $hash, $hash
+        Write-DiskImage "top.$_" 500000 (, 173 * 70000)
+        $hash = (Get-DiskImageHash "top.$_").Hash
+        $null = Merge-DiskImage "top.$_" -BasePath "base.$_" -WarningAction SilentlyContinue
+        (Get-DiskImageHash "base.$_", "top.$_").Hash | Should -Be $hash, $hash
+        Set-DiskImageBacking "top.$_" "base.$_"
+        (Get-DiskImageHash "top.$_").Hash | Should -Be $hash
+        Test-DiskImage "base.$_", "top.$_" -Quiet | Should -Be $true, $true
+    }
+
     It 'merges into a raw base' {
         $null = New-DiskImage over.qcow2 -BackingPath base.raw
         Write-DiskImage over.qcow2 100000 (, 174 * 1000)

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using DiskImage.Block;
+using DiskImage.Drivers;
 using DiskImage.Graph;
 using DiskImage.Jobs;
 
@@ -54,6 +55,10 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
             return;
         }
         await MergeAsync(path, depth, target, cancellationToken).ConfigureAwait(false);
+        for (int layer = depth - 1; !Delete && layer >= 0; layer--)
+        {
+            await RelinkAsync(chain[layer], chain[layer + 1], cancellationToken).ConfigureAwait(false);
+        }
         if (empties)
         {
             _ = await ChangeAsync(
@@ -140,6 +145,31 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
                     progress => new CommitJob(top.Node, depth, below.Node).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
                 await VerboseAsync(
                     $"{target.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Some formats record which state of its backing image an image stands on. For them it is recorded anew, from the base up,
+    /// since that changes the state of each image too.
+    /// </summary>
+    private async Task RelinkAsync(ChainLayer layer, ChainLayer backing, CancellationToken cancellationToken)
+    {
+        if (Registry.Format(layer.Format) is not ICreatable { RecordsBackingIdentity: true })
+        {
+            return;
+        }
+        OpenedImage below = await OpenAsync(new OpenRequest(backing.Path) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
+        await using (below.ConfigureAwait(false))
+        {
+            OpenedImage above = await OpenAsync(
+                new OpenRequest(layer.Path) { Format = layer.Format, WithBacking = false, Writable = true }, cancellationToken).ConfigureAwait(false);
+            await using (above.ConfigureAwait(false))
+            {
+                ImageDescription said = above.Describe();
+                await above.Require<IRebasable>("cannot record their backing image anew")
+                    .SetBackingAsync(said.BackingFile, said.BackingFormat, below.Node, cancellationToken).ConfigureAwait(false);
+                await above.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
             }
         }
     }

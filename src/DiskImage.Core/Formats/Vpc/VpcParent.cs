@@ -159,7 +159,14 @@ internal static class VpcParent
     }
 
     /// <summary>What a VHD says about itself; null if the node is none.</summary>
-    public static VpcInfo? InfoOf(BlockNode node) => (node as IDescribed)?.Describe().FormatSpecific as VpcInfo;
+    public static VpcInfo? InfoOf(BlockNode? node)
+    {
+        while (node is FilterNode and not IDescribed)
+        {
+            node = node.Child("file"); // a filter has nothing to say; the disk that it passes through has
+        }
+        return (node as IDescribed)?.Describe().FormatSpecific as VpcInfo;
+    }
 
     /// <summary>The names to write: relative if both lie on one volume, absolute where that is a Windows path.</summary>
     private static IEnumerable<(uint Platform, string Text)> Names(string child, string parent, string given)
