@@ -15,8 +15,13 @@
     TypesToProcess       = @('DiskImage.Types.ps1xml')
 
     CmdletsToExport      = @(
+        'Clear-DiskImageBitmap'
         'Compare-DiskImage'
         'Convert-DiskImage'
+        'Copy-DiskImage'
+        'Disable-DiskImageBitmap'
+        'Enable-DiskImageBitmap'
+        'Get-DiskImageBitmap'
         'Get-DiskImageFormat'
         'Get-DiskImageHash'
         'Get-DiskImageInfo'
@@ -24,9 +29,13 @@
         'Get-DiskImageSnapshot'
         'Measure-DiskImage'
         'Merge-DiskImage'
+        'Merge-DiskImageBitmap'
         'New-DiskImage'
+        'New-DiskImageBitmap'
         'New-DiskImageSnapshot'
+        'Optimize-DiskImage'
         'Read-DiskImage'
+        'Remove-DiskImageBitmap'
         'Remove-DiskImageSnapshot'
         'Repair-DiskImage'
         'Resize-DiskImage'

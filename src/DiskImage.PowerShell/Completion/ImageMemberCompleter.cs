@@ -60,3 +60,12 @@ public sealed class SnapshotNameCompleter : ImageMemberCompleter
             ? (await snapshots.GetSnapshotsAsync(CancellationToken.None).ConfigureAwait(false)).Select(s => (s.Name, $"{s.Id}, {s.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss}"))
             : [];
 }
+
+/// <summary>Completes the names of an image's dirty bitmaps.</summary>
+public sealed class BitmapNameCompleter : ImageMemberCompleter
+{
+    private protected override async ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk)
+        => disk is IBitmaps bitmaps
+            ? (await bitmaps.GetBitmapsAsync(CancellationToken.None).ConfigureAwait(false)).Select(b => (b.Name, $"granularity {ReadableSize.Of(b.Granularity)}, {ReadableSize.Of(b.DirtyBytes)} dirty"))
+            : [];
+}

@@ -1,0 +1,134 @@
+using System.Management.Automation;
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Formats.Raw;
+using DiskImage.Graph;
+using DiskImage.Jobs;
+
+namespace DiskImage.PowerShell;
+
+/// <summary><c>Copy-DiskImage</c>: copies blocks of a disk into a new image (dd).</summary>
+[Cmdlet(VerbsCommon.Copy, "DiskImage", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[OutputType(typeof(DiskImageInfo))]
+public sealed class CopyDiskImageCommand : OpenImageCmdlet, IDynamicParameters
+{
+    private RuntimeDefinedParameterDictionary? _formatParameters;
+
+    /// <summary>Where the new image is to be.</summary>
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
+    [ValidateNotNullOrEmpty]
+    public string Destination { get; set; } = "";
+
+    /// <summary>The new image's format; by the destination's ending if absent.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(TargetFormatNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? DestinationFormat { get; set; }
+
+    /// <summary>Bytes of a block, which <see cref="Skip"/> and <see cref="Count"/> count in.</summary>
+    [Parameter]
+    [ByteSize]
+    [Alias("bs")]
+    [ValidateRange(1, int.MaxValue)]
+    public long BlockSize { get; set; } = 512;
+
+    /// <summary>Blocks of the source that are left out at its beginning.</summary>
+    [Parameter]
+    [ValidateRange(0, long.MaxValue)]
+    public long Skip { get; set; }
+
+    /// <summary>Blocks to copy at most; to the end of the source if absent.</summary>
+    [Parameter]
+    [ValidateRange(0, long.MaxValue)]
+    public long? Count { get; set; }
+
+    /// <summary>Options of the new image's format.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(CreateOptionCompleter))]
+    public object? Option { get; set; }
+
+    /// <summary>Replaces an existing file.</summary>
+    [Parameter]
+    public SwitchParameter Force { get; set; }
+
+    /// <inheritdoc/>
+    public object? GetDynamicParameters()
+        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat, Destination), GetType());
+
+    /// <inheritdoc/>
+    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    {
+        OpenedImage source = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
+        await using (source.ConfigureAwait(false))
+        {
+            string target = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
+            FormatDriver format = TargetFormat.Of(DestinationFormat, target, nameof(DestinationFormat));
+            if (ChainLayer.Of(source).Any(l => FileIdentity.Same(l.Path, target)))
+            {
+                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{target}: is part of the source {source.Path}. Choose another destination.", target);
+            }
+            (long offset, long length) = Range(source);
+            var options = new NewImageOptions(format);
+            options.Add(Option);
+            options.Add(_formatParameters);
+            options.Add(nameof(ICreateOptions.Size), length, nameof(Count));
+            object record = options.Bind();
+            var creator = new ImageCreator(Opener);
+            creator.RequireFree(target, Force);
+            if (!await ConfirmAsync(target, $"Copy {length:#,0} bytes at offset {offset:#,0} of {source.Path} to a {format.Name} image").ConfigureAwait(false))
+            {
+                return;
+            }
+            NewImage image = await creator.CreateAsync(target, format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
+            await using (image.ConfigureAwait(false))
+            {
+                ConvertResult result = await CopyAsync(source, offset, length, image, cancellationToken).ConfigureAwait(false);
+                await image.CompleteAsync(durable: false, cancellationToken).ConfigureAwait(false);
+                await DescribeAsync(image.Path, format, result, cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
+    /// <summary>The bytes of the source that are copied.</summary>
+    private (long Offset, long Length) Range(OpenedImage source)
+    {
+        if (Skip > source.Node.Length / BlockSize)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.OutOfRange, $"{source.Path}: {Skip:#,0} blocks of {BlockSize:#,0} bytes reach past its {source.Node.Length:#,0} bytes", source.Path);
+        }
+        long offset = Skip * BlockSize, room = source.Node.Length - offset;
+        return (offset, Count is long count && count <= room / BlockSize ? count * BlockSize : room);
+    }
+
+    private async Task<ConvertResult> CopyAsync(OpenedImage source, long offset, long length, NewImage image, CancellationToken cancellationToken)
+    {
+        // A raw disk can be a range of what is below it, which may be a disk itself. The range borrows the source: it is not closed.
+        FormatDriver raw = DiskImageCmdlet.Registry.Format("raw");
+        BlockNode range = await raw.OpenAsync(
+            new FormatOpenContext(
+                source.Node,
+                new RawOpenOptions { Offset = offset, Size = length },
+                OpenBacking: null,
+                (_, _, _) => throw new DiskImageException(DiskImageErrorKind.Unsupported, "A range names nothing.")),
+            cancellationToken).ConfigureAwait(false);
+        ConvertResult result = await ShowAsync(
+            $"Copying {Leaf(source.Path)} to {Leaf(image.Path)}",
+            progress => new ConvertJob(range, image.Node, new ConvertOptions()).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        await VerboseAsync($"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+        return result;
+    }
+
+    private async Task DescribeAsync(string path, FormatDriver format, ConvertResult result, CancellationToken cancellationToken)
+    {
+        OpenedImage made = await Opener.OpenAsync(new OpenRequest(path) { Format = format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+        await using (made.ConfigureAwait(false))
+        {
+            DiskImageInfo info = await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false);
+            await OutputAsync(info with
+            {
+                Statistics = new DiskImageCopyStatistics(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed),
+            }).ConfigureAwait(false);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    $folder = Join-Path $TestDrive 'optimize'
+    $null = New-Item $folder -ItemType Directory
+    Push-Location $folder
+    $null = New-TestDisk "$folder/disk.raw" -Size 8MB -Seed 161
+}
+
+AfterAll { Pop-Location }
+
+Describe 'Optimize-DiskImage' {
+    It 'makes a <_> smaller that was filled with zeroes, and keeps what it reads as' -ForEach 'vhd', 'vhdx' {
+        $path = "disk.$_"
+        $null = Convert-DiskImage disk.raw $path -Force
+        $size = (Get-DiskImageInfo $path).VirtualSize
+        $null = Resize-DiskImage $path 32M
+        Write-DiskImage $path 8MB (, 171 * 8MB)
+        Write-DiskImage $path 8MB ([byte[]]::new(8MB))
+        $hash = (Get-DiskImageHash $path).Hash
+        $before = (Get-Item $path).Length
+        $info = Optimize-DiskImage $path -PassThru
+        $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo
+        (Get-Item $path).Length | Should -BeLessOrEqual ($before - 4MB)
+        (Get-DiskImageHash $path).Hash | Should -Be $hash
+        Test-DiskImage $path -Quiet | Should -BeTrue
+        $size | Should -BeGreaterOrEqual 8MB
+    }
+
+    It 'changes nothing with -WhatIf' {
+        $null = Convert-DiskImage disk.raw same.vhdx -Force
+        $before = (Get-FileHash same.vhdx).Hash
+        Optimize-DiskImage same.vhdx -WhatIf -PassThru | Should -BeNullOrEmpty
+        (Get-FileHash same.vhdx).Hash | Should -Be $before
+    }
+
+    It 'goes on after a bad item, and says which format lacks it' {
+        $null = Convert-DiskImage disk.raw last.vhdx -Force
+        'nowhere.vhdx', 'disk.raw', 'last.vhdx' | Optimize-DiskImage -ErrorAction SilentlyContinue -ErrorVariable problems
+        $problems.FullyQualifiedErrorId -replace ',.*' | Should -Be 'DiskImageNotFound', 'DiskImageUnsupported'
+        $problems[1].ToString() | Should -Match "format 'raw'"
+    }
+}
