@@ -78,7 +78,12 @@ internal class GivenOptions(OptionSchema schema)
     /// <summary>The value of an option as it was given; null if it was not.</summary>
     private protected object? ValueOf(string name) => _values.TryGetValue(name, out var given) ? given.Value : null;
 
-    private protected void Take(string name, object? value, string givenBy)
+    /// <summary>Takes one value.</summary>
+    /// <param name="name">The option.</param>
+    /// <param name="value">Its value.</param>
+    /// <param name="givenBy">What gives it, for messages.</param>
+    /// <exception cref="DiskImageException">InvalidOption: it is given already.</exception>
+    public void Take(string name, object? value, string givenBy)
     {
         if (_values.TryGetValue(name, out (object? Value, string GivenBy) other))
         {

@@ -31,6 +31,12 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     [ValidateNotNullOrEmpty]
     public string? Snapshot { get; set; }
 
+    /// <summary>Makes an image that a service or program takes: its format, options and size.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(ProfileNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? Profile { get; set; }
+
     /// <summary>Options of the new image's format.</summary>
     [Parameter]
     [ArgumentCompleter(typeof(CreateOptionCompleter))]
@@ -71,7 +77,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()
-        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat, Destination), GetType());
+        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? ImageProfile.TryFind(Profile)?.Format, Destination), GetType());
 
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
@@ -96,10 +102,16 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     private async Task ConvertAsync(OpenedImage source, BlockNode disk, CancellationToken cancellationToken)
     {
         string given = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
-        FormatDriver format = TargetFormat.Of(DestinationFormat, given, nameof(DestinationFormat));
+        ImageProfile? profile = ImageProfile.Find(Profile);
+        FormatDriver format = TargetFormat.Of(DestinationFormat ?? profile?.Format, given, nameof(DestinationFormat));
+        if (profile is not null && !format.Name.Equals(profile.Format, StringComparison.Ordinal))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{given}: profile {profile.Name} stands for {profile.Help}, so -DestinationFormat cannot be {format.Name}.", given);
+        }
         string target = InFolder(given, source, format);
         RequireOther(source, target);
-        NewImageOptions options = Options(disk, format);
+        NewImageOptions options = Options(disk, format, profile);
         await ResolveBackingAsync(target, options, cancellationToken).ConfigureAwait(false);
         object record = options.Bind();
         var creator = new ImageCreator(Opener);
@@ -150,14 +162,19 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
 
     private static IEnumerable<BlockNode> Below(BlockNode node) => node.Children.Values.SelectMany(Below).Prepend(node);
 
-    private NewImageOptions Options(BlockNode disk, FormatDriver format)
+    private NewImageOptions Options(BlockNode disk, FormatDriver format, ImageProfile? profile)
     {
         var options = new NewImageOptions(format);
         options.Add(Option);
         options.Add(_formatParameters);
         options.Add(nameof(ICreateOptions.BackingFile), BackingPath, nameof(BackingPath));
         options.Add(nameof(ICreateOptions.BackingFormat), BackingFormat, nameof(BackingFormat));
-        options.Add(nameof(ICreateOptions.Size), disk.Length, nameof(Path));
+        foreach ((string name, object? value) in profile?.Options ?? new Dictionary<string, object?>(StringComparer.Ordinal))
+        {
+            options.Take(name, value, $"-{nameof(Profile)}");
+        }
+        long unit = profile?.SizeUnit ?? 1, rest = disk.Length % unit;
+        options.Add(nameof(ICreateOptions.Size), rest == 0 ? disk.Length : checked(disk.Length - rest + unit), nameof(Path));
         return options;
     }
 

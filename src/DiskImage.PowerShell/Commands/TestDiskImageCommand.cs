@@ -9,7 +9,13 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(DiskImageCheckResult), typeof(bool))]
 public sealed class TestDiskImageCommand : CheckCmdlet
 {
-    /// <summary>Returns only whether the image is consistent.</summary>
+    /// <summary>Also says why a service or program would refuse the image.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(ProfileNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? Profile { get; set; }
+
+    /// <summary>Returns only whether the image is consistent, and with a profile whether it would be taken.</summary>
     [Parameter]
     public SwitchParameter Quiet { get; set; }
 
@@ -46,10 +52,17 @@ public sealed class TestDiskImageCommand : CheckCmdlet
 
     private async Task<DiskImageCheckResult> CheckAsync(string path, List<CheckFinding> also, CancellationToken cancellationToken)
     {
+        ImageProfile? profile = ImageProfile.Find(Profile);
         OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            return await CheckAsync(image, also, cancellationToken).ConfigureAwait(false);
+            if (profile is not null)
+            {
+                also.AddRange(profile.Objections(image).Select(o => new CheckFinding("Profile", CheckSeverity.Error, $"{profile.Name} would refuse it: {o}.")));
+            }
+            return profile is not null && image.Node is not ICheckable
+                ? DiskImageCheckResult.Of(image.Path, image.Format.Name, new CheckReport { Findings = [] }, also)
+                : await CheckAsync(image, also, cancellationToken).ConfigureAwait(false);
         }
     }
 }

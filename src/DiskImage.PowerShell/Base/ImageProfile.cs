@@ -1,0 +1,61 @@
+using DiskImage.Block;
+using DiskImage.Formats.Vhdx;
+using DiskImage.Formats.Vpc;
+using DiskImage.Graph;
+
+namespace DiskImage.PowerShell;
+
+/// <summary>
+/// What a service or a program asks of the images it takes: how to make one, and why it would refuse one. A further profile is a
+/// further line in <see cref="All"/>.
+/// </summary>
+/// <param name="Name">Its name.</param>
+/// <param name="Help">What it stands for, in one line.</param>
+/// <param name="Format">The format of images made for it.</param>
+/// <param name="Options">Create options of that format.</param>
+/// <param name="SizeUnit">Virtual sizes are rounded up to a multiple of so many bytes.</param>
+/// <param name="Objections">Why it would refuse an open image, each as a clause; empty if it would not.</param>
+internal sealed record ImageProfile(
+    string Name, string Help, string Format, IReadOnlyDictionary<string, object?> Options, long SizeUnit, Func<OpenedImage, IEnumerable<string>> Objections)
+{
+    private const FileAttributes RefusedByHyperV = FileAttributes.SparseFile | FileAttributes.Compressed | FileAttributes.Encrypted;
+
+    /// <summary>The profiles there are.</summary>
+    public static IReadOnlyList<ImageProfile> All { get; } =
+    [
+        new("Azure", "a fixed VHD of whole MiB", "vpc", new Dictionary<string, object?>(StringComparer.Ordinal) { ["subformat"] = "fixed", ["force_size"] = true }, 1 << 20, AzureObjections),
+        new("HyperV", "a dynamic VHDX", "vhdx", new Dictionary<string, object?>(StringComparer.Ordinal) { ["subformat"] = "dynamic" }, 512, HyperVObjections),
+    ];
+
+    /// <summary>The profile of a name; null for no name.</summary>
+    /// <exception cref="DiskImageException">InvalidOption, naming the choice.</exception>
+    public static ImageProfile? Find(string? name)
+        => name is null ? null : TryFind(name) ?? throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption, $"There is no profile '{name}'. Known: {string.Join(", ", All.Select(p => p.Name))}.");
+
+    /// <summary>The profile of a name, or null.</summary>
+    public static ImageProfile? TryFind(string? name) => All.FirstOrDefault(p => p.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
+
+    private static IEnumerable<string> AzureObjections(OpenedImage image)
+        => Facts(image) is VpcInfo info
+            ? VpcProfile.AzureObjections(info, image.Node.Length, image.Node.Child("file")?.Length ?? 0)
+            : [$"the format is {image.Format.Name}; Azure takes fixed VHDs"];
+
+    private static IEnumerable<string> HyperVObjections(OpenedImage image)
+    {
+        if (Facts(image) is not (VpcInfo or VhdxInfo))
+        {
+            yield return $"the format is {image.Format.Name}; Hyper-V takes VHDX and VHD";
+        }
+        else if (!image.Format.Extensions.Contains(Path.GetExtension(image.Path), StringComparer.OrdinalIgnoreCase))
+        {
+            yield return $"the name does not end with {string.Join(" or ", image.Format.Extensions)}";
+        }
+        if (OperatingSystem.IsWindows() && File.Exists(image.Path) && File.GetAttributes(image.Path) is var attributes && (attributes & RefusedByHyperV) != 0)
+        {
+            yield return $"the file is marked {attributes & RefusedByHyperV} in its file system";
+        }
+    }
+
+    private static object? Facts(OpenedImage image) => (image.Node as IDescribed)?.Describe().FormatSpecific;
+}
