@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Jobs;
@@ -178,7 +179,7 @@ internal static class Exercise
         {
             for (int i = 0; i < entries; i++)
             {
-                long place = L2Entry.OffsetOf(Binary.BigEndian.U64(image, (int)table + (i * 8)));
+                long place = L2Entry.OffsetOf(BigEndian.U64(image, (int)table + (i * 8)));
                 if (place != 0)
                 {
                     places.Add((place, Math.Min(cluster, 512)));

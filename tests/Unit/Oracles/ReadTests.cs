@@ -1,4 +1,5 @@
 using System.Text.Json;
+using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Tests.Support;
@@ -146,11 +147,11 @@ public sealed class ReadTests
         await file.ReadAsync(disk.Header.L1TableOffset, l1);
         for (int i = 0; i < l1.Length; i += 8)
         {
-            long table = L2Entry.OffsetOf(Binary.BigEndian.U64(l1, i));
+            long table = L2Entry.OffsetOf(BigEndian.U64(l1, i));
             if (table != 0)
             {
                 await file.ReadAsync(table, l2);
-                entries.AddRange(Enumerable.Range(0, disk.Geometry.L2Entries).Select(k => new L2Entry(Binary.BigEndian.U64(l2, k * 8))));
+                entries.AddRange(Enumerable.Range(0, disk.Geometry.L2Entries).Select(k => new L2Entry(BigEndian.U64(l2, k * 8))));
             }
         }
         return entries;
