@@ -67,7 +67,7 @@ internal sealed partial class VpcNode
             {
                 await RecordParentAsync(space, backingFile, backing).ConfigureAwait(false);
             }
-            _space = null;
+            _ = await NewSpaceAsync().ConfigureAwait(false); // the layout has changed
         }));
 
     private async ValueTask RecordParentAsync(VpcSpace space, string name, BlockNode? parent)

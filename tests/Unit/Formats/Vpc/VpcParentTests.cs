@@ -97,6 +97,36 @@ public sealed class VpcParentTests : IDisposable
     }
 
     [Fact]
+    public async Task A_parent_below_a_filter_is_known()
+    {
+        var parent = new MemoryNode();
+        await VpcDisks.CreateAsync(parent, "size=1M,force_size");
+        var child = new MemoryNode();
+        async Task<BlockNode> BelowAsync() => new DiskImage.Filters.WriteLog.WriteLogNode(await VpcDisks.OpenAsync(new MemoryNode(parent.ToArray(), readOnly: true)));
+        await using (BlockNode below = await BelowAsync())
+        {
+            await VpcDisks.CreateAsync(child, "backing_file=p.vhd", below);
+        }
+        BlockNode again = await BelowAsync();
+        await using BlockNode disk = await VpcDisks.OpenAsync(child, () => again);
+        Assert.Same(again, disk.Child("backing"));
+    }
+
+    [Fact]
+    public async Task A_change_of_the_parent_does_not_keep_the_file_from_being_cut()
+    {
+        var file = new MemoryNode();
+        await VpcDisks.CreateAsync(file, "size=1M,block_size=4k");
+        await using (BlockNode disk = await VpcDisks.OpenAsync(file))
+        {
+            await disk.WriteAsync(0, new byte[] { 1 }); // the file grows ahead
+            Assert.True(file.Length > 100_000);
+            await ((IRebasable)disk).SetBackingAsync(null, null, null, CancellationToken.None);
+        }
+        Assert.True(file.Length < 16_384);
+    }
+
+    [Fact]
     public async Task A_disk_that_is_emptied_shows_its_parent_and_takes_its_time_stamp()
     {
         Directory.CreateDirectory(_folder["sub"]);
@@ -229,6 +259,7 @@ public sealed class VpcParentTests : IDisposable
         }
         await using BlockNode alone = await Images.OpenAsync(_folder["top.vhd"]);
         Assert.Equal(VpcDiskType.Dynamic, VpcOracleTests.Info(alone).DiskType);
+        Assert.Empty((await VpcDisks.CheckAsync(alone)).Findings);
         Assert.Null(((IDescribed)alone).Describe().BackingFile);
         Assert.Equal(new byte[512], (await VpcDisks.ReadAsync(alone))[(4 << 20)..((4 << 20) + 512)]);
 
