@@ -10,7 +10,7 @@ namespace DiskImage.Formats.Vpc;
 /// </summary>
 internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader header, VpcLayout layout, VpcBat bat, long length)
 {
-    private readonly VpcFindings _findings = new();
+    private readonly CheckFindings _findings = new();
     private long _allocated, _fragmented, _end;
 
     public async ValueTask<CheckReport> RunAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
@@ -25,8 +25,12 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
             await CheckBitmapsAsync(blocks, bytes, cancellationToken).ConfigureAwait(false);
         }
         bytes?.Report(length);
-        return _findings.Report() with
+        return new CheckReport
         {
+            Findings = _findings.List,
+            Corruptions = _findings.Corruptions,
+            Leaks = _findings.Leaks,
+            CheckErrors = _findings.Errors,
             TotalClusters = bat.Count,
             AllocatedClusters = _allocated,
             FragmentedClusters = _fragmented,
@@ -39,31 +43,31 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
     {
         if (footers.End is null)
         {
-            _findings.Add(
-                "FooterDamaged", CheckSeverity.Corruption,
+            _findings.Corruption(
+                "FooterDamaged",
                 "there is no sound footer at the end of the file; the copy at offset 0 is used",
-                host: file.Length, repair: "write the copy to the end");
+                "write the copy to the end", host: file.Length);
         }
         else if (footers.EndLength != VpcFooter.Length)
         {
-            _findings.Add(
-                "FooterShort", CheckSeverity.Warning,
+            _findings.Warning(
+                "FooterShort",
                 "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it",
-                host: footers.EndOffset(file.Length), repair: "write it with 512 bytes");
+                "write it with 512 bytes", host: footers.EndOffset(file.Length));
         }
         if (footers.Copy is null)
         {
-            _findings.Add(
-                "FooterCopyDamaged", CheckSeverity.Corruption,
+            _findings.Corruption(
+                "FooterCopyDamaged",
                 "the copy of the footer at offset 0 is damaged or missing; QEMU does not open such a disk",
-                host: 0, repair: "write the footer to offset 0");
+                "write the footer to offset 0", host: 0);
         }
         else if (!footers.IsCopyEqual)
         {
-            _findings.Add(
-                "FooterCopyDiffers", CheckSeverity.Corruption,
+            _findings.Corruption(
+                "FooterCopyDiffers",
                 "the copy of the footer at offset 0 says something else than the footer at the end",
-                host: 0, repair: "write the footer to offset 0");
+                "write the footer to offset 0", host: 0);
         }
     }
 
@@ -72,15 +76,15 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         long at = (long)footers.Best.DataOffset;
         if (!header.IsChecksumRight)
         {
-            _findings.Add(
-                "HeaderChecksum", CheckSeverity.Corruption,
+            _findings.Corruption(
+                "HeaderChecksum",
                 "the dynamic header's checksum is wrong",
-                host: at, repair: "write the right one: every field was checked for itself");
+                "write the right one: every field was checked for itself", host: at);
         }
         if (at % VpcGeometry.SectorSize != 0 || header.TableOffset % VpcGeometry.SectorSize != 0)
         {
-            _findings.Add(
-                "Misaligned", CheckSeverity.Corruption,
+            _findings.Corruption(
+                "Misaligned",
                 $"the dynamic header at offset {at:#,0} or the block allocation table at offset {header.TableOffset:#,0} does not begin at a sector",
                 host: at);
         }
@@ -89,7 +93,8 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
             (VpcRegion before, VpcRegion here) = (layout.Structures[i - 1], layout.Structures[i]);
             if (here.Start < before.End)
             {
-                _findings.Add("Overlap", CheckSeverity.Corruption, $"{here.What} at offset {here.Start:#,0} overlaps {before.What}, which ends at {before.End:#,0}", host: here.Start);
+                _findings.Corruption(
+                    "Overlap", $"{here.What} at offset {here.Start:#,0} overlaps {before.What}, which ends at {before.End:#,0}", host: here.Start);
             }
         }
     }
@@ -101,12 +106,13 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         {
             if (!locator.IsKnown)
             {
-                _findings.Add("LocatorUnknown", CheckSeverity.Warning, $"a parent locator is for the unknown platform '{locator.PlatformText}'", host: (long)footers.Best.DataOffset);
+                _findings.Warning(
+                    "LocatorUnknown", $"a parent locator is for the unknown platform '{locator.PlatformText}'", host: (long)footers.Best.DataOffset);
             }
             else if (locator.Fault(file.Length) is { } fault)
             {
-                _findings.Add(
-                    "LocatorFault", CheckSeverity.Corruption, $"the parent locator '{locator.PlatformText}': {fault}", host: (long)footers.Best.DataOffset, repair: "drop the locator");
+                _findings.Corruption(
+                    "LocatorFault", $"the parent locator '{locator.PlatformText}': {fault}", "drop the locator", host: (long)footers.Best.DataOffset);
             }
             else
             {
@@ -115,7 +121,7 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         }
         if (hasParent && !isNamed)
         {
-            _findings.Add("ParentUnnamed", CheckSeverity.Corruption, "a differencing disk that does not name its parent", host: (long)footers.Best.DataOffset);
+            _findings.Corruption("ParentUnnamed", "a differencing disk that does not name its parent", host: (long)footers.Best.DataOffset);
         }
     }
 
@@ -132,18 +138,24 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
             previous = place;
             if (place >= limit)
             {
-                _findings.Add(
-                    "OutOfFile", CheckSeverity.Corruption,
+                _findings.Corruption(
+                    "OutOfFile",
                     $"block {block:#,0} is said to be at offset {place:#,0}, past the end of the blocks at {limit:#,0}",
-                    guest, layout.BlockSize, place, "forget the block: its data is not there");
+                    "forget the block: its data is not there",
+                    guest,
+                    layout.BlockSize,
+                    place);
                 continue;
             }
             if (layout.Span > limit - place)
             {
-                _findings.Add(
-                    "Truncated", CheckSeverity.Corruption,
+                _findings.Corruption(
+                    "Truncated",
                     $"block {block:#,0} at offset {place:#,0} is cut off: {limit - place:#,0} of its {layout.Span:#,0} bytes are there",
-                    guest, layout.BlockSize, place, "make the file longer; what is missing becomes zeroes");
+                    "make the file longer; what is missing becomes zeroes",
+                    guest,
+                    layout.BlockSize,
+                    place);
             }
             blocks.Add((place, block));
         }
@@ -163,10 +175,13 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         }
         return sorted;
 
-        void Overlaps(long place, int block, string what) => _findings.Add(
-            "Overlap", CheckSeverity.Corruption,
+        void Overlaps(long place, int block, string what) => _findings.Corruption(
+            "Overlap",
             $"block {block:#,0} at offset {place:#,0} overlaps {what}",
-            block * layout.BlockSize, layout.BlockSize, place, "give the block a place of its own, with what it reads as now");
+            "give the block a place of its own, with what it reads as now",
+            block * layout.BlockSize,
+            layout.BlockSize,
+            place);
     }
 
     /// <summary>Gaps that could hold a block, and what is left over at the end.</summary>
@@ -188,10 +203,11 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
         }
         _end = at + VpcFooter.Length;
 
-        void Unused(long start, long end) => _findings.Add(
-            "Leak", CheckSeverity.Leak,
+        void Unused(long start, long end) => _findings.Leak(
             $"{end - start:#,0} bytes at offset {start:#,0} are not used",
-            host: start, repair: "move blocks into the gap and cut the file", units: (end - start) / layout.Span);
+            "move blocks into the gap and cut the file",
+            start,
+            Math.Max(1, (end - start) / layout.Span));
     }
 
     /// <summary>
@@ -215,10 +231,10 @@ internal sealed class VpcChecker(BlockNode file, VpcFooters footers, VpcHeader h
                     long start = place + layout.BitmapBytes + ((long)sector * VpcGeometry.SectorSize);
                     if (!isSet && await FirstDataAsync(start, start + ((long)run * VpcGeometry.SectorSize), buffer, cancellationToken).ConfigureAwait(false) is long data)
                     {
-                        _findings.Add(
-                            "BitmapHidesData", CheckSeverity.Warning,
+                        _findings.Warning(
+                            "BitmapHidesData",
                             $"block {block:#,0} has data at offset {data:#,0} in a sector that its bitmap says was never written: it reads as zeroes here, QEMU shows it",
-                            block * layout.BlockSize, layout.BlockSize, data);
+                            host: data);
                         break;
                     }
                     sector += run;

@@ -37,27 +37,24 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
-        var findings = new VpcFindings();
+        var findings = new CheckFindings();
         long end = _footers.EndOffset(Below.Length);
         if (_footers.EndLength != VpcFooter.Length)
         {
-            findings.Add("FooterShort", CheckSeverity.Warning,
-            "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512",
-            host: end, repair: "write it with 512 bytes");
+            findings.Warning(
+                "FooterShort", "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512", "write it with 512 bytes", end);
         }
         long unused = end - Math.Max(Footer.CurrentSize, Length); // a disk that ends with its geometry hides the rest, which is still its own
         if (unused > 0)
         {
-            findings.Add(
-                "FixedLength",
-                CheckSeverity.Leak,
+            findings.Leak(
                 $"{end:#,0} bytes stand before the footer, but it says {Footer.CurrentSize:#,0}: a fixed disk has the footer right behind its last byte",
-                host: end - unused,
-                repair: "move the footer there and cut the file",
-                units: unused / VpcGeometry.SectorSize);
+                "move the footer there and cut the file",
+                end - unused,
+                Math.Max(1, unused / VpcGeometry.SectorSize));
         }
         bytes?.Report(Length);
-        return new(findings.Report() with { ImageEndOffset = Length + VpcFooter.Length });
+        return new(new CheckReport { Findings = findings.List, Leaks = findings.Leaks, ImageEndOffset = Length + VpcFooter.Length });
     }
 
     public async ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
