@@ -1,0 +1,86 @@
+using DiskImage.Block;
+using DiskImage.Graph;
+using DiskImage.Tests.Support;
+
+namespace DiskImage.Tests.Graph;
+
+public sealed class ImageLocatorTests
+{
+    [Theory]
+    [InlineData("disk.qcow2", "file", "disk.qcow2")]
+    [InlineData("/a/b c/d:e.img", "file", "/a/b c/d:e.img")]
+    [InlineData("a:b.img", "file", "a:b.img")]
+    [InlineData("C:\\disks\\a.vhd", "file", "C:\\disks\\a.vhd")]
+    [InlineData("file:a.img", "file", "a.img")]
+    [InlineData("file:/a/b.img", "file", "/a/b.img")]
+    [InlineData("file:///a/b%20c.img", "file", "/a/b c.img")]
+    [InlineData("FILE:a.img", "file", "a.img")]
+    [InlineData("nbd://host:10809/name", "nbd", "//host:10809/name")]
+    [InlineData("http://host/a.iso?x=1", "http", "//host/a.iso?x=1")]
+    [InlineData("nbd+unix://x", "nbd+unix", "//x")]
+    [InlineData("{\"a\":1}", "file", "{\"a\":1}")]
+    public void Tells_paths_from_addresses(string text, string scheme, string address)
+    {
+        ImageLocator locator = ImageLocator.Parse(text);
+        Assert.Equal((scheme, address, text), (locator.Scheme, locator.Address, locator.Text));
+        Assert.Equal(scheme.Equals("file", StringComparison.Ordinal), locator.IsFile);
+        Assert.True(locator.WithBacking);
+        Assert.Null(locator.Format);
+    }
+
+    [Fact]
+    public void Descriptions_in_json()
+    {
+        ImageLocator locator = ImageLocator.Parse("""json:{"driver":"qcow2","file":{"driver":"file","filename":"/a/b.img"},"l2-cache-size":"1M","discard":"ignore","backing":null}""");
+        Assert.Equal(("file", "/a/b.img", "qcow2", false), (locator.Scheme, locator.Address, locator.Format, locator.WithBacking));
+        Assert.Equal("1M", locator.Options["l2-cache-size"]);
+        Assert.Equal("ignore", locator.Options["discard"]);
+        Assert.Equal(2, locator.Options.Count);
+        locator = ImageLocator.Parse("""json:{"driver":"raw","file.filename":"x.img","offset":512}""");
+        Assert.Equal(("x.img", "raw"), (locator.Address, locator.Format));
+        Assert.Equal("512", locator.Options["offset"]);
+        Assert.Null(ImageLocator.Parse("""json:{"driver":"file","filename":"x.img"}""").Format);
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("   ")]
+    [InlineData("json:")]
+    [InlineData("json:{")]
+    [InlineData("json:{}")]
+    [InlineData("json:[]")]
+    [InlineData("json:7")]
+    [InlineData("json:null")]
+    [InlineData("json:\"x\"")]
+    [InlineData("json:{\"driver\":\"qcow2\"}")]
+    [InlineData("json:{\"file\":{\"filename\":\"\"}}")]
+    [InlineData("json:{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":1}}}}}}}}}}}}}}}}}")]
+    [InlineData("a\0b")]
+    public void What_is_not_understood_is_an_option_error(string text)
+        => Assert.Equal(DiskImageErrorKind.InvalidOption, Assert.Throws<DiskImageException>(() => ImageLocator.Parse(text)).Kind);
+
+    [Fact]
+    public async Task Json_opens_with_its_options()
+    {
+        using var folder = new TestFolder();
+        byte[] file = new byte[5000];
+        new Random(1).NextBytes(file);
+        await File.WriteAllBytesAsync(folder["a.raw"], file);
+        string path = folder["a.raw"].Replace("\\", "\\\\", StringComparison.Ordinal);
+        await using BlockNode disk = await Images.OpenAsync($$$"""json:{"driver":"raw","offset":512,"size":"1k","file":{"driver":"file","filename":"{{{path}}}"}}""");
+        byte[] read = new byte[1024];
+        await disk.ReadAsync(0, read);
+        Assert.Equal(1024, disk.Length);
+        Assert.Equal(file[512..1536], read);
+    }
+
+    [Fact]
+    public void Relative_names_are_taken_from_the_folder_of_the_image()
+    {
+        string folder = Path.GetFullPath(Path.Combine(Path.GetTempPath(), "images"));
+        Assert.Equal(Path.Combine(folder, "base.img"), ImageLocator.Parse("base.img").From(folder).Address);
+        string full = Path.Combine(folder, "x", "base.img");
+        Assert.Equal(full, ImageLocator.Parse(full).From(Path.GetTempPath()).Address);
+        Assert.Equal("//host/x", ImageLocator.Parse("nbd://host/x").From(folder).Address);
+    }
+}
