@@ -16,6 +16,7 @@ public sealed record CompareResult(bool Identical, long? FirstDifference, bool S
 public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : BlockJob<CompareResult>
 {
     private const int Chunk = 1 << 20;
+    private const BlockStatus Compared = BlockStatus.Zero | BlockStatus.Data; // in strict mode
 
     private readonly long _common = Math.Min(left.Length, right.Length);
     private readonly long _total = Math.Max(left.Length, right.Length);
@@ -112,7 +113,9 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
             {
                 return offset;
             }
-            long zero = strict ? 0 : await ZeroInBothAsync(offset, cancellationToken).ConfigureAwait(false);
+            long zero = strict
+                ? await ZeroAlikeAsync(offset, cancellationToken).ConfigureAwait(false)
+                : await ZeroInBothAsync(offset, cancellationToken).ConfigureAwait(false);
             long next = offset + Math.Max(Chunk, zero / Chunk * Chunk);
             if (Interlocked.CompareExchange(ref _next, next, offset) == offset)
             {
@@ -129,6 +132,14 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
     {
         long a = await ZeroRunAsync(left, offset, cancellationToken).ConfigureAwait(false);
         return a < Chunk ? a : Math.Min(a, await ZeroRunAsync(right, offset, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <summary>Bytes from an offset on that are zeroes in both disks and stored alike; for disks of the same length.</summary>
+    private async ValueTask<long> ZeroAlikeAsync(long offset, CancellationToken cancellationToken)
+    {
+        BlockExtent a = await left.GetExtentAsync(offset, _total - offset, cancellationToken).ConfigureAwait(false);
+        BlockExtent b = await right.GetExtentAsync(offset, _total - offset, cancellationToken).ConfigureAwait(false);
+        return a.IsZero && b.IsZero && (a.Status & Compared) == (b.Status & Compared) ? Math.Min(a.Length, b.Length) : 0;
     }
 
     private async ValueTask<long> ZeroRunAsync(BlockNode node, long offset, CancellationToken cancellationToken)
@@ -155,7 +166,6 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
 
     private async ValueTask<long?> FirstStatusDifferenceAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        const BlockStatus Compared = BlockStatus.Zero | BlockStatus.Data;
         for (long end = offset + length; offset < end;)
         {
             BlockExtent a = await left.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);

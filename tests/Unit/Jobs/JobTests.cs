@@ -141,6 +141,22 @@ public sealed class JobTests
     }
 
     [Fact]
+    public async Task In_strict_mode_zeroes_that_are_stored_differ_from_holes()
+    {
+        const int Stored = 50 << 20;
+        using var folder = new TestFolder();
+        foreach (string name in new[] { "a.qcow2", "b.qcow2" })
+        {
+            await Images.CreateAsync(folder[name], "qcow2", "size=1G");
+        }
+        await using BlockNode left = await Images.OpenAsync(folder["a.qcow2"]), right = await Images.OpenAsync(folder["b.qcow2"], writable: true);
+        await right.WriteAsync(Stored, new byte[1 << 16]);
+        Assert.True((await new CompareJob(left, right, strict: false).RunAsync(null, CancellationToken.None)).Identical);
+        CompareResult result = await new CompareJob(left, right, strict: true).RunAsync(null, CancellationToken.None);
+        Assert.Equal((false, Stored), (result.Identical, result.FirstDifference));
+    }
+
+    [Fact]
     public async Task Every_difference_is_listed_once_in_order()
     {
         byte[] left = Contents(9), right = [.. left, .. new byte[1000]];
