@@ -91,6 +91,9 @@ public interface ICreateOptions
 
     /// <summary>The backing file's format; null if unknown.</summary>
     string? BackingFormat => null;
+
+    /// <summary>True for a new file whose data are overwritten in place, on file systems that otherwise copy on write.</summary>
+    bool NoCow => false;
 }
 
 /// <summary>A format some of whose create options can be changed in an existing image.</summary>

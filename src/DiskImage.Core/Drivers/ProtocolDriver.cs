@@ -28,14 +28,19 @@ public abstract class ProtocolDriver
     public abstract ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken);
 }
 
+/// <summary>What a host is told of a new file while it is empty; a host that has no such distinction takes no notice.</summary>
+/// <param name="AllowsHoles">It may be marked sparse.</param>
+/// <param name="NoCow">Its data are to be overwritten in place where the file system would copy on write (btrfs).</param>
+public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow);
+
 /// <summary>A protocol that can make new, empty nodes, and name, replace and remove them.</summary>
 public interface IStorage
 {
     /// <summary>Makes a new node of length 0, open for writing. An existing one is refused (AlreadyExists).</summary>
     /// <param name="locator">Where it is to be.</param>
-    /// <param name="allowSparse">False to make one that the host does not mark sparse, where it has such a mark.</param>
+    /// <param name="traits">What the host is to know about it from the start.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    ValueTask<BlockNode> CreateAsync(string locator, bool allowSparse, CancellationToken cancellationToken);
+    ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken);
 
     /// <summary>True if something is there that can be replaced or removed as a whole (a file, not a device).</summary>
     bool IsReplaceable(string locator);

@@ -30,7 +30,7 @@ public sealed class ImageCreator(ImageOpener opener)
         }
 
         var companions = new List<string>();
-        var file = new DeferredFlushNode(await storage.CreateAsync(incomplete, creatable.AllowsSparseFile, cancellationToken).ConfigureAwait(false));
+        var file = new DeferredFlushNode(await storage.CreateAsync(incomplete, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false));
         try
         {
             await CreateOnAsync(file, target, creatable, options, companions, cancellationToken).ConfigureAwait(false);
@@ -64,7 +64,7 @@ public sealed class ImageCreator(ImageOpener opener)
                 return await opener.OpenFileAsync(locator, writable: true, token).ConfigureAwait(false);
             }
             (IStorage storage, _) = FreeTarget(path, replace: false);
-            BlockNode companion = await storage.CreateAsync(path, creatable.AllowsSparseFile, token).ConfigureAwait(false);
+            BlockNode companion = await storage.CreateAsync(path, TraitsOf(creatable, options), token).ConfigureAwait(false);
             companions.Add(path);
             return companion;
         }
@@ -103,6 +103,9 @@ public sealed class ImageCreator(ImageOpener opener)
             throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{target}: is not a regular file, so it cannot be replaced by an image", target);
         }
     }
+
+    private static StorageTraits TraitsOf(ICreatable creatable, object options)
+        => new(creatable.AllowsSparseFile, options is ICreateOptions { NoCow: true });
 
     private (IStorage Storage, string Target) FreeTarget(string path, bool replace)
     {

@@ -36,21 +36,19 @@ internal sealed class SparseCounters(string path)
     /// <summary>One past the highest unit that may have a count.</summary>
     public long End => _pages.Count == 0 ? 0 : (_pages.Keys.Max() + 1) << PageBits;
 
-    /// <summary>Counts one more reference; returns the new count.</summary>
-    public ulong Add(long unit)
+    /// <summary>Counts one more reference, or several; returns the new count.</summary>
+    public ulong Add(long unit, ulong times = 1)
     {
         byte[] page = (unit >> PageBits == _lastIndex ? _last : null) ?? Page(unit, create: true)!;
         ref byte count = ref page[unit & (PageSize - 1)];
-        if (count == InTable)
+        if (times < (ulong)(InTable - count))
         {
-            return ++_large[unit];
+            return count += (byte)times;
         }
-        count++;
-        if (count == InTable)
-        {
-            _large[unit] = InTable;
-        }
-        return count;
+        ulong sum = times + (count == InTable ? _large[unit] : count);
+        _large[unit] = sum;
+        count = InTable;
+        return sum;
     }
 
     private byte[]? Page(long unit, bool create)

@@ -23,6 +23,12 @@ internal sealed class WriteOrder(BlockNode file)
     /// <summary>Where guest data goes, if not to <see cref="File"/>.</summary>
     public BlockNode? DataFile { get; init; }
 
+    /// <summary>
+    /// Stores of a lower rank are left out: somebody has marked the image so that they are made anew after a crash. To bring them to
+    /// the file, set this to 0 and flush.
+    /// </summary>
+    public int Postponed { get; set; }
+
     /// <summary>Declares the next store; returns its rank.</summary>
     public int Add(MetadataStore store)
     {
@@ -36,7 +42,7 @@ internal sealed class WriteOrder(BlockNode file)
     /// <summary>Called before a store writes: brings everything below it to the disk.</summary>
     public async ValueTask BeforeAsync(int rank)
     {
-        for (int below = 0; below < rank; below++)
+        for (int below = Postponed; below < rank; below++)
         {
             await _stores[below].WriteBackAsync().ConfigureAwait(false);
         }
@@ -57,9 +63,9 @@ internal sealed class WriteOrder(BlockNode file)
     /// <summary>Writes back every store in order; does not flush the file at the end.</summary>
     public async ValueTask WriteBackAsync()
     {
-        foreach (MetadataStore store in _stores)
+        for (int rank = Postponed; rank < _stores.Count; rank++)
         {
-            await store.WriteBackAsync().ConfigureAwait(false);
+            await _stores[rank].WriteBackAsync().ConfigureAwait(false);
         }
     }
 

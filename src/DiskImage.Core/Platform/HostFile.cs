@@ -62,6 +62,11 @@ internal abstract class HostFile
     {
     }
 
+    /// <summary>Has an empty file's data overwritten in place. Does nothing where the file system never copies on write, or cannot be told.</summary>
+    public virtual void DisableCopyOnWrite(SafeFileHandle handle)
+    {
+    }
+
     /// <summary>The library's error for a host error.</summary>
     public static DiskImageException Error(Exception cause, string path, string doing, long? offset = null)
     {

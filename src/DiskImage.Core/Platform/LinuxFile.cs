@@ -9,6 +9,8 @@ internal sealed partial class LinuxFile : UnixFile
     private const int KeepSize = 1, PunchHole = 2, ZeroRange = 16; // FALLOC_FL_*
     private const int CurrentFolder = -100, EmptyPath = 0x1000; // AT_FDCWD, AT_EMPTY_PATH
     private const uint ModeAndBlocks = 0x1 | 0x400; // STATX_TYPE | STATX_BLOCKS
+    private const nuint GetFlags = 0x80086601, SetFlags = 0x40086602; // FS_IOC_GETFLAGS, FS_IOC_SETFLAGS of 64-bit systems
+    private const long NoCow = 0x0080_0000; // FS_NOCOW_FL
     private const int NoSpace = 28, QuotaExceeded = 122, TooLarge = 27;
 
     protected override int SeekData => 3;
@@ -35,6 +37,20 @@ internal sealed partial class LinuxFile : UnixFile
         }
         return Marshal.GetLastPInvokeError() is NoSpace or QuotaExceeded or TooLarge ? throw NativeError("fallocate") : false;
     }
+
+    /// <summary>The attribute that chattr(1) calls C; see ioctl_iflags(2).</summary>
+    public override void DisableCopyOnWrite(SafeFileHandle handle)
+    {
+        long flags = 0; // the kernel fills an int, whatever the request number says
+        if (Control(handle, GetFlags, ref flags) == 0)
+        {
+            flags |= NoCow;
+            _ = Control(handle, SetFlags, ref flags);
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "ioctl", SetLastError = true)]
+    private static partial int Control(SafeFileHandle handle, nuint request, ref long argument);
 
     [LibraryImport("libc", EntryPoint = "fallocate64", SetLastError = true)]
     private static partial int Allocate(SafeFileHandle handle, int mode, long offset, long length);

@@ -112,9 +112,9 @@ public sealed class ProbeTests
         public override async ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
             => new MemoryNode(await File.ReadAllBytesAsync(context.Locator, cancellationToken), readOnly: true);
 
-        public ValueTask<BlockNode> CreateAsync(string locator, bool allowSparse, CancellationToken cancellationToken)
+        public ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken)
         {
-            AllowedSparse = allowSparse;
+            AllowedSparse = traits.AllowsHoles;
             return new(new MemoryNode());
         }
 

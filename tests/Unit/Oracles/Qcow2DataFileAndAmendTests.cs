@@ -76,6 +76,69 @@ public sealed class Qcow2DataFileAndAmendTests
     }
 
     [OracleTheory]
+    [InlineData(false, "")]
+    [InlineData(true, "")]
+    [InlineData(false, ",preallocation=metadata")]
+    public async Task An_image_with_snapshots_becomes_version_2(bool hasBacking, string more)
+    {
+        using var folder = new TestFolder();
+        string path = folder["a.qcow2"];
+        await Images.MakeRawAsync(folder["base.raw"], 3 << 20, 1, unit: 8192);
+        await Images.CreateAsync(path, "qcow2", $"size=3M,cluster_size=4k{more}{(hasBacking ? ",backing_file=base.raw,backing_fmt=raw" : "")}");
+        byte[] twin = hasBacking ? await File.ReadAllBytesAsync(folder["base.raw"]) : new byte[3 << 20];
+        byte[] kept = [];
+        await using (BlockNode disk = await Images.OpenAsync(path, writable: true))
+        {
+            var random = new Random(7);
+            for (int i = 0; i < 80; i++)
+            {
+                byte[] data = new byte[random.Next(1, 60_000)];
+                int at = random.Next(twin.Length - data.Length);
+                if (i % 2 == 0)
+                {
+                    random.NextBytes(data);
+                }
+                await (i % 2 == 0 ? disk.WriteAsync(at, data) : disk.WriteZeroesAsync(at, data.Length));
+                data.CopyTo(twin, at);
+                if (i == 40)
+                {
+                    kept = (byte[])twin.Clone();
+                    _ = await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None);
+                }
+            }
+            var driver = (IAmendable)Images.Registry.Format("qcow2");
+            await driver.AmendAsync(disk, driver.AmendOptions.Bind(OptionSchema.Split("compat=0.10")), null, CancellationToken.None);
+            await disk.WriteAsync(5, kept.AsMemory(0, 20_000));
+            kept.AsSpan(0, 20_000).CopyTo(twin.AsSpan(5));
+        }
+        Assert.Contains("compat: 0.10", await Programs.QemuImgAsync("info", path), StringComparison.Ordinal);
+        await Programs.CheckAsync(path);
+        await File.WriteAllBytesAsync(folder["twin.raw"], twin);
+        await File.WriteAllBytesAsync(folder["kept.raw"], kept);
+        await Programs.CompareAsync(folder["twin.raw"], "raw", path, "qcow2");
+        await Programs.QemuImgAsync("convert", "-l", "s", "-O", "raw", path, folder["s.raw"]);
+        await Programs.CompareAsync(folder["kept.raw"], "raw", folder["s.raw"], "raw");
+    }
+
+    [OracleFact]
+    public async Task A_snapshot_that_version_2_cannot_describe_keeps_the_image_as_it_is()
+    {
+        using var folder = new TestFolder();
+        string path = folder["a.qcow2"];
+        await Images.CreateAsync(path, "qcow2", "size=3M");
+        await Programs.QemuImgAsync("snapshot", "-c", "small", path);
+        await Programs.QemuImgAsync("resize", path, "4M");
+        byte[] before = await File.ReadAllBytesAsync(path);
+        await using (BlockNode disk = await Images.OpenAsync(path, writable: true))
+        {
+            var driver = (IAmendable)Images.Registry.Format("qcow2");
+            var error = await Assert.ThrowsAsync<DiskImageException>(async () => await driver.AmendAsync(disk, driver.AmendOptions.Bind(OptionSchema.Split("compat=0.10,size=5M")), null, CancellationToken.None));
+            Assert.Contains("'small'", error.Message, StringComparison.Ordinal);
+        }
+        Assert.Equal(before, await File.ReadAllBytesAsync(path));
+    }
+
+    [OracleTheory]
     [InlineData("compat=0.10", "compat=1.1,lazy_refcounts=on")]
     [InlineData("", "compat=0.10")]
     [InlineData("cluster_size=4k", "refcount_bits=64")]

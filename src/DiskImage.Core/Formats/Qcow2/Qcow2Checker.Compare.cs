@@ -69,6 +69,7 @@ internal sealed partial class Qcow2Checker
         }
         ulong[] l1 = await ReadTableAsync(_header.L1TableOffset, _header.L1Size).ConfigureAwait(false);
         byte[] table = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
+        var shared = new HashSet<long>(); // looked at already
         for (int i = 0; i < l1.Length; i++)
         {
             long l2 = L2Entry.OffsetOf(l1[i]);
@@ -78,6 +79,10 @@ internal sealed partial class Qcow2Checker
             }
             _cancellationToken.ThrowIfCancellationRequested();
             CheckFlag(l1[i], l2, i * _geometry.L2Span, _header.L1TableOffset + (i * 8L), "L2 table");
+            if (References[l2 >> _geometry.ClusterBits] > 1 && !shared.Add(l2))
+            {
+                continue;
+            }
             await _file.ReadPaddedAsync(l2, table.AsMemory(0, _geometry.ClusterSize), _cancellationToken).ConfigureAwait(false);
             for (int k = 0; k < _geometry.L2Entries; k++)
             {

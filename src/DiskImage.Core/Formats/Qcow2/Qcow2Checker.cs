@@ -1,4 +1,3 @@
-using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Metadata;
@@ -10,9 +9,10 @@ namespace DiskImage.Formats.Qcow2;
 /// Spec: qcow2, "Host cluster management", "Cluster mapping", "Snapshots", "Bitmaps".
 /// </summary>
 /// <remarks>
-/// <para>States. First the references: header, refcount structure, L1 and L2 tables of the disk and of each snapshot, their data,
-/// snapshot table, bitmaps. Then the comparison: fewer references than stored is a leak, more is a corruption. Last, since it
-/// needs the counts, the "refcount is exactly one" flags of the active tables.</para>
+/// <para>States. First the tables: header, refcount structure, L1 tables of the disk and of each snapshot, snapshot table, bitmaps.
+/// Then the L2 tables they lead to, each read once however many lead to it, and the data. Then the comparison: fewer references
+/// than stored is a leak, more is a corruption. Last, since it needs the counts, the "refcount is exactly one" flags of the active
+/// tables. So the time follows what the file holds, not what its tables claim.</para>
 /// <para>It reads the file and no cache, trusts nothing it has not bounded, and changes nothing. What it counted is what a repair
 /// would write.</para>
 /// </remarks>
@@ -49,9 +49,6 @@ internal sealed partial class Qcow2Checker
     /// <summary>The refcount table, as far as it could be read.</summary>
     public ulong[] RefcountTable { get; private set; } = [];
 
-    /// <summary>The snapshots, as far as they could be read.</summary>
-    public IReadOnlyList<Qcow2Snapshot> Snapshots { get; private set; } = [];
-
     /// <summary>True if something was found that only building the refcounts anew puts right.</summary>
     public bool NeedsRebuild { get; private set; }
 
@@ -84,6 +81,7 @@ internal sealed partial class Qcow2Checker
         await CountL1Async(_header.L1TableOffset, _header.L1Size, ActiveL1, isActive: true).ConfigureAwait(false);
         await CountSnapshotsAsync().ConfigureAwait(false);
         await CountBitmapsAsync().ConfigureAwait(false);
+        await CountL2Async().ConfigureAwait(false);
     }
 
     public CheckReport Report() => new()
@@ -133,214 +131,6 @@ internal sealed partial class Qcow2Checker
         }
     }
 
-    private async ValueTask CountL1Async(long offset, int entries, string what, bool isActive)
-    {
-        if (entries == 0 || !AddTable(offset, entries * 8L, what))
-        {
-            return;
-        }
-        ulong[] l1 = await ReadTableAsync(offset, entries).ConfigureAwait(false);
-        byte[] table = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
-        try
-        {
-            for (int i = 0; i < l1.Length; i++)
-            {
-                _cancellationToken.ThrowIfCancellationRequested();
-                long l2 = L2Entry.OffsetOf(l1[i]), guest = i * _geometry.L2Span;
-                if (l2 == 0)
-                {
-                    if (l1[i] != 0)
-                    {
-                        ReservedBits("L1", l1[i], guest, offset + (i * 8L), _geometry.L2Span);
-                    }
-                    continue;
-                }
-                if ((l1[i] & ~L2Entry.L1Bits) != 0)
-                {
-                    ReservedBits("L1", l1[i], guest, offset + (i * 8L), _geometry.L2Span);
-                }
-                if (AddTable(l2, _geometry.ClusterSize, L2Table, guest, isShared: true))
-                {
-                    await _file.ReadPaddedAsync(l2, table.AsMemory(0, _geometry.ClusterSize), _cancellationToken).ConfigureAwait(false);
-                    CountL2(table.AsSpan(0, _geometry.ClusterSize), l2, guest, isActive);
-                }
-                if (isActive)
-                {
-                    _bytes?.Report(Math.Min(guest + _geometry.L2Span, _header.Size));
-                }
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(table);
-        }
-    }
-
-    private void CountL2(ReadOnlySpan<byte> table, long tableOffset, long guest, bool isActive)
-    {
-        ulong end = (ulong)_fileClusters << _geometry.ClusterBits, inCluster = (ulong)_geometry.ClusterSize - 1;
-        bool plain = !_geometry.HasSubclusters && !_external;
-        for (int i = 0; i < _geometry.L2Entries; i++, guest += _geometry.ClusterSize)
-        {
-            int at = i * _geometry.L2EntryBytes;
-            ulong raw = BigEndian.U64(table, at), host = raw & ~(1UL << 63);
-            if (plain && (raw == 0 || (host - 1 < end - 1 && (host & inCluster) == 0 && _isTable[(long)host >> _geometry.ClusterBits] == 0)))
-            {
-                if (raw != 0) // the usual case: a whole cluster inside the file that is no table
-                {
-                    _ = References.Add((long)host >> _geometry.ClusterBits);
-                    Tally(isActive, (long)host, isCompressed: false);
-                }
-                continue;
-            }
-            var entry = new L2Entry(raw, _geometry.HasSubclusters ? BigEndian.U64(table, at + 8) : 0);
-            if (entry != default)
-            {
-                CountEntry(entry, guest, tableOffset + at, isActive);
-            }
-        }
-    }
-
-    private void CountEntry(L2Entry entry, long guest, long at, bool isActive)
-    {
-        if (entry.IsCompressed)
-        {
-            (long offset, int length) = entry.CompressedRange(_geometry.ClusterBits);
-            if (_external)
-            {
-                Findings.Corruption("CompressedInDataFile", $"Guest offset {guest:#,0} is compressed, which an image with an external data file cannot have.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
-            }
-            else
-            {
-                long inFile = Math.Min(length, Round.Up(_file.Length, _geometry.ClusterSize) - offset); // the last sector may be cut short
-                if (inFile <= 0 || entry.IsCopied)
-                {
-                    Findings.Corruption("CompressedDescriptor", $"The compressed cluster for guest offset {guest:#,0} lies at offset {offset:#,0}, {length} bytes{(entry.IsCopied ? ", and bears the copied flag" : "")}; allowed: inside the file of {_file.Length:#,0} bytes, without the flag.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
-                }
-                if (inFile > 0)
-                {
-                    AddData(offset, inFile, guest, at);
-                }
-            }
-            Tally(isActive, -1, isCompressed: true);
-            return;
-        }
-        if (entry != entry.WithoutReserved(_geometry.HasSubclusters))
-        {
-            ReservedBits("L2", entry.Raw, guest, at, _geometry.ClusterSize);
-        }
-        if (_geometry.HasSubclusters && ((uint)entry.Bitmap & (uint)(entry.Bitmap >> 32)) != 0)
-        {
-            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has subclusters that are both stored and zero (bitmap {entry.Bitmap:x16}).", "let them read as zeroes", guest, _geometry.ClusterSize, at);
-        }
-        if (_header.Version < 3 && (entry.Raw & 1) != 0)
-        {
-            Findings.Corruption("ZeroInVersion2", $"The entry for guest offset {guest:#,0} is a zero cluster, which version 2 does not have.", "make it unallocated", guest, _geometry.ClusterSize, at);
-        }
-        if (_geometry.HasSubclusters && entry.HostOffset == 0 && (uint)entry.Bitmap != 0 && !_external)
-        {
-            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has stored subclusters but no host cluster.", "make them read as zeroes", guest, _geometry.ClusterSize, at);
-        }
-        if (entry.HostOffset == 0 || _external)
-        {
-            return;
-        }
-        if (_geometry.InCluster(entry.HostOffset) != 0)
-        {
-            Findings.Corruption("Misaligned", $"The entry for guest offset {guest:#,0} points to host offset {entry.HostOffset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
-            return;
-        }
-        AddData(entry.HostOffset, _geometry.ClusterSize, guest, at);
-        Tally(isActive, entry.HostOffset, isCompressed: false);
-    }
-
-    private void ReservedBits(string table, ulong entry, long guest, long at, long length)
-        => Findings.Corruption("ReservedBits", $"The {table} entry for guest offset {guest:#,0} is {entry:x16}, with reserved bits set.", "clear them", guest, length, at);
-
-    private void Tally(bool isActive, long host, bool isCompressed)
-    {
-        if (!isActive)
-        {
-            return;
-        }
-        _allocated++;
-        if (isCompressed)
-        {
-            _compressed++;
-            _fragmented++; // compressed clusters are fragmented by nature
-            return;
-        }
-        _fragmented += _nextContiguous >= 0 && host != _nextContiguous ? 1 : 0;
-        _nextContiguous = host + _geometry.ClusterSize;
-    }
-
-    private async ValueTask CountSnapshotsAsync()
-    {
-        if (_header.SnapshotCount == 0)
-        {
-            return;
-        }
-        try
-        {
-            Snapshots = await Qcow2Snapshot.ReadAllAsync(_file, _header, _cancellationToken).ConfigureAwait(false);
-        }
-        catch (DiskImageException e)
-        {
-            HasUncounted = true;
-            Findings.Corruption("SnapshotTable", e.Message, host: e.Offset ?? _header.SnapshotsOffset);
-            return;
-        }
-        _ = AddTable(_header.SnapshotsOffset, Qcow2Snapshot.TableLength(Snapshots), "the snapshot table");
-        foreach (Qcow2Snapshot snapshot in Snapshots)
-        {
-            await CountL1Async(snapshot.L1Offset, snapshot.L1Size, $"the L1 table of snapshot '{snapshot.Name}'", isActive: false).ConfigureAwait(false);
-        }
-    }
-
-    private async ValueTask CountBitmapsAsync()
-    {
-        Qcow2BitmapDirectory directory;
-        try
-        {
-            directory = await Qcow2BitmapDirectory.ReadAsync(_file, _header, _cancellationToken).ConfigureAwait(false);
-        }
-        catch (DiskImageException e)
-        {
-            HasUncounted = true;
-            Findings.Corruption("BitmapDirectory", e.Message, host: e.Offset);
-            return;
-        }
-        if (directory.Entries.Count == 0)
-        {
-            return;
-        }
-        if ((_header.AutoClear & Qcow2AutoClear.Bitmaps) == Qcow2AutoClear.None)
-        {
-            Findings.Warning("BitmapsStale", "The image has bitmaps, but was written to by a program that does not know them: they are lost, and what they occupied is leaked or used otherwise.");
-            return;
-        }
-        _ = AddTable(directory.Offset, directory.Length, "the bitmap directory");
-        foreach (Qcow2BitmapEntry bitmap in directory.Entries)
-        {
-            if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, $"the table of bitmap '{bitmap.Name}'"))
-            {
-                continue;
-            }
-            foreach (ulong entry in await ReadTableAsync(bitmap.TableOffset, bitmap.TableSize).ConfigureAwait(false))
-            {
-                long offset = L2Entry.OffsetOf(entry);
-                if ((entry & ~(0x00FF_FFFF_FFFF_FE00UL | 1)) != 0 || (offset != 0 && (entry & 1) != 0))
-                {
-                    Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table entry {entry:x16} with reserved bits set.", host: bitmap.TableOffset);
-                }
-                else if (offset != 0)
-                {
-                    _ = AddTable(offset, _geometry.ClusterSize, $"data of bitmap '{bitmap.Name}'");
-                }
-            }
-        }
-    }
-
     /// <summary>Counts a table's clusters; false, with a finding, if it is out of place.</summary>
     private bool AddTable(long offset, long length, string what, long? guest = null, bool isShared = false)
     {
@@ -374,7 +164,7 @@ internal sealed partial class Qcow2Checker
         static string Capital(string text) => char.ToUpperInvariant(text[0]) + text[1..];
     }
 
-    private void AddData(long offset, long length, long guest, long at)
+    private void AddData(long offset, long length, long guest, long at, ulong times)
     {
         if (length > (_fileClusters << _geometry.ClusterBits) - offset)
         {
@@ -383,7 +173,7 @@ internal sealed partial class Qcow2Checker
         }
         for (long cluster = offset >> _geometry.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)
         {
-            _ = References.Add(cluster);
+            _ = References.Add(cluster, times);
             if (_isTable[cluster] != 0 && _tables.TryGetValue(cluster, out string? table))
             {
                 _ = Overlaps.Add(cluster);
@@ -391,6 +181,19 @@ internal sealed partial class Qcow2Checker
                 Findings.Corruption("Overlap", $"The data for guest offset {guest:#,0} lies on {table} at host offset {cluster << _geometry.ClusterBits:#,0}.", "move the table to a place of its own", guest, _geometry.ClusterSize, at);
             }
         }
+    }
+
+    /// <summary>True if some table lies in a range already.</summary>
+    private bool HoldsTable(long offset, long length)
+    {
+        for (long cluster = offset >> _geometry.ClusterBits; cluster < Math.Min(_fileClusters, _geometry.Clusters(offset + length)); cluster++)
+        {
+            if (_isTable[cluster] != 0)
+            {
+                return true;
+            }
+        }
+        return false;
     }
 
     private static bool IsRefcount(string what) => what.Contains("refcount", StringComparison.Ordinal);

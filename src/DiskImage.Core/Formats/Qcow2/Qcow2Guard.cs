@@ -7,9 +7,9 @@ namespace DiskImage.Formats.Qcow2;
 /// Knows where an image's own structures lie, so that a damaged table cannot make a write land on one. It costs a look-up per
 /// cluster that is written.
 /// </summary>
-internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry)
+internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry, Qcow2OverlapCheck check)
 {
-    private readonly HashSet<long> _tables = []; // offsets of L2 tables and refcount blocks, a cluster each
+    private readonly HashSet<long> _tables = []; // offsets of L2 tables, refcount blocks and clusters of other tables
 
     /// <summary>The refcount table.</summary>
     public (long Offset, long Length) RefcountTable { get; set; }
@@ -41,15 +41,28 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry)
         }
     }
 
-    /// <summary>A cluster is now an L2 table or refcount block.</summary>
+    /// <summary>A cluster now holds a table.</summary>
     public void AddTable(long hostOffset) => _ = _tables.Add(hostOffset);
+
+    /// <summary>A range, from the start of a cluster on, now holds a table.</summary>
+    public void AddTables(long hostOffset, long length)
+    {
+        for (long at = 0; at < length; at += geometry.ClusterSize)
+        {
+            AddTable(hostOffset + at);
+        }
+    }
 
     /// <summary>A cluster is no table any more.</summary>
     public void RemoveTable(long hostOffset) => _ = _tables.Remove(hostOffset);
 
-    /// <summary>What a range would overwrite; null if nothing.</summary>
+    /// <summary>What a range would overwrite, as far as it is looked up; null if nothing.</summary>
     public string? Overlap(long hostOffset, long length)
     {
+        if (check == Qcow2OverlapCheck.None)
+        {
+            return null;
+        }
         if (hostOffset < geometry.ClusterSize)
         {
             return "the header";
@@ -70,11 +83,11 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry)
         {
             return "the bitmap directory";
         }
-        for (long cluster = geometry.ClusterStart(hostOffset); cluster < hostOffset + length; cluster += geometry.ClusterSize)
+        for (long cluster = geometry.ClusterStart(hostOffset); check >= Qcow2OverlapCheck.Cached && cluster < hostOffset + length; cluster += geometry.ClusterSize)
         {
             if (_tables.Contains(cluster))
             {
-                return "an L2 table or refcount block";
+                return "an L2 table, a refcount block, or a table of a snapshot or bitmap";
             }
         }
         return null;

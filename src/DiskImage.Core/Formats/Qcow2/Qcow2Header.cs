@@ -67,7 +67,7 @@ internal sealed record Qcow2Header
 
     /// <summary>Reads and checks the header of an image.</summary>
     /// <param name="file">The image's file.</param>
-    /// <param name="forRepair">True to let pass what a repair builds anew: the place of the refcount table.</param>
+    /// <param name="forRepair">True to let pass what a repair builds anew: the places of the refcount table and of the snapshot table.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">InvalidFormat or Unsupported; it names the field, its value and what is allowed.</exception>
     public static async ValueTask<Qcow2Header> ReadAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
@@ -108,8 +108,8 @@ internal sealed record Qcow2Header
             RefcountTableClusters = forRepair
                 ? (int)Math.Min(BigEndian.U32(bytes, 56), MaxRefcountTableBytes >> (int)clusterBits)
                 : check.Count(bytes, 56, "refcount_table_clusters", MaxRefcountTableBytes >> (int)clusterBits),
-            SnapshotCount = check.Count(bytes, SnapshotsAt, "nb_snapshots", MaxSnapshots),
-            SnapshotsOffset = check.Offset(bytes, 64, "snapshots_offset"),
+            SnapshotCount = forRepair ? (int)Math.Min(BigEndian.U32(bytes, SnapshotsAt), MaxSnapshots) : check.Count(bytes, SnapshotsAt, "nb_snapshots", MaxSnapshots),
+            SnapshotsOffset = forRepair ? (long)(BigEndian.U64(bytes, 64) & long.MaxValue) : check.Offset(bytes, 64, "snapshots_offset"),
             Incompatible = v3 ? (Qcow2Incompatible)BigEndian.U64(bytes, IncompatibleAt) : default,
             Compatible = v3 ? (Qcow2Compatible)BigEndian.U64(bytes, 80) : default,
             AutoClear = v3 ? (Qcow2AutoClear)BigEndian.U64(bytes, 88) : default,
@@ -126,7 +126,7 @@ internal sealed record Qcow2Header
         long cluster = ClusterSize;
         check.That(L1TableOffset % cluster == 0, 40, "l1_table_offset", L1TableOffset, "a multiple of the cluster size");
         check.That(forRepair || RefcountTableOffset % cluster == 0, RefcountTableAt, "refcount_table_offset", RefcountTableOffset, "a multiple of the cluster size");
-        check.That(SnapshotsOffset % cluster == 0, 64, "snapshots_offset", SnapshotsOffset, "a multiple of the cluster size");
+        check.That(forRepair || SnapshotsOffset % cluster == 0, 64, "snapshots_offset", SnapshotsOffset, "a multiple of the cluster size");
         check.That(
             (Incompatible & ~Qcow2Incompatible.Known) != 0 || !Has(Qcow2Incompatible.ExtendedL2) || ClusterBits >= MinExtendedClusterBits,
             20, "cluster_bits", ClusterBits, $"at least {MinExtendedClusterBits} with extended L2 entries");

@@ -1,5 +1,5 @@
+using DiskImage.Binary;
 using DiskImage.Block;
-using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -12,17 +12,21 @@ internal sealed partial class Qcow2Node
         int refcountOrder = options.RefcountBits is int bits ? Qcow2Geometry.Log2(bits) : _header.RefcountOrder;
         bool lazy = options.LazyRefcounts ?? (compat == Qcow2Compat.V3 && (_header.Compatible & Qcow2Compatible.LazyRefcounts) != Qcow2Compatible.None);
         CheckAmend(options, compat, refcountOrder, lazy);
+        if (compat == Qcow2Compat.V2 && _header.Version >= 3)
+        {
+            await RequireFitsVersion2Async(Math.Max(Length, options.Size ?? 0), cancellationToken).ConfigureAwait(false);
+        }
         if (options.Size is long size && size > Length)
         {
             await ResizeAsync(size, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
         }
         await AloneAsync(() => UnderGateAsync(async () =>
         {
-            await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+            await SettleRefcountsAsync(cancellationToken).ConfigureAwait(false);
             await SettleBitmapsAsync().ConfigureAwait(false);
             if (compat == Qcow2Compat.V3 && _header.Version < 3)
             {
-                await RewriteHeaderAsync(_header with { Version = 3, HeaderLength = Qcow2Header.LengthWithCompressionType }).ConfigureAwait(false);
+                await SwitchHeaderAsync(_header with { Version = 3, HeaderLength = Qcow2Header.LengthWithCompressionType }).ConfigureAwait(false);
             }
             if (refcountOrder != _header.RefcountOrder)
             {
@@ -72,11 +76,6 @@ internal sealed partial class Qcow2Node
         {
             throw Refused("compat=0.10 does not have bitmaps; remove them first");
         }
-        if (_header.Version >= 3 && _header.SnapshotCount > 0)
-        {
-            throw Refused("an image with snapshots is not made version 2: they may hold zero clusters and sizes that version 2 cannot say. Remove them first");
-        }
-
         DiskImageException Refused(string why) => new(DiskImageErrorKind.InvalidOption, $"{Name}: {why}.", Name);
     }
 
@@ -100,38 +99,77 @@ internal sealed partial class Qcow2Node
         await ReloadAsync(forWriting: true, cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Version 2 has no zero clusters: without a backing file they become unallocated, else real zeroes.</summary>
-    private async ValueTask MakeVersion2Async(CancellationToken cancellationToken)
+    private async ValueTask RequireFitsVersion2Async(long size, CancellationToken cancellationToken)
     {
-        byte[] zeroes = new byte[_geometry.ClusterSize];
-        for (int i = _l1.NextUsed(0); i < _l1.Count; i = _l1.NextUsed(i + 1))
+        CheckReport report = await CheckAsync(null, cancellationToken).ConfigureAwait(false);
+        if (report.Corruptions > 0)
         {
-            long start = i * _geometry.L2Span, end = Math.Min(start + _geometry.L2Span, Length);
-            for (long at = start; at < end; at += _geometry.ClusterSize)
+            throw Corrupt($"it has {report.Corruptions} corruptions, so it stays version 3", 0);
+        }
+        foreach (Qcow2Snapshot snapshot in await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false))
+        {
+            if (snapshot.VmStateSize != 0 || (snapshot.VirtualSize ?? size) != size)
             {
-                cancellationToken.ThrowIfCancellationRequested();
-                CachedPiece piece = (await L2PieceAsync(at, cancellationToken).ConfigureAwait(false))!;
-                L2Entry entry = EntryAt(piece, PieceIndex(at));
-                if (entry.KindOf(0, extended: false) != ClusterKind.Zero)
-                {
-                    continue;
-                }
-                L2Entry plain = default;
-                if (_header.BackingFile is not null)
-                {
-                    long host = entry.HostOffset != 0 ? entry.HostOffset : (await AllocateDataAsync(1).ConfigureAwait(false)).Host;
-                    await File.WriteAsync(host, zeroes, cancellationToken).ConfigureAwait(false);
-                    plain = L2Entry.Normal(host, 0);
-                }
-                else
-                {
-                    FreeData(entry);
-                }
-                piece = (await L2PieceAsync(at, cancellationToken).ConfigureAwait(false))!;
-                SetEntry(piece, PieceIndex(at), plain);
+                throw new DiskImageException(
+                    DiskImageErrorKind.InvalidOption,
+                    $"{Name}: compat=0.10 cannot say that snapshot '{snapshot.Name}' has {(snapshot.VmStateSize != 0 ? $"a machine state of {snapshot.VmStateSize:#,0} bytes" : $"{snapshot.VirtualSize:#,0} bytes and the disk {size:#,0}")}. Remove the snapshot first.", Name);
             }
         }
-        await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
-        await RewriteHeaderAsync(_header with { Version = 2, HeaderLength = Qcow2Header.V2Length, Compatible = default, AutoClear = default, UnknownFields = [], Extensions = [.. _header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] }).ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// Version 2 has no zero clusters: without a backing file they become unallocated, else real zeroes at the end of the file. The
+    /// tables of snapshots change with the active ones, in place; meanwhile the image is marked dirty.
+    /// </summary>
+    private async ValueTask MakeVersion2Async(CancellationToken cancellationToken)
+    {
+        await UpdateHeaderAsync(_header with { Incompatible = _header.Incompatible | Qcow2Incompatible.Dirty }).ConfigureAwait(false);
+        IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
+        var done = new HashSet<long>();
+        byte[] table = new byte[_geometry.ClusterSize];
+        foreach ((long offset, int entries) in snapshots.Select(s => (s.L1Offset, s.L1Size)).Prepend((_l1.HostOffset, _l1.Count)))
+        {
+            byte[] l1 = new byte[entries * 8];
+            await File.ReadPaddedAsync(offset, l1, cancellationToken).ConfigureAwait(false);
+            for (int i = 0; i < entries; i++)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                long l2 = L2Entry.OffsetOf(BigEndian.U64(l1, i * 8));
+                if (l2 != 0 && done.Add(l2))
+                {
+                    RequireAligned(l2, i * _geometry.L2Span, "L1 entry");
+                    await File.ReadPaddedAsync(l2, table, cancellationToken).ConfigureAwait(false);
+                    if (await ExpandZeroesAsync(table, cancellationToken).ConfigureAwait(false))
+                    {
+                        await File.WriteAsync(l2, table, cancellationToken).ConfigureAwait(false);
+                    }
+                }
+            }
+        }
+        _ = await new Qcow2Repairer(File, _header, null, CancellationToken.None).RunAsync(RepairMode.All).ConfigureAwait(false);
+        await ReloadAsync(forWriting: true, CancellationToken.None).ConfigureAwait(false);
+        await SwitchHeaderAsync(_header with { Version = 2, HeaderLength = Qcow2Header.V2Length, Compatible = default, AutoClear = default, UnknownFields = [], Extensions = [.. _header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] }).ConfigureAwait(false);
+    }
+
+    /// <summary>Replaces the zero clusters of an L2 table; true if there were any.</summary>
+    private async ValueTask<bool> ExpandZeroesAsync(byte[] table, CancellationToken cancellationToken)
+    {
+        bool changed = false;
+        long end = Round.Up(File.Length, _geometry.ClusterSize);
+        for (int at = 0; at < table.Length; at += 8)
+        {
+            var entry = new L2Entry(BigEndian.U64(table, at));
+            if (entry.KindOf(0, extended: false) == ClusterKind.Zero)
+            {
+                BigEndian.U64(table, at, _header.BackingFile is null ? 0 : L2Entry.Normal(end, 0).Raw);
+                end += _header.BackingFile is null ? 0 : _geometry.ClusterSize;
+                changed = true;
+            }
+        }
+        if (end > File.Length)
+        {
+            await File.ResizeAsync(end, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
+        }
+        return changed;
     }
 }

@@ -39,10 +39,7 @@ internal sealed partial class Qcow2Node
         _guard.BitmapDirectory = (directory.Offset, directory.Length);
         foreach (Qcow2Bitmap bitmap in bitmaps)
         {
-            for (long at = 0; at < bitmap.Entry.TableSize * 8L; at += _geometry.ClusterSize)
-            {
-                _guard.AddTable(bitmap.Entry.TableOffset + at);
-            }
+            _guard.AddTables(bitmap.Entry.TableOffset, bitmap.Entry.TableSize * 8L);
         }
     }
 

@@ -104,13 +104,17 @@ internal sealed partial class Qcow2Node : IBitmaps
     }, cancellationToken);
 
     protected override ValueTask BeforeChangeAsync(long offset, long length, CancellationToken cancellationToken)
-        => _recording.Length == 0 ? default : RecordAsync(offset, length, cancellationToken);
+        => _recording.Length == 0 && !MustPostpone ? default : RecordAsync(offset, length, cancellationToken);
 
     private async ValueTask RecordAsync(long offset, long length, CancellationToken cancellationToken)
     {
         await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
+            if (MustPostpone)
+            {
+                await PostponeRefcountsAsync().ConfigureAwait(false);
+            }
             await RecordLockedAsync(offset, length).ConfigureAwait(false);
         }
         finally

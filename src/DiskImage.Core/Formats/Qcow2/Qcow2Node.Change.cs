@@ -61,17 +61,8 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
         }
         _ = header.ToCluster(Name); // refuses a name that does not fit before anything is written
         await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
-        await RewriteHeaderAsync(header).ConfigureAwait(false);
+        await SwitchHeaderAsync(header).ConfigureAwait(false);
     });
-
-    /// <summary>Writes the whole header cluster, variable parts included.</summary>
-    private async ValueTask RewriteHeaderAsync(Qcow2Header header)
-    {
-        header = header with { RefcountTableOffset = _refcounts.TableOffset, RefcountTableClusters = _refcounts.TableClusters };
-        await File.WriteAsync(0, header.ToCluster(Name)).ConfigureAwait(false);
-        await File.FlushAsync().ConfigureAwait(false);
-        _header = await Qcow2Header.ReadAsync(File, forRepair: false, CancellationToken.None).ConfigureAwait(false);
-    }
 
     private async ValueTask GrowAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
@@ -80,44 +71,57 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: preallocation would hide its backing file", Name);
         }
-        await AloneAsync(() => UnderGateAsync(async () =>
+        await AloneAsync(() => UnderGateAsync(() => ExtendL1Async((int)_geometry.L1EntriesFor(length), cancellationToken))).ConfigureAwait(false);
+        _grownTo = length; // what is new is prepared first: after a crash in between the image has its old size, or shows zeroes
+        try
         {
-            await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
-            int entries = (int)_geometry.L1EntriesFor(length);
-            if (entries <= _l1.Count)
+            // A backing file longer than the old size must not show through in what is new.
+            long shown = _header.BackingFile is null ? old : Backing is null ? length : Math.Clamp(Backing.Length, old, length);
+            if (shown > old)
             {
+                await WriteZeroesAsync(old, shown - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            }
+            if (!ReferenceEquals(_dataNode, File) && _dataNode.Length < length)
+            {
+                await _dataNode.ResizeAsync(length, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
+            }
+            if (IsRawData && preallocation == PreallocationMode.Off)
+            {
+                await _dataNode.WriteZeroesAsync(old, length - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+                preallocation = PreallocationMode.Metadata; // its tables are complete
+            }
+            await AloneAsync(() => UnderGateAsync(async () =>
+            {
+                await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
                 await UpdateHeaderAsync(_header with { Size = length }).ConfigureAwait(false);
-                return;
-            }
-            byte[] l1 = new byte[entries * 8];
-            _l1.Bytes.CopyTo(l1);
-            (long oldOffset, long oldLength) = (_l1.HostOffset, _l1.Count * 8L);
-            long place = await WriteL1Async(l1).ConfigureAwait(false);
-            await SwitchL1Async(place, l1, length).ConfigureAwait(false);
-            if (oldLength > 0 || oldOffset >= _geometry.ClusterSize)
-            {
-                _refcounts.FreeAfterFlush(oldOffset, Math.Max(1, oldLength));
-            }
-        })).ConfigureAwait(false);
-
-        // A backing file longer than the old size must not show through in what is new.
-        long shown = _header.BackingFile is null ? old : Backing is null ? length : Math.Clamp(Backing.Length, old, length);
-        if (shown > old)
-        {
-            await WriteZeroesAsync(old, shown - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            })).ConfigureAwait(false);
         }
-        if (!ReferenceEquals(_dataNode, File) && _dataNode.Length < length)
+        finally
         {
-            await _dataNode.ResizeAsync(length, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
-        }
-        if (IsRawData && preallocation == PreallocationMode.Off)
-        {
-            await _dataNode.WriteZeroesAsync(old, length - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-            preallocation = PreallocationMode.Metadata; // its tables are complete
+            _grownTo = 0;
         }
         if (preallocation != PreallocationMode.Off)
         {
             await PreallocateAsync(Round.Down(old, _geometry.ClusterSize), length, preallocation, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Moves to an active L1 table of at least so many entries; more than the disk needs are allowed.</summary>
+    private async ValueTask ExtendL1Async(int entries, CancellationToken cancellationToken)
+    {
+        if (entries <= _l1.Count)
+        {
+            return;
+        }
+        await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+        byte[] l1 = new byte[entries * 8];
+        _l1.Bytes.CopyTo(l1);
+        (long oldOffset, long oldLength) = (_l1.HostOffset, _l1.Count * 8L);
+        long place = await WriteL1Async(l1).ConfigureAwait(false);
+        await SwitchL1Async(place, l1, _header.Size).ConfigureAwait(false);
+        if (oldLength > 0 || oldOffset >= _geometry.ClusterSize)
+        {
+            _refcounts.FreeAfterFlush(oldOffset, Math.Max(1, oldLength));
         }
     }
 

@@ -40,6 +40,7 @@ internal sealed partial class Qcow2Node : ISnapshots
             VirtualSize = _header.Size,
         };
         await SwitchSnapshotsAsync([.. snapshots, snapshot], _header).ConfigureAwait(false);
+        _guard.AddTables(place, l1.Length);
         return snapshot;
     }, cancellationToken);
 
@@ -104,7 +105,7 @@ internal sealed partial class Qcow2Node : ISnapshots
             await UnderGateAsync(async () =>
             {
                 IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
-                await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+                await SettleRefcountsAsync(cancellationToken).ConfigureAwait(false);
                 await SettleBitmapsAsync().ConfigureAwait(false);
                 bool marks = _header.Version >= 3;
                 if (marks)

@@ -15,9 +15,10 @@ internal sealed partial class Qcow2Node
     public ValueTask SetUnfinishedAsync(bool unfinished, CancellationToken cancellationToken)
         => _header.Version < 3 ? default : UnderGateAsync(async () =>
         {
+            _isUnfinished = unfinished;
             if (!unfinished)
             {
-                await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+                await SettleRefcountsAsync(cancellationToken).ConfigureAwait(false);
             }
             Qcow2Incompatible flags = unfinished ? _header.Incompatible | Qcow2Incompatible.Dirty : _header.Incompatible & ~Qcow2Incompatible.Dirty;
             await UpdateHeaderAsync(_header with { Incompatible = flags }).ConfigureAwait(false);
@@ -150,7 +151,7 @@ internal sealed partial class Qcow2Node
             {
                 await UnderGateAsync(async () =>
                 {
-                    await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+                    await SettleRefcountsAsync(CancellationToken.None).ConfigureAwait(false);
                     await SettleBitmapsAsync().ConfigureAwait(false);
                 }).ConfigureAwait(false);
             }
@@ -175,15 +176,50 @@ internal sealed partial class Qcow2Node
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt, $"{Name}: the image was not closed properly or not completed, so its refcounts cannot be relied on. Repair it before it is written to.", Name);
         }
+        if (_lazyOption == true && _header.Version < 3)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: lazy-refcounts=on needs a version 3 image (compat=1.1), and this one is version {_header.Version}", Name);
+        }
         _guard.Clear();
         await _refcounts.LoadAsync(_header, cancellationToken).ConfigureAwait(false);
         _guard.Protect(_header, _l1);
         IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
-        _guard.SnapshotTable = (_header.SnapshotsOffset, Qcow2Snapshot.TableLength(snapshots));
+        _guard.SnapshotTable = (_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(snapshots));
+        await ProtectAsync(snapshots, cancellationToken).ConfigureAwait(false);
         await LoadBitmapsAsync(cancellationToken).ConfigureAwait(false);
         if ((_header.AutoClear & ~Qcow2AutoClear.Known) != Qcow2AutoClear.None)
         {
             await UpdateHeaderAsync(_header with { AutoClear = _header.AutoClear & Qcow2AutoClear.Known }).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Has the guard know the tables of snapshots: their L1 tables, and if all is to be looked up, what those lead to.</summary>
+    private async ValueTask ProtectAsync(IReadOnlyList<Qcow2Snapshot> snapshots, CancellationToken cancellationToken)
+    {
+        if (_overlapCheck < Qcow2OverlapCheck.Cached)
+        {
+            return;
+        }
+        if (snapshots.Sum(s => s.L1Size * 8L) is var total && total > File.Length)
+        {
+            throw Corrupt($"the L1 tables of its snapshots have {total:#,0} bytes; allowed: at most the {File.Length:#,0} of the file", _header.SnapshotsOffset);
+        }
+        foreach (Qcow2Snapshot snapshot in snapshots)
+        {
+            _guard.AddTables(snapshot.L1Offset, snapshot.L1Size * 8L);
+            if (_overlapCheck < Qcow2OverlapCheck.All)
+            {
+                continue;
+            }
+            byte[] l1 = new byte[snapshot.L1Size * 8];
+            await File.ReadPaddedAsync(snapshot.L1Offset, l1, cancellationToken).ConfigureAwait(false);
+            for (int i = 0; i < snapshot.L1Size; i++)
+            {
+                if (L2Entry.OffsetOf(BigEndian.U64(l1, i * 8)) is > 0 and var l2)
+                {
+                    _guard.AddTable(l2);
+                }
+            }
         }
     }
 
@@ -339,14 +375,24 @@ internal sealed partial class Qcow2Node
             await _dataNode.FlushAsync(cancellationToken).ConfigureAwait(false);
         }
         await _order.FlushAsync(cancellationToken).ConfigureAwait(false);
-        IReadOnlyList<(long Offset, long Length)> free = await _refcounts.ReleaseAsync().ConfigureAwait(false);
-        await _order.WriteBackAsync().ConfigureAwait(false); // may be lost in a crash: then it leaks
-        foreach ((long offset, long length) in free)
+        var free = new List<(long Offset, long Length)>();
+        try
         {
-            _l2.Forget(offset, length);
-            if (_discardToHost && offset < File.Length)
+            await _refcounts.ReleaseAsync(free).ConfigureAwait(false);
+            await _order.WriteBackAsync().ConfigureAwait(false); // may be lost in a crash: then it leaks
+        }
+        finally
+        {
+            free.ForEach(f => _l2.Forget(f.Offset, f.Length)); // also when it failed half way: their next owner may write there
+        }
+        if (_discardToHost)
+        {
+            foreach ((long offset, long length) in free)
             {
-                await File.DiscardAsync(offset, Math.Min(length, File.Length - offset), cancellationToken).ConfigureAwait(false);
+                if (offset < File.Length)
+                {
+                    await File.DiscardAsync(offset, Math.Min(length, File.Length - offset), cancellationToken).ConfigureAwait(false);
+                }
             }
         }
     }

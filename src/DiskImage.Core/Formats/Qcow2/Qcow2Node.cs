@@ -29,9 +29,12 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private readonly IBlockDecompressor _decompressor;
     private readonly Lazy<IBlockCompressor> _compressor;
     private readonly bool _discardToHost;
+    private readonly bool? _lazyOption;
+    private readonly Qcow2OverlapCheck _overlapCheck;
     private readonly bool _isSparse;
     private Qcow2Header _header;
     private Qcow2Geometry _geometry;
+    private long _grownTo; // while the disk grows: its length to be
 
     private Qcow2Node(BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options)
         : base(file, backing, dataFile is null ? [] : [("data-file", dataFile)])
@@ -40,18 +43,19 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         _geometry = new Qcow2Geometry(header);
         _dataNode = dataFile ?? file;
         _order = new WriteOrder(file) { DataFile = dataFile };
-        _guard = new Qcow2Guard(file.Name, _geometry);
+        _guard = new Qcow2Guard(file.Name, _geometry, options.OverlapCheck);
         _refcounts = new Qcow2Refcounts(file, _geometry, _order, _guard, options.RefcountCacheSize);
         _l2 = new MetadataCache(_order, Math.Min(_geometry.ClusterSize, MaxPieceBytes), options.L2CacheSize);
         _l1 = new PointerTable(_order);
         _decompressor = Qcow2Compression.Decompressor(header.CompressionType);
         _compressor = new Lazy<IBlockCompressor>(() => Qcow2Compression.Compressor(header.CompressionType));
+        (_lazyOption, _overlapCheck) = (options.LazyRefcounts, options.OverlapCheck);
         _discardToHost = options.Discard == Qcow2DiscardMode.Unmap;
         _isSparse = dataFile is not null || file.AllocatedLength < file.Length - (file.Length / 8);
         IsReadOnly = file.IsReadOnly;
     }
 
-    public override long Length => _header.Size;
+    public override long Length => Math.Max(_header.Size, _grownTo);
 
     public override bool IsReadOnly { get; }
 
@@ -92,7 +96,10 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
 
     public async ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
-        await FlushAsync(cancellationToken).ConfigureAwait(false);
+        if (!IsReadOnly)
+        {
+            await UnderGateAsync(() => SettleRefcountsAsync(cancellationToken)).ConfigureAwait(false);
+        }
         return await AloneAsync(() => new Qcow2Checker(File, _header, bytes, cancellationToken).RunAsync()).ConfigureAwait(false);
     }
 
@@ -100,7 +107,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     {
         await UnderGateAsync(async () =>
         {
-            await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+            await SettleRefcountsAsync(cancellationToken).ConfigureAwait(false);
             await SettleBitmapsAsync().ConfigureAwait(false);
         }).ConfigureAwait(false);
         CheckReport report = await new Qcow2Repairer(File, _header, bytes, cancellationToken).RunAsync(mode).ConfigureAwait(false);

@@ -14,6 +14,22 @@ public enum Qcow2DiscardMode
     Unmap,
 }
 
+/// <summary>Which of the image's structures are looked up before each write, so that a damaged table cannot have them overwritten.</summary>
+public enum Qcow2OverlapCheck
+{
+    /// <summary>None: a damaged image is damaged further.</summary>
+    None,
+
+    /// <summary>Those that lie in one place: header, refcount table, active L1 table, snapshot table, bitmap directory.</summary>
+    Constant,
+
+    /// <summary>Those, the refcount blocks, the active L2 tables, the bitmaps' tables and the L1 tables of snapshots.</summary>
+    Cached,
+
+    /// <summary>All of them, also the L2 tables that only snapshots have; these are looked up when the image is opened.</summary>
+    All,
+}
+
 /// <summary>Options when a qcow2 image is opened.</summary>
 public sealed record Qcow2OpenOptions
 {
@@ -28,6 +44,14 @@ public sealed record Qcow2OpenOptions
     /// <summary>What a discard request does.</summary>
     [DriverOption("discard", "What discarding does to the host file: ignore keeps its space, unmap gives it back")]
     public Qcow2DiscardMode Discard { get; init; } = Qcow2DiscardMode.Unmap;
+
+    /// <summary>Refcounts may stay behind while the image is open; null to do as the image says.</summary>
+    [DriverOption("lazy-refcounts", "Write refcounts only when the image is closed: quicker flushes, a repair after a crash; as the image says if not given")]
+    public bool? LazyRefcounts { get; init; }
+
+    /// <summary>What no write may land on.</summary>
+    [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place), cached (also active tables), all (also those of snapshots)")]
+    public Qcow2OverlapCheck OverlapCheck { get; init; } = Qcow2OverlapCheck.Cached; // QEMU's default
 }
 
 /// <summary>Options when a qcow2 image is made. Names and defaults are QEMU's.</summary>
@@ -80,6 +104,10 @@ public sealed record Qcow2CreateOptions : ICreateOptions
     /// <summary>The external data file is a raw image.</summary>
     [DriverOption("data_file_raw", "The external data file can be read as a raw image of the disk")]
     public bool DataFileRaw { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("nocow", "New file without copy-on-write, on file systems that can (btrfs)")]
+    public bool NoCow { get; init; }
 
     /// <summary>An existing data file is wrapped.</summary>
     [DriverOption("keep_data_file", "Wrap an existing raw data file, whose contents stay untouched; needs data_file_raw=on")]

@@ -52,6 +52,7 @@ internal sealed class Qcow2Refcounts
 
     public async ValueTask LoadAsync(Qcow2Header header, CancellationToken cancellationToken)
     {
+        Restart(_geometry);
         await _table.LoadAsync(header.RefcountTableOffset, header.RefcountTableClusters * (header.ClusterSize / 8), cancellationToken).ConfigureAwait(false);
         for (int i = _table.NextUsed(0); i < _table.Count; i = _table.NextUsed(i + 1))
         {
@@ -66,7 +67,6 @@ internal sealed class Qcow2Refcounts
             }
             _guard.AddTable(offset);
         }
-        _firstFree = 0;
     }
 
     /// <summary>The refcount of a cluster, counted from the start of the file.</summary>
@@ -165,29 +165,30 @@ internal sealed class Qcow2Refcounts
         }
     }
 
+    /// <summary>Changes the refcounts [index, stop) of a block, all or none.</summary>
     private void AddInBlock(CachedPiece block, int index, int stop, long cluster, int change)
     {
         int order = _geometry.RefcountOrder;
-        for (int first = index; index < stop; index++, cluster++)
+        for (int i = index; i < stop; i++)
         {
-            ulong old = RefcountBlock.Get(block.Bytes, index, order);
-            if (change > 0 ? old == _geometry.MaxRefcount : old == 0)
+            if (RefcountBlock.Get(block.Bytes, i, order) == (change > 0 ? _geometry.MaxRefcount : 0))
             {
-                throw CannotAdd(cluster, change);
+                throw CannotAdd(cluster + i - index, change);
             }
-            _ = RefcountBlock.Set(block.Bytes, index, order, change > 0 ? old + 1 : old - 1);
+        }
+        for (int i = index; i < stop; i++, cluster++)
+        {
+            ulong old = RefcountBlock.Get(block.Bytes, i, order);
+            _ = RefcountBlock.Set(block.Bytes, i, order, change > 0 ? old + 1 : old - 1);
             if (change < 0 && old == 1)
             {
                 _firstFree = Math.Min(_firstFree, cluster);
                 _guard.RemoveTable(HostOffset(cluster)); // before anything can fail: the next owner may write there
                 _freeByte = _freeByte >> _geometry.ClusterBits == cluster ? 0 : _freeByte;
             }
-            if (index == stop - 1)
-            {
-                int start = (first << order) >> 3;
-                _blocks.Changed(block, start, (((stop << order) + 7) >> 3) - start);
-            }
         }
+        int start = (index << order) >> 3;
+        _blocks.Changed(block, start, (((stop << order) + 7) >> 3) - start);
     }
 
     private DiskImageException CannotAdd(long cluster, int change) => new(
@@ -201,42 +202,52 @@ internal sealed class Qcow2Refcounts
     /// <summary>Notes a range whose last reference from the tables was just removed; it is given back after the next flush.</summary>
     public void FreeAfterFlush(long offset, long length)
     {
-        if (_toFree.Count > 0 && _toFree[^1] is var last && last.Offset + last.Length == offset && (offset & (_geometry.ClusterSize - 1)) == 0)
-        {
-            _toFree[^1] = (last.Offset, last.Length + length);
-        }
-        else
-        {
-            _toFree.Add((offset, length));
-        }
+        Append(_toFree, offset, length);
         _toFreeBytes += length;
     }
 
-    /// <summary>Called when everything is durable: the noted ranges become free.</summary>
-    /// <returns>The ranges whose clusters have no reference left.</returns>
-    public async ValueTask<IReadOnlyList<(long Offset, long Length)>> ReleaseAsync()
+    /// <summary>Adds a range to a list; it is joined with the last one where it continues that at the start of a cluster.</summary>
+    private void Append(List<(long Offset, long Length)> ranges, long offset, long length)
     {
-        if (_toFree.Count == 0)
+        if (ranges.Count > 0 && ranges[^1] is var last && last.Offset + last.Length == offset && (offset & (_geometry.ClusterSize - 1)) == 0)
         {
-            return [];
+            ranges[^1] = (last.Offset, last.Length + length);
         }
-        (long Offset, long Length)[] ranges = [.. _toFree];
-        _toFree.Clear();
-        _toFreeBytes = 0;
-        var free = new List<(long Offset, long Length)>();
-        foreach ((long offset, long length) in ranges)
+        else
         {
-            await AddAsync(offset, length, -1).ConfigureAwait(false);
-            long end = _geometry.Clusters(offset + length);
-            for (long cluster = offset >> _geometry.ClusterBits; cluster < end; cluster++)
+            ranges.Add((offset, length));
+        }
+    }
+
+    /// <summary>
+    /// Called when everything is durable: the noted ranges become free. If it fails, what is not free yet stays noted.
+    /// </summary>
+    /// <param name="free">Gets the clusters that have no reference left, also if it fails.</param>
+    public async ValueTask ReleaseAsync(List<(long Offset, long Length)> free)
+    {
+        while (_toFree.Count > 0)
+        {
+            (long offset, long length) = _toFree[^1];
+            long last = _geometry.Clusters(offset + length) - 1;
+            long start = Math.Max(offset, HostOffset(last & -PerBlock)); // as far as one refcount block goes
+            length -= start - offset;
+            CachedPiece block = await EnsureBlockAsync(last).ConfigureAwait(false);
+            _toFree.RemoveAt(_toFree.Count - 1);
+            if (start > offset)
             {
-                if (await GetAsync(cluster, CancellationToken.None).ConfigureAwait(false) == 0)
+                _toFree.Add((offset, start - offset));
+            }
+            _toFreeBytes -= length;
+            int index = (int)((start >> _geometry.ClusterBits) & (PerBlock - 1)), stop = (int)(last & (PerBlock - 1)) + 1;
+            AddInBlock(block, index, stop, start >> _geometry.ClusterBits, -1);
+            for (long cluster = start >> _geometry.ClusterBits; index < stop; index++, cluster++)
+            {
+                if (RefcountBlock.Get(block.Bytes, index, _geometry.RefcountOrder) == 0)
                 {
-                    free.Add((HostOffset(cluster), _geometry.ClusterSize));
+                    Append(free, HostOffset(cluster), _geometry.ClusterSize);
                 }
             }
         }
-        return free;
     }
 
     /// <summary>Where the last cluster that is in use ends.</summary>
@@ -260,12 +271,13 @@ internal sealed class Qcow2Refcounts
         return _geometry.ClusterSize;
     }
 
-    /// <summary>Forgets everything: the structure was replaced by one of another width. Nothing may be left to write.</summary>
+    /// <summary>Forgets everything: the structure was replaced, perhaps by one of another width. Nothing may be left to write.</summary>
     public void Restart(Qcow2Geometry geometry)
     {
         _geometry = geometry;
         _blocks.Clear();
-        (_firstFree, _freeByte) = (0, 0);
+        _toFree.Clear();
+        (_firstFree, _freeByte, _toFreeBytes) = (0, 0, 0);
     }
 
     private long HostOffset(long cluster) => cluster << _geometry.ClusterBits;

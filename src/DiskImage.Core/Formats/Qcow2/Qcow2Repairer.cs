@@ -15,9 +15,10 @@ namespace DiskImage.Formats.Qcow2;
 /// again on the next open. Two tables or clusters that share a place are left to share it, with a refcount of two: the next
 /// write gives each its own.</para>
 /// </remarks>
-internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgress<long>? bytes, CancellationToken cancellationToken)
+internal sealed partial class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgress<long>? bytes, CancellationToken cancellationToken)
 {
     private readonly long _length = file.Length; // what lies past it was never written, even if the repair puts something there
+    private readonly Dictionary<long, long> _mended = []; // offset of an L2 table → where it is now; whoever leads there shares it
     private Qcow2Header _header = header;
 
     private Qcow2Geometry Geometry => new(_header);
@@ -58,12 +59,9 @@ internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgres
             await MoveL1Async().ConfigureAwait(false);
         }
         await MendTablesAsync(_header.L1TableOffset, _header.L1Size, before.Overlaps).ConfigureAwait(false);
-        foreach (Qcow2Snapshot snapshot in before.Snapshots)
+        foreach (Qcow2Snapshot snapshot in await MendSnapshotsAsync(before.Overlaps).ConfigureAwait(false))
         {
-            if (IsPlace(snapshot.L1Offset) && snapshot.L1Offset <= file.Length - (snapshot.L1Size * 8L))
-            {
-                await MendTablesAsync(snapshot.L1Offset, snapshot.L1Size, before.Overlaps).ConfigureAwait(false);
-            }
+            await MendTablesAsync(snapshot.L1Offset, snapshot.L1Size, before.Overlaps).ConfigureAwait(false);
         }
         await DropBrokenBitmapsAsync().ConfigureAwait(false);
         await file.FlushAsync(cancellationToken).ConfigureAwait(false);
@@ -101,22 +99,17 @@ internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgres
     /// <summary>Drops L1 entries that lead nowhere, and mends the L2 tables of the others; those that lie on something else move.</summary>
     private async ValueTask MendTablesAsync(long l1Offset, int l1Size, HashSet<long> overlaps)
     {
-        var done = new HashSet<long>();
         byte[] l1 = new byte[l1Size * 8], table = new byte[Geometry.ClusterSize];
         await file.ReadPaddedAsync(l1Offset, l1, cancellationToken).ConfigureAwait(false);
         for (int i = 0; i < l1Size; i++)
         {
             ulong raw = BigEndian.U64(l1, i * 8);
-            long l2 = L2Entry.OffsetOf(raw), place = l2;
+            long l2 = L2Entry.OffsetOf(raw), place = 0;
             if (raw == 0)
             {
                 continue;
             }
-            if (!IsPlace(l2))
-            {
-                place = 0;
-            }
-            else if (done.Add(l2)) // else it is mended already
+            if (IsPlace(l2) && !_mended.TryGetValue(l2, out place))
             {
                 await file.ReadPaddedAsync(l2, table, cancellationToken).ConfigureAwait(false);
                 place = overlaps.Contains(l2 >> _header.ClusterBits) ? FileEnd : l2;
@@ -124,7 +117,7 @@ internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgres
                 {
                     await file.WriteAsync(place, table, cancellationToken).ConfigureAwait(false);
                 }
-                _ = place == l2 || done.Remove(l2); // whoever else leads here gets a copy, too
+                _mended.Add(l2, place);
             }
             ulong mended = place != 0 && place == l2 ? raw & L2Entry.L1Bits : (ulong)place;
             if (mended != raw)
@@ -209,15 +202,10 @@ internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgres
         }
     }
 
-    /// <summary>Gives the L1 table a place of its own, at the end of the file. Counting follows, so nothing is allocated here.</summary>
+    /// <summary>Gives the L1 table a place of its own.</summary>
     private async ValueTask MoveL1Async()
     {
-        byte[] l1 = new byte[_header.L1Size * 8];
-        await file.ReadPaddedAsync(_header.L1TableOffset, l1, cancellationToken).ConfigureAwait(false);
-        long place = FileEnd;
-        await file.WriteAsync(place, l1, cancellationToken).ConfigureAwait(false);
-        await file.FlushAsync(cancellationToken).ConfigureAwait(false);
-        _header = _header with { L1TableOffset = place };
+        _header = _header with { L1TableOffset = await CopyToEndAsync(_header.L1TableOffset, _header.L1Size * 8).ConfigureAwait(false) };
         await file.WriteAsync(Qcow2Header.L1SizeAt, _header.ToCluster(file.Name).AsMemory(Qcow2Header.L1SizeAt..Qcow2Header.RefcountTableAt), cancellationToken).ConfigureAwait(false);
     }
 
@@ -255,6 +243,7 @@ internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgres
         byte[] l1 = new byte[_header.L1Size * 8], table = new byte[Geometry.ClusterSize];
         await file.ReadPaddedAsync(_header.L1TableOffset, l1, cancellationToken).ConfigureAwait(false);
         bool l1Changed = false;
+        var done = new HashSet<long>();
         for (int i = 0; i < _header.L1Size; i++)
         {
             var entry = new L2Entry(BigEndian.U64(l1, i * 8));
@@ -263,6 +252,10 @@ internal sealed class Qcow2Repairer(BlockNode file, Qcow2Header header, IProgres
                 continue;
             }
             l1Changed |= SetFlag(l1, i * 8, entry, references);
+            if (!done.Add(entry.HostOffset))
+            {
+                continue;
+            }
             await file.ReadPaddedAsync(entry.HostOffset, table, cancellationToken).ConfigureAwait(false);
             bool changed = false;
             for (int at = 0; at < table.Length; at += Geometry.L2EntryBytes)

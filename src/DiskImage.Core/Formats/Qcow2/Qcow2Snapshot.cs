@@ -34,32 +34,50 @@ internal sealed record Qcow2Snapshot
     /// <exception cref="DiskImageException">Corrupt; it names the snapshot, the field and the offset.</exception>
     public static async ValueTask<IReadOnlyList<Qcow2Snapshot>> ReadAllAsync(BlockNode file, Qcow2Header header, CancellationToken cancellationToken)
     {
+        (IReadOnlyList<Qcow2Snapshot> snapshots, DiskImageException? fault) = await ReadReadableAsync(file, header, cancellationToken).ConfigureAwait(false);
+        return fault is null ? snapshots : throw fault;
+    }
+
+    /// <summary>Reads the snapshot table that a header names, as far as its entries can be told apart; where not all can, says why.</summary>
+    public static async ValueTask<(IReadOnlyList<Qcow2Snapshot> Snapshots, DiskImageException? Fault)> ReadReadableAsync(
+        BlockNode file, Qcow2Header header, CancellationToken cancellationToken)
+    {
         if (header.SnapshotCount == 0)
         {
-            return [];
+            return ([], null);
         }
         int most = (int)Math.Clamp(file.Length - header.SnapshotsOffset, 0, MaxTableBytes);
         byte[] table = new byte[Math.Min(most, header.SnapshotCount * (FixedBytes + MaxExtraBytes + 2048L))];
-        await file.ReadAsync(header.SnapshotsOffset, table, cancellationToken).ConfigureAwait(false);
+        if (table.Length > 0) // else the place is past the end of the file
+        {
+            await file.ReadAsync(header.SnapshotsOffset, table, cancellationToken).ConfigureAwait(false);
+        }
         var snapshots = new List<Qcow2Snapshot>(header.SnapshotCount);
         int at = 0;
         for (int i = 0; i < header.SnapshotCount; i++)
         {
-            (Qcow2Snapshot snapshot, int length) = Parse(table.AsSpan(Math.Min(at, table.Length)), (what) => new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{file.Name}: snapshot table entry {i} at offset {header.SnapshotsOffset + at:#,0}: {what}", file.Name, header.SnapshotsOffset + at));
-            snapshots.Add(snapshot);
+            ReadOnlySpan<byte> entry = table.AsSpan(Math.Min(at, table.Length));
+            if (FaultOf(entry) is { } what)
+            {
+                long offset = header.SnapshotsOffset + at;
+                return (snapshots, new DiskImageException(DiskImageErrorKind.Corrupt, $"{file.Name}: snapshot table entry {i} at offset {offset:#,0}: {what}", file.Name, offset));
+            }
+            snapshots.Add(Parse(entry, out int length));
             at += length;
         }
-        return snapshots;
+        return (snapshots, null);
     }
 
-    /// <summary>Bytes that a table of these snapshots takes.</summary>
-    public static int TableLength(IEnumerable<Qcow2Snapshot> snapshots) => snapshots.Sum(s => (int)Round.Up(s.Length, 8));
+    /// <summary>Bytes of its entry in the table it was read from, with the padding behind it.</summary>
+    public int StoredLength { get; init; }
+
+    /// <summary>Bytes of the table that these snapshots, all of them, were read from.</summary>
+    public static int StoredTableLength(IEnumerable<Qcow2Snapshot> snapshots) => snapshots.Sum(s => s.StoredLength);
 
     /// <summary>The table as it stands in the file.</summary>
     public static byte[] ToTable(IReadOnlyCollection<Qcow2Snapshot> snapshots)
     {
-        byte[] table = new byte[TableLength(snapshots)];
+        byte[] table = new byte[snapshots.Sum(s => (int)Round.Up(s.Length, 8))];
         int at = 0;
         foreach (Qcow2Snapshot snapshot in snapshots)
         {
@@ -71,29 +89,36 @@ internal sealed record Qcow2Snapshot
 
     private int Length => FixedBytes + KnownExtraBytes + UnknownExtra.Length + Encoding.UTF8.GetByteCount(Id) + Encoding.UTF8.GetByteCount(Name);
 
-    private static (Qcow2Snapshot Snapshot, int Length) Parse(ReadOnlySpan<byte> bytes, Func<string, DiskImageException> wrong)
+    /// <summary>What keeps an entry from being read; null if nothing.</summary>
+    private static string? FaultOf(ReadOnlySpan<byte> bytes)
     {
         if (bytes.Length < FixedBytes)
         {
-            throw wrong("it lies past the end of the file");
+            return "it lies past the end of the file";
         }
         uint l1Size = BigEndian.U32(bytes, 8), extraSize = BigEndian.U32(bytes, 36);
         int idLength = BigEndian.U16(bytes, 12), nameLength = BigEndian.U16(bytes, 14);
         if (l1Size > Qcow2Header.MaxL1Bytes / 8)
         {
-            throw wrong($"its L1 table has {l1Size} entries; allowed: at most {Qcow2Header.MaxL1Bytes / 8}");
+            return $"its L1 table has {l1Size} entries; allowed: at most {Qcow2Header.MaxL1Bytes / 8}";
         }
-        if (extraSize > MaxExtraBytes || FixedBytes + (int)extraSize + idLength + nameLength > bytes.Length)
-        {
-            throw wrong($"its extra data of {extraSize} bytes, id of {idLength} and name of {nameLength} do not fit; allowed: extra data of at most {MaxExtraBytes}, all inside the file");
-        }
-        ReadOnlySpan<byte> extra = bytes.Slice(FixedBytes, (int)extraSize);
-        int idAt = FixedBytes + (int)extraSize;
+        return extraSize > MaxExtraBytes || FixedBytes + (int)extraSize + idLength + nameLength > bytes.Length
+            ? $"its extra data of {extraSize} bytes, id of {idLength} and name of {nameLength} do not fit; allowed: extra data of at most {MaxExtraBytes}, all inside the file"
+            : null;
+    }
+
+    private static Qcow2Snapshot Parse(ReadOnlySpan<byte> bytes, out int length)
+    {
+        int extraSize = (int)BigEndian.U32(bytes, 36), idLength = BigEndian.U16(bytes, 12), nameLength = BigEndian.U16(bytes, 14);
+        ReadOnlySpan<byte> extra = bytes.Slice(FixedBytes, extraSize);
+        int idAt = FixedBytes + extraSize;
         ulong instructions = extra.Length >= 24 ? BigEndian.U64(extra, 16) : NoInstructionCount;
-        var snapshot = new Qcow2Snapshot
+        length = (int)Round.Up(idAt + idLength + nameLength, 8);
+        return new Qcow2Snapshot
         {
+            StoredLength = length,
             L1Offset = (long)BigEndian.U64(bytes, 0),
-            L1Size = (int)l1Size,
+            L1Size = (int)BigEndian.U32(bytes, 8),
             DateSeconds = BigEndian.U32(bytes, 16),
             DateNanoseconds = BigEndian.U32(bytes, 20),
             VmClockNanoseconds = BigEndian.U64(bytes, 24),
@@ -104,7 +129,6 @@ internal sealed record Qcow2Snapshot
             Id = Encoding.UTF8.GetString(bytes.Slice(idAt, idLength)),
             Name = Encoding.UTF8.GetString(bytes.Slice(idAt + idLength, nameLength)),
         };
-        return (snapshot, (int)Round.Up(idAt + idLength + nameLength, 8));
     }
 
     private void Write(Span<byte> bytes)

@@ -26,6 +26,10 @@ public sealed record RawCreateOptions : ICreateOptions
     /// <summary>Space claimed ahead of its use.</summary>
     [DriverOption("preallocation", "Space claimed ahead: off, falloc (reserved), full (written)")]
     public RawPreallocation Preallocation { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("nocow", "New file without copy-on-write, on file systems that can (btrfs)")]
+    public bool NoCow { get; init; }
 }
 
 /// <summary>The preallocation modes of a format without tables.</summary>

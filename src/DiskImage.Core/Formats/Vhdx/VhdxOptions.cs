@@ -77,6 +77,10 @@ public sealed record VhdxCreateOptions : ICreateOptions
     [DriverOption("backing_fmt", "Format of the parent image: vhdx")]
     public string? BackingFormat { get; init; }
 
+    /// <inheritdoc/>
+    [DriverOption("nocow", "New file without copy-on-write, on file systems that can (btrfs)")]
+    public bool NoCow { get; init; }
+
     /// <summary>Bytes per payload block.</summary>
     [DriverOption("block_size", "Bytes that are allocated together, a power of two from 1M to 256M; 0 chooses by the virtual size", IsSize = true, Minimum = 0, Maximum = VhdxLayout.MaxBlockSize)]
     public long BlockSize { get; init; }

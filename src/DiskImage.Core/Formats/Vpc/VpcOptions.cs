@@ -68,4 +68,8 @@ public sealed record VpcCreateOptions : ICreateOptions
     /// <inheritdoc/>
     [DriverOption("backing_fmt", "Format of the backing file: only vpc is possible")]
     public string? BackingFormat { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("nocow", "New file without copy-on-write, on file systems that can (btrfs)")]
+    public bool NoCow { get; init; }
 }

@@ -35,13 +35,17 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         return new(new FileNode(path, handle, !context.Writable));
     }
 
-    public ValueTask<BlockNode> CreateAsync(string locator, bool allowSparse, CancellationToken cancellationToken)
+    public ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken)
     {
         string path = Path.GetFullPath(locator);
         SafeFileHandle handle = Try(path, "create it", () => HostIO.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None));
-        if (allowSparse)
+        if (traits.AllowsHoles)
         {
             HostFile.Current.AllowHoles(handle);
+        }
+        if (traits.NoCow)
+        {
+            HostFile.Current.DisableCopyOnWrite(handle);
         }
         return new(new FileNode(path, handle, isReadOnly: false));
     }

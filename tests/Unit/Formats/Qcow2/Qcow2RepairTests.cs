@@ -137,6 +137,138 @@ public sealed class Qcow2RepairTests
         Assert.Equal(image, await File.ReadAllBytesAsync(path));
     }
 
+    /// <summary>Damage to snapshots, and the names of those that a repair can keep.</summary>
+    [OracleTheory]
+    [InlineData("first entry", "")]
+    [InlineData("second entry", "one")]
+    [InlineData("count", "one,two,three")]
+    [InlineData("offset", "")]
+    [InlineData("misaligned offset", "")]
+    [InlineData("L1 past the end", "one,three")]
+    [InlineData("L1 of another", "one,three")]
+    [InlineData("L1 under data", "one,two,three")]
+    [InlineData("table under data", "one,two,three")]
+    public async Task Snapshots_that_can_be_read_are_kept_by_a_repair(string damage, string kept)
+    {
+        using var folder = new TestFolder();
+        string path = folder["a.qcow2"];
+        await Images.MakeRawAsync(folder["a.raw"], 1 << 20, 1, unit: 8192);
+        await Images.ConvertAsync(folder["a.raw"], "raw", path, "qcow2", "cluster_size=4k");
+        foreach ((string name, int at) in new[] { ("one", 0), ("two", 100_000), ("three", 200_000) })
+        {
+            await Programs.QemuImgAsync("snapshot", "-c", name, path);
+            await Programs.RunAsync("qemu-io", "-c", $"write -P 7 {at} 4096", path);
+        }
+        byte[] contents = new byte[1 << 20];
+        await using (BlockNode disk = await Images.OpenAsync(path, "qcow2"))
+        {
+            await disk.ReadAsync(0, contents);
+        }
+        byte[] image = await File.ReadAllBytesAsync(path);
+        int table = (int)U64(64), second = EntryAfter(table);
+        const ulong Copied = 1UL << 63, OffsetBits = 0x00FF_FFFF_FFFF_FE00;
+        int firstL2 = (int)(U64((int)U64(40)) & OffsetBits);
+        switch (damage)
+        {
+            case "first entry":
+                BinaryPrimitives.WriteInt32BigEndian(image.AsSpan(table + 8), int.MaxValue);
+                break;
+            case "second entry":
+                BinaryPrimitives.WriteInt32BigEndian(image.AsSpan(second + 36), int.MaxValue);
+                break;
+            case "count":
+                BinaryPrimitives.WriteInt32BigEndian(image.AsSpan(60), 4); // what follows the third has an L1 table of no entries
+                image.AsSpan(EntryAfter(EntryAfter(second)), 40).Fill(0xFF);
+                break;
+            case "offset":
+                BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(64), 1UL << 50);
+                break;
+            case "misaligned offset":
+                BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(64), ulong.MaxValue);
+                break;
+            case "L1 past the end":
+                BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(second), 1UL << 40);
+                break;
+            case "L1 of another":
+                image.AsSpan(table, 8).CopyTo(image.AsSpan(second, 8));
+                break;
+            case "L1 under data":
+                BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(firstL2 + (50 * 8)), U64(second) | Copied);
+                break;
+            default:
+                BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(firstL2 + (50 * 8)), U64(64) | Copied);
+                break;
+        }
+        await File.WriteAllBytesAsync(path, image);
+
+        CheckReport left = await RepairAsync(path, RepairMode.All);
+        bool isShared = damage.Contains("under data", StringComparison.Ordinal);
+        Assert.True(isShared || left is { Corruptions: 0, Leaks: 0, CheckErrors: 0 }, string.Join("\n", left.Findings));
+        Assert.True(left.CorruptionsFixed > 0);
+        await Programs.CheckAsync(path);
+        await using BlockNode repaired = await Images.OpenAsync(path, "qcow2", writable: true);
+        Assert.Equal(kept, string.Join(',', (await ((ISnapshots)repaired).GetSnapshotsAsync(CancellationToken.None)).Select(s => s.Name)));
+        byte[] now = new byte[contents.Length];
+        await repaired.ReadAsync(0, now);
+        if (!isShared)
+        {
+            Assert.Equal(contents, now);
+        }
+        if (kept.Contains("one", StringComparison.Ordinal))
+        {
+            await using BlockNode one = await ((ISnapshots)repaired).OpenSnapshotAsync("one", CancellationToken.None);
+            byte[] then = new byte[contents.Length];
+            await one.ReadAsync(0, then);
+            byte[] raw = await File.ReadAllBytesAsync(folder["a.raw"]);
+            Assert.True(isShared || raw.AsSpan().SequenceEqual(then));
+        }
+
+        ulong U64(int at) => BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(at));
+
+        int EntryAfter(int at) => at + ((40 + BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 36))
+            + BinaryPrimitives.ReadUInt16BigEndian(image.AsSpan(at + 12)) + BinaryPrimitives.ReadUInt16BigEndian(image.AsSpan(at + 14)) + 7) & ~7);
+    }
+
+    /// <summary>A small file whose L1 table leads to the same L2 table over and over must not be read over and over.</summary>
+    [Fact]
+    public async Task Tables_that_many_entries_lead_to_are_read_once()
+    {
+        const int Entries = 32 << 10, ClusterBits = 16;
+        byte[] made = await MemoryDisk.NewAsync($"size={(long)Entries << (ClusterBits + 13)},cluster_size={1 << ClusterBits}");
+        var grown = new MemoryNode(made);
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(grown))
+        {
+            await disk.WriteAsync(0, new byte[1 << ClusterBits]);
+        }
+        byte[] image = grown.ToArray();
+        int l1 = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40));
+        for (int i = 1; i < Entries; i++)
+        {
+            image.AsSpan(l1, 8).CopyTo(image.AsSpan(l1 + (i * 8)));
+        }
+        foreach (bool repair in new[] { false, true })
+        {
+            var file = new CountingNode(new MemoryNode((byte[])image.Clone()));
+            await using BlockNode disk = await MemoryDisk.OpenAsync(file, forRepair: true);
+            CheckReport report = repair
+                ? await ((IRepairable)disk).RepairAsync(RepairMode.All, null, CancellationToken.None)
+                : await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
+            Assert.Equal(repair, report.Corruptions == 0);
+            Assert.True(file.BytesRead < 20L * image.Length, $"{file.BytesRead:#,0} bytes were read of a file of {image.Length:#,0}");
+        }
+    }
+
+    private sealed class CountingNode(BlockNode child) : FilterNode(child)
+    {
+        public long BytesRead { get; private set; }
+
+        protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+        {
+            BytesRead += buffer.Length;
+            return base.ReadCoreAsync(offset, buffer, cancellationToken);
+        }
+    }
+
     private static async Task<CheckReport> RepairAsync(string path, RepairMode mode)
     {
         OpenedImage opened = await Images.Opener.OpenAsync(

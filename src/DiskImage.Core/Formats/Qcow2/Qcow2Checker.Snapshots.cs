@@ -1,0 +1,70 @@
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>The references of snapshots and bitmaps.</summary>
+internal sealed partial class Qcow2Checker
+{
+    private async ValueTask CountSnapshotsAsync()
+    {
+        if (_header.SnapshotCount == 0)
+        {
+            return;
+        }
+        (IReadOnlyList<Qcow2Snapshot> snapshots, DiskImageException? fault) = await Qcow2Snapshot.ReadReadableAsync(_file, _header, _cancellationToken).ConfigureAwait(false);
+        if (fault is not null)
+        {
+            HasUncounted = true;
+            Findings.Corruption("SnapshotTable", fault.Message, "drop this snapshot and those behind it", host: fault.Offset);
+        }
+        _ = AddTable(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(snapshots), "the snapshot table");
+        foreach (Qcow2Snapshot snapshot in snapshots)
+        {
+            await CountL1Async(snapshot.L1Offset, snapshot.L1Size, $"the L1 table of snapshot '{snapshot.Name}'", isActive: false).ConfigureAwait(false);
+        }
+    }
+
+    private async ValueTask CountBitmapsAsync()
+    {
+        Qcow2BitmapDirectory directory;
+        try
+        {
+            directory = await Qcow2BitmapDirectory.ReadAsync(_file, _header, _cancellationToken).ConfigureAwait(false);
+        }
+        catch (DiskImageException e)
+        {
+            HasUncounted = true;
+            Findings.Corruption("BitmapDirectory", e.Message, host: e.Offset);
+            return;
+        }
+        if (directory.Entries.Count == 0)
+        {
+            return;
+        }
+        if ((_header.AutoClear & Qcow2AutoClear.Bitmaps) == Qcow2AutoClear.None)
+        {
+            Findings.Warning("BitmapsStale", "The image has bitmaps, but was written to by a program that does not know them: they are lost, and what they occupied is leaked or used otherwise.");
+            return;
+        }
+        _ = AddTable(directory.Offset, directory.Length, "the bitmap directory");
+        foreach (Qcow2BitmapEntry bitmap in directory.Entries)
+        {
+            if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, $"the table of bitmap '{bitmap.Name}'"))
+            {
+                continue;
+            }
+            foreach (ulong entry in await ReadTableAsync(bitmap.TableOffset, bitmap.TableSize).ConfigureAwait(false))
+            {
+                long offset = L2Entry.OffsetOf(entry);
+                if ((entry & ~(0x00FF_FFFF_FFFF_FE00UL | 1)) != 0 || (offset != 0 && (entry & 1) != 0))
+                {
+                    Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table entry {entry:x16} with reserved bits set.", host: bitmap.TableOffset);
+                }
+                else if (offset != 0)
+                {
+                    _ = AddTable(offset, _geometry.ClusterSize, $"data of bitmap '{bitmap.Name}'");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+using System.Buffers;
+using DiskImage.Binary;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>The references of the L1 and L2 tables.</summary>
+internal sealed partial class Qcow2Checker
+{
+    private readonly List<L2Use> _uses = []; // in the order in which they were met: the active ones first
+    private readonly Dictionary<long, int> _usesOf = []; // offset of an L2 table → index in _uses
+
+    /// <summary>Counts an L1 table and the L2 tables it leads to; those are read when all of them are known.</summary>
+    private async ValueTask CountL1Async(long offset, int entries, string what, bool isActive)
+    {
+        bool isTaken = !isActive && HoldsTable(offset, entries * 8L);
+        if (entries == 0 || !AddTable(offset, entries * 8L, what))
+        {
+            return;
+        }
+        if (isTaken)
+        {
+            HasUncounted = true; // it is another table, not this one
+            return;
+        }
+        ulong[] l1 = await ReadTableAsync(offset, entries).ConfigureAwait(false);
+        for (int i = 0; i < l1.Length; i++)
+        {
+            _cancellationToken.ThrowIfCancellationRequested();
+            long l2 = L2Entry.OffsetOf(l1[i]), guest = i * _geometry.L2Span;
+            if ((l1[i] & ~(l2 == 0 ? 0 : L2Entry.L1Bits)) != 0)
+            {
+                ReservedBits("L1", l1[i], guest, offset + (i * 8L), _geometry.L2Span);
+            }
+            if (l2 != 0 && AddTable(l2, _geometry.ClusterSize, L2Table, guest, isShared: true))
+            {
+                if (_usesOf.TryAdd(l2, _uses.Count))
+                {
+                    _uses.Add(new(l2, guest, isActive));
+                }
+                else
+                {
+                    _uses[_usesOf[l2]].Times++;
+                }
+            }
+        }
+    }
+
+    private async ValueTask CountL2Async()
+    {
+        byte[] table = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
+        try
+        {
+            foreach (L2Use use in _uses)
+            {
+                _cancellationToken.ThrowIfCancellationRequested();
+                await _file.ReadPaddedAsync(use.Offset, table.AsMemory(0, _geometry.ClusterSize), _cancellationToken).ConfigureAwait(false);
+                CountL2(table.AsSpan(0, _geometry.ClusterSize), use);
+                if (use.IsActive)
+                {
+                    _bytes?.Report(Math.Min(use.Guest + _geometry.L2Span, _header.Size));
+                }
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(table);
+        }
+    }
+
+    private void CountL2(ReadOnlySpan<byte> table, L2Use use)
+    {
+        long guest = use.Guest;
+        ulong end = (ulong)_fileClusters << _geometry.ClusterBits, inCluster = (ulong)_geometry.ClusterSize - 1;
+        bool plain = !_geometry.HasSubclusters && !_external;
+        for (int i = 0; i < _geometry.L2Entries; i++, guest += _geometry.ClusterSize)
+        {
+            int at = i * _geometry.L2EntryBytes;
+            ulong raw = BigEndian.U64(table, at), host = raw & ~(1UL << 63);
+            if (plain && (raw == 0 || (host - 1 < end - 1 && (host & inCluster) == 0 && _isTable[(long)host >> _geometry.ClusterBits] == 0)))
+            {
+                if (raw != 0) // the usual case: a whole cluster inside the file that is no table
+                {
+                    _ = References.Add((long)host >> _geometry.ClusterBits, use.Times);
+                    Tally(use.IsActive, (long)host, isCompressed: false);
+                }
+                continue;
+            }
+            var entry = new L2Entry(raw, _geometry.HasSubclusters ? BigEndian.U64(table, at + 8) : 0);
+            if (entry != default)
+            {
+                CountEntry(entry, guest, use.Offset + at, use);
+            }
+        }
+    }
+
+    private void CountEntry(L2Entry entry, long guest, long at, L2Use use)
+    {
+        if (entry.IsCompressed)
+        {
+            (long offset, int length) = entry.CompressedRange(_geometry.ClusterBits);
+            if (_external)
+            {
+                Findings.Corruption("CompressedInDataFile", $"Guest offset {guest:#,0} is compressed, which an image with an external data file cannot have.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+            }
+            else
+            {
+                long inFile = Math.Min(length, Round.Up(_file.Length, _geometry.ClusterSize) - offset); // the last sector may be cut short
+                if (inFile <= 0 || entry.IsCopied)
+                {
+                    Findings.Corruption("CompressedDescriptor", $"The compressed cluster for guest offset {guest:#,0} lies at offset {offset:#,0}, {length} bytes{(entry.IsCopied ? ", and bears the copied flag" : "")}; allowed: inside the file of {_file.Length:#,0} bytes, without the flag.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+                }
+                if (inFile > 0)
+                {
+                    AddData(offset, inFile, guest, at, use.Times);
+                }
+            }
+            Tally(use.IsActive, -1, isCompressed: true);
+            return;
+        }
+        if (entry != entry.WithoutReserved(_geometry.HasSubclusters))
+        {
+            ReservedBits("L2", entry.Raw, guest, at, _geometry.ClusterSize);
+        }
+        if (_geometry.HasSubclusters && ((uint)entry.Bitmap & (uint)(entry.Bitmap >> 32)) != 0)
+        {
+            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has subclusters that are both stored and zero (bitmap {entry.Bitmap:x16}).", "let them read as zeroes", guest, _geometry.ClusterSize, at);
+        }
+        if (_header.Version < 3 && (entry.Raw & 1) != 0)
+        {
+            Findings.Corruption("ZeroInVersion2", $"The entry for guest offset {guest:#,0} is a zero cluster, which version 2 does not have.", "make it unallocated", guest, _geometry.ClusterSize, at);
+        }
+        if (_geometry.HasSubclusters && entry.HostOffset == 0 && (uint)entry.Bitmap != 0 && !_external)
+        {
+            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has stored subclusters but no host cluster.", "make them read as zeroes", guest, _geometry.ClusterSize, at);
+        }
+        if (entry.HostOffset == 0 || _external)
+        {
+            return;
+        }
+        if (_geometry.InCluster(entry.HostOffset) != 0)
+        {
+            Findings.Corruption("Misaligned", $"The entry for guest offset {guest:#,0} points to host offset {entry.HostOffset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+            return;
+        }
+        AddData(entry.HostOffset, _geometry.ClusterSize, guest, at, use.Times);
+        Tally(use.IsActive, entry.HostOffset, isCompressed: false);
+    }
+
+    private void ReservedBits(string table, ulong entry, long guest, long at, long length)
+        => Findings.Corruption("ReservedBits", $"The {table} entry for guest offset {guest:#,0} is {entry:x16}, with reserved bits set.", "clear them", guest, length, at);
+
+    private void Tally(bool isActive, long host, bool isCompressed)
+    {
+        if (!isActive)
+        {
+            return;
+        }
+        _allocated++;
+        if (isCompressed)
+        {
+            _compressed++;
+            _fragmented++; // compressed clusters are fragmented by nature
+            return;
+        }
+        _fragmented += _nextContiguous >= 0 && host != _nextContiguous ? 1 : 0;
+        _nextContiguous = host + _geometry.ClusterSize;
+    }
+
+    /// <summary>An L2 table, the guest offset of the first L1 entry that leads to it, and how many do.</summary>
+    private sealed class L2Use(long offset, long guest, bool isActive)
+    {
+        public long Offset { get; } = offset;
+
+        public long Guest { get; } = guest;
+
+        public bool IsActive { get; } = isActive;
+
+        public ulong Times { get; set; } = 1;
+    }
+}

@@ -1,0 +1,69 @@
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Qcow2;
+
+/// <summary>Putting the snapshot table right. A new table is written whole and durable before the header names it.</summary>
+internal sealed partial class Qcow2Repairer
+{
+    /// <summary>
+    /// Keeps the snapshots whose entry can be read and whose L1 table is in place and not another table's. One that shares its place
+    /// with data moves, and so does the table of snapshots.
+    /// </summary>
+    /// <returns>The snapshots that the image now has.</returns>
+    private async ValueTask<IReadOnlyList<Qcow2Snapshot>> MendSnapshotsAsync(HashSet<long> overlaps)
+    {
+        if (_header.SnapshotCount == 0)
+        {
+            return [];
+        }
+        (IReadOnlyList<Qcow2Snapshot> readable, DiskImageException? fault) = await Qcow2Snapshot.ReadReadableAsync(file, _header, cancellationToken).ConfigureAwait(false);
+        var kept = new List<Qcow2Snapshot>();
+        var taken = new HashSet<long>(ClustersOf(_header.L1TableOffset, _header.L1Size * 8L));
+        foreach (Qcow2Snapshot snapshot in readable)
+        {
+            long length = snapshot.L1Size * 8L;
+            bool isThere = length == 0 || (IsPlace(snapshot.L1Offset) && length <= _length - snapshot.L1Offset);
+            if (!isThere || ClustersOf(snapshot.L1Offset, length).Any(c => !taken.Add(c)))
+            {
+                continue;
+            }
+            kept.Add(ClustersOf(snapshot.L1Offset, length).Any(overlaps.Contains)
+                ? snapshot with { L1Offset = await CopyToEndAsync(snapshot.L1Offset, (int)length).ConfigureAwait(false) }
+                : snapshot);
+        }
+        bool isSound = fault is null && IsPlace(_header.SnapshotsOffset) && !ClustersOf(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(readable)).Any(overlaps.Contains);
+        if (!isSound || !kept.SequenceEqual(readable, ReferenceEqualityComparer.Instance))
+        {
+            byte[] table = Qcow2Snapshot.ToTable(kept);
+            long place = table.Length == 0 ? 0 : FileEnd;
+            if (table.Length > 0)
+            {
+                await file.WriteAsync(place, table, cancellationToken).ConfigureAwait(false);
+            }
+            await file.FlushAsync(cancellationToken).ConfigureAwait(false);
+            _header = _header with { SnapshotCount = kept.Count, SnapshotsOffset = place };
+            await file.WriteAsync(
+                Qcow2Header.SnapshotsAt, _header.ToCluster(file.Name).AsMemory(Qcow2Header.SnapshotsAt..Qcow2Header.IncompatibleAt), cancellationToken).ConfigureAwait(false);
+        }
+        return kept;
+    }
+
+    private IEnumerable<long> ClustersOf(long offset, long length)
+    {
+        for (long cluster = offset >> _header.ClusterBits; cluster < Geometry.Clusters(offset + length); cluster++)
+        {
+            yield return cluster;
+        }
+    }
+
+    /// <summary>Copies a table to the end of the file. Counting follows, so nothing is allocated here.</summary>
+    private async ValueTask<long> CopyToEndAsync(long offset, int length)
+    {
+        byte[] table = new byte[length];
+        await file.ReadPaddedAsync(offset, table, cancellationToken).ConfigureAwait(false);
+        long place = FileEnd;
+        await file.WriteAsync(place, table, cancellationToken).ConfigureAwait(false);
+        await file.FlushAsync(cancellationToken).ConfigureAwait(false);
+        return place;
+    }
+}
