@@ -8,10 +8,10 @@ public enum ReferenceScope
     /// <summary>No reference is followed: an image that needs one does not open.</summary>
     None,
 
-    /// <summary>Files in the image's own folder and below.</summary>
+    /// <summary>Files in the image's own folder and below, not through symbolic links that lead out of it.</summary>
     SameFolder,
 
-    /// <summary>Regular files of this machine, by path. The default.</summary>
+    /// <summary>Regular files of this machine, and of the network share the image is on, by path. The default.</summary>
     LocalFiles,
 
     /// <summary>Whatever the image names: URIs and json: descriptions too.</summary>
@@ -58,8 +58,12 @@ public sealed record OpenPolicy
         }
         string folder = Path.GetDirectoryName(imagePath) ?? ".";
         locator = locator.From(folder);
-        string inside = Path.GetFullPath(folder) is var full && Path.EndsInDirectorySeparator(full) ? full : full + Path.DirectorySeparatorChar;
-        return References == ReferenceScope.LocalFiles || Path.GetFullPath(locator.Address).StartsWith(inside, StringComparison.Ordinal)
+        string path = Path.GetFullPath(locator.Address), full = Path.GetFullPath(folder);
+        if (OperatingSystem.IsWindows() && !IsNearRoot(Path.GetPathRoot(path)!, Path.GetPathRoot(full)!))
+        {
+            throw Refusal("only paths of local files are followed"); // asking another machine for a file tells it who asks
+        }
+        return References == ReferenceScope.LocalFiles || IsBelow(path, Path.EndsInDirectorySeparator(full) ? full : full + Path.DirectorySeparatorChar)
             ? locator
             : throw Refusal("only files in its own folder are followed");
 
@@ -67,5 +71,26 @@ public sealed record OpenPolicy
             DiskImageErrorKind.Refused,
             $"{imagePath}: names '{reference}', which is not opened: {rule}. If you trust the image, allow more with -References.",
             imagePath);
+    }
+
+    /// <summary>True for the root of a Windows path that is a drive's, or that the image has as well (a share).</summary>
+    internal static bool IsNearRoot(string root, string imageRoot)
+        => root is [_, ':', '\\' or '/'] || root.Equals(imageRoot, StringComparison.OrdinalIgnoreCase);
+
+    /// <summary>True for a path in a folder or below it, no part of which, seen from there, is a symbolic link.</summary>
+    private static bool IsBelow(string path, string folder)
+    {
+        if (!path.StartsWith(folder, StringComparison.Ordinal))
+        {
+            return false;
+        }
+        for (string at = path; at.Length >= folder.Length; at = Path.GetDirectoryName(at)!)
+        {
+            if (new FileInfo(at).LinkTarget is not null)
+            {
+                return false;
+            }
+        }
+        return true;
     }
 }

@@ -167,6 +167,38 @@ public sealed class ReferenceTests : IDisposable
     }
 
     [Fact]
+    public async Task In_its_own_folder_links_do_not_lead_out_of_it()
+    {
+        Directory.CreateDirectory(_folder["in"]);
+        Directory.CreateDirectory(_folder["out"]);
+        await MakeAsync("out/base.qcow2", null);
+        await MakeAsync("in/near.qcow2", null);
+        File.CreateSymbolicLink(_folder["in/link.qcow2"], _folder["out/base.qcow2"]);
+        Directory.CreateSymbolicLink(_folder["in/folder"], _folder["out"]);
+        Directory.CreateSymbolicLink(_folder["alias"], _folder["in"]);
+        await MakeAsync("in/a.qcow2", "link.qcow2");
+        await MakeAsync("in/b.qcow2", "folder/base.qcow2");
+        await MakeAsync("in/c.qcow2", "near.qcow2");
+        var policy = new OpenPolicy { References = ReferenceScope.SameFolder };
+        foreach (string name in new[] { "in/a.qcow2", "in/b.qcow2" })
+        {
+            Assert.Equal(DiskImageErrorKind.Refused, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder[name], policy: policy))).Kind);
+            await (await Images.OpenAsync(_folder[name])).DisposeAsync();
+        }
+        await (await Images.OpenAsync(_folder["alias/c.qcow2"], policy: policy)).DisposeAsync(); // how the folder itself is reached is the user's business
+    }
+
+    [Theory]
+    [InlineData(@"C:\", @"D:\", true)]
+    [InlineData(@"\\server\share", @"C:\", false)]
+    [InlineData(@"\\server\share", @"\\SERVER\share", true)]
+    [InlineData(@"\\server\other", @"\\server\share", false)]
+    [InlineData(@"\\?\UNC\server\share", @"C:\", false)]
+    [InlineData(@"\\.\PhysicalDrive0", @"C:\", false)]
+    public void Another_machine_is_no_local_file(string root, string imageRoot, bool isNear)
+        => Assert.Equal(isNear, OpenPolicy.IsNearRoot(root, imageRoot));
+
+    [Fact]
     public async Task A_backing_image_is_never_opened_for_writing()
     {
         await MakeAsync("base.qcow2", null);
