@@ -41,6 +41,19 @@ Describe 'Measure-DiskImage' {
         (Measure-DiskImage -Size '1G' -DestinationFormat raw).Required | Should -Be 1GB
     }
 
+    It 'measures a <Format> to the byte: <Option>' -ForEach @(
+        foreach ($option in '', 'subformat=fixed', 'block_size=1M') {
+            foreach ($format in 'vpc', 'vhdx') {
+                @{ Format = $format; Option = $option }
+            }
+        }
+    ) {
+        $expected = (Convert-DiskImage disk.qcow2 "made.$Format" -DestinationFormat $Format -Option $Option -Force).Path
+        (Measure-DiskImage disk.qcow2 -DestinationFormat $Format -Option $Option).Required | Should -Be (Get-Item $expected).Length
+        $expected = (New-DiskImage "empty.$Format" 20MB -Format $Format -Option $Option -Force).Path
+        (Measure-DiskImage -Size 20MB -DestinationFormat $Format -Option $Option).Required | Should -Be (Get-Item $expected).Length
+    }
+
     It 'takes options as parameters too' {
         (Get-Item disk.raw | Measure-DiskImage -ClusterSize 4k).Required | Should -Be (Measure-DiskImage disk.raw -ClusterSize 4k).Required
         (Measure-DiskImage disk.raw -ClusterSize 4k).Required | Should -Be (Measure-DiskImage disk.raw -Option @{ cluster_size = 4096 }).Required

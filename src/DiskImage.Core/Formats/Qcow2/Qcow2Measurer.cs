@@ -21,29 +21,10 @@ internal static class Qcow2Measurer
         }
         else if (source is not null)
         {
-            data = await CountDataAsync(source, cluster, cancellationToken).ConfigureAwait(false);
+            data = await DataBlocks.CountAsync(source, cluster, cancellationToken).ConfigureAwait(false) * cluster;
         }
         long full = FullSize(size, cluster, Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2 ? 16 : 8);
         return new ImageMeasurement(full - size + data, full, options.Compat < Qcow2Compat.V3 ? null : await BitmapsAsync(source, cluster, cancellationToken).ConfigureAwait(false));
-    }
-
-    /// <summary>Bytes of the clusters that hold data.</summary>
-    private static async ValueTask<long> CountDataAsync(BlockNode source, long cluster, CancellationToken cancellationToken)
-    {
-        long data = 0;
-        for (long offset = 0; offset < source.Length;)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            BlockExtent extent = await source.GetExtentAsync(offset, source.Length - offset, cancellationToken).ConfigureAwait(false);
-            long end = extent.End;
-            if (extent is { IsZero: false, IsAllocated: true })
-            {
-                end = Round.Up(end, cluster);
-                data += end - Round.Down(offset, cluster);
-            }
-            offset = end;
-        }
-        return data;
     }
 
     private static long FullSize(long size, long cluster, int refcountOrder, int l2EntryBytes)

@@ -17,19 +17,7 @@ internal static class VhdxMeasurer
         {
             return new(plan.IsFixed ? full : structures, full);
         }
-        long blocks = 0;
-        for (long offset = 0; offset < source.Length;)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            BlockExtent extent = await source.GetExtentAsync(offset, source.Length - offset, cancellationToken).ConfigureAwait(false);
-            long end = extent.End;
-            if (!extent.IsZero)
-            {
-                end = Round.Up(end, geometry.BlockSize);
-                blocks += geometry.BlockOf(end - 1) - geometry.BlockOf(offset) + 1;
-            }
-            offset = end;
-        }
+        long blocks = await DataBlocks.CountAsync(source, geometry.BlockSize, cancellationToken).ConfigureAwait(false);
         return new(structures + (blocks * geometry.BlockSize), full);
     }
 }

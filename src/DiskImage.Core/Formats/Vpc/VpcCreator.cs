@@ -10,17 +10,14 @@ internal static class VpcCreator
 
     public static async ValueTask CreateAsync(BlockNode file, VpcCreateOptions options, BlockNode? parent, CancellationToken cancellationToken)
     {
-        VpcFooter footer = Plan(file.Name, options, parent);
+        (VpcFooter footer, VpcHeader? header) = Plan(file.Name, options, parent);
         await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
-        if (footer.DiskType == VpcDiskType.Fixed)
+        if (header is null)
         {
             await file.ResizeAsync(footer.CurrentSize, cancellationToken: cancellationToken).ConfigureAwait(false);
             await file.WriteAsync(footer.CurrentSize, footer.ToBytes(), cancellationToken).ConfigureAwait(false);
             return;
         }
-        var header = new VpcHeader { TableOffset = TableAt, BlockSize = options.BlockSize };
-        header = header with { MaxTableEntries = (uint)header.Blocks(footer.CurrentSize) };
-        VpcHeader.RequireFew(header.MaxTableEntries, header.BlockSize, file.Name);
         long end = VpcLayout.TableEnd(TableAt, header.MaxTableEntries);
         byte[] locators = [];
         if (parent is not null)
@@ -36,8 +33,12 @@ internal static class VpcCreator
         await file.WriteAsync(end + locators.Length, footer.ToBytes(), cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Checks the options against each other and turns them into a footer. Sizes and geometries are QEMU's; see SPEC.md.</summary>
-    private static VpcFooter Plan(string path, VpcCreateOptions options, BlockNode? parent)
+    /// <summary>
+    /// Checks the options against each other and turns them into a footer and, unless the disk is fixed, a dynamic header that names no parent yet.
+    /// Sizes and geometries are QEMU's; see SPEC.md.
+    /// </summary>
+    /// <exception cref="DiskImageException">InvalidOption; Unsupported: more blocks than this program handles.</exception>
+    public static (VpcFooter Footer, VpcHeader? Header) Plan(string path, VpcCreateOptions options, BlockNode? parent)
     {
         if (options.BackingFile is null ? options.BackingFormat is not null : options.Subformat == VpcSubformat.Fixed)
         {
@@ -64,7 +65,7 @@ internal static class VpcCreator
         VpcDiskType type = parent is not null ? VpcDiskType.Differencing
             : options.Subformat == VpcSubformat.Fixed ? VpcDiskType.Fixed : VpcDiskType.Dynamic;
         bool marksCurrentSize = options.ForceSize || (isExact && parent is not null);
-        return new VpcFooter
+        var footer = new VpcFooter
         {
             DataOffset = type == VpcDiskType.Fixed ? VpcFooter.NoDataOffset : HeaderAt,
             TimeStamp = VpcFooter.Seconds(DateTimeOffset.UtcNow),
@@ -75,6 +76,14 @@ internal static class VpcCreator
             DiskType = type,
             UniqueId = Guid.NewGuid(),
         };
+        if (type == VpcDiskType.Fixed)
+        {
+            return (footer, null);
+        }
+        var header = new VpcHeader { TableOffset = TableAt, BlockSize = options.BlockSize };
+        header = header with { MaxTableEntries = (uint)header.Blocks(size) };
+        VpcHeader.RequireFew(header.MaxTableEntries, header.BlockSize, path);
+        return (footer, header);
 
         DiskImageException Invalid(string what) => new(DiskImageErrorKind.InvalidOption, $"{path}: {what}.", path);
     }

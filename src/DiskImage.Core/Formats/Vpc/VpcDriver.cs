@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>Virtual Hard Disk of Virtual PC, Hyper-V and Azure. Spec: Virtual Hard Disk Image Format Specification 1.0; see SPEC.md.</summary>
-internal sealed class VpcDriver : FormatDriver, ICreatable
+internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable
 {
     public const string FormatName = "vpc";
 
@@ -85,4 +85,7 @@ internal sealed class VpcDriver : FormatDriver, ICreatable
 
     public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
         => VpcCreator.CreateAsync(context.File, (VpcCreateOptions)context.Options, context.Backing, cancellationToken);
+
+    public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
+        => VpcMeasurer.MeasureAsync((VpcCreateOptions)options, source, cancellationToken);
 }
