@@ -64,4 +64,37 @@ Describe 'Set-DiskImageOption' {
         $line = 'Set-DiskImageOption disk.qcow2 -Compat '
         (TabExpansion2 $line $line.Length).CompletionMatches.CompletionText | Should -Be '0.10', '1.1'
     }
+
+    It 'gives a <Format> another identity and says what that means for its children' -ForEach @(
+        @{ Format = 'vhd'; Parameter = 'UniqueId' }
+        @{ Format = 'vhdx'; Parameter = 'VirtualDiskId' }
+    ) {
+        Remove-Item "*.$Format"
+        $null = New-DiskImage "base.$Format" 4MB
+        $null = New-DiskImage "child.$Format" -BackingPath "base.$Format"
+        $id = [guid]::NewGuid()
+        $given = @{ $Parameter = "$id" }
+        $info = Set-DiskImageOption "base.$Format" @given -PassThru -WarningVariable warnings -WarningAction SilentlyContinue
+        $info.FormatSpecific.$Parameter | Should -Be $id
+        $warnings | Should -Match 'will refuse it'
+        { Read-DiskImage "child.$Format" 0 512 -ErrorAction Stop } | Should -Throw '*pass -IgnoreIdMismatch*'
+        (Read-DiskImage "child.$Format" 0 512 -IgnoreIdMismatch).Length | Should -Be 512
+        (Get-DiskImageInfo "child.$Format" -BackingChain -IgnoreIdMismatch).Count | Should -Be 2
+        (Compare-DiskImage "base.$Format" "child.$Format" -IgnoreIdMismatch).Identical | Should -BeTrue
+        Set-DiskImageBacking "child.$Format" "base.$Format" -Unsafe
+        (Read-DiskImage "child.$Format" 0 512).Length | Should -Be 512
+    }
+
+    It 'tells a <_> where its parent has gone' -ForEach 'vhd', 'vhdx' {
+        Remove-Item "*.$_", sub -Recurse -ErrorAction Ignore
+        $null = New-DiskImage "base.$_" 4MB
+        Write-DiskImage "base.$_" 0 (, 7 * 512)
+        $null = New-DiskImage "child.$_" -BackingPath "base.$_"
+        $null = New-Item sub -ItemType Directory
+        Move-Item "base.$_" "sub/root.$_"
+        { Read-DiskImage "child.$_" 0 512 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
+        (Set-DiskImageOption "child.$_" -ParentPath "sub/root.$_" -PassThru).BackingFile | Should -Be "sub/root.$_"
+        [Linq.Enumerable]::Sum([int[]] (Read-DiskImage "child.$_" 0 512)) | Should -Be (7 * 512)
+        { Set-DiskImageOption "sub/root.$_" -ParentPath "x.$_" -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+    }
 }

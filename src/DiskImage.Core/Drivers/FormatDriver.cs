@@ -102,6 +102,12 @@ public interface IAmendable
     /// <summary>The options that can be changed; one that is not given stays as it is.</summary>
     OptionSchema AmendOptions { get; }
 
+    /// <summary>True if what is below the disk need not be there when options are changed: it may be what is to be named anew.</summary>
+    bool AmendsWithoutBacking => false;
+
+    /// <summary>What a user should know before the options of this record are changed; null for nothing.</summary>
+    string? AmendWarning(object options) => null;
+
     /// <summary>Changes them. A crash at any point leaves the image with the old or the new ones, with leaked space at most.</summary>
     /// <param name="node">The disk, open for writing.</param>
     /// <param name="options">The record of <see cref="AmendOptions"/>.</param>

@@ -45,17 +45,43 @@ internal static class WindowsPath
     /// <summary>The last part of a path, whichever separators it has.</summary>
     public static string FileName(string path) => path[(path.AsSpan().LastIndexOfAny('\\', '/') + 1)..];
 
-    /// <summary>A full path with the prefix of long paths; null if it is not a Windows path.</summary>
-    public static string? Absolute(string fullPath)
+    /// <summary>A path from a drive or a share, with backslashes and without the prefix of long paths; null if it is none.</summary>
+    public static string? Full(string path)
     {
-        if (fullPath.StartsWith(LongPrefix, StringComparison.Ordinal))
+        string plain = path.StartsWith(LongSharePrefix, StringComparison.OrdinalIgnoreCase) ? @"\\" + path[LongSharePrefix.Length..]
+            : path.StartsWith(LongPrefix, StringComparison.Ordinal) ? path[LongPrefix.Length..]
+            : path;
+        bool isFull = plain.StartsWith(@"\\", StringComparison.Ordinal) || (plain is [_, ':', '\\' or '/', ..] && char.IsAsciiLetter(plain[0]));
+        return isFull ? plain.Replace('/', '\\') : null;
+    }
+
+    /// <summary>A path of <see cref="Full"/> with the prefix of long paths.</summary>
+    public static string Long(string fullPath)
+        => fullPath.StartsWith(@"\\", StringComparison.Ordinal) ? LongSharePrefix + fullPath[2..] : LongPrefix + fullPath;
+
+    /// <summary>
+    /// The file to open here for a path that stands in an image: never a URI or another locator, whatever the path looks like. Null if it
+    /// is one of another system's drives or shares.
+    /// </summary>
+    public static string? ToLocalFile(string path)
+    {
+        if (path.Length == 0)
         {
-            return fullPath;
+            return null;
         }
-        if (fullPath.StartsWith(@"\\", StringComparison.Ordinal))
+        if (OperatingSystem.IsWindows())
         {
-            return LongSharePrefix + fullPath[2..];
+            return Path.IsPathRooted(path) ? path : @".\" + path;
         }
-        return fullPath is [_, ':', '\\' or '/', ..] && char.IsAsciiLetter(fullPath[0]) ? LongPrefix + fullPath.Replace('/', '\\') : null;
+        if (Full(path) is not null)
+        {
+            return null;
+        }
+        string local = path.Replace('\\', '/');
+        while (local.StartsWith("./", StringComparison.Ordinal))
+        {
+            local = local[2..].TrimStart('/');
+        }
+        return local.Length == 0 ? null : local[0] == '/' ? local : "./" + local;
     }
 }

@@ -74,7 +74,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
         => format.OpenAsync(
             new FormatOpenContext(
                 file,
-                format.OpenOptions.Bind(OptionSchema.Values(options)),
+                Bind(format, OptionSchema.Values(options)),
                 async (reference, referenceFormat, token)
                     => (await OpenReferenceAsync(path, reference, referenceFormat, [path], token).ConfigureAwait(false)).Node,
                 (reference, _, token) => OpenFileAsync(Policy.Admit(reference, path), writable: true, token)),
@@ -98,7 +98,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
                     ? new BorrowedNode(opened, isReadOnly: true)
                     : (await OpenReferenceAsync(file.Name, reference, referenceFormat, chainToHere, token, request.Opened).ConfigureAwait(false)).Node;
             ReferenceOpener data = (reference, _, token) => OpenFileAsync(Policy.Admit(reference, file.Name), request.Writable, token);
-            object options = format.OpenOptions.Bind(OptionSchema.Values(request.Options).Concat(locator.Options));
+            object options = Bind(format, OptionSchema.Values(request.Options).Concat(locator.Options));
             BlockNode node = await format.OpenAsync(
                 new FormatOpenContext(file, options, request.WithBacking && locator.WithBacking ? backing : null, data, request.ForRepair), cancellationToken).ConfigureAwait(false);
             return new OpenedImage(node, format, file.Name, WasProbed: named is null);
@@ -131,6 +131,9 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
                 e.Kind, $"{imagePath}: its backing file '{reference}' cannot be opened: {e.Message}", imagePath, cause: e);
         }
     }
+
+    private object Bind(FormatDriver format, IEnumerable<KeyValuePair<string, object?>> given)
+        => format.OpenOptions.Bind(Policy.OptionsFor(format.OpenOptions).Concat(given));
 
     private void CheckChain(string identity, IReadOnlyList<string> chain)
     {

@@ -1,4 +1,5 @@
 using DiskImage.Block;
+using DiskImage.Options;
 
 namespace DiskImage.Graph;
 
@@ -24,6 +25,8 @@ public enum ReferenceScope
 /// </summary>
 public sealed record OpenPolicy
 {
+    private const string IgnoreIdMismatchOption = "ignore_id_mismatch"; // in every format that checks its parent
+
     /// <summary>Local files by path, chains of up to 200 images.</summary>
     public static OpenPolicy Default { get; } = new();
 
@@ -32,6 +35,13 @@ public sealed record OpenPolicy
 
     /// <summary>Images in one chain at most, the first included. Ours: deeper chains are an attack or an accident.</summary>
     public int MaximumDepth { get; init; } = 200;
+
+    /// <summary>Takes a parent whose identity is not the recorded one, in every image of a chain whose format records one.</summary>
+    public bool IgnoreIdMismatch { get; init; }
+
+    /// <summary>What the policy says about the options with which images of a format are opened; options that are given come after these.</summary>
+    internal IEnumerable<KeyValuePair<string, object?>> OptionsFor(OptionSchema schema)
+        => IgnoreIdMismatch && schema.Find(IgnoreIdMismatchOption) is not null ? [new(IgnoreIdMismatchOption, true)] : [];
 
     /// <summary>Passes a reference or refuses it.</summary>
     /// <param name="reference">The name as it stands in the image.</param>

@@ -21,8 +21,12 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [Parameter]
     public ReferenceScope References { get; set; } = ReferenceScope.LocalFiles;
 
+    /// <summary>Takes a parent that is not the one a differencing disk records, or was written to since, in every image of a chain.</summary>
+    [Parameter]
+    public SwitchParameter IgnoreIdMismatch { get; set; }
+
     /// <inheritdoc/>
-    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References };
+    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References, IgnoreIdMismatch = IgnoreIdMismatch };
 
     /// <summary>A request to open an image as the parameters say, read-only and with what it stands on.</summary>
     private protected OpenRequest Request(string path) => new(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption) };
@@ -43,10 +47,11 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
         }
     }
 
-    /// <summary>Opens an image for writing with what it stands on, changes it and closes it: then the change survives a power cut.</summary>
-    private protected async Task<T> ChangeAsync<T>(string path, Func<OpenedImage, ValueTask<T>> change, CancellationToken cancellationToken)
+    /// <summary>Opens an image for writing with what it stands on, or alone, changes it and closes it: then the change survives a power cut.</summary>
+    private protected async Task<T> ChangeAsync<T>(
+        string path, Func<OpenedImage, ValueTask<T>> change, CancellationToken cancellationToken, bool withBacking = true)
     {
-        OpenedImage image = await OpenAsync(path, cancellationToken, writable: true).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking, writable: true).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             T result = await change(image).ConfigureAwait(false);

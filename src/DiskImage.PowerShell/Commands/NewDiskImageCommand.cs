@@ -50,12 +50,16 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [Parameter]
     public ReferenceScope References { get; set; } = ReferenceScope.LocalFiles;
 
+    /// <summary>Takes a parent below the backing image that is not the one it records, or was written to since.</summary>
+    [Parameter]
+    public SwitchParameter IgnoreIdMismatch { get; set; }
+
     /// <summary>Replaces an existing file.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc/>
-    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References };
+    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References, IgnoreIdMismatch = IgnoreIdMismatch };
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()

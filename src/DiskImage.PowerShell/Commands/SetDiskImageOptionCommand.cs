@@ -33,8 +33,19 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         // What is wrong with the options is found out before the image is opened for writing.
-        (string name, GivenOptions options) = await LookAsync(
-            path, image => new ValueTask<(string, GivenOptions)>((image.Path, Given(image))), cancellationToken).ConfigureAwait(false);
+        (string name, GivenOptions options, bool withBacking, string? warning) = await LookAsync(
+            path,
+            image =>
+            {
+                GivenOptions given = Given(image);
+                IAmendable format = image.RequireOfFormat<IAmendable>(Lack);
+                return new ValueTask<(string, GivenOptions, bool, string?)>((image.Path, given, !format.AmendsWithoutBacking, format.AmendWarning(given.Bind())));
+            },
+            cancellationToken).ConfigureAwait(false);
+        if (warning is not null)
+        {
+            await WarnAsync($"{name}: {warning}").ConfigureAwait(false);
+        }
         if (!await ConfirmAsync(name, $"Set {string.Join(", ", options.Names)}").ConfigureAwait(false))
         {
             return;
@@ -53,7 +64,8 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
                         return true;
                     }).ConfigureAwait(false);
             },
-            cancellationToken).ConfigureAwait(false);
+            cancellationToken,
+            withBacking).ConfigureAwait(false);
         if (PassThru)
         {
             await DescribeAsync(path, cancellationToken).ConfigureAwait(false);

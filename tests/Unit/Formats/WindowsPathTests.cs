@@ -36,5 +36,7 @@ public sealed class WindowsPathTests
     [InlineData(@"\\server\share\base.vhdx", @"\\?\UNC\server\share\base.vhdx")]
     [InlineData(@"\\?\C:\x.vhdx", @"\\?\C:\x.vhdx")]
     [InlineData("/disks/base.vhdx", null)]
-    public void Absolute_paths_are_written_if_they_are_of_Windows(string path, string? expected) => Assert.Equal(expected, WindowsPath.Absolute(path));
+    [InlineData(@"\\?\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\x.vhdx", null)]
+    public void Absolute_paths_are_written_if_they_are_of_Windows(string path, string? expected)
+        => Assert.Equal(expected, WindowsPath.Full(path) is { } full ? WindowsPath.Long(full) : null);
 }

@@ -102,7 +102,7 @@ internal static class VhdxCreator
             VirtualDiskId = parent?.Metadata.VirtualDiskId ?? Guid.NewGuid(),
             LogicalSectorSize = logical,
             PhysicalSectorSize = physical,
-            Locator = parent is null ? null : VhdxParentLocator.For(path, options.BackingFile!, parent.Header.DataWriteGuid),
+            Locator = parent is null ? null : VhdxParentLocator.For(ParentNames.Of(path, options.BackingFile!), parent.Header.DataWriteGuid),
         };
     }
 

@@ -21,6 +21,8 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
 
     public OptionSchema AmendOptions { get; } = OptionSchema.Of<VhdxAmendOptions>();
 
+    public bool AmendsWithoutBacking => true;
+
     public bool RecordsBackingIdentity => true;
 
     public bool AllowsSparseFile => false; // Hyper-V refuses a file that NTFS marks sparse
@@ -53,6 +55,9 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
 
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
         => ((VhdxNode)node).AmendAsync((VhdxAmendOptions)options);
+
+    public string? AmendWarning(object options)
+        => options is VhdxAmendOptions { VirtualDiskId: null, PhysicalSectorSize: null } ? null : ParentMismatch.AmendWarning;
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
     {

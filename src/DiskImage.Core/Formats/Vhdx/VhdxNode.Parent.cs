@@ -1,4 +1,3 @@
-using DiskImage.Binary;
 using DiskImage.Block;
 
 namespace DiskImage.Formats.Vhdx;
@@ -21,7 +20,7 @@ internal sealed partial class VhdxNode : IRebasable, IEmptiable
                     DiskImageErrorKind.InvalidOption,
                     $"{Name}: its logical sectors have {_metadata.LogicalSectorSize} bytes and those of '{backingFile}' {parent._metadata.LogicalSectorSize}; they must be the same.", Name);
             }
-            locator = VhdxParentLocator.For(Name, backingFile, await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false));
+            locator = VhdxParentLocator.For(ParentNames.Of(Name, backingFile), await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false));
         }
         await UnderGateAsync(async () =>
         {
@@ -63,9 +62,7 @@ internal sealed partial class VhdxNode : IRebasable, IEmptiable
             if (linkage is { } id && _metadata.Locator is { } locator && !locator.Accepts(id))
             {
                 // A commit has written to the parent, which so has a new identity.
-                var values = new Dictionary<string, string>(locator.Values, StringComparer.Ordinal) { [VhdxParentLocator.LinkageKey] = id.ToString("B") };
-                _ = values.Remove(VhdxParentLocator.Linkage2Key);
-                relink = await LocatorUpdatesAsync(locator with { Values = values }, cancellationToken).ConfigureAwait(false);
+                relink = await LocatorUpdatesAsync(locator.Linked(id), cancellationToken).ConfigureAwait(false);
             }
             await _log!.WriteAsync([VhdxLogUpdate.Zeroes(_regions.Bat.Offset, _regions.Bat.Length), .. relink]).ConfigureAwait(false);
             _cache.Clear();
@@ -76,50 +73,6 @@ internal sealed partial class VhdxNode : IRebasable, IEmptiable
             await TruncateAsync(cancellationToken).ConfigureAwait(false);
         }).ConfigureAwait(false);
     });
-
-    /// <summary>Changes metadata items, all at once.</summary>
-    public ValueTask AmendAsync(VhdxAmendOptions options) => AloneAsync(async () =>
-    {
-        RequireWritable();
-        var items = new List<(Guid Id, byte[] Bytes)>();
-        if (options.PhysicalSectorSize is long size)
-        {
-            if (size is not (512 or 4096))
-            {
-                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: physical_sector_size={size} is not possible; allowed: 512 and 4096.", Name);
-            }
-            byte[] bytes = new byte[4];
-            LittleEndian.U32(bytes, 0, (uint)size);
-            items.Add((VhdxItem.PhysicalSectorSize, bytes));
-        }
-        if (options.VirtualDiskId is { } text)
-        {
-            Guid id = text.Equals("new", StringComparison.OrdinalIgnoreCase) ? Guid.NewGuid()
-                : Guid.TryParse(text, out Guid given) ? given
-                : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: virtual_disk_id={text} is not possible; allowed: a GUID, or new.", Name);
-            items.Add((VhdxItem.VirtualDiskId, id.ToByteArray()));
-        }
-        if (items.Count > 0)
-        {
-            await UnderGateAsync(async () =>
-            {
-                await BeginAsync(isVisible: true).ConfigureAwait(false);
-                await WriteItemsAsync(items).ConfigureAwait(false);
-            }).ConfigureAwait(false);
-        }
-    });
-
-    /// <summary>Writes items of fixed size over themselves, through the log.</summary>
-    private async ValueTask WriteItemsAsync(IEnumerable<(Guid Id, byte[] Bytes)> items)
-    {
-        var patch = new VhdxPatch(File);
-        foreach ((Guid id, byte[] bytes) in items)
-        {
-            await patch.PutAsync(_regions.Metadata.Offset + _metadata.Find(id)!.Value.Offset, bytes).ConfigureAwait(false);
-        }
-        await _log!.WriteAsync(patch.Updates).ConfigureAwait(false);
-        _metadata = await VhdxMetadata.ReadAsync(File, _regions.Metadata, CancellationToken.None).ConfigureAwait(false);
-    }
 
     /// <summary>The identity of the contents as the file says it now: it may have been written to by way of another opening.</summary>
     internal async ValueTask<Guid> CurrentDataWriteGuidAsync(CancellationToken cancellationToken)
@@ -170,53 +123,5 @@ internal sealed partial class VhdxNode : IRebasable, IEmptiable
                 _space!.FreeAfterFlush(bitmap.FileOffset, VhdxLayout.BitmapBlockSize);
             }
         }
-    }
-
-    /// <summary>What must change in the metadata region for another locator, or for none: one entry of the log.</summary>
-    private async ValueTask<IReadOnlyList<VhdxLogUpdate>> LocatorUpdatesAsync(VhdxParentLocator? locator, CancellationToken cancellationToken)
-    {
-        VhdxRegion region = _regions.Metadata;
-        var items = _metadata.Items.Where(i => i.Id != VhdxItem.ParentLocator || i.Flags.HasFlag(VhdxItemFlags.IsUser)).ToList();
-        var patch = new VhdxPatch(File);
-        if (locator is not null)
-        {
-            byte[] bytes = locator.ToBytes();
-            long place = FindRoom(items, bytes.Length, region.Length);
-            items.Add(new VhdxItem(VhdxItem.ParentLocator, place, bytes.Length, VhdxItemFlags.IsRequired));
-            await patch.PutAsync(region.Offset + place, bytes).ConfigureAwait(false);
-        }
-        byte[] table = new byte[VhdxMetadata.TableSize];
-        LittleEndian.U64(table, 0, VhdxMetadata.Signature);
-        LittleEndian.U16(table, VhdxMetadata.CountAt, (ushort)items.Count);
-        for (int i = 0; i < items.Count; i++)
-        {
-            VhdxMetadata.PutEntry(table, i, items[i]);
-        }
-        await patch.PutAsync(region.Offset, table).ConfigureAwait(false);
-        VhdxItem parameters = _metadata.Find(VhdxItem.FileParameters)!.Value;
-        await patch.PutAsync(
-            region.Offset + parameters.Offset, VhdxMetadata.ParametersBytes(_metadata.BlockSize, _metadata.LeaveBlocksAllocated && locator is null, locator is not null)).ConfigureAwait(false);
-        cancellationToken.ThrowIfCancellationRequested();
-        return patch.Updates.Count <= _log!.MostSectors
-            ? patch.Updates
-            : throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{Name}: its log of {_header.LogLength:#,0} bytes is too small to change {patch.Updates.Count} sectors of metadata at once", Name);
-    }
-
-    /// <summary>A place for an item in the metadata region that no other item takes.</summary>
-    private long FindRoom(IEnumerable<VhdxItem> items, int length, long regionLength)
-    {
-        long at = VhdxMetadata.TableSize;
-        foreach (VhdxItem item in items.Where(i => i.Length > 0).OrderBy(i => i.Offset))
-        {
-            if (item.Offset - at >= length)
-            {
-                break;
-            }
-            at = Round.Up(item.Offset + item.Length, 8);
-        }
-        return at <= regionLength - length
-            ? at
-            : throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: its metadata region of {regionLength:#,0} bytes has no room for a parent locator", Name);
     }
 }

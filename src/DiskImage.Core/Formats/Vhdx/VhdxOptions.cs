@@ -30,7 +30,7 @@ public enum VhdxSubformat
 public sealed record VhdxOpenOptions
 {
     /// <summary>Opens on a parent that is not the one the disk was made on.</summary>
-    [DriverOption("ignore_id_mismatch", "Use the parent even if its identity is not the recorded one")]
+    [DriverOption(ParentMismatch.IgnoreOption, "Use the parent even if its identity is not the recorded one")]
     public bool IgnoreIdMismatch { get; init; }
 
     /// <summary>Opens an image whose log cannot be replayed.</summary>
@@ -49,13 +49,19 @@ public sealed record VhdxOpenOptions
 /// <summary>Options that can be changed in an existing VHDX image; one that is not given stays as it is.</summary>
 public sealed record VhdxAmendOptions
 {
+    internal const string VirtualDiskIdName = "virtual_disk_id";
+
     /// <summary>Sector size that the disk says it has inside.</summary>
-    [DriverOption("physical_sector_size", "Sector size that the disk says it has inside: 512 or 4096", IsSize = true, Minimum = 512, Maximum = 4096)]
+    [DriverOption("physical_sector_size", "Sector size that the disk says it has inside: 512 or 4096. Children made before refuse the disk then", IsSize = true, Minimum = 512, Maximum = 4096)]
     public long? PhysicalSectorSize { get; init; }
 
     /// <summary>The disk's identity.</summary>
-    [DriverOption("virtual_disk_id", "The disk's identity (SCSI page 83): a GUID, or new for a random one")]
+    [DriverOption(VirtualDiskIdName, "The disk's identity (SCSI page 83): a GUID, or new for a random one. Children made before refuse the disk then")]
     public string? VirtualDiskId { get; init; }
+
+    /// <summary>Where the parent is.</summary>
+    [DriverOption("parent_path", "Where a differencing disk's parent is, from the disk's folder: the parent locator is written anew, its recorded identity stays")]
+    public string? ParentPath { get; init; }
 }
 
 /// <summary>Options when a VHDX image is made. Names and defaults are QEMU's where QEMU has them.</summary>

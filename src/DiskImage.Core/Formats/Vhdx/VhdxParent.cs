@@ -67,7 +67,7 @@ internal static class VhdxParent
 
     private static void Require(BlockNode file, BlockNode parent, string path, VhdxParentLocator locator, int sectorSize, bool ignoreIdMismatch)
     {
-        VhdxNode disk = Of(parent) ?? throw VhdxLayout.Corrupt(file.Name, $"its parent '{path}' is not a VHDX image");
+        VhdxNode disk = Of(parent) ?? throw ParentMismatch.Format(file.Name, parent.Name, VhdxDriver.FormatName);
         if (disk.Metadata.LogicalSectorSize != sectorSize)
         {
             throw VhdxLayout.Corrupt(
@@ -75,11 +75,8 @@ internal static class VhdxParent
         }
         if (!ignoreIdMismatch && !locator.Accepts(disk.Header.DataWriteGuid))
         {
-            throw new DiskImageException(
-                DiskImageErrorKind.Corrupt,
-                $"{file.Name}: its parent must have the DataWriteGuid {locator.Linkage?.ToString("B") ?? "(none recorded)"}, and '{path}' has {disk.Header.DataWriteGuid:B}: "
-                + "the parent was written to after this disk was made on it, or is another disk. If you know that it is the right one, open with ignore_id_mismatch=on.",
-                file.Name);
+            throw ParentMismatch.Identity(
+                file.Name, parent.Name, "DataWriteGuid", locator.Linkage, disk.Header.DataWriteGuid, "it is another disk, or was written to after this disk was made on it");
         }
     }
 }

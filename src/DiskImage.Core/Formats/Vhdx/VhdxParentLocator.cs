@@ -44,28 +44,40 @@ internal sealed record VhdxParentLocator(Guid Type, IReadOnlyDictionary<string, 
     /// <summary>The paths to try: those recorded, then their file names in the disk's own folder, for chains that were moved to another system.</summary>
     public IEnumerable<string> Candidates => LocalPaths.Concat(Paths.Select(WindowsPath.FileName).Where(n => n.Length > 0)).Distinct(StringComparer.Ordinal);
 
-    /// <summary>The locator of a parent seen from a child's folder.</summary>
-    /// <param name="path">The image that gets the locator.</param>
-    /// <param name="backingFile">The parent's path, from the image's folder if relative.</param>
-    /// <param name="dataWriteGuid">The parent's DataWriteGuid.</param>
-    /// <exception cref="DiskImageException">InvalidOption: the path cannot be written as Windows writes paths.</exception>
-    public static VhdxParentLocator For(string path, string backingFile, Guid dataWriteGuid)
+    /// <summary>The locator of a new parent.</summary>
+    /// <param name="names">Where it is.</param>
+    /// <param name="dataWriteGuid">Its DataWriteGuid.</param>
+    public static VhdxParentLocator For(ParentNames names, Guid dataWriteGuid)
+        => new VhdxParentLocator(VhdxType, new Dictionary<string, string>(StringComparer.Ordinal) { [LinkageKey] = Text(dataWriteGuid) }).At(names);
+
+    /// <summary>
+    /// The locator with the parent in another place. What it said of the place is dropped, volume_path too: that is the name Windows gives a volume,
+    /// which a path does not tell; the specification wants one of the three paths.
+    /// </summary>
+    public VhdxParentLocator At(ParentNames names)
     {
-        string folder = Path.GetDirectoryName(Path.GetFullPath(path)) ?? Path.GetFullPath(path);
-        string full = Path.GetFullPath(backingFile, folder);
-        var values = new Dictionary<string, string>(StringComparer.Ordinal) { [LinkageKey] = dataWriteGuid.ToString("B") };
-        if (WindowsPath.Relative(folder, full) is { } relative)
+        Dictionary<string, string> values = Values.Where(v => !PathKeys.Contains(v.Key, StringComparer.Ordinal)).ToDictionary(StringComparer.Ordinal);
+        if (names.Relative is { } relative)
         {
             values[RelativeKey] = relative;
         }
-        if (WindowsPath.Absolute(full) is { } absolute)
+        if (names.Absolute is { } absolute)
         {
-            values[AbsoluteKey] = absolute;
+            values[AbsoluteKey] = WindowsPath.Long(absolute);
         }
-        return values.Count > 1
-            ? new(VhdxType, values)
-            : throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{path}: the parent's path '{backingFile}' cannot be recorded, since a part of it has a backslash in its name. Rename it.", path);
+        return this with { Values = values };
+    }
+
+    /// <summary>The locator with the parent's identity, and with the one that it is about to get, if any.</summary>
+    public VhdxParentLocator Linked(Guid dataWriteGuid, Guid? coming = null)
+    {
+        var values = new Dictionary<string, string>(Values, StringComparer.Ordinal) { [LinkageKey] = Text(dataWriteGuid) };
+        _ = values.Remove(Linkage2Key);
+        if (coming is { } next)
+        {
+            values[Linkage2Key] = Text(next);
+        }
+        return this with { Values = values };
     }
 
     /// <summary>Reads a locator.</summary>
@@ -120,6 +132,8 @@ internal sealed record VhdxParentLocator(Guid Type, IReadOnlyDictionary<string, 
         }
         return bytes;
     }
+
+    private static string Text(Guid id) => id.ToString("B");
 
     private Guid? LinkageOf(string key) => Values.TryGetValue(key, out string? text) && Guid.TryParse(text, out Guid id) ? id : null;
 }

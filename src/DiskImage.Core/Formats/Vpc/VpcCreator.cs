@@ -22,7 +22,7 @@ internal static class VpcCreator
         byte[] locators = [];
         if (parent is not null)
         {
-            (header, locators) = VpcParent.Record(header, file.Name, parent, options.BackingFile!, end);
+            (header, locators) = VpcParent.Name(VpcParent.Identify(header, file.Name, parent), ParentNames.Of(file.Name, parent.Name), end);
         }
         byte[] table = new byte[end - TableAt];
         Array.Fill(table, (byte)0xFF);

@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>Virtual Hard Disk of Virtual PC, Hyper-V and Azure. Spec: Virtual Hard Disk Image Format Specification 1.0; see SPEC.md.</summary>
-internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable
+internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmendable
 {
     public const string FormatName = "vpc";
 
@@ -20,6 +20,10 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<VpcOpenOptions>();
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<VpcCreateOptions>();
+
+    public OptionSchema AmendOptions { get; } = OptionSchema.Of<VpcAmendOptions>();
+
+    public bool AmendsWithoutBacking => true;
 
     public bool RecordsBackingIdentity => true;
 
@@ -67,7 +71,7 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable
                     // A child can be mended without its parent: nothing is read from there.
                 }
             }
-            name = name.StartsWith("./", StringComparison.Ordinal) || name.StartsWith(@".\", StringComparison.Ordinal) ? name[2..] : name;
+            name = VpcParent.Shown(name);
         }
         try
         {
@@ -88,4 +92,11 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
         => VpcMeasurer.MeasureAsync((VpcCreateOptions)options, source, cancellationToken);
+
+    public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => node is VpcFixedNode whole
+            ? whole.AmendAsync((VpcAmendOptions)options)
+            : ((VpcNode)node).AmendAsync((VpcAmendOptions)options, cancellationToken);
+
+    public string? AmendWarning(object options) => ((VpcAmendOptions)options).UniqueId is null ? null : ParentMismatch.AmendWarning;
 }

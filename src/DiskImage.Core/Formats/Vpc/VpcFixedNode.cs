@@ -75,6 +75,20 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
         return await CheckAsync(bytes, cancellationToken).ConfigureAwait(false) is var after ? after with { LeaksFixed = before.Leaks - after.Leaks } : before;
     }
 
+    /// <summary>Changes the disk's identity: one write of a sector.</summary>
+    public async ValueTask AmendAsync(VpcAmendOptions options)
+    {
+        Guid? id = options.UniqueId is { } text ? IdentifierOption.Parse(Name, VpcAmendOptions.UniqueIdName, text) : null;
+        if (options.ParentPath is { } path)
+        {
+            _ = ParentNames.OfOption(Name, hasParent: false, path);
+        }
+        if (id is { } given)
+        {
+            await PutAsync(_footers.EndOffset(Below.Length), Footer with { UniqueId = given }).ConfigureAwait(false);
+        }
+    }
+
     /// <summary>
     /// At every moment the file ends in a footer, and one that the bytes before it bear out. Growing: the old footer moves to the new end, its old
     /// place is zeroed, then it says the new size. Shrinking: it says the new size, is written a second time behind that, and the rest is cut off.

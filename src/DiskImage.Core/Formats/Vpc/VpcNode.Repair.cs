@@ -3,7 +3,7 @@ using DiskImage.Block;
 
 namespace DiskImage.Formats.Vpc;
 
-/// <summary>Checking, repairing, and changing the parent.</summary>
+/// <summary>Checking and repairing.</summary>
 internal sealed partial class VpcNode
 {
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
@@ -50,53 +50,6 @@ internal sealed partial class VpcNode
         }).ConfigureAwait(false);
         return report!;
     });
-
-    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
-        => AloneAsync(() => UnderGateAsync(async () =>
-        {
-            VpcSpace space = await SpaceAsync().ConfigureAwait(false);
-            await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
-            if (backingFile is null)
-            {
-                await WriteFootersAsync(space, Footer with { DiskType = VpcDiskType.Dynamic }, Length).ConfigureAwait(false);
-                VpcLocator[] none = new VpcLocator[VpcHeader.LocatorCount];
-                await WriteHeaderAsync(_header with { ParentUniqueId = default, ParentTimeStamp = 0, ParentName = "", Locators = none }).ConfigureAwait(false);
-                (_locators, _parentName) = ([], null);
-            }
-            else
-            {
-                await RecordParentAsync(space, backingFile, backing).ConfigureAwait(false);
-            }
-            _ = await NewSpaceAsync().ConfigureAwait(false); // the layout has changed
-        }));
-
-    private async ValueTask RecordParentAsync(VpcSpace space, string name, BlockNode? parent)
-    {
-        if (parent is null)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{Name}: a VHD records its parent's identity, so the parent '{name}' must exist and be open", Name);
-        }
-        if (parent.Length != Length)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption,
-                $"{Name}: {parent.Name} has {parent.Length:#,0} bytes, but a child and its parent are of one size, here {Length:#,0}. Resize one of them.",
-                Name);
-        }
-        (_, byte[] data) = VpcParent.Record(_header, Name, parent, name, 0);
-        long place = await space.AllocateSectorsAsync(data.Length, VpcFooter.Length, Footer).ConfigureAwait(false); // the old data stays until the header has changed
-        (VpcHeader header, _) = VpcParent.Record(_header, Name, parent, name, place);
-        await File.WriteAsync(place, data).ConfigureAwait(false);
-        await File.FlushAsync().ConfigureAwait(false);
-        await WriteHeaderAsync(header).ConfigureAwait(false);
-        if (!HasParent)
-        {
-            await WriteFootersAsync(space, Footer with { DiskType = VpcDiskType.Differencing }, Length).ConfigureAwait(false);
-        }
-        _locators = await VpcParent.ReadLocatorsAsync(File, header, CancellationToken.None).ConfigureAwait(false);
-        _parentName = name;
-    }
 
     private ValueTask<CheckReport> CheckLockedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
         => new VpcChecker(File, _footers, _header, _layout, _bat, Length).RunAsync(bytes, cancellationToken);

@@ -35,8 +35,22 @@ public sealed record VpcOpenOptions
     public VpcSizeCalculation ForceSizeCalculation { get; init; }
 
     /// <summary>Take a parent whose identity or time stamp is not the recorded one.</summary>
-    [DriverOption("ignore_id_mismatch", "Take a parent that is not the recorded one, or was changed since")]
+    [DriverOption(ParentMismatch.IgnoreOption, "Take a parent that is not the recorded one, or was changed since")]
     public bool IgnoreIdMismatch { get; init; }
+}
+
+/// <summary>Options that can be changed in an existing VHD; one that is not given stays as it is.</summary>
+public sealed record VpcAmendOptions
+{
+    internal const string UniqueIdName = "unique_id";
+
+    /// <summary>The disk's identity.</summary>
+    [DriverOption(UniqueIdName, "The disk's identity, which its children record: a GUID, or new for a random one. Children made before refuse it then")]
+    public string? UniqueId { get; init; }
+
+    /// <summary>Where the parent is.</summary>
+    [DriverOption("parent_path", "Where a differencing disk's parent is, from the disk's folder: the parent locators are written anew, its recorded identity stays")]
+    public string? ParentPath { get; init; }
 }
 
 /// <summary>Options when a VHD is made. Names and defaults are QEMU's where it has them.</summary>

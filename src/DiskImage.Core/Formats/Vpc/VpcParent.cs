@@ -41,7 +41,7 @@ internal static class VpcParent
             foreach (string text in locators.Where(l => l.PlatformCode.Equals(code, StringComparison.Ordinal)).Select(l => l.Text).OfType<string>())
             {
                 string path = platform == VpcLocator.MacX ? FromUrl(text) : text;
-                if (HostPath(path) is { } here)
+                if (WindowsPath.ToLocalFile(path) is { } here)
                 {
                     paths.Add(here);
                 }
@@ -50,14 +50,18 @@ internal static class VpcParent
         }
         foreach (string name in names)
         {
-            string file = name[(name.LastIndexOfAny(['/', '\\']) + 1)..];
-            if (file.Length > 0 && file is not ("." or "..") && HostPath(file) is { } here)
+            string file = WindowsPath.FileName(name);
+            if (file is not ("" or "." or "..") && WindowsPath.ToLocalFile(file) is { } here)
             {
                 paths.Add(here);
             }
         }
         return [.. paths.Distinct(StringComparer.Ordinal)];
     }
+
+    /// <summary>A candidate as it is shown to users.</summary>
+    public static string Shown(string candidate)
+        => candidate.StartsWith("./", StringComparison.Ordinal) || candidate.StartsWith(@".\", StringComparison.Ordinal) ? candidate[2..] : candidate;
 
     /// <summary>Opens the parent.</summary>
     /// <returns>The parent and the name that led to it.</returns>
@@ -102,43 +106,46 @@ internal static class VpcParent
     /// <summary>The error that says why a disk is not the parent that was recorded; null if it is.</summary>
     public static DiskImageException? Mismatch(string path, VpcHeader header, BlockNode parent)
     {
-        const string Advice = "If you are sure that it is the right one, open it with ignore_id_mismatch=on, or record it anew with Set-DiskImageBacking -Unsafe.";
         if (InfoOf(parent) is not { } info)
         {
-            return new(DiskImageErrorKind.Corrupt, $"{path}: its parent {parent.Name} is not a VHD. {Advice}", path);
+            return ParentMismatch.Format(path, parent.Name, VpcDriver.FormatName);
         }
         if (info.UniqueId != header.ParentUniqueId)
         {
-            return new(
-                DiskImageErrorKind.Corrupt,
-                $"{path}: {parent.Name} is not its parent: that has the identifier {header.ParentUniqueId}, this one has {info.UniqueId}. {Advice}",
-                path);
+            return ParentMismatch.Identity(path, parent.Name, "identifier", header.ParentUniqueId, info.UniqueId, "it is another disk, or got a new identifier");
         }
         uint recorded = header.ParentTimeStamp;
         bool isSame = recorded == 0 || recorded == VpcFooter.Seconds(info.Created) || parent.LastWriteTime is not { } changed
             || Math.Abs((long)VpcFooter.Seconds(changed) - recorded) <= TimeTolerance;
-        return isSame ? null : new(
-            DiskImageErrorKind.Corrupt,
-            $"{path}: its parent {parent.Name} was changed at {parent.LastWriteTime:u} and has the time stamp {info.Created:u}, but the time stamp recorded for it is"
-                + $" {VpcFooter.Time(recorded):u}: what was written to the parent since may not fit this disk. {Advice}",
-            path);
+        return isSame ? null : ParentMismatch.Time(path, parent.Name, VpcFooter.Time(recorded), info.Created, parent.LastWriteTime);
     }
 
-    /// <summary>A header that names a parent, and the locator data that goes with it.</summary>
+    /// <summary>A header that records a parent's identity.</summary>
     /// <param name="header">The header so far.</param>
     /// <param name="path">The child's full path.</param>
     /// <param name="parent">The parent, open.</param>
-    /// <param name="name">The parent's name as the user gave it.</param>
+    /// <exception cref="DiskImageException">InvalidOption: it is not a VHD.</exception>
+    public static VpcHeader Identify(VpcHeader header, string path, BlockNode parent)
+        => InfoOf(parent) is { } info
+            ? header with { ParentUniqueId = info.UniqueId, ParentTimeStamp = VpcFooter.Seconds(info.Created) }
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{path}: {parent.Name} is not a VHD, and only a VHD can be the parent of one. Choose qcow2 for a child of other formats.", path);
+
+    /// <summary>A header that records a parent's names, and the locator data that goes with it: whole sectors.</summary>
+    /// <param name="header">The header so far.</param>
+    /// <param name="names">The names.</param>
     /// <param name="dataOffset">Where the locator data is to be written: a multiple of the sector.</param>
-    public static (VpcHeader Header, byte[] Data) Record(VpcHeader header, string path, BlockNode parent, string name, long dataOffset)
+    public static (VpcHeader Header, byte[] Data) Name(VpcHeader header, ParentNames names, long dataOffset)
     {
-        VpcInfo info = InfoOf(parent) ?? throw new DiskImageException(
-            DiskImageErrorKind.InvalidOption, $"{path}: {parent.Name} is not a VHD, and only a VHD can be the parent of one. Choose qcow2 for a child of other formats.", path);
         var locators = new VpcLocator[VpcHeader.LocatorCount];
         using var data = new MemoryStream();
         int count = 0;
-        foreach ((uint platform, string text) in Names(path, parent.Name, name))
+        foreach ((uint platform, string? text) in new[] { (VpcLocator.W2ru, names.Relative), (VpcLocator.W2ku, names.Absolute) })
         {
+            if (text is null)
+            {
+                continue;
+            }
             byte[] bytes = Encoding.Unicode.GetBytes(text);
             int space = (int)Round.Up(bytes.Length, VpcGeometry.SectorSize);
             locators[count++] = new VpcLocator(platform, (uint)space, (uint)bytes.Length, (ulong)(dataOffset + data.Length)); // bytes, as Windows writes it
@@ -146,16 +153,7 @@ internal static class VpcParent
             data.SetLength(Round.Up(data.Length, VpcGeometry.SectorSize));
             data.Position = data.Length;
         }
-        string file = Path.GetFileName(parent.Name);
-        return (
-            header with
-            {
-                ParentUniqueId = info.UniqueId,
-                ParentTimeStamp = VpcFooter.Seconds(info.Created),
-                ParentName = file,
-                Locators = locators,
-            },
-            data.ToArray());
+        return (header with { ParentName = names.FileName, Locators = locators }, data.ToArray());
     }
 
     /// <summary>What a VHD says about itself; null if the node is none.</summary>
@@ -167,48 +165,6 @@ internal static class VpcParent
         }
         return (node as IDescribed)?.Describe().FormatSpecific as VpcInfo;
     }
-
-    /// <summary>The names to write: relative if both lie on one volume, absolute where that is a Windows path.</summary>
-    private static IEnumerable<(uint Platform, string Text)> Names(string child, string parent, string given)
-    {
-        string relative = Path.GetRelativePath(Path.GetDirectoryName(child) is { Length: > 0 } folder ? folder : ".", parent);
-        if (!Path.IsPathFullyQualified(relative))
-        {
-            relative = relative.Replace('/', '\\');
-            yield return (VpcLocator.W2ru, relative.StartsWith("..", StringComparison.Ordinal) ? relative : @".\" + relative);
-        }
-        string absolute = OperatingSystem.IsWindows() ? parent : given;
-        if (IsWindowsAbsolute(absolute))
-        {
-            yield return (VpcLocator.W2ku, absolute.Replace('/', '\\'));
-        }
-    }
-
-    /// <summary>A path for this machine; null if it can only be one for another kind.</summary>
-    private static string? HostPath(string path)
-    {
-        if (path.Length == 0)
-        {
-            return null;
-        }
-        if (OperatingSystem.IsWindows())
-        {
-            return Path.IsPathRooted(path) ? path : @".\" + path;
-        }
-        if (IsWindowsAbsolute(path))
-        {
-            return null;
-        }
-        path = path.Replace('\\', '/');
-        while (path.StartsWith("./", StringComparison.Ordinal))
-        {
-            path = path[2..].TrimStart('/');
-        }
-        return path.Length == 0 ? null : path[0] == '/' ? path : "./" + path; // never a URI, whatever it contains
-    }
-
-    private static bool IsWindowsAbsolute(string path)
-        => path.StartsWith(@"\\", StringComparison.Ordinal) || (path.Length > 2 && char.IsAsciiLetter(path[0]) && path[1] == ':' && path[2] is '\\' or '/');
 
     private static string FromUrl(string url)
         => Uri.TryCreate(url, UriKind.Absolute, out Uri? uri) && uri.IsFile ? Uri.UnescapeDataString(uri.AbsolutePath) : "";

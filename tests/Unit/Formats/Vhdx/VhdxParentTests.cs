@@ -163,10 +163,44 @@ public sealed class VhdxParentTests
         var spec = new VhdxSpecReader(await File.ReadAllBytesAsync(folder["base.vhdx"]), requireClean: true);
         Assert.Equal((id, 4096), (spec.DiskId, spec.PhysicalSectorSize));
         await using BlockNode wrong = await Images.OpenAsync(folder["base.vhdx"], writable: true);
-        foreach (VhdxAmendOptions options in new[] { new VhdxAmendOptions { VirtualDiskId = "x" }, new VhdxAmendOptions { PhysicalSectorSize = 1000 } })
+        foreach (VhdxAmendOptions options in new[] { new VhdxAmendOptions { VirtualDiskId = "x" }, new VhdxAmendOptions { PhysicalSectorSize = 1000 }, new VhdxAmendOptions { ParentPath = "x" } })
         {
             DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(() => VhdxDisks.Driver.AmendAsync(wrong, options, null, CancellationToken.None).AsTask());
             Assert.Equal(DiskImageErrorKind.InvalidOption, refused.Kind);
+        }
+    }
+
+    [Fact]
+    public async Task The_parents_path_can_be_changed_and_the_disk_stays_the_one_its_own_children_know()
+    {
+        using var folder = new TestFolder();
+        await MakePairAsync(folder);
+        await Images.CreateAsync(folder["grandchild.vhdx"], "vhdx", "backing_file=child.vhdx,backing_fmt=vhdx");
+        await EditLocatorAsync(folder["child.vhdx"], values => values["volume_path"] = @"\\?\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\base.vhdx");
+        var before = new VhdxSpecReader(await File.ReadAllBytesAsync(folder["child.vhdx"]));
+        Directory.CreateDirectory(folder["else where"]);
+        File.Move(folder["base.vhdx"], folder["else where/root.vhdx"]);
+        await AmendAsync(folder["child.vhdx"], @"parent_path=else where\root.vhdx");
+        var after = new VhdxSpecReader(await File.ReadAllBytesAsync(folder["child.vhdx"]), requireClean: true);
+        Assert.Equal(@".\else where\root.vhdx", after.Locator["relative_path"]);
+        Assert.False(after.Locator.ContainsKey("volume_path")); // it led to the old place
+        Assert.Equal((before.Locator["parent_linkage"], before.DataWriteGuid), (after.Locator["parent_linkage"], after.DataWriteGuid));
+        await using (BlockNode grandchild = await Images.OpenAsync(folder["grandchild.vhdx"]))
+        {
+            Assert.EndsWith("root.vhdx", grandchild.Child("backing")!.Child("backing")!.Name, StringComparison.Ordinal);
+        }
+        await AmendAsync(folder["child.vhdx"], @"parent_path=D:\vms/base.vhdx,physical_sector_size=4k"); // another system's: nothing need be there
+        after = new VhdxSpecReader(await File.ReadAllBytesAsync(folder["child.vhdx"]), requireClean: true);
+        Assert.Equal((@"\\?\D:\vms\base.vhdx", 4096), (after.Locator["absolute_win32_path"], after.PhysicalSectorSize));
+        DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(() => AmendAsync(folder["else where/root.vhdx"], "parent_path=x.vhdx"));
+        Assert.Equal(DiskImageErrorKind.InvalidOption, refused.Kind);
+        Assert.NotNull(VhdxDisks.Driver.AmendWarning(new VhdxAmendOptions { VirtualDiskId = "new" }));
+        Assert.Null(VhdxDisks.Driver.AmendWarning(new VhdxAmendOptions { ParentPath = "base.vhdx" }));
+
+        static async Task AmendAsync(string path, string options)
+        {
+            await using BlockNode disk = (await Images.Opener.OpenAsync(new OpenRequest(path) { Writable = true, WithBacking = false }, CancellationToken.None)).Node;
+            await VhdxDisks.Driver.AmendAsync(disk, VhdxDisks.Driver.AmendOptions.Bind(DiskImage.Options.OptionSchema.Split(options)), null, CancellationToken.None);
         }
     }
 

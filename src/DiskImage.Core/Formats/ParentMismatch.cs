@@ -1,0 +1,53 @@
+using DiskImage.Block;
+
+namespace DiskImage.Formats;
+
+/// <summary>
+/// What is said when the disk that is found is not the parent that a differencing disk records. The same words for every format with such
+/// records, and one way out.
+/// </summary>
+internal static class ParentMismatch
+{
+    /// <summary>The open option that takes such a parent all the same; formats that check their parents have it.</summary>
+    public const string IgnoreOption = "ignore_id_mismatch";
+
+    /// <summary>What to know before a disk's identity is changed.</summary>
+    public const string AmendWarning =
+        "differencing disks that were made on it record its present identity and will refuse it. Record the new one in each with Set-DiskImageBacking -Unsafe.";
+
+    private const string Advice =
+        $"If you know that it is the right one, pass -IgnoreIdMismatch (open option {IgnoreOption}) to open it anyway, or record it anew with Set-DiskImageBacking -Unsafe.";
+
+    /// <summary>The parent is of another format.</summary>
+    /// <param name="imageName">The differencing disk.</param>
+    /// <param name="parentName">What was found in the parent's place.</param>
+    /// <param name="format">The format that it must have.</param>
+    public static DiskImageException Format(string imageName, string parentName, string format)
+        => new(DiskImageErrorKind.Corrupt, $"{imageName}: its parent {parentName} is not a {format} image, and the parent of a {format} image always is one.", imageName);
+
+    /// <summary>The parent has another identity than the recorded one.</summary>
+    /// <param name="imageName">The differencing disk.</param>
+    /// <param name="parentName">What was found in the parent's place.</param>
+    /// <param name="what">What the format calls the identity.</param>
+    /// <param name="recorded">The recorded one; null if none can be read.</param>
+    /// <param name="found">The parent's.</param>
+    /// <param name="why">What that means.</param>
+    public static DiskImageException Identity(string imageName, string parentName, string what, Guid? recorded, Guid found, string why)
+        => new(
+            DiskImageErrorKind.Corrupt,
+            $"{imageName}: its parent must have the {what} {recorded?.ToString("B") ?? "(none recorded)"}, and {parentName} has {found:B}: {why}. {Advice}",
+            imageName);
+
+    /// <summary>The parent was changed after its time stamp was recorded.</summary>
+    /// <param name="imageName">The differencing disk.</param>
+    /// <param name="parentName">The parent.</param>
+    /// <param name="recorded">The recorded time.</param>
+    /// <param name="found">The parent's time stamp.</param>
+    /// <param name="changed">When the parent's file was changed; null if that is not known.</param>
+    public static DiskImageException Time(string imageName, string parentName, DateTimeOffset recorded, DateTimeOffset found, DateTimeOffset? changed)
+        => new(
+            DiskImageErrorKind.Corrupt,
+            $"{imageName}: its parent must have the time stamp {recorded:u}, and {parentName} has {found:u} and was changed at {changed:u}: "
+                + $"the parent was written to after this disk was made on it. {Advice}",
+            imageName);
+}
