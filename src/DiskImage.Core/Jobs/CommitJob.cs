@@ -4,9 +4,14 @@ namespace DiskImage.Jobs;
 
 /// <summary>
 /// Writes what the layers of a disk down to a base decide into the base, so that the base reads like the disk. The base is made longer
-/// if it is shorter. The layers themselves are left alone: whoever runs it empties or removes them afterwards.
+/// if it is shorter. The contents of the layers are left alone: whoever runs it empties or removes them afterwards.
 /// </summary>
-/// <param name="top">The disk whose contents go down, opened over its chain, read-only or not.</param>
+/// <remarks>
+/// Layers that record the state of what they stand on (<see cref="IBackingRecord"/>) take the base's coming state too before it is touched, and
+/// only that one once the base is durable. So the chain opens and reads the same after a crash at any point, and a merge that was cut
+/// short can be run again.
+/// </remarks>
+/// <param name="top">The disk whose contents go down, opened over its chain, in which the base is <paramref name="target"/>. Layers that record what they stand on are open for writing.</param>
 /// <param name="baseDepth">How many layers below the top the base is: 1 for its backing image.</param>
 /// <param name="target">The base, opened for writing.</param>
 public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : BlockJob<ConvertResult>
@@ -17,6 +22,14 @@ public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : 
     public override async Task<ConvertResult> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {
         long started = System.Diagnostics.Stopwatch.GetTimestamp(), copied = 0, zero = 0, skipped = 0;
+        List<IBackingRecord?> layers = Layers();
+        for (int i = 0; i < layers.Count; i++)
+        {
+            if (layers[i] is { } layer)
+            {
+                await layer.ExpectBackingChangeAsync(changesThis: i > 0, cancellationToken).ConfigureAwait(false);
+            }
+        }
         if (target.Length < top.Length)
         {
             await target.ResizeAsync(top.Length, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
@@ -53,6 +66,27 @@ public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : 
             progress?.Report(new JobProgress("Merge", offset, top.Length));
         }
         await target.FlushAsync(cancellationToken).ConfigureAwait(false);
+        foreach (IBackingRecord layer in Enumerable.Reverse(layers.OfType<IBackingRecord>()))
+        {
+            await layer.ConfirmBackingChangeAsync(CancellationToken.None).ConfigureAwait(false);
+        }
         return new ConvertResult(copied, zero, skipped, System.Diagnostics.Stopwatch.GetElapsedTime(started));
+    }
+
+    /// <summary>The layers above the base, the top first; null for one that records nothing of what it stands on.</summary>
+    private List<IBackingRecord?> Layers()
+    {
+        var layers = new List<IBackingRecord?>();
+        BlockNode? node = top;
+        for (int depth = 0; depth < baseDepth && node is not null; depth++)
+        {
+            while (node is FilterNode and not IBackingRecord)
+            {
+                node = node.Child("file")!;
+            }
+            layers.Add(node as IBackingRecord);
+            node = node.Child("backing");
+        }
+        return layers;
     }
 }

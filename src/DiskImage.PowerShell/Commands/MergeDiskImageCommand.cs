@@ -54,11 +54,7 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         {
             return;
         }
-        await MergeAsync(path, depth, target, cancellationToken).ConfigureAwait(false);
-        for (int layer = depth - 1; !Delete && layer >= 0; layer--)
-        {
-            await RelinkAsync(chain[layer], chain[layer + 1], cancellationToken).ConfigureAwait(false);
-        }
+        await MergeAsync(path, chain, depth, cancellationToken).ConfigureAwait(false);
         if (empties)
         {
             _ = await ChangeAsync(
@@ -126,52 +122,49 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         return !asked || await AskAsync(() => ShouldContinue($"Remove {removed} after the merge?", "Remove the merged images")).ConfigureAwait(false);
     }
 
-    private async Task MergeAsync(string path, int depth, ChainLayer target, CancellationToken cancellationToken)
+    /// <summary>
+    /// Opens the chain from the base up, each image once. The base is open for writing, and so are layers whose format records the state of
+    /// what they stand on: the job changes those records along with it.
+    /// </summary>
+    private async Task MergeAsync(string path, IReadOnlyList<ChainLayer> chain, int depth, CancellationToken cancellationToken)
     {
-        // The base is opened first, for writing, and the chain above shares it.
-        OpenedImage below = await OpenAsync(new OpenRequest(target.Path) { Format = target.Format, Writable = true }, cancellationToken).ConfigureAwait(false);
-        await using (below.ConfigureAwait(false))
+        var shared = new Dictionary<string, BlockNode>(StringComparer.Ordinal);
+        var opened = new Stack<OpenedImage>();
+        try
         {
-            var shared = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { [target.Path] = below.Node };
-            OpenedImage top = await OpenAsync(Request(path) with { Opened = shared }, cancellationToken).ConfigureAwait(false);
-            await using (top.ConfigureAwait(false))
+            for (int layer = depth; layer >= 0; layer--)
             {
-                if (below.Node.Length < top.Node.Length)
+                OpenRequest request = layer == 0 ? Request(path) : new OpenRequest(chain[layer].Path) { Format = chain[layer].Format };
+                bool isWritten = layer == depth || Registry.Format(chain[layer].Format) is ICreatable { RecordsBackingIdentity: true };
+                if (layer > 0 && !isWritten)
                 {
-                    await VerboseAsync($"{target.Path}: grows from {ReadableSize.WithBytes(below.Node.Length)} to {ReadableSize.WithBytes(top.Node.Length)}").ConfigureAwait(false);
+                    continue; // opened along with the layer above
                 }
-                ConvertResult result = await ShowAsync(
-                    $"Merging {Leaf(top.Path)} into {Leaf(target.Path)}",
-                    progress => new CommitJob(top.Node, depth, below.Node).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-                await VerboseAsync(
-                    $"{target.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+                opened.Push(await OpenAsync(request with { Writable = isWritten, Opened = shared }, cancellationToken).ConfigureAwait(false));
+                shared[chain[layer].Path] = opened.Peek().Node;
+            }
+            await CommitAsync(opened.Peek(), depth, (chain[depth], shared[chain[depth].Path]), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            while (opened.TryPop(out OpenedImage? image))
+            {
+                await image.DisposeAsync().ConfigureAwait(false); // from the top down
             }
         }
     }
 
-    /// <summary>
-    /// Some formats record which state of its backing image an image stands on. For them it is recorded anew, from the base up,
-    /// since that changes the state of each image too.
-    /// </summary>
-    private async Task RelinkAsync(ChainLayer layer, ChainLayer backing, CancellationToken cancellationToken)
+    private async Task CommitAsync(OpenedImage top, int depth, (ChainLayer Layer, BlockNode Node) target, CancellationToken cancellationToken)
     {
-        if (Registry.Format(layer.Format) is not ICreatable { RecordsBackingIdentity: true })
+        if (target.Node.Length < top.Node.Length)
         {
-            return;
+            await VerboseAsync($"{target.Layer.Path}: grows from {ReadableSize.WithBytes(target.Node.Length)} to {ReadableSize.WithBytes(top.Node.Length)}").ConfigureAwait(false);
         }
-        OpenedImage below = await OpenAsync(new OpenRequest(backing.Path) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
-        await using (below.ConfigureAwait(false))
-        {
-            OpenedImage above = await OpenAsync(
-                new OpenRequest(layer.Path) { Format = layer.Format, WithBacking = false, Writable = true }, cancellationToken).ConfigureAwait(false);
-            await using (above.ConfigureAwait(false))
-            {
-                ImageDescription said = above.Describe();
-                await above.Require<IRebasable>("cannot record their backing image anew")
-                    .SetBackingAsync(said.BackingFile, said.BackingFormat, below.Node, cancellationToken).ConfigureAwait(false);
-                await above.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
-            }
-        }
+        ConvertResult result = await ShowAsync(
+            $"Merging {Leaf(top.Path)} into {Leaf(target.Layer.Path)}",
+            progress => new CommitJob(top.Node, depth, target.Node).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        await VerboseAsync(
+            $"{target.Layer.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
     }
 
     private async Task RemoveAsync(string path)

@@ -3,7 +3,7 @@ using DiskImage.Block;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>Changing the parent, losing it, and dropping everything that is not the parent's. Spec: MS-VHDX 2.6.1, 2.6.2.6.</summary>
-internal sealed partial class VhdxNode : IRebasable, IEmptiable
+internal sealed partial class VhdxNode : IRebasable, IEmptiable, IBackingRecord
 {
     public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
@@ -71,6 +71,36 @@ internal sealed partial class VhdxNode : IRebasable, IEmptiable
             _ = await SpaceAsync().ConfigureAwait(false);
             await _log.FlushAsync().ConfigureAwait(false);
             await TruncateAsync(cancellationToken).ConfigureAwait(false);
+        }).ConfigureAwait(false);
+    });
+
+    // The specification has parent_linkage2 beside parent_linkage, and the parent may bear either identity. Spec: MS-VHDX 2.6.2.6.3.
+    public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken)
+        => LinkAsync(changesThis, static (locator, now, coming) => locator.Linked(now, coming), cancellationToken);
+
+    public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken)
+        => LinkAsync(isVisible: false, static (locator, now, _) => locator.Linked(now), cancellationToken);
+
+    /// <summary>Writes a locator made of the present one, the parent's identity, and the identity that the next change gives the parent.</summary>
+    private ValueTask LinkAsync(bool isVisible, Func<VhdxParentLocator, Guid, Guid, VhdxParentLocator> link, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        RequireWritable();
+        if (_metadata.Locator is not { } locator || VhdxParent.Of(Backing) is not { } parent)
+        {
+            return;
+        }
+        Guid now = await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false), coming = now;
+        await parent.UnderGateAsync(() =>
+        {
+            coming = parent.ComingDataWriteGuid;
+            return default;
+        }).ConfigureAwait(false);
+        await UnderGateAsync(async () =>
+        {
+            await BeginAsync(isVisible).ConfigureAwait(false);
+            var patch = new VhdxPatch(File);
+            await PutLocatorAsync(patch, link(locator, now, coming)).ConfigureAwait(false);
+            await WriteMetadataAsync(patch).ConfigureAwait(false);
         }).ConfigureAwait(false);
     });
 

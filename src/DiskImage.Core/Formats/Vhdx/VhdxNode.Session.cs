@@ -14,6 +14,10 @@ internal sealed partial class VhdxNode
     private VhdxLog? _log;
     private VhdxSpace? _space;
     private bool _isNewData; // the DataWriteGuid is this session's
+    private Guid? _comingData; // the one that the first change in sight will bring, once it has been told to children
+
+    /// <summary>The identity that the contents have after the next change that a reader can see. The metadata lock guards it.</summary>
+    private Guid ComingDataWriteGuid => _isNewData ? _header.DataWriteGuid : _comingData ??= Guid.NewGuid();
 
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         => UnderGateAsync(() => FlushLockedAsync(cancellationToken));
@@ -40,7 +44,7 @@ internal sealed partial class VhdxNode
     {
         if (_log is null)
         {
-            Guid data = isVisible ? Guid.NewGuid() : _header.DataWriteGuid;
+            Guid data = isVisible ? ComingDataWriteGuid : _header.DataWriteGuid;
             await UpdateHeaderAsync(_header with { FileWriteGuid = Guid.NewGuid(), DataWriteGuid = data, LogGuid = Guid.Empty, LogVersion = VhdxHeader.SupportedLogVersion }).ConfigureAwait(false);
             var log = new VhdxLog(File, _header);
             await log.BeginAsync().ConfigureAwait(false);
@@ -49,7 +53,7 @@ internal sealed partial class VhdxNode
         }
         else if (isVisible && !_isNewData)
         {
-            await UpdateHeadersAsync(_header with { DataWriteGuid = Guid.NewGuid() }).ConfigureAwait(false);
+            await UpdateHeadersAsync(_header with { DataWriteGuid = ComingDataWriteGuid }).ConfigureAwait(false);
             _isNewData = true;
         }
     }
@@ -64,7 +68,7 @@ internal sealed partial class VhdxNode
         await _log.FlushAsync().ConfigureAwait(false); // the last updates are in place, durably
         await UpdateHeadersAsync(_header with { LogGuid = Guid.Empty }).ConfigureAwait(false);
         _log = null;
-        _isNewData = false;
+        (_isNewData, _comingData) = (false, null);
     }
 
     private async ValueTask ReplayAsync(VhdxLogSequence log, CancellationToken cancellationToken)

@@ -3,7 +3,7 @@ using DiskImage.Block;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>Changing the parent, what is recorded of it, and the disk's identity.</summary>
-internal sealed partial class VpcNode
+internal sealed partial class VpcNode : IBackingRecord
 {
     public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
         => AloneAsync(() => UnderGateAsync(async () =>
@@ -44,6 +44,22 @@ internal sealed partial class VpcNode
             _ = await NewSpaceAsync().ConfigureAwait(false);
         }));
     }
+
+    // A VHD's identifier outlives changes, and the time stamp in its footer does, too. But a child may have recorded the time at which the
+    // parent's file was changed, as some programs do: that one goes before it becomes wrong, and nothing is left to confirm.
+    public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => AloneAsync(() => UnderGateAsync(async () =>
+    {
+        if (!HasParent || Backing is null || VpcParent.Identify(_header, Name, Backing) is not { } identified || identified == _header)
+        {
+            return;
+        }
+        _ = await SpaceAsync().ConfigureAwait(false);
+        await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+        await WriteHeaderAsync(identified).ConfigureAwait(false);
+        _ = await NewSpaceAsync().ConfigureAwait(false);
+    }));
+
+    public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => default;
 
     private async ValueTask RecordParentAsync(VpcSpace space, string name, BlockNode? parent)
     {

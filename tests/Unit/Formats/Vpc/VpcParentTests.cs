@@ -2,6 +2,7 @@ using System.Text;
 using DiskImage.Block;
 using DiskImage.Formats.Vpc;
 using DiskImage.Graph;
+using DiskImage.Jobs;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Vpc;
@@ -138,6 +139,28 @@ public sealed class VpcParentTests : IDisposable
         await using BlockNode again = await Images.OpenAsync(_folder["c.vhd"]);
         Assert.All(await VpcDisks.ReadAsync(again), b => Assert.Equal(9, b));
         Assert.Equal(0, (await VpcDisks.CheckAsync(again)).AllocatedClusters);
+    }
+
+    [Fact]
+    public async Task A_merge_leaves_a_child_on_a_parent_that_it_knew_by_the_time_of_its_file()
+    {
+        Directory.CreateDirectory(_folder["sub"]);
+        await MakeByHandAsync("W2ru", "p2.vhd", "p2.vhd", parentTime: 500_000_000);
+        File.SetLastWriteTimeUtc(_folder["p2.vhd"], VpcFooter.Time(500_000_000).UtcDateTime);
+        byte[] expected;
+        BlockNode target = await Images.OpenAsync(_folder["p2.vhd"], writable: true);
+        await using (BlockNode top = (await Images.Opener.OpenAsync(
+            new OpenRequest(_folder["c.vhd"]) { Writable = true, Opened = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { [_folder["p2.vhd"]] = target } },
+            CancellationToken.None)).Node)
+        {
+            expected = await VpcDisks.ReadAsync(top);
+            await new CommitJob(top, 1, target).RunAsync(null, CancellationToken.None);
+        }
+        await target.DisposeAsync();
+        await using BlockNode child = await Images.OpenAsync(_folder["c.vhd"]);
+        Assert.Equal(expected, await VpcDisks.ReadAsync(child));
+        await using BlockNode parent = await Images.OpenAsync(_folder["p2.vhd"]);
+        Assert.Equal(expected, await VpcDisks.ReadAsync(parent));
     }
 
     [Theory]
