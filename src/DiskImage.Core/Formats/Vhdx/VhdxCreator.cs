@@ -41,9 +41,13 @@ internal static class VhdxCreator
         await file.ResizeAsync(bat.End + (metadata.IsFixed ? geometry.Blocks * geometry.BlockSize : 0), cancellationToken: cancellationToken).ConfigureAwait(false);
         await file.WriteAsync(0, FileIdentifier(), cancellationToken).ConfigureAwait(false);
         await file.WriteAsync(metadataRegion.Offset, items, cancellationToken).ConfigureAwait(false);
-        if (metadata.IsFixed || (options.BlockStateZero && !metadata.HasParent))
+        if (metadata.IsFixed)
         {
-            await FillBatAsync(file, bat, geometry, metadata.IsFixed, cancellationToken).ConfigureAwait(false);
+            await PlaceBlocksAsync(file, bat, geometry, cancellationToken).ConfigureAwait(false);
+        }
+        else if (options.BlockStateZero && !metadata.HasParent)
+        {
+            await MarkZeroAsync(file, bat, geometry, cancellationToken).ConfigureAwait(false);
         }
         for (int i = 0; i < 2; i++)
         {
@@ -148,8 +152,8 @@ internal static class VhdxCreator
         return bytes;
     }
 
-    /// <summary>Writes an entry for every payload block: its place in a fixed disk, "zero" in a dynamic one. Those of bitmap blocks stay zero.</summary>
-    private static async ValueTask FillBatAsync(BlockNode file, VhdxRegion bat, VhdxGeometry geometry, bool isFixed, CancellationToken cancellationToken)
+    /// <summary>Writes the entries of a fixed disk: its blocks lie behind the BAT, in order. Those of bitmap blocks stay zero.</summary>
+    private static async ValueTask PlaceBlocksAsync(BlockNode file, VhdxRegion bat, VhdxGeometry geometry, CancellationToken cancellationToken)
     {
         const int PartEntries = VhdxLayout.MiB / VhdxGeometry.EntryBytes;
         byte[] part = ArrayPool<byte>.Shared.Rent(VhdxLayout.MiB);
@@ -161,9 +165,7 @@ internal static class VhdxCreator
                 int count = (int)Math.Min(PartEntries, total - index);
                 for (int i = 0; i < count; i++)
                 {
-                    BatEntry entry = geometry.IsBitmapIndex(index + i) ? default
-                        : isFixed ? new BatEntry(BlockState.FullyPresent, bat.End + (block++ * geometry.BlockSize))
-                        : new BatEntry(BlockState.Zero);
+                    BatEntry entry = geometry.IsBitmapIndex(index + i) ? default : new BatEntry(BlockState.FullyPresent, bat.End + (block++ * geometry.BlockSize));
                     LittleEndian.U64(part, i * VhdxGeometry.EntryBytes, entry.Raw);
                 }
                 await file.WriteAsync(bat.Offset + (index * VhdxGeometry.EntryBytes), part.AsMemory(0, count * VhdxGeometry.EntryBytes), cancellationToken).ConfigureAwait(false);
@@ -172,6 +174,26 @@ internal static class VhdxCreator
         finally
         {
             ArrayPool<byte>.Shared.Return(part);
+        }
+    }
+
+    /// <summary>
+    /// Writes the entries of a dynamic disk: every payload block is zero, those of bitmap blocks stay zero. The entries repeat from chunk to chunk, so
+    /// some chunks' entries are made once and written over and over: the largest disk in the smallest blocks has 512 MiB of them.
+    /// </summary>
+    private static async ValueTask MarkZeroAsync(BlockNode file, VhdxRegion bat, VhdxGeometry geometry, CancellationToken cancellationToken)
+    {
+        const int AtOnce = 4 * VhdxLayout.MiB;
+        long total = geometry.EntriesWithoutBitmaps * VhdxGeometry.EntryBytes;
+        int chunk = (geometry.ChunkRatio + 1) * VhdxGeometry.EntryBytes;
+        byte[] part = new byte[Math.Min(total, (long)Math.Max(1, AtOnce / chunk) * chunk)];
+        for (int at = 0; at < part.Length; at += VhdxGeometry.EntryBytes)
+        {
+            LittleEndian.U64(part, at, geometry.IsBitmapIndex(at / VhdxGeometry.EntryBytes) ? 0 : new BatEntry(BlockState.Zero).Raw);
+        }
+        for (long at = 0; at < total; at += part.Length)
+        {
+            await file.WriteAsync(bat.Offset + at, part.AsMemory(0, (int)Math.Min(part.Length, total - at)), cancellationToken).ConfigureAwait(false);
         }
     }
 

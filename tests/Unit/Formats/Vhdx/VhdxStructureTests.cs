@@ -133,6 +133,27 @@ public sealed class VhdxStructureTests
         Assert.Equal(1, spec.States[7]);
         Assert.Equal(2, spec.States[0]);
     }
+
+    [Theory]
+    [InlineData(5000, 512)] // blocks of 1 MiB: chunks of 4096
+    [InlineData(2_000_000, 512)] // the entries are written in several pieces
+    [InlineData(70_000, 4096)] // chunks of 32768
+    [InlineData(1, 512)]
+    public async Task New_blocks_are_zero_and_entries_of_bitmaps_are_empty(int blocks, int sectorSize)
+    {
+        byte[] image = await VhdxDisks.CreateAsync($"size={blocks}M,block_size=1M,logical_sector_size={sectorSize}");
+        long ratio = (1L << 23) * sectorSize / (1 << 20), entries = blocks + ((blocks - 1) / ratio);
+        const int Bat = 3 << 20;
+        for (long index = 0; index < (image.Length - Bat) / 8; index++)
+        {
+            long expected = index < entries && index % (ratio + 1) != ratio ? 2 : 0;
+            long entry = System.Buffers.Binary.BinaryPrimitives.ReadInt64LittleEndian(image.AsSpan((int)(Bat + (index * 8))));
+            if (entry != expected)
+            {
+                Assert.Fail($"entry {index} of {entries} is {entry}, not {expected}");
+            }
+        }
+    }
 }
 
 /// <summary>A disk in memory and what has been done to it.</summary>
