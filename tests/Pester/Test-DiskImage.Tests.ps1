@@ -135,4 +135,20 @@ Describe 'Test-DiskImage' {
         $text | Should -Match 'Leak: '
         (Test-DiskImage leak.qcow2).Findings | Out-String -Width 80 | Should -Match 'Severity\s+Kind\s+HostOffset\s+Message'
     }
+
+    It 'finds that the parent of a <Format> is <Title>' -ForEach @(
+        foreach ($format in 'vhd', 'vhdx') {
+            @{ Format = $format; Title = 'another disk'; Severity = 'Corruption'; Change = { $null = New-DiskImage "base.$format" 4MB -Force } }
+            @{ Format = $format; Title = 'not there'; Severity = 'Warning'; Change = { Remove-Item "base.$format" } }
+        }
+    ) {
+        $null = New-DiskImage "base.$Format" 4MB -Force
+        $null = New-DiskImage "child.$Format" -BackingPath "base.$Format" -Force
+        (Test-DiskImage "child.$Format").Findings | Should -BeNullOrEmpty
+        & $Change
+        $result = Test-DiskImage "child.$Format"
+        $result.Findings.Kind | Should -Be 'Parent'
+        $result.Findings.Severity | Should -Be $Severity
+        $result.IsConsistent | Should -Be ($Severity -eq 'Warning')
+    }
 }

@@ -52,7 +52,7 @@ public sealed record DiskImageCheckResult
     {
         Path = path,
         Format = format,
-        IsConsistent = also.Count == 0 && report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 },
+        IsConsistent = also.All(f => f.Severity == CheckSeverity.Warning) && report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 },
         Corruptions = report.Corruptions + also.Count(f => f.Severity == CheckSeverity.Corruption),
         Leaks = report.Leaks,
         CheckErrors = report.CheckErrors + also.Count(f => f.Severity == CheckSeverity.Error),
