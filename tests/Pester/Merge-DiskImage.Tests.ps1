@@ -84,6 +84,21 @@ Describe 'Merge-DiskImage' {
         Test-DiskImage "base.$_", "top.$_" -Quiet | Should -Be $true, $true
     }
 
+    It 'leaves a <_> disk whole that stands on the one that is merged' -ForEach 'vhd', 'vhdx' {
+        $null = Convert-DiskImage base.raw "base.$_"
+        $null = New-DiskImage "mid.$_" -BackingPath "base.$_"
+        Write-DiskImage "mid.$_" 10000 (, 171 * 70000)
+        $null = New-DiskImage "top.$_" -BackingPath "mid.$_"
+        Write-DiskImage "top.$_" 60000 (, 172 * 70000)
+        $hash = (Get-DiskImageHash "top.$_").Hash
+        $null = Merge-DiskImage "mid.$_"
+        Test-DiskImage "top.$_", "mid.$_", "base.$_" -Quiet | Should -Be $true, $true, $true
+        (Get-DiskImageHash "top.$_").Hash | Should -Be $hash
+        Set-DiskImageBacking "top.$_" "base.$_"
+        Remove-Item "mid.$_"
+        (Get-DiskImageHash "top.$_").Hash | Should -Be $hash
+    }
+
     It 'merges into a raw base' {
         $null = New-DiskImage over.qcow2 -BackingPath base.raw
         Write-DiskImage over.qcow2 100000 (, 174 * 1000)

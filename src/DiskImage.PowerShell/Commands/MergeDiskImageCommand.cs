@@ -61,7 +61,7 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
                 path,
                 async image =>
                 {
-                    await image.Require<IEmptiable>("cannot be emptied in place").MakeEmptyAsync(cancellationToken).ConfigureAwait(false);
+                    await image.Require<IEmptiable>("cannot be emptied in place").MakeEmptyAfterMergeAsync(cancellationToken).ConfigureAwait(false);
                     return true;
                 },
                 cancellationToken).ConfigureAwait(false);

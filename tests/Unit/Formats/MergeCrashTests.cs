@@ -37,7 +37,7 @@ public sealed class MergeCrashTests
         await new CommitJob(top, depth, target).RunAsync(null, CancellationToken.None);
         if (empties)
         {
-            await ((IEmptiable)top).MakeEmptyAsync(CancellationToken.None);
+            await ((IEmptiable)top).MakeEmptyAfterMergeAsync(CancellationToken.None);
         }
         await top.DisposeAsync(); // and all that is below
         Assert.True(timeline.Count > 10);

@@ -46,7 +46,11 @@ internal sealed partial class VhdxNode : IRebasable, IEmptiable, IBackingRecord
         }).ConfigureAwait(false);
     });
 
-    public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => AloneAsync(async () =>
+    public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => MakeEmptyAsync(isVisible: true, cancellationToken);
+
+    public ValueTask MakeEmptyAfterMergeAsync(CancellationToken cancellationToken) => MakeEmptyAsync(isVisible: false, cancellationToken);
+
+    private ValueTask MakeEmptyAsync(bool isVisible, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
         RequireWritable();
         if (_metadata.IsFixed)
@@ -56,7 +60,7 @@ internal sealed partial class VhdxNode : IRebasable, IEmptiable, IBackingRecord
         Guid? linkage = VhdxParent.Of(Backing) is { } parent ? await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false) : null;
         await UnderGateAsync(async () =>
         {
-            await BeginAsync(isVisible: true).ConfigureAwait(false);
+            await BeginAsync(isVisible).ConfigureAwait(false);
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
             IReadOnlyList<VhdxLogUpdate> relink = [];
             if (linkage is { } id && _metadata.Locator is { } locator && !locator.Accepts(id))
