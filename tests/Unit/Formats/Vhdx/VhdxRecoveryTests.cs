@@ -102,4 +102,36 @@ public sealed class VhdxRecoveryTests
         }
         Assert.Equal(2, sizes.Count);
     }
+
+    [Fact]
+    public async Task Every_prefix_of_a_change_of_identity_and_parent_path_has_all_of_it_or_nothing()
+    {
+        byte[] parent = await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), child;
+        await using (VhdxNode open = await VhdxDisks.OpenAsync(parent))
+        {
+            child = await VhdxDisks.CreateAsync("backing_file=old.vhdx,block_size=1M", open);
+        }
+        var id = Guid.NewGuid();
+        var log = new WriteLogNode(new MemoryNode((byte[])child.Clone()));
+        await using (VhdxNode node = await VhdxDisks.OpenAsync(log, await VhdxDisks.OpenAsync(parent)))
+        {
+            await node.AmendAsync(new VhdxAmendOptions { VirtualDiskId = id.ToString(), PhysicalSectorSize = 4096, ParentPath = "deep/down/new.vhdx" });
+        }
+        Guid old = new VhdxSpecReader(child).DiskId;
+        var seen = new List<(Guid, int, string)>();
+        var file = new MemoryNode((byte[])child.Clone());
+        foreach (WriteLogEntry? entry in log.Entries.Prepend(null))
+        {
+            if (entry is not null)
+            {
+                await WriteLogNode.ReplayAsync(entry, file);
+            }
+            var spec = new VhdxSpecReader(file.ToArray());
+            seen.Add((spec.DiskId, spec.PhysicalSectorSize, spec.Locator["relative_path"]));
+            await using VhdxNode node = await VhdxDisks.OpenAsync(file.ToArray(), await VhdxDisks.OpenAsync(parent));
+            Assert.Equal((spec.DiskId, spec.PhysicalSectorSize), (node.Metadata.VirtualDiskId, node.Metadata.PhysicalSectorSize));
+            Assert.DoesNotContain((await node.CheckAsync(null, CancellationToken.None)).Findings, f => f.Severity == CheckSeverity.Corruption);
+        }
+        Assert.Equal([(old, 512, @".\old.vhdx"), (id, 4096, @".\deep\down\new.vhdx")], seen.Distinct());
+    }
 }
