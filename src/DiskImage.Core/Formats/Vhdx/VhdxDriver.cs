@@ -62,6 +62,7 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
     {
         VhdxCreateOptions wanted = (VhdxCreateOptions)options;
+        DataBlocks.RequireNoParent(wanted.BackingFile);
         VhdxMetadata plan = VhdxCreator.Plan("Measuring", wanted with { Size = source?.Length ?? wanted.Size }, parent: null);
         return VhdxMeasurer.MeasureAsync(plan, wanted.LogSize, source, cancellationToken);
     }

@@ -10,12 +10,7 @@ internal static class VpcMeasurer
     /// <exception cref="DiskImageException">InvalidOption: what <see cref="VpcCreator.Plan"/> says; a backing file.</exception>
     public static async ValueTask<ImageMeasurement> MeasureAsync(VpcCreateOptions options, BlockNode? source, CancellationToken cancellationToken)
     {
-        if (options.BackingFile is not null)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption,
-                $"How large a differencing disk on '{options.BackingFile}' becomes is known only when it is made. Measure without backing_file: it is not larger than that and its parent's path.");
-        }
+        DataBlocks.RequireNoParent(options.BackingFile);
         (VpcFooter footer, VpcHeader? header) = VpcCreator.Plan("Measuring", options with { Size = source?.Length ?? options.Size }, parent: null);
         if (header is null)
         {

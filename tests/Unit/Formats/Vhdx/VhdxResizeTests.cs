@@ -172,5 +172,8 @@ public sealed class VhdxResizeTests
             Assert.True(length <= measured.Required, $"{options}: {length} and {measured.Required}"); // zeroes that are stored are found by converting only
             Assert.True(measured.Required <= measured.FullyAllocated);
         }
+        object child = VhdxDisks.Driver.CreateOptions.Bind(DiskImage.Options.OptionSchema.Split("size=1M,backing_file=base.vhdx"));
+        DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(async () => await VhdxDisks.Driver.MeasureAsync(child, null, CancellationToken.None));
+        Assert.Equal(DiskImageErrorKind.InvalidOption, refused.Kind);
     }
 }

@@ -64,7 +64,7 @@ public sealed class VpcMeasureTests
     {
         foreach (string options in new[] { "size=3T", "", "size=1M,backing_file=base.vhd", "size=2000G,block_size=4k" })
         {
-            DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(() => MeasureAsync(options, null).AsTask());
+            DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(async () => await MeasureAsync(options, null));
             Assert.True(refused.Kind is DiskImageErrorKind.InvalidOption or DiskImageErrorKind.Unsupported, $"{options}: {refused}");
         }
     }
