@@ -1,0 +1,316 @@
+using DiskImage.Block;
+using DiskImage.Tests.Support;
+
+namespace DiskImage.Tests.Formats.Qcow2;
+
+/// <summary>Somebody who does to an image what a script says: this library, or QEMU's tools.</summary>
+internal interface IQcow2Actor : IAsyncDisposable
+{
+    ValueTask WriteAsync(int offset, byte[] data);
+
+    /// <summary>Stores a whole cluster compressed, if it can be; true if it was.</summary>
+    ValueTask<bool> WriteCompressedAsync(int offset, byte[] data);
+
+    ValueTask WriteZeroesAsync(int offset, int length);
+
+    /// <summary>Discards a range; what it reads as afterwards.</summary>
+    ValueTask<byte[]> DiscardAsync(int offset, int length);
+
+    ValueTask ResizeAsync(int size);
+
+    /// <summary>Takes a snapshot; false where the refcounts are too narrow for one more.</summary>
+    ValueTask<bool> CreateSnapshotAsync(string name);
+
+    ValueTask RestoreSnapshotAsync(string name);
+
+    ValueTask DeleteSnapshotAsync(string name);
+
+    ValueTask AddBitmapAsync(string name, int granularity);
+
+    ValueTask ClearBitmapAsync(string name);
+
+    ValueTask EnableBitmapAsync(string name, bool enabled);
+
+    /// <summary>Flushes, and now and then closes the image and opens it again.</summary>
+    ValueTask PauseAsync(bool reopen);
+}
+
+/// <summary>An image in the hands of this library.</summary>
+internal sealed class OwnActor(string path) : IQcow2Actor
+{
+    private BlockNode? _disk;
+
+    public async ValueTask WriteAsync(int offset, byte[] data) => await (await DiskAsync()).WriteAsync(offset, data);
+
+    public async ValueTask<bool> WriteCompressedAsync(int offset, byte[] data)
+    {
+        var disk = (ICompressedWritable)await DiskAsync();
+        byte[] packed = new byte[data.Length];
+        if (disk.Compress(data, packed) is not int length)
+        {
+            await WriteAsync(offset, data);
+            return false;
+        }
+        await disk.WriteCompressedAsync(offset, packed.AsMemory(0, length), CancellationToken.None);
+        return true;
+    }
+
+    public async ValueTask WriteZeroesAsync(int offset, int length) => await (await DiskAsync()).WriteZeroesAsync(offset, length);
+
+    public async ValueTask<byte[]> DiscardAsync(int offset, int length)
+    {
+        BlockNode disk = await DiskAsync();
+        await disk.DiscardAsync(offset, length);
+        byte[] now = new byte[length];
+        await disk.ReadAsync(offset, now);
+        return now;
+    }
+
+    public async ValueTask ResizeAsync(int size) => await (await DiskAsync()).ResizeAsync(size);
+
+    public async ValueTask<bool> CreateSnapshotAsync(string name)
+    {
+        try
+        {
+            _ = await ((ISnapshots)await DiskAsync()).CreateSnapshotAsync(name, DateTimeOffset.UnixEpoch, CancellationToken.None);
+            return true;
+        }
+        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.OutOfRange)
+        {
+            return false;
+        }
+    }
+
+    public async ValueTask RestoreSnapshotAsync(string name) => _ = await ((ISnapshots)await DiskAsync()).RestoreSnapshotAsync(name, CancellationToken.None);
+
+    public async ValueTask DeleteSnapshotAsync(string name) => _ = await ((ISnapshots)await DiskAsync()).DeleteSnapshotAsync(name, CancellationToken.None);
+
+    public async ValueTask AddBitmapAsync(string name, int granularity)
+        => _ = await ((IBitmaps)await DiskAsync()).AddBitmapAsync(name, granularity, enabled: true, CancellationToken.None);
+
+    public async ValueTask ClearBitmapAsync(string name) => await ((IBitmaps)await DiskAsync()).ClearBitmapAsync(name, CancellationToken.None);
+
+    public async ValueTask EnableBitmapAsync(string name, bool enabled) => await ((IBitmaps)await DiskAsync()).EnableBitmapAsync(name, enabled, CancellationToken.None);
+
+    public async ValueTask PauseAsync(bool reopen)
+    {
+        await (await DiskAsync()).FlushAsync();
+        if (reopen)
+        {
+            await DisposeAsync();
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_disk is not null)
+        {
+            await _disk.DisposeAsync();
+            _disk = null;
+        }
+    }
+
+    private async ValueTask<BlockNode> DiskAsync() => _disk ??= await Images.OpenAsync(path, "qcow2", writable: true);
+}
+
+/// <summary>An image in the hands of qemu-io and qemu-img.</summary>
+internal sealed class QemuActor(TestFolder folder, string path) : IQcow2Actor
+{
+    private readonly List<string> _commands = []; // for qemu-io, not yet carried out
+    private int _patterns;
+
+    public async ValueTask WriteAsync(int offset, byte[] data) => _commands.Add($"write -s {await PatternAsync(data)} {offset} {data.Length}");
+
+    public async ValueTask<bool> WriteCompressedAsync(int offset, byte[] data)
+    {
+        _commands.Add($"write -c -s {await PatternAsync(data)} {offset} {data.Length}");
+        return true;
+    }
+
+    public ValueTask WriteZeroesAsync(int offset, int length)
+    {
+        _commands.Add($"write -z {(offset % 1024 == 0 ? "-u " : "")}{offset} {length}");
+        return default;
+    }
+
+    public async ValueTask<byte[]> DiscardAsync(int offset, int length)
+    {
+        _commands.Add($"discard {offset} {length}");
+        await DisposeAsync();
+        await using BlockNode disk = await Images.OpenAsync(path, "qcow2");
+        byte[] now = new byte[length];
+        await disk.ReadAsync(offset, now);
+        return now;
+    }
+
+    public ValueTask ResizeAsync(int size) => ImageAsync("resize", "-f", "qcow2", "--shrink", path, $"{size}");
+
+    public async ValueTask<bool> CreateSnapshotAsync(string name)
+    {
+        await ImageAsync("snapshot", "-c", name, path);
+        return true;
+    }
+
+    public ValueTask RestoreSnapshotAsync(string name) => ImageAsync("snapshot", "-a", name, path);
+
+    public ValueTask DeleteSnapshotAsync(string name) => ImageAsync("snapshot", "-d", name, path);
+
+    public ValueTask AddBitmapAsync(string name, int granularity) => ImageAsync("bitmap", "--add", "-g", $"{granularity}", "-f", "qcow2", path, name);
+
+    public ValueTask ClearBitmapAsync(string name) => ImageAsync("bitmap", "--clear", "-f", "qcow2", path, name);
+
+    public ValueTask EnableBitmapAsync(string name, bool enabled) => ImageAsync("bitmap", enabled ? "--enable" : "--disable", "-f", "qcow2", path, name);
+
+    public ValueTask PauseAsync(bool reopen)
+    {
+        _commands.Add("flush");
+        return reopen ? DisposeAsync() : default;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_commands.Count > 0)
+        {
+            string output = await Programs.RunAsync("qemu-io", ["-f", "qcow2", "-d", "unmap", .. _commands.SelectMany(c => new[] { "-c", c }), path]);
+            Assert.False(output.Contains("failed", StringComparison.Ordinal), output);
+            _commands.Clear();
+        }
+    }
+
+    private async ValueTask ImageAsync(params string[] arguments)
+    {
+        await DisposeAsync();
+        _ = await Programs.QemuImgAsync(arguments);
+    }
+
+    private async ValueTask<string> PatternAsync(byte[] data)
+    {
+        string pattern = folder[$"pattern{_patterns++}"];
+        await File.WriteAllBytesAsync(pattern, data);
+        return pattern;
+    }
+}
+
+/// <summary>A random sequence of requests and changes, carried out by an actor and by the model alike.</summary>
+internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Random random, Qcow2Script.Abilities can)
+{
+    private int _names;
+
+    /// <summary>What the image at hand allows.</summary>
+    internal sealed record Abilities(bool Snapshots, bool Compression, bool Bitmaps, bool ResizeWithSnapshots);
+
+    public async Task RunAsync(int steps)
+    {
+        for (int step = 1; step <= steps; step++)
+        {
+            try
+            {
+                await StepAsync(step);
+            }
+            catch (Exception e) when (e is DiskImageException or Xunit.Sdk.XunitException)
+            {
+                throw new InvalidOperationException($"step {step}: {e.Message}", e);
+            }
+        }
+        await actor.DisposeAsync();
+    }
+
+    private async Task StepAsync(int tag)
+    {
+        switch (random.Next(24))
+        {
+            case 0 or 1 when can.Snapshots && model.Snapshots.Count < 3:
+                string name = $"s{_names++}";
+                if (await actor.CreateSnapshotAsync(name))
+                {
+                    model.CreateSnapshot(name);
+                }
+                break;
+            case 2 when model.Snapshots.Count > 0 && model.Bitmaps.Count == 0: // bitmaps cannot follow a state that is brought back
+                string back = model.Snapshots[random.Next(model.Snapshots.Count)].Name;
+                await actor.RestoreSnapshotAsync(back);
+                model.RestoreSnapshot(back);
+                break;
+            case 3 when model.Snapshots.Count > 1:
+                int gone = random.Next(model.Snapshots.Count);
+                await actor.DeleteSnapshotAsync(model.Snapshots[gone].Name);
+                model.Snapshots.RemoveAt(gone);
+                break;
+            case 4 when model.Snapshots.Count == 0 || can.ResizeWithSnapshots:
+                int size = Math.Max(4, (model.Size / SectorModel.Bytes) + random.Next(-40, 41)) * SectorModel.Bytes;
+                await actor.ResizeAsync(size);
+                model.Resize(size);
+                break;
+            case 5 when can.Bitmaps:
+                await ChangeBitmapsAsync();
+                break;
+            case 6 or 7 or 8 when can.Compression:
+                await WriteCompressedAsync(tag);
+                break;
+            case 9 or 10 or 11:
+                (int zeroes, int zeroLength) = Range();
+                await actor.WriteZeroesAsync(zeroes, zeroLength);
+                model.WriteZeroes(zeroes, zeroLength);
+                break;
+            case 12 or 13:
+                (int discarded, int discardLength) = Range();
+                model.Discard(discarded, discardLength, await actor.DiscardAsync(discarded, discardLength));
+                break;
+            case 14:
+                await actor.PauseAsync(reopen: random.Next(2) == 0);
+                break;
+            default:
+                (int offset, int length) = Range();
+                byte[] data = SectorModel.Data(offset / SectorModel.Bytes, length / SectorModel.Bytes, tag);
+                await actor.WriteAsync(offset, data);
+                model.Write(offset, data);
+                break;
+        }
+    }
+
+    private async Task WriteCompressedAsync(int tag)
+    {
+        int cluster = model.Shape.ClusterSize, at = random.Next(Math.Max(1, model.Size / cluster)) * cluster;
+        if (at + cluster > model.Size)
+        {
+            return;
+        }
+        byte[] data = SectorModel.Data(at / SectorModel.Bytes, cluster / SectorModel.Bytes, tag);
+        if (!model.Shape.ByQemu && random.Next(4) == 0)
+        {
+            random.NextBytes(data); // is stored plain
+        }
+        model.WriteCompressed(at, data, await actor.WriteCompressedAsync(at, data));
+    }
+
+    private async Task ChangeBitmapsAsync()
+    {
+        BitmapModel? one = model.Bitmaps.Count == 0 ? null : model.Bitmaps[random.Next(model.Bitmaps.Count)];
+        switch (random.Next(3))
+        {
+            case 0 when one is not null:
+                await actor.ClearBitmapAsync(one.Name);
+                one.Clear();
+                break;
+            case 1 when one is not null:
+                await actor.EnableBitmapAsync(one.Name, !one.IsEnabled);
+                one.IsEnabled = !one.IsEnabled;
+                break;
+            default:
+                var added = new BitmapModel($"b{_names++}", SectorModel.Bytes << random.Next(8), enabled: true, model.Size);
+                await actor.AddBitmapAsync(added.Name, (int)added.Granularity);
+                model.Bitmaps.Add(added);
+                break;
+        }
+    }
+
+    /// <summary>Sectors at random, often whole clusters.</summary>
+    private (int Offset, int Length) Range()
+    {
+        int unit = random.Next(3) == 0 ? model.Shape.ClusterSize : random.Next(2) == 0 ? model.Shape.UnitSize : SectorModel.Bytes;
+        int units = Math.Max(1, model.Size / unit), most = Math.Max(1, Math.Min(units, Math.Max(3 * model.Shape.ClusterSize, 32768) / unit));
+        int count = random.Next(1, most + 1), offset = random.Next(units - count + 1) * unit;
+        int length = Math.Min(count * unit, model.Size - offset);
+        return random.Next(12) == 0 ? (offset, model.Size - offset) : (offset, length);
+    }
+}

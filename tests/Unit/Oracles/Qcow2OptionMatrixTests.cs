@@ -1,0 +1,227 @@
+using System.Globalization;
+using DiskImage.Block;
+using DiskImage.Compression.Zstd;
+using DiskImage.Formats.Qcow2;
+using DiskImage.Options;
+using DiskImage.Tests.Formats.Qcow2;
+using DiskImage.Tests.Support;
+
+namespace DiskImage.Tests.Oracles;
+
+/// <summary>
+/// Every pair of values of qcow2's create options, each row of them under a random sequence of requests, snapshots, resizes and
+/// bitmaps, once by this library and once by QEMU's tools. Judges: qemu-img, the model's contents, and a reader of its own that
+/// says what lies in the file. The seed stands in the test's name; another can be tried with DISKIMAGE_TEST_SEED, and every
+/// combination there is with DISKIMAGE_TEST_MATRIX=full (hours).
+/// </summary>
+public sealed class Qcow2OptionMatrixTests
+{
+    private const int DefaultSeed = 2024, Steps = 40;
+
+    public static TheoryData<string, int> Rows() => Rows(keep: _ => true);
+
+    /// <summary>QEMU 7.2 has no option that wraps an existing data file.</summary>
+    public static TheoryData<string, int> RowsForQemu() => Rows(options => !options.Contains("keep_data_file=on", StringComparison.Ordinal));
+
+    public static TheoryData<string, string, string> RefusedPairs()
+    {
+        var data = new TheoryData<string, string, string>();
+        foreach ((string first, string second, string options) in new Qcow2OptionMatrix().Refused())
+        {
+            data.Add(options, first, second);
+        }
+        return data;
+    }
+
+    [OracleTheory]
+    [MemberData(nameof(Rows))]
+    public async Task What_we_write_is_what_the_model_predicts(string options, int seed)
+    {
+        using var folder = new TestFolder();
+        string path = folder["disk.qcow2"];
+        (Qcow2GuestModel model, string full) = await PrepareAsync(folder, options, seed, byQemu: false);
+        await Images.CreateAsync(path, "qcow2", full);
+        await using (var actor = new OwnActor(path))
+        {
+            await ScriptOf(actor, model, options, seed).RunAsync(Steps);
+        }
+        await JudgeAsync(folder, model, $"{full}, seed {seed}");
+    }
+
+    [OracleTheory]
+    [MemberData(nameof(RowsForQemu))]
+    public async Task What_qemu_writes_is_what_the_model_predicts(string options, int seed)
+    {
+        using var folder = new TestFolder();
+        string path = folder["disk.qcow2"];
+        (Qcow2GuestModel model, string full) = await PrepareAsync(folder, options, seed, byQemu: true);
+        full = string.Join(',', OptionSchema.Split(full).Where(o => o.Key is not ("keep_data_file" or "size")).Select(o => $"{o.Key}={o.Value}"));
+        _ = await Programs.QemuImgAsync("create", "-q", "-f", "qcow2", "-o", full, path, $"{model.Size}");
+        await using (var actor = new QemuActor(folder, path))
+        {
+            await ScriptOf(actor, model, options, seed).RunAsync(Steps);
+        }
+        await JudgeAsync(folder, model, $"{full}, seed {seed}");
+    }
+
+    [OracleTheory]
+    [MemberData(nameof(RefusedPairs))]
+    public async Task What_cannot_stand_together_is_refused_by_name(string options, string first, string second)
+    {
+        using var folder = new TestFolder();
+        await File.WriteAllBytesAsync(folder[Qcow2OptionMatrix.BackingFile], new byte[1 << 20]);
+        string full = Placed(folder, $"size=1048576,{options}");
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(folder["disk.qcow2"], "qcow2", full));
+        Assert.Equal(DiskImageErrorKind.InvalidOption, error.Kind);
+        Assert.True(error.Message.Contains(first, StringComparison.Ordinal) || error.Message.Contains(second, StringComparison.Ordinal), error.Message);
+        Assert.Equal([folder[Qcow2OptionMatrix.BackingFile]], Directory.GetFiles(folder.Root));
+        if (!options.Contains("keep_data_file", StringComparison.Ordinal))
+        {
+            (int code, _, _) = await Programs.TryAsync("qemu-img", "create", "-f", "qcow2", "-o", full, folder["theirs.qcow2"]);
+            Assert.NotEqual(0, code);
+        }
+    }
+
+    [Fact]
+    public void Every_pair_of_values_stands_in_a_row_or_is_refused()
+    {
+        var matrix = new Qcow2OptionMatrix();
+        List<string> rows = matrix.Pairwise(Seed());
+        HashSet<string> refused = matrix.Refused().Select(r => r.Options).ToHashSet(StringComparer.Ordinal);
+        int pairs = 0;
+        OptionDescriptor[] closed = [.. OptionSchema.Of<Qcow2CreateOptions>().Options.Where(o => o.AllowedValues.Count > 0)];
+        foreach (OptionDescriptor one in closed)
+        {
+            foreach (OptionDescriptor other in closed.Where(o => !ReferenceEquals(o, one)))
+            {
+                foreach ((string value, string with) in one.AllowedValues.SelectMany(v => other.AllowedValues.Select(w => ($"{one.Name}={v}", $"{other.Name}={w}"))))
+                {
+                    bool stands = rows.Any(r => r.Split(',') is var parts && parts.Contains(value, StringComparer.Ordinal) && parts.Contains(with, StringComparer.Ordinal));
+                    Assert.True(stands != (refused.Contains($"{value},{with}") || refused.Contains($"{with},{value}")), $"{value} and {with}");
+                    pairs++;
+                }
+            }
+        }
+        Assert.True(pairs > 100, $"only {pairs} pairs");
+        Assert.True(rows.Count >= 91, $"{rows.Count} rows cannot hold every cluster size with every refcount width");
+    }
+
+    private static int Seed()
+        => int.TryParse(Environment.GetEnvironmentVariable("DISKIMAGE_TEST_SEED"), NumberStyles.None, CultureInfo.InvariantCulture, out int given) ? given : DefaultSeed;
+
+    private static TheoryData<string, int> Rows(Func<string, bool> keep)
+    {
+        var matrix = new Qcow2OptionMatrix();
+        int seed = Seed();
+        bool full = Environment.GetEnvironmentVariable("DISKIMAGE_TEST_MATRIX") is "full";
+        var data = new TheoryData<string, int>();
+        foreach (string row in full ? matrix.Full() : matrix.Pairwise(seed))
+        {
+            if (keep(row))
+            {
+                data.Add(row, seed);
+            }
+        }
+        return data;
+    }
+
+    /// <summary>The files that an image needs, the model of it, and its options with places and a size.</summary>
+    private static async Task<(Qcow2GuestModel Model, string Options)> PrepareAsync(TestFolder folder, string options, int seed, bool byQemu)
+    {
+        Dictionary<string, string> given = Given(options);
+        int cluster = int.Parse(given["cluster_size"], CultureInfo.InvariantCulture);
+        int unit = given["extended_l2"] is "on" ? cluster / 32 : cluster;
+        var random = new Random(seed);
+        // At small clusters several L2 tables, at large ones a few clusters; never a multiple of either.
+        int size = (int)Math.Min(520L * cluster, Math.Max(1_300_000, 2.3 * cluster)) / SectorModel.Bytes * SectorModel.Bytes;
+        size += random.Next(1, 7) * SectorModel.Bytes;
+        bool hasBacking = given.ContainsKey("backing_file"), keep = given["keep_data_file"] is "on";
+        byte[] below = [];
+        if (hasBacking || keep)
+        {
+            int sectors = (keep ? size : size * 5 / 8) / SectorModel.Bytes;
+            below = SectorModel.Data(0, sectors, 1_000_000);
+            below.AsSpan(below.Length / 3 / SectorModel.Bytes * SectorModel.Bytes, below.Length / 4).Clear();
+            await File.WriteAllBytesAsync(folder[keep ? Qcow2OptionMatrix.DataFile : Qcow2OptionMatrix.BackingFile], below);
+        }
+        var shape = new Qcow2Shape(
+            given["compat"] is "0.10" ? 2 : 3, cluster, unit, hasBacking, given.ContainsKey("data_file"), given["data_file_raw"] is "on", byQemu);
+        bool isPreallocated = given["preallocation"] is not "off" || shape.DataFileIsRaw;
+        return (new Qcow2GuestModel(shape, size, below, isPreallocated), Placed(folder, $"size={size},{options}"));
+    }
+
+    private static Qcow2Script ScriptOf(IQcow2Actor actor, Qcow2GuestModel model, string options, int seed)
+    {
+        Dictionary<string, string> given = Given(options);
+        int refcountBits = int.Parse(given["refcount_bits"], CultureInfo.InvariantCulture);
+        Qcow2Shape shape = model.Shape;
+        var can = new Qcow2Script.Abilities(
+            Snapshots: !shape.HasDataFile && (!shape.ByQemu || refcountBits >= 8),
+            Compression: !shape.HasDataFile && (given["compression_type"] is "zlib" || ZstdCodec.Instance.CanCompress),
+            Bitmaps: shape.Version >= 3,
+            ResizeWithSnapshots: shape.Version >= 3 && !shape.ByQemu);
+        return new(actor, model, new Random(HashOf(options) ^ seed), can);
+    }
+
+    private static async Task JudgeAsync(TestFolder folder, Qcow2GuestModel model, string what)
+    {
+        string path = folder["disk.qcow2"], twin = folder["twin.raw"];
+        await Programs.CheckAsync(path);
+        await File.WriteAllBytesAsync(twin, model.Contents);
+        await Programs.CompareAsync(twin, "raw", path, "qcow2");
+        foreach ((string name, Qcow2GuestModel state) in model.Snapshots)
+        {
+            _ = await Programs.QemuImgAsync("convert", "-l", $"snapshot.name={name}", "-f", "qcow2", "-O", "raw", path, folder["snapshot.raw"]);
+            byte[] kept = await File.ReadAllBytesAsync(folder["snapshot.raw"]);
+            int both = Math.Min(kept.Length, state.Size); // qemu-img shows a snapshot in the present size
+            Assert.True(state.Contents.AsSpan(0, both).SequenceEqual(kept.AsSpan(0, both)), $"{what}: snapshot {name} differs");
+        }
+        byte[]? data = model.Shape.HasDataFile ? await File.ReadAllBytesAsync(folder[Qcow2OptionMatrix.DataFile]) : null;
+        VerifyFile(new Qcow2SpecReader(await File.ReadAllBytesAsync(path), data), model, what);
+        await VerifyOwnAsync(path, model, what);
+    }
+
+    /// <summary>What lies in the file is what the model predicts.</summary>
+    private static void VerifyFile(Qcow2SpecReader reader, Qcow2GuestModel model, string what)
+    {
+        reader.RequireSound(what);
+        model.Verify(reader.Active, what);
+        Assert.True(!model.Shape.DataFileIsRaw || model.Contents.AsSpan().SequenceEqual(reader.Data.AsSpan(0, model.Size)), $"{what}: the data file is not the disk");
+        string[] names = [.. model.Snapshots.Select(s => s.Name)], found = [.. reader.Snapshots.Select(s => s.Name)];
+        Assert.Equal(names, found);
+        foreach (((string name, Qcow2GuestModel state), (_, _, Qcow2SpecView view)) in model.Snapshots.Zip(reader.Snapshots))
+        {
+            state.Verify(view, $"{what}, snapshot {name}");
+        }
+        string[] expected = [.. model.Bitmaps.Select(b => $"{b.Name} {b.Granularity} {b.IsEnabled} {string.Join(' ', b.Ranges())}")];
+        string[] stored = [.. reader.Bitmaps.Select(b => $"{b.Name} {1L << b.GranularityBits} {b.IsAuto} {string.Join(' ', b.Dirty)}")];
+        Assert.Equal(expected, stored);
+    }
+
+    /// <summary>We read the image as the model has it, and find nothing wrong.</summary>
+    private static async Task VerifyOwnAsync(string path, Qcow2GuestModel model, string what)
+    {
+        await using BlockNode disk = await Images.OpenAsync(path, "qcow2");
+        byte[] contents = new byte[disk.Length];
+        await disk.ReadAsync(0, contents);
+        Assert.True(model.Contents.AsSpan().SequenceEqual(contents), $"{what}: we read it otherwise");
+        CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
+        Assert.True(report.Findings.Count == 0, $"{what}: {string.Join('\n', report.Findings.Take(5))}");
+        foreach ((string name, Qcow2GuestModel state) in model.Snapshots)
+        {
+            await using BlockNode view = await ((ISnapshots)disk).OpenSnapshotAsync(name, CancellationToken.None);
+            byte[] kept = new byte[view.Length];
+            await view.ReadAsync(0, kept);
+            Assert.True(state.Contents.AsSpan().SequenceEqual(kept), $"{what}: we read snapshot {name} otherwise");
+        }
+    }
+
+    private static Dictionary<string, string> Given(string options)
+        => OptionSchema.Split(options).ToDictionary(o => o.Key, o => (string)o.Value!, StringComparer.Ordinal);
+
+    private static string Placed(TestFolder folder, string options)
+        => options.Replace($"={Qcow2OptionMatrix.DataFile}", $"={folder[Qcow2OptionMatrix.DataFile]}", StringComparison.Ordinal);
+
+    /// <summary>The same in every process, unlike the hash of a string.</summary>
+    private static int HashOf(string text) => text.Aggregate(17, (hash, c) => unchecked((hash * 31) + c));
+}
