@@ -41,11 +41,8 @@ public sealed class Qcow2OptionMatrixTests
         string path = folder["disk.qcow2"];
         (Qcow2GuestModel model, string full) = await PrepareAsync(folder, options, seed, byQemu: false);
         await Images.CreateAsync(path, "qcow2", full);
-        await using (var actor = new OwnActor(path))
-        {
-            await ScriptOf(actor, model, options, seed).RunAsync(Steps);
-        }
-        await JudgeAsync(folder, model, $"{full}, seed {seed}");
+        await using var actor = new OwnActor(path);
+        await PlayAsync(ScriptOf(actor, model, options, seed), folder, model, $"{full}, seed {seed}");
     }
 
     [OracleTheory]
@@ -55,13 +52,11 @@ public sealed class Qcow2OptionMatrixTests
         using var folder = new TestFolder();
         string path = folder["disk.qcow2"];
         (Qcow2GuestModel model, string full) = await PrepareAsync(folder, options, seed, byQemu: true);
+        full += model.Shape.HasBacking && !full.Contains("backing_fmt", StringComparison.Ordinal) ? ",backing_fmt=raw" : ""; // QEMU wants it named
         full = string.Join(',', OptionSchema.Split(full).Where(o => o.Key is not ("keep_data_file" or "size")).Select(o => $"{o.Key}={o.Value}"));
         _ = await Programs.QemuImgAsync("create", "-q", "-f", "qcow2", "-o", full, path, $"{model.Size}");
-        await using (var actor = new QemuActor(folder, path))
-        {
-            await ScriptOf(actor, model, options, seed).RunAsync(Steps);
-        }
-        await JudgeAsync(folder, model, $"{full}, seed {seed}");
+        await using var actor = new QemuActor(folder, path);
+        await PlayAsync(ScriptOf(actor, model, options, seed), folder, model, $"{full}, seed {seed}");
     }
 
     [OracleTheory]
@@ -161,6 +156,19 @@ public sealed class Qcow2OptionMatrixTests
             Bitmaps: shape.Version >= 3,
             ResizeWithSnapshots: shape.Version >= 3 && !shape.ByQemu);
         return new(actor, model, new Random(HashOf(options) ^ seed), can);
+    }
+
+    private static async Task PlayAsync(Qcow2Script script, TestFolder folder, Qcow2GuestModel model, string what)
+    {
+        try
+        {
+            await script.RunAsync(Steps);
+            await JudgeAsync(folder, model, what);
+        }
+        catch (Exception e) when (e is DiskImageException or Xunit.Sdk.XunitException)
+        {
+            Assert.Fail($"{what}: {e.Message}\n{script.Log}");
+        }
     }
 
     private static async Task JudgeAsync(TestFolder folder, Qcow2GuestModel model, string what)

@@ -194,7 +194,11 @@ internal sealed class QemuActor(TestFolder folder, string path) : IQcow2Actor
 /// <summary>A random sequence of requests and changes, carried out by an actor and by the model alike.</summary>
 internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Random random, Qcow2Script.Abilities can)
 {
+    private readonly List<string> _done = [];
     private int _names;
+
+    /// <summary>What was done so far, a line for each request.</summary>
+    public string Log => string.Join('\n', _done);
 
     /// <summary>What the image at hand allows.</summary>
     internal sealed record Abilities(bool Snapshots, bool Compression, bool Bitmaps, bool ResizeWithSnapshots);
@@ -203,14 +207,7 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
     {
         for (int step = 1; step <= steps; step++)
         {
-            try
-            {
-                await StepAsync(step);
-            }
-            catch (Exception e) when (e is DiskImageException or Xunit.Sdk.XunitException)
-            {
-                throw new InvalidOperationException($"step {step}: {e.Message}", e);
-            }
+            await StepAsync(step);
         }
         await actor.DisposeAsync();
     }
@@ -221,6 +218,7 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
         {
             case 0 or 1 when can.Snapshots && model.Snapshots.Count < 3:
                 string name = $"s{_names++}";
+                Note($"snapshot {name}");
                 if (await actor.CreateSnapshotAsync(name))
                 {
                     model.CreateSnapshot(name);
@@ -228,16 +226,19 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
                 break;
             case 2 when model.Snapshots.Count > 0 && model.Bitmaps.Count == 0: // bitmaps cannot follow a state that is brought back
                 string back = model.Snapshots[random.Next(model.Snapshots.Count)].Name;
+                Note($"restore {back}");
                 await actor.RestoreSnapshotAsync(back);
                 model.RestoreSnapshot(back);
                 break;
             case 3 when model.Snapshots.Count > 1:
                 int gone = random.Next(model.Snapshots.Count);
+                Note($"delete {model.Snapshots[gone].Name}");
                 await actor.DeleteSnapshotAsync(model.Snapshots[gone].Name);
                 model.Snapshots.RemoveAt(gone);
                 break;
             case 4 when model.Snapshots.Count == 0 || can.ResizeWithSnapshots:
                 int size = Math.Max(4, (model.Size / SectorModel.Bytes) + random.Next(-40, 41)) * SectorModel.Bytes;
+                Note($"resize {size}");
                 await actor.ResizeAsync(size);
                 model.Resize(size);
                 break;
@@ -249,19 +250,23 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
                 break;
             case 9 or 10 or 11:
                 (int zeroes, int zeroLength) = Range();
+                Note($"zero {zeroes} {zeroLength}");
                 await actor.WriteZeroesAsync(zeroes, zeroLength);
                 model.WriteZeroes(zeroes, zeroLength);
                 break;
             case 12 or 13:
                 (int discarded, int discardLength) = Range();
+                Note($"discard {discarded} {discardLength}");
                 model.Discard(discarded, discardLength, await actor.DiscardAsync(discarded, discardLength));
                 break;
             case 14:
+                Note("flush");
                 await actor.PauseAsync(reopen: random.Next(2) == 0);
                 break;
             default:
                 (int offset, int length) = Range();
                 byte[] data = SectorModel.Data(offset / SectorModel.Bytes, length / SectorModel.Bytes, tag);
+                Note($"write {offset} {length}");
                 await actor.WriteAsync(offset, data);
                 model.Write(offset, data);
                 break;
@@ -271,10 +276,11 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
     private async Task WriteCompressedAsync(int tag)
     {
         int cluster = model.Shape.ClusterSize, at = random.Next(Math.Max(1, model.Size / cluster)) * cluster;
-        if (at + cluster > model.Size)
+        if (at + cluster > model.Size || (model.Shape.ByQemu && !model.CanQemuCompress(at)))
         {
             return;
         }
+        Note($"write compressed {at} {cluster}");
         byte[] data = SectorModel.Data(at / SectorModel.Bytes, cluster / SectorModel.Bytes, tag);
         if (!model.Shape.ByQemu && random.Next(4) == 0)
         {
@@ -289,20 +295,25 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
         switch (random.Next(3))
         {
             case 0 when one is not null:
+                Note($"clear {one.Name}");
                 await actor.ClearBitmapAsync(one.Name);
                 one.Clear();
                 break;
             case 1 when one is not null:
+                Note($"enable {one.Name} {!one.IsEnabled}");
                 await actor.EnableBitmapAsync(one.Name, !one.IsEnabled);
                 one.IsEnabled = !one.IsEnabled;
                 break;
             default:
                 var added = new BitmapModel($"b{_names++}", SectorModel.Bytes << random.Next(8), enabled: true, model.Size);
+                Note($"bitmap {added.Name} {added.Granularity}");
                 await actor.AddBitmapAsync(added.Name, (int)added.Granularity);
                 model.Bitmaps.Add(added);
                 break;
         }
     }
+
+    private void Note(string what) => _done.Add(what);
 
     /// <summary>Sectors at random, often whole clusters.</summary>
     private (int Offset, int Length) Range()

@@ -30,7 +30,8 @@ internal sealed class Qcow2GuestModel
         _backing = shape.HasBacking ? below : [];
         Contents = new byte[size];
         below.AsSpan(0, Math.Min(below.Length, Contents.Length)).CopyTo(Contents);
-        _kinds = [.. Enumerable.Repeat(isPreallocated ? SpecKinds.Data | (shape.ByQemu ? SpecKinds.AnyZero : 0) : SpecKinds.Unallocated, UnitsOf(size))];
+        SpecKinds preallocated = SpecKinds.Data | (shape.ByQemu ? SpecKinds.AnyZero | SpecKinds.Unallocated : 0); // QEMU reserves clusters without subclusters
+        _kinds = [.. Enumerable.Repeat(isPreallocated ? preallocated : SpecKinds.Unallocated, UnitsOf(size))];
         _isShared = new bool[ClustersOf(size)];
     }
 
@@ -64,6 +65,10 @@ internal sealed class Qcow2GuestModel
         }
         _isShared[cluster / _shape.ClusterSize] = false;
     }
+
+    /// <summary>QEMU 7.2 stores a compressed cluster only where no plain one has its place.</summary>
+    public bool CanQemuCompress(int cluster)
+        => _kinds.AsSpan(cluster / _shape.UnitSize, _shape.ClusterSize / _shape.UnitSize).IndexOfAnyExcept(SpecKinds.Unallocated, SpecKinds.Compressed) < 0;
 
     public void WriteZeroes(int offset, int length)
     {
