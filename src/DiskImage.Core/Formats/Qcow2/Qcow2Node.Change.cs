@@ -131,10 +131,10 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: preallocation has no meaning when an image is made smaller", Name);
         }
-        long lastCluster = Round.Up(length, _geometry.ClusterSize);
-        if (lastCluster > length && lastCluster <= Length)
+        long lastCluster = Round.Up(length, _geometry.ClusterSize), tail = Math.Min(lastCluster, Length) - length;
+        if (tail > 0)
         {
-            await WriteZeroesAsync(length, lastCluster - length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false); // or growing again would bring it back
+            await WriteZeroesAsync(length, tail, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false); // or growing again would bring it back
         }
         await AloneAsync(() => UnderGateAsync(async () =>
         {
