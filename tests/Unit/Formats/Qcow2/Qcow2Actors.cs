@@ -169,11 +169,12 @@ internal sealed class QemuActor(TestFolder folder, string path) : IQcow2Actor
 
     public async ValueTask DisposeAsync()
     {
-        if (_commands.Count > 0)
+        string[] commands = [.. _commands.SelectMany(c => new[] { "-c", c })];
+        _commands.Clear();
+        if (commands.Length > 0)
         {
-            string output = await Programs.RunAsync("qemu-io", ["-f", "qcow2", "-d", "unmap", .. _commands.SelectMany(c => new[] { "-c", c }), path]);
+            string output = await Programs.RunAsync("qemu-io", ["-f", "qcow2", "-d", "unmap", .. commands, path]);
             Assert.False(output.Contains("failed", StringComparison.Ordinal), output);
-            _commands.Clear();
         }
     }
 

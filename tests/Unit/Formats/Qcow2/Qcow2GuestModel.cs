@@ -66,9 +66,9 @@ internal sealed class Qcow2GuestModel
         _isShared[cluster / _shape.ClusterSize] = false;
     }
 
-    /// <summary>QEMU 7.2 stores a compressed cluster only where no plain one has its place.</summary>
+    /// <summary>QEMU 7.2 stores a compressed cluster only where there is none yet.</summary>
     public bool CanQemuCompress(int cluster)
-        => _kinds.AsSpan(cluster / _shape.UnitSize, _shape.ClusterSize / _shape.UnitSize).IndexOfAnyExcept(SpecKinds.Unallocated, SpecKinds.Compressed) < 0;
+        => _kinds.AsSpan(cluster / _shape.UnitSize, _shape.ClusterSize / _shape.UnitSize).IndexOfAnyExcept(SpecKinds.Unallocated) < 0;
 
     public void WriteZeroes(int offset, int length)
     {
