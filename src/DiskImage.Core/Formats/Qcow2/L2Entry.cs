@@ -29,9 +29,9 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
     /// <summary>Bits that are not reserved in an L1 entry.</summary>
     public const ulong L1Bits = OffsetMask | CopiedFlag;
 
-    /// <summary>The entry without reserved bits. In an extended entry the zero flag is one of them.</summary>
+    /// <summary>The entry without reserved bits. In an extended entry the zero flag is one of them, in a compressed one the bitmap.</summary>
     public L2Entry WithoutReserved(bool extended)
-        => IsCompressed ? this : this with { Raw = Raw & (extended ? L1Bits : L1Bits | ZeroFlag) };
+        => IsCompressed ? this with { Bitmap = 0 } : this with { Raw = Raw & (extended ? L1Bits : L1Bits | ZeroFlag) };
 
     /// <summary>The offset bits of L1 and refcount table entries as well.</summary>
     public static long OffsetOf(ulong raw) => (long)(raw & OffsetMask);

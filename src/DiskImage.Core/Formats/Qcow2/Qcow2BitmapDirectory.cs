@@ -18,6 +18,9 @@ internal enum Qcow2BitmapFlags : uint
 
     /// <summary>Programs may use the bitmap without knowing its extra data.</summary>
     ExtraDataCompatible = 4,
+
+    /// <summary>All that the specification has; the others must be clear.</summary>
+    Known = InUse | Auto | ExtraDataCompatible,
 }
 
 /// <summary>One entry of the bitmap directory. Spec: qcow2, "Bitmap directory".</summary>

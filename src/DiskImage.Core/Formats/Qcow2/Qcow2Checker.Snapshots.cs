@@ -1,3 +1,4 @@
+using DiskImage.Binary;
 using DiskImage.Block;
 
 namespace DiskImage.Formats.Qcow2;
@@ -49,6 +50,7 @@ internal sealed partial class Qcow2Checker
         _ = AddTable(directory.Offset, directory.Length, "the bitmap directory");
         foreach (Qcow2BitmapEntry bitmap in directory.Entries)
         {
+            CheckBitmap(bitmap, directory.Offset);
             if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, $"the table of bitmap '{bitmap.Name}'"))
             {
                 continue;
@@ -65,6 +67,19 @@ internal sealed partial class Qcow2Checker
                     _ = AddTable(offset, _geometry.ClusterSize, $"data of bitmap '{bitmap.Name}'");
                 }
             }
+        }
+    }
+
+    private void CheckBitmap(Qcow2BitmapEntry bitmap, long at)
+    {
+        if (bitmap.Type != Qcow2BitmapEntry.DirtyTracking || (bitmap.Flags & ~Qcow2BitmapFlags.Known) != Qcow2BitmapFlags.None)
+        {
+            Findings.Corruption("BitmapDirectory", $"Bitmap '{bitmap.Name}' has type {bitmap.Type} and flags {(uint)bitmap.Flags:x}; allowed: type {Qcow2BitmapEntry.DirtyTracking}, flags up to {(uint)Qcow2BitmapFlags.Known:x}.", host: at);
+        }
+        long needed = Round.Units(Round.Units(_header.Size, 1L << bitmap.GranularityBits), _geometry.ClusterSize * 8L);
+        if (bitmap.TableSize < needed && (bitmap.Flags & Qcow2BitmapFlags.InUse) == Qcow2BitmapFlags.None)
+        {
+            Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table of {bitmap.TableSize:#,0} entries; the disk needs {needed:#,0}.", host: bitmap.TableOffset);
         }
     }
 }

@@ -97,6 +97,10 @@ internal sealed partial class Qcow2Checker
     {
         if (entry.IsCompressed)
         {
+            if (entry.Bitmap != 0)
+            {
+                Findings.Corruption("SubclusterBitmap", $"The compressed cluster for guest offset {guest:#,0} has the subcluster bitmap {entry.Bitmap:x16}; allowed: 0.", "clear it", guest, _geometry.ClusterSize, at);
+            }
             (long offset, int length) = entry.CompressedRange(_geometry.ClusterBits);
             if (_external)
             {

@@ -55,6 +55,9 @@ internal sealed partial class Qcow2Checker
     /// <summary>True if a table could not be read, so that what it refers to was not counted: such space only looks like a leak.</summary>
     public bool HasUncounted { get; private set; }
 
+    /// <summary>The bitmap directory, a bitmap's table or its bits cannot stand as they are.</summary>
+    public bool HasBrokenBitmaps { get; private set; }
+
     /// <summary>Clusters that hold a table and something else as well, so that one of them has to move.</summary>
     public HashSet<long> Overlaps { get; } = [];
 
@@ -80,7 +83,9 @@ internal sealed partial class Qcow2Checker
     {
         await CountL1Async(_header.L1TableOffset, _header.L1Size, ActiveL1, isActive: true).ConfigureAwait(false);
         await CountSnapshotsAsync().ConfigureAwait(false);
+        long found = Findings.Corruptions;
         await CountBitmapsAsync().ConfigureAwait(false);
+        HasBrokenBitmaps = Findings.Corruptions > found;
         await CountL2Async().ConfigureAwait(false);
     }
 
@@ -178,6 +183,7 @@ internal sealed partial class Qcow2Checker
             {
                 _ = Overlaps.Add(cluster);
                 NeedsRebuild |= IsRefcount(table);
+                HasBrokenBitmaps |= IsBitmap(table);
                 Findings.Corruption("Overlap", $"The data for guest offset {guest:#,0} lies on {table} at host offset {cluster << _geometry.ClusterBits:#,0}.", "move the table to a place of its own", guest, _geometry.ClusterSize, at);
             }
         }
@@ -197,6 +203,8 @@ internal sealed partial class Qcow2Checker
     }
 
     private static bool IsRefcount(string what) => what.Contains("refcount", StringComparison.Ordinal);
+
+    private static bool IsBitmap(string what) => what.Contains("bitmap", StringComparison.Ordinal);
 
     private bool IsTable(long offset, string what) => ReferenceEquals(_tables.GetValueOrDefault(offset >> _geometry.ClusterBits), what);
 

@@ -186,12 +186,12 @@ internal sealed partial class Qcow2Repairer(BlockNode file, Qcow2Header header, 
     /// <summary>Where the file may be extended by a cluster. A repair takes space there only: it cannot be in use.</summary>
     private long FileEnd => Geometry.Clusters(file.Length) << _header.ClusterBits;
 
-    /// <summary>A bitmap directory that cannot be read is dropped: its bitmaps are lost already. One whose tables are broken, too.</summary>
+    /// <summary>A bitmap directory that cannot be read is dropped: its bitmaps are lost already. One whose tables are broken or lie on something else, too.</summary>
     private async ValueTask DropBrokenBitmapsAsync()
     {
         Qcow2Checker checker = NewChecker();
         await checker.CountWithoutRefcountsAsync().ConfigureAwait(false);
-        if (checker.Findings.List.Any(f => f.Kind.StartsWith("Bitmap", StringComparison.Ordinal) && f.Severity == CheckSeverity.Corruption))
+        if (checker.HasBrokenBitmaps)
         {
             _header = _header with
             {
