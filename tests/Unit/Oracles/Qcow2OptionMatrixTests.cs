@@ -1,6 +1,5 @@
 using System.Globalization;
 using DiskImage.Block;
-using DiskImage.Compression.Zstd;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Options;
 using DiskImage.Tests.Formats.Qcow2;
@@ -39,10 +38,10 @@ public sealed class Qcow2OptionMatrixTests
     {
         using var folder = new TestFolder();
         string path = folder["disk.qcow2"];
-        (Qcow2GuestModel model, string full) = await PrepareAsync(folder, options, seed, byQemu: false);
+        (Qcow2GuestModel model, string full) = await Qcow2RandomImage.PrepareAsync(folder, options, seed, byQemu: false);
         await Images.CreateAsync(path, "qcow2", full);
         await using var actor = new OwnActor(path);
-        await PlayAsync(ScriptOf(actor, model, options, seed), folder, model, $"{full}, seed {seed}");
+        await PlayAsync(Qcow2RandomImage.ScriptOf(actor, model, options, seed), folder, model, $"{full}, seed {seed}");
     }
 
     [OracleTheory]
@@ -51,12 +50,12 @@ public sealed class Qcow2OptionMatrixTests
     {
         using var folder = new TestFolder();
         string path = folder["disk.qcow2"];
-        (Qcow2GuestModel model, string full) = await PrepareAsync(folder, options, seed, byQemu: true);
+        (Qcow2GuestModel model, string full) = await Qcow2RandomImage.PrepareAsync(folder, options, seed, byQemu: true);
         full += model.Shape.HasBacking && !full.Contains("backing_fmt", StringComparison.Ordinal) ? ",backing_fmt=raw" : ""; // QEMU wants it named
         full = string.Join(',', OptionSchema.Split(full).Where(o => o.Key is not ("keep_data_file" or "size")).Select(o => $"{o.Key}={o.Value}"));
         _ = await Programs.QemuImgAsync("create", "-q", "-f", "qcow2", "-o", full, path, $"{model.Size}");
         await using var actor = new QemuActor(folder, path);
-        await PlayAsync(ScriptOf(actor, model, options, seed), folder, model, $"{full}, seed {seed}");
+        await PlayAsync(Qcow2RandomImage.ScriptOf(actor, model, options, seed), folder, model, $"{full}, seed {seed}");
     }
 
     [OracleTheory]
@@ -65,7 +64,7 @@ public sealed class Qcow2OptionMatrixTests
     {
         using var folder = new TestFolder();
         await File.WriteAllBytesAsync(folder[Qcow2OptionMatrix.BackingFile], new byte[1 << 20]);
-        string full = Placed(folder, $"size=1048576,{options}");
+        string full = Qcow2RandomImage.Placed(folder, $"size=1048576,{options}");
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(folder["disk.qcow2"], "qcow2", full));
         Assert.Equal(DiskImageErrorKind.InvalidOption, error.Kind);
         Assert.True(error.Message.Contains(first, StringComparison.Ordinal) || error.Message.Contains(second, StringComparison.Ordinal), error.Message);
@@ -118,44 +117,6 @@ public sealed class Qcow2OptionMatrixTests
             }
         }
         return data;
-    }
-
-    /// <summary>The files that an image needs, the model of it, and its options with places and a size.</summary>
-    private static async Task<(Qcow2GuestModel Model, string Options)> PrepareAsync(TestFolder folder, string options, int seed, bool byQemu)
-    {
-        Dictionary<string, string> given = Given(options);
-        int cluster = int.Parse(given["cluster_size"], CultureInfo.InvariantCulture);
-        int unit = given["extended_l2"] is "on" ? cluster / 32 : cluster;
-        var random = new Random(seed);
-        // At small clusters several L2 tables, at large ones a few clusters; never a multiple of either.
-        int size = (int)Math.Min(520L * cluster, Math.Max(1_300_000, 2.3 * cluster)) / SectorModel.Bytes * SectorModel.Bytes;
-        size += random.Next(1, 7) * SectorModel.Bytes;
-        bool hasBacking = given.ContainsKey("backing_file"), keep = given["keep_data_file"] is "on";
-        byte[] below = [];
-        if (hasBacking || keep)
-        {
-            int sectors = (keep ? size : size * 5 / 8) / SectorModel.Bytes;
-            below = SectorModel.Data(0, sectors, 1_000_000);
-            below.AsSpan(below.Length / 3 / SectorModel.Bytes * SectorModel.Bytes, below.Length / 4).Clear();
-            await File.WriteAllBytesAsync(folder[keep ? Qcow2OptionMatrix.DataFile : Qcow2OptionMatrix.BackingFile], below);
-        }
-        var shape = new Qcow2Shape(
-            given["compat"] is "0.10" ? 2 : 3, cluster, unit, hasBacking, given.ContainsKey("data_file"), given["data_file_raw"] is "on", byQemu);
-        bool isPreallocated = given["preallocation"] is not "off" || shape.DataFileIsRaw;
-        return (new Qcow2GuestModel(shape, size, below, isPreallocated), Placed(folder, $"size={size},{options}"));
-    }
-
-    private static Qcow2Script ScriptOf(IQcow2Actor actor, Qcow2GuestModel model, string options, int seed)
-    {
-        Dictionary<string, string> given = Given(options);
-        int refcountBits = int.Parse(given["refcount_bits"], CultureInfo.InvariantCulture);
-        Qcow2Shape shape = model.Shape;
-        var can = new Qcow2Script.Abilities(
-            Snapshots: !shape.HasDataFile && (!shape.ByQemu || refcountBits >= 8),
-            Compression: !shape.HasDataFile && (given["compression_type"] is "zlib" || ZstdCodec.Instance.CanCompress),
-            Bitmaps: shape.Version >= 3,
-            ResizeWithSnapshots: shape.Version >= 3 && !shape.ByQemu);
-        return new(actor, model, new Random(HashOf(options) ^ seed), can);
     }
 
     private static async Task PlayAsync(Qcow2Script script, TestFolder folder, Qcow2GuestModel model, string what)
@@ -223,13 +184,4 @@ public sealed class Qcow2OptionMatrixTests
             Assert.True(state.Contents.AsSpan().SequenceEqual(kept), $"{what}: we read snapshot {name} otherwise");
         }
     }
-
-    private static Dictionary<string, string> Given(string options)
-        => OptionSchema.Split(options).ToDictionary(o => o.Key, o => (string)o.Value!, StringComparer.Ordinal);
-
-    private static string Placed(TestFolder folder, string options)
-        => options.Replace($"={Qcow2OptionMatrix.DataFile}", $"={folder[Qcow2OptionMatrix.DataFile]}", StringComparison.Ordinal);
-
-    /// <summary>The same in every process, unlike the hash of a string.</summary>
-    private static int HashOf(string text) => text.Aggregate(17, (hash, c) => unchecked((hash * 31) + c));
 }

@@ -35,12 +35,12 @@ internal sealed record Qcow2SpecBitmap(string Name, int GranularityBits, bool Is
     {
         var dirty = new List<(long Offset, long Length)>();
         long bits = (image.Size + (1L << granularity) - 1) >> granularity, perCluster = image.ClusterSize * 8L;
-        image.Require(entries == (bits + perCluster - 1) / perCluster, $"bitmap '{name}' has a table of {entries} entries for {bits} bits");
+        image.Require(entries >= (bits + perCluster - 1) / perCluster, $"bitmap '{name}' has a table of {entries} entries for {bits} bits");
         if (entries == 0 || !image.AddTable(table, entries * 8L, $"the table of bitmap '{name}'"))
         {
             return dirty;
         }
-        for (long first = 0; first < bits; first += perCluster)
+        for (long first = 0; first / perCluster < entries; first += perCluster)
         {
             ulong entry = image.U64(table + (first / perCluster * 8));
             long data = (long)(entry & Qcow2SpecReader.OffsetBits);

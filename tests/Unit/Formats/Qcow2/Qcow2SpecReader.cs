@@ -98,6 +98,9 @@ internal sealed class Qcow2SpecReader
 
     public long FileLength => _file.LongLength;
 
+    /// <summary>The host clusters that hold structures of the image, and which.</summary>
+    public IEnumerable<(long Cluster, string What)> Tables => _tables.Select(t => (t.Key, t.Value));
+
     /// <summary>Nothing may contradict the specification, and every refcount must be right.</summary>
     public void RequireSound(string what) => Assert.True(_faults.Count == 0, $"{what}: {string.Join('\n', _faults.Take(8))}");
 
@@ -127,7 +130,7 @@ internal sealed class Qcow2SpecReader
     public byte[] Bytes(long at, int count)
     {
         byte[] bytes = new byte[count];
-        if (at < _file.LongLength)
+        if (at >= 0 && at < _file.LongLength)
         {
             _file.AsSpan((int)at, (int)Math.Min(count, _file.LongLength - at)).CopyTo(bytes);
         }
