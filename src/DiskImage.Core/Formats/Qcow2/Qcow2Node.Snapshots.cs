@@ -173,6 +173,10 @@ internal sealed partial class Qcow2Node : ISnapshots
 
     private async ValueTask ShareEntriesAsync(CachedPiece piece, int change, bool clearFlags)
     {
+        if (!ReferenceEquals(_dataNode, File))
+        {
+            return; // what lies in an external data file has no refcounts
+        }
         long runStart = 0, runLength = 0; // neighbouring clusters are counted together
         for (int index = 0; index < _l2.PieceSize / _geometry.L2EntryBytes; index++)
         {
