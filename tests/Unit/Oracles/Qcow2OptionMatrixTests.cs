@@ -15,7 +15,7 @@ namespace DiskImage.Tests.Oracles;
 /// </summary>
 public sealed class Qcow2OptionMatrixTests
 {
-    private const int DefaultSeed = 2024, Steps = 40;
+    private const int DefaultSeed = 2024, Steps = 40, StepsOfQemu = 30;
 
     public static TheoryData<string, int> Rows() => Rows(keep: _ => true);
 
@@ -123,7 +123,7 @@ public sealed class Qcow2OptionMatrixTests
     {
         try
         {
-            await script.RunAsync(Steps);
+            await script.RunAsync(model.Shape.ByQemu ? StepsOfQemu : Steps);
             await JudgeAsync(folder, model, what);
         }
         catch (Exception e) when (e is DiskImageException or Xunit.Sdk.XunitException)

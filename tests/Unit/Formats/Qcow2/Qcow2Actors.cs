@@ -21,7 +21,8 @@ internal interface IQcow2Actor : IAsyncDisposable
     /// <summary>Takes a snapshot; false where the refcounts are too narrow for one more.</summary>
     ValueTask<bool> CreateSnapshotAsync(string name);
 
-    ValueTask RestoreSnapshotAsync(string name);
+    /// <summary>Goes back to a snapshot; false where the refcounts are too narrow for it to be held twice meanwhile.</summary>
+    ValueTask<bool> RestoreSnapshotAsync(string name);
 
     ValueTask DeleteSnapshotAsync(string name);
 
@@ -68,20 +69,10 @@ internal sealed class OwnActor(string path) : IQcow2Actor
 
     public async ValueTask ResizeAsync(int size) => await (await DiskAsync()).ResizeAsync(size);
 
-    public async ValueTask<bool> CreateSnapshotAsync(string name)
-    {
-        try
-        {
-            _ = await ((ISnapshots)await DiskAsync()).CreateSnapshotAsync(name, DateTimeOffset.UnixEpoch, CancellationToken.None);
-            return true;
-        }
-        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.OutOfRange)
-        {
-            return false;
-        }
-    }
+    public ValueTask<bool> CreateSnapshotAsync(string name)
+        => IsPossibleAsync(disk => disk.CreateSnapshotAsync(name, DateTimeOffset.UnixEpoch, CancellationToken.None));
 
-    public async ValueTask RestoreSnapshotAsync(string name) => _ = await ((ISnapshots)await DiskAsync()).RestoreSnapshotAsync(name, CancellationToken.None);
+    public ValueTask<bool> RestoreSnapshotAsync(string name) => IsPossibleAsync(disk => disk.RestoreSnapshotAsync(name, CancellationToken.None));
 
     public async ValueTask DeleteSnapshotAsync(string name) => _ = await ((ISnapshots)await DiskAsync()).DeleteSnapshotAsync(name, CancellationToken.None);
 
@@ -110,6 +101,19 @@ internal sealed class OwnActor(string path) : IQcow2Actor
         }
     }
 
+    private async ValueTask<bool> IsPossibleAsync(Func<ISnapshots, ValueTask<DiskSnapshot>> change)
+    {
+        try
+        {
+            _ = await change((ISnapshots)await DiskAsync());
+            return true;
+        }
+        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.OutOfRange)
+        {
+            return false;
+        }
+    }
+
     private async ValueTask<BlockNode> DiskAsync() => _disk ??= await Images.OpenAsync(path, "qcow2", writable: true);
 }
 
@@ -121,8 +125,10 @@ internal sealed class QemuActor(TestFolder folder, string path) : IQcow2Actor
 
     public async ValueTask WriteAsync(int offset, byte[] data) => _commands.Add($"write -s {await PatternAsync(data)} {offset} {data.Length}");
 
+    /// <summary>QEMU 7.2 can run into its own tables when it packs compressed clusters between plain ones; in a new process it does not pack.</summary>
     public async ValueTask<bool> WriteCompressedAsync(int offset, byte[] data)
     {
+        await DisposeAsync();
         _commands.Add($"write -c -s {await PatternAsync(data)} {offset} {data.Length}");
         return true;
     }
@@ -151,7 +157,11 @@ internal sealed class QemuActor(TestFolder folder, string path) : IQcow2Actor
         return true;
     }
 
-    public ValueTask RestoreSnapshotAsync(string name) => ImageAsync("snapshot", "-a", name, path);
+    public async ValueTask<bool> RestoreSnapshotAsync(string name)
+    {
+        await ImageAsync("snapshot", "-a", name, path);
+        return true;
+    }
 
     public ValueTask DeleteSnapshotAsync(string name) => ImageAsync("snapshot", "-d", name, path);
 
@@ -228,8 +238,10 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
             case 2 when model.Snapshots.Count > 0 && model.Bitmaps.Count == 0: // bitmaps cannot follow a state that is brought back
                 string back = model.Snapshots[random.Next(model.Snapshots.Count)].Name;
                 Note($"restore {back}");
-                await actor.RestoreSnapshotAsync(back);
-                model.RestoreSnapshot(back);
+                if (await actor.RestoreSnapshotAsync(back))
+                {
+                    model.RestoreSnapshot(back);
+                }
                 break;
             case 3 when model.Snapshots.Count > 1:
                 int gone = random.Next(model.Snapshots.Count);
@@ -238,7 +250,7 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
                 model.Snapshots.RemoveAt(gone);
                 break;
             case 4 when model.Snapshots.Count == 0 || can.ResizeWithSnapshots:
-                int size = Math.Max(4, (model.Size / SectorModel.Bytes) + random.Next(-40, 41)) * SectorModel.Bytes;
+                int size = NewSize();
                 Note($"resize {size}");
                 await actor.ResizeAsync(size);
                 model.Resize(size);
@@ -312,6 +324,13 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
                 model.Bitmaps.Add(added);
                 break;
         }
+    }
+
+    /// <summary>QEMU 7.2 leaves what it cuts off inside a cluster, and shows it again after growing: it cuts at clusters only.</summary>
+    private int NewSize()
+    {
+        int size = Math.Max(4, (model.Size / SectorModel.Bytes) + random.Next(-40, 41)) * SectorModel.Bytes, cluster = model.Shape.ClusterSize;
+        return model.Shape.ByQemu && size < model.Size ? Math.Max(cluster, size / cluster * cluster) : size;
     }
 
     private void Note(string what) => _done.Add(what);

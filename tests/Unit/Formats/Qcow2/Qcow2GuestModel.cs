@@ -225,6 +225,10 @@ internal sealed class Qcow2GuestModel
             return;
         }
         (int first, int end) = WholeUnits(offset, length);
+
+        // Where a part of a range is a part of a compressed cluster, QEMU writes all of the range.
+        SpecKinds orWritten = _shape is { ByQemu: true, HasSubclusters: true }
+            && _kinds.AsSpan(offset / _shape.UnitSize, UnitsOf(offset + length) - (offset / _shape.UnitSize)).ContainsAny(SpecKinds.Compressed, SpecKinds.Compressed | SpecKinds.Data) ? SpecKinds.Data : 0;
         for (int unit = offset / _shape.UnitSize; unit < UnitsOf(offset + length); unit++)
         {
             bool isPart = unit < first || unit >= end;
@@ -236,7 +240,7 @@ internal sealed class Qcow2GuestModel
             else
             {
                 _kinds[unit] = _shape.Version < 3 ? SpecKinds.Unallocated
-                    : SpecKinds.AnyZero | (_shape.HasBacking ? 0 : _kinds[unit] & SpecKinds.Unallocated);
+                    : SpecKinds.AnyZero | orWritten | (_shape.HasBacking ? 0 : _kinds[unit] & SpecKinds.Unallocated);
             }
         }
     }
