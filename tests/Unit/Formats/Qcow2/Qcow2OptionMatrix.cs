@@ -20,6 +20,8 @@ internal sealed class Qcow2OptionMatrix
 {
     public const string BackingFile = "base.raw", DataFile = "disk.data";
 
+    private const int DefaultSeed = 2024;
+
     /// <summary>Values of options whose values cannot be listed; null stands for "not given".</summary>
     private static readonly Dictionary<string, string?[]> s_chosen = new(StringComparer.Ordinal)
     {
@@ -71,6 +73,26 @@ internal sealed class Qcow2OptionMatrix
             powers.Add(value.ToString(CultureInfo.InvariantCulture));
         }
         return [.. powers];
+    }
+
+    /// <summary>The seed of all that is random; another is given with DISKIMAGE_TEST_SEED.</summary>
+    public static int Seed
+        => int.TryParse(Environment.GetEnvironmentVariable("DISKIMAGE_TEST_SEED"), NumberStyles.None, CultureInfo.InvariantCulture, out int given) ? given : DefaultSeed;
+
+    /// <summary>The rows that are wanted, each with the seed: pairwise, or with DISKIMAGE_TEST_MATRIX=full all of them.</summary>
+    public static TheoryData<string, int> Rows(Func<string, bool> keep)
+    {
+        var matrix = new Qcow2OptionMatrix();
+        bool full = Environment.GetEnvironmentVariable("DISKIMAGE_TEST_MATRIX") is "full";
+        var data = new TheoryData<string, int>();
+        foreach (string row in full ? matrix.Full() : matrix.Pairwise(Seed))
+        {
+            if (keep(row))
+            {
+                data.Add(row, Seed);
+            }
+        }
+        return data;
     }
 
     /// <summary>Rows of option text in which every pair of values that can stand together does, at least once.</summary>
