@@ -19,8 +19,22 @@ internal sealed partial class Qcow2Checker
             Findings.Corruption("SnapshotTable", fault.Message, "drop this snapshot and those behind it", host: fault.Offset);
         }
         _ = AddTable(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(snapshots), "the snapshot table");
+        var ids = new HashSet<string>(StringComparer.Ordinal) { "" };
         foreach (Qcow2Snapshot snapshot in snapshots)
         {
+            long size = snapshot.VirtualSize ?? _header.Size, needed = _geometry.L1EntriesFor(size);
+            if (snapshot.L1Size < needed)
+            {
+                Findings.Corruption("SnapshotTable", $"Snapshot '{snapshot.Name}' has an L1 table of {snapshot.L1Size:#,0} entries; its disk of {size:#,0} bytes needs {needed:#,0}.", "drop the snapshot", host: _header.SnapshotsOffset);
+            }
+            if (snapshot.VirtualSize is null && _header.Version >= 3)
+            {
+                Findings.Corruption("SnapshotTable", $"Snapshot '{snapshot.Name}' does not record the size of its disk, as it must in version 3.", "record today's", host: _header.SnapshotsOffset);
+            }
+            if (!ids.Add(snapshot.Id))
+            {
+                Findings.Corruption("SnapshotTable", $"Snapshot '{snapshot.Name}' has the id '{snapshot.Id}'; allowed: one of its own.", "give it another id", host: _header.SnapshotsOffset);
+            }
             await CountL1Async(snapshot.L1Offset, snapshot.L1Size, $"the L1 table of snapshot '{snapshot.Name}'", isActive: false).ConfigureAwait(false);
         }
     }
@@ -48,8 +62,13 @@ internal sealed partial class Qcow2Checker
             return;
         }
         _ = AddTable(directory.Offset, directory.Length, "the bitmap directory");
+        var names = new HashSet<string>(StringComparer.Ordinal);
         foreach (Qcow2BitmapEntry bitmap in directory.Entries)
         {
+            if (!names.Add(bitmap.Name))
+            {
+                Findings.Corruption("BitmapDirectory", $"Two bitmaps have the name '{bitmap.Name}'.", host: directory.Offset);
+            }
             CheckBitmap(bitmap, directory.Offset);
             if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, $"the table of bitmap '{bitmap.Name}'"))
             {
@@ -72,9 +91,10 @@ internal sealed partial class Qcow2Checker
 
     private void CheckBitmap(Qcow2BitmapEntry bitmap, long at)
     {
-        if (bitmap.Type != Qcow2BitmapEntry.DirtyTracking || (bitmap.Flags & ~Qcow2BitmapFlags.Known) != Qcow2BitmapFlags.None)
+        Qcow2BitmapFlags known = bitmap.ExtraData.Length > 0 ? Qcow2BitmapFlags.Known : Qcow2BitmapFlags.Known & ~Qcow2BitmapFlags.ExtraDataCompatible; // QEMU refuses what is said of nothing
+        if (bitmap.Type != Qcow2BitmapEntry.DirtyTracking || (bitmap.Flags & ~known) != Qcow2BitmapFlags.None)
         {
-            Findings.Corruption("BitmapDirectory", $"Bitmap '{bitmap.Name}' has type {bitmap.Type} and flags {(uint)bitmap.Flags:x}; allowed: type {Qcow2BitmapEntry.DirtyTracking}, flags up to {(uint)Qcow2BitmapFlags.Known:x}.", host: at);
+            Findings.Corruption("BitmapDirectory", $"Bitmap '{bitmap.Name}' has type {bitmap.Type} and flags {(uint)bitmap.Flags:x}; allowed: type {Qcow2BitmapEntry.DirtyTracking}, flags up to {(uint)known:x}.", host: at);
         }
         long needed = Round.Units(Round.Units(_header.Size, 1L << bitmap.GranularityBits), _geometry.ClusterSize * 8L);
         if (bitmap.TableSize < needed && (bitmap.Flags & Qcow2BitmapFlags.InUse) == Qcow2BitmapFlags.None)

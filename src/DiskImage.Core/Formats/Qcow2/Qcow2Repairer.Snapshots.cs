@@ -1,3 +1,4 @@
+using System.Globalization;
 using DiskImage.Block;
 
 namespace DiskImage.Formats.Qcow2;
@@ -6,8 +7,8 @@ namespace DiskImage.Formats.Qcow2;
 internal sealed partial class Qcow2Repairer
 {
     /// <summary>
-    /// Keeps the snapshots whose entry can be read and whose L1 table is in place and not another table's. One that shares its place
-    /// with data moves, and so does the table of snapshots.
+    /// Keeps the snapshots whose entry can be read and whose L1 table is in place, long enough and not another table's. One that shares its
+    /// place with data moves, and so does the table of snapshots. One whose id is empty or another's gets a new one.
     /// </summary>
     /// <returns>The snapshots that the image now has.</returns>
     private async ValueTask<IReadOnlyList<Qcow2Snapshot>> MendSnapshotsAsync(HashSet<long> overlaps)
@@ -18,18 +19,22 @@ internal sealed partial class Qcow2Repairer
         }
         (IReadOnlyList<Qcow2Snapshot> readable, DiskImageException? fault) = await Qcow2Snapshot.ReadReadableAsync(file, _header, cancellationToken).ConfigureAwait(false);
         var kept = new List<Qcow2Snapshot>();
+        var ids = new HashSet<string>(StringComparer.Ordinal) { "" };
         var taken = new HashSet<long>(ClustersOf(_header.L1TableOffset, _header.L1Size * 8L));
         foreach (Qcow2Snapshot snapshot in readable)
         {
             long length = snapshot.L1Size * 8L;
+            bool covers = snapshot.L1Size >= Geometry.L1EntriesFor(snapshot.VirtualSize ?? _header.Size);
             bool isThere = length == 0 || (IsPlace(snapshot.L1Offset) && length <= _length - snapshot.L1Offset);
-            if (!isThere || ClustersOf(snapshot.L1Offset, length).Any(c => !taken.Add(c)))
+            if (!covers || !isThere || ClustersOf(snapshot.L1Offset, length).Any(c => !taken.Add(c)))
             {
                 continue;
             }
-            kept.Add(ClustersOf(snapshot.L1Offset, length).Any(overlaps.Contains)
+            Qcow2Snapshot mended = ClustersOf(snapshot.L1Offset, length).Any(overlaps.Contains)
                 ? snapshot with { L1Offset = await CopyToEndAsync(snapshot.L1Offset, (int)length).ConfigureAwait(false) }
-                : snapshot);
+                : snapshot;
+            mended = _header.Version >= 3 && mended.VirtualSize is null ? mended with { VirtualSize = _header.Size } : mended;
+            kept.Add(ids.Add(mended.Id) ? mended : mended with { Id = FreeId(ids) });
         }
         bool isSound = fault is null && IsPlace(_header.SnapshotsOffset) && !ClustersOf(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(readable)).Any(overlaps.Contains);
         if (!isSound || !kept.SequenceEqual(readable, ReferenceEqualityComparer.Instance))
@@ -46,6 +51,17 @@ internal sealed partial class Qcow2Repairer
                 Qcow2Header.SnapshotsAt, _header.ToCluster(file.Name).AsMemory(Qcow2Header.SnapshotsAt..Qcow2Header.IncompatibleAt), cancellationToken).ConfigureAwait(false);
         }
         return kept;
+    }
+
+    private static string FreeId(HashSet<string> ids)
+    {
+        for (int id = ids.Count; ; id++)
+        {
+            if (ids.Add(id.ToString(CultureInfo.InvariantCulture)))
+            {
+                return id.ToString(CultureInfo.InvariantCulture);
+            }
+        }
     }
 
     private IEnumerable<long> ClustersOf(long offset, long length)

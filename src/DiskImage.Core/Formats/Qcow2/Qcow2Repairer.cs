@@ -58,10 +58,19 @@ internal sealed partial class Qcow2Repairer(BlockNode file, Qcow2Header header, 
         {
             await MoveL1Async().ConfigureAwait(false);
         }
-        await MendTablesAsync(_header.L1TableOffset, _header.L1Size, before.Overlaps).ConfigureAwait(false);
-        foreach (Qcow2Snapshot snapshot in await MendSnapshotsAsync(before.Overlaps).ConfigureAwait(false))
+        Qcow2Header unmended = _header;
+        HashSet<long> overlaps = before.Overlaps;
+        IReadOnlyList<Qcow2Snapshot> snapshots = await MendSnapshotsAsync(overlaps).ConfigureAwait(false);
+        if (!ReferenceEquals(unmended, _header)) // where a table moved, more of what it leads to is known now
         {
-            await MendTablesAsync(snapshot.L1Offset, snapshot.L1Size, before.Overlaps).ConfigureAwait(false);
+            Qcow2Checker moved = NewChecker();
+            await moved.CountWithoutRefcountsAsync().ConfigureAwait(false);
+            overlaps = moved.Overlaps;
+        }
+        await MendTablesAsync(_header.L1TableOffset, _header.L1Size, overlaps).ConfigureAwait(false);
+        foreach (Qcow2Snapshot snapshot in snapshots)
+        {
+            await MendTablesAsync(snapshot.L1Offset, snapshot.L1Size, overlaps).ConfigureAwait(false);
         }
         await DropBrokenBitmapsAsync().ConfigureAwait(false);
         await file.FlushAsync(cancellationToken).ConfigureAwait(false);
