@@ -331,14 +331,7 @@ internal sealed partial class Qcow2Node
             (long table, _) = await _refcounts.AllocateAsync(1).ConfigureAwait(false);
             await RequireNotMetadataAsync(table, _geometry.ClusterSize).ConfigureAwait(false);
             _l2.Forget(table, _geometry.ClusterSize);
-            for (long at = 0; at < _geometry.ClusterSize; at += _l2.PieceSize)
-            {
-                CachedPiece fresh = await _l2.GetNewAsync(table + at).ConfigureAwait(false);
-                if (old != 0)
-                {
-                    (await _l2.GetAsync(old + at, CancellationToken.None).ConfigureAwait(false)).Bytes.CopyTo(fresh.Bytes, 0);
-                }
-            }
+            await FillL2Async(table, old).ConfigureAwait(false);
             _l1[l1Index] = L2Entry.Copied(table);
             _guard.AddTable(table);
             if (old != 0)
@@ -347,6 +340,18 @@ internal sealed partial class Qcow2Node
             }
         }
         return (await L2PieceAsync(guest, CancellationToken.None).ConfigureAwait(false))!;
+    }
+
+    /// <summary>Makes a new L2 table: a copy of another, or of nothing if that is at 0.</summary>
+    private async ValueTask FillL2Async(long table, long from)
+    {
+        for (long at = 0; at < _geometry.ClusterSize; at += _l2.PieceSize)
+        {
+            // In this order: reading a piece may write back all that are changed, and a new one must not go with them before it is filled.
+            CachedPiece? source = from == 0 ? null : await _l2.GetAsync(from + at, CancellationToken.None).ConfigureAwait(false);
+            CachedPiece target = await _l2.GetNewAsync(table + at).ConfigureAwait(false);
+            source?.Bytes.CopyTo(target.Bytes, 0);
+        }
     }
 
     /// <summary>An entry was replaced: its host space goes once that is durable.</summary>
