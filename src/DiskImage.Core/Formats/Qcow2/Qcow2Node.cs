@@ -119,6 +119,8 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private async ValueTask ReloadAsync(bool forWriting, CancellationToken cancellationToken)
     {
         _header = await Qcow2Header.ReadAsync(File, forRepair: true, cancellationToken).ConfigureAwait(false);
+        _geometry = new Qcow2Geometry(_header); // a repair may have widened the refcounts
+        _refcounts.Restart(_geometry);
         _l2.Clear();
         await _l1.LoadAsync(_header.L1TableOffset, _header.L1Size, cancellationToken).ConfigureAwait(false);
         if (forWriting && !_header.Has(Qcow2Incompatible.Corrupt | Qcow2Incompatible.Dirty))
