@@ -15,6 +15,10 @@ internal sealed record Qcow2Snapshot
 
     public required string Id { get; init; }
     public required string Name { get; init; }
+
+    /// <summary>Where its entry begins in the file; 0 if it was not read from one.</summary>
+    public long EntryOffset { get; init; }
+
     public required long L1Offset { get; init; }
     public required int L1Size { get; init; }
     public uint DateSeconds { get; init; }
@@ -27,8 +31,11 @@ internal sealed record Qcow2Snapshot
 
     public ulong? InstructionCount { get; init; }
 
-    /// <summary>Extra data past what is known here; kept as it is.</summary>
-    public byte[] UnknownExtra { get; init; } = [];
+    /// <summary>
+    /// The extra data as it stands in the image: older programs wrote less than is known here, newer ones may write more. Its length and
+    /// what is not known of it are kept.
+    /// </summary>
+    public byte[] Extra { get; init; } = new byte[KnownExtraBytes];
 
     /// <summary>Reads the snapshot table that a header names.</summary>
     /// <exception cref="DiskImageException">Corrupt; it names the snapshot, the field and the offset.</exception>
@@ -62,7 +69,7 @@ internal sealed record Qcow2Snapshot
                 long offset = header.SnapshotsOffset + at;
                 return (snapshots, new DiskImageException(DiskImageErrorKind.Corrupt, $"{file.Name}: snapshot table entry {i} at offset {offset:#,0}: {what}", file.Name, offset));
             }
-            snapshots.Add(Parse(entry, out int length));
+            snapshots.Add(Parse(entry, out int length) with { EntryOffset = header.SnapshotsOffset + at });
             at += length;
         }
         return (snapshots, null);
@@ -87,7 +94,7 @@ internal sealed record Qcow2Snapshot
         return table;
     }
 
-    private int Length => FixedBytes + KnownExtraBytes + UnknownExtra.Length + Encoding.UTF8.GetByteCount(Id) + Encoding.UTF8.GetByteCount(Name);
+    private int Length => FixedBytes + Extra.Length + Encoding.UTF8.GetByteCount(Id) + Encoding.UTF8.GetByteCount(Name);
 
     /// <summary>What keeps an entry from being read; null if nothing.</summary>
     private static string? FaultOf(ReadOnlySpan<byte> bytes)
@@ -125,7 +132,7 @@ internal sealed record Qcow2Snapshot
             VmStateSize = extra.Length >= 8 ? BigEndian.U64(extra, 0) : BigEndian.U32(bytes, 32),
             VirtualSize = extra.Length >= 16 ? (long)BigEndian.U64(extra, 8) : null,
             InstructionCount = instructions == NoInstructionCount ? null : instructions,
-            UnknownExtra = extra.Length > KnownExtraBytes ? extra[KnownExtraBytes..].ToArray() : [],
+            Extra = extra.ToArray(),
             Id = Encoding.UTF8.GetString(bytes.Slice(idAt, idLength)),
             Name = Encoding.UTF8.GetString(bytes.Slice(idAt + idLength, nameLength)),
         };
@@ -142,12 +149,22 @@ internal sealed record Qcow2Snapshot
         BigEndian.U32(bytes, 20, DateNanoseconds);
         BigEndian.U64(bytes, 24, VmClockNanoseconds);
         BigEndian.U32(bytes, 32, VmStateSize > uint.MaxValue ? 0 : (uint)VmStateSize);
-        BigEndian.U32(bytes, 36, (uint)(KnownExtraBytes + UnknownExtra.Length));
-        BigEndian.U64(bytes, 40, VmStateSize);
-        BigEndian.U64(bytes, 48, (ulong)(VirtualSize ?? 0));
-        BigEndian.U64(bytes, 56, InstructionCount ?? NoInstructionCount);
-        UnknownExtra.CopyTo(bytes[(FixedBytes + KnownExtraBytes)..]);
-        int at = FixedBytes + KnownExtraBytes + UnknownExtra.Length;
+        BigEndian.U32(bytes, 36, (uint)Extra.Length);
+        Span<byte> extra = bytes.Slice(FixedBytes, Extra.Length);
+        Extra.CopyTo(extra);
+        if (extra.Length >= 8)
+        {
+            BigEndian.U64(extra, 0, VmStateSize);
+        }
+        if (extra.Length >= 16)
+        {
+            BigEndian.U64(extra, 8, (ulong)(VirtualSize ?? 0)); // known wherever there is a field for it
+        }
+        if (extra.Length >= 24)
+        {
+            BigEndian.U64(extra, 16, InstructionCount ?? NoInstructionCount);
+        }
+        int at = FixedBytes + Extra.Length;
         id.CopyTo(bytes[at..]);
         name.CopyTo(bytes[(at + id.Length)..]);
     }
