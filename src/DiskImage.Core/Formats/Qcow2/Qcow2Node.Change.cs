@@ -119,10 +119,7 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
         (long oldOffset, long oldLength) = (_l1.HostOffset, _l1.Count * 8L);
         long place = await WriteL1Async(l1).ConfigureAwait(false);
         await SwitchL1Async(place, l1, _header.Size).ConfigureAwait(false);
-        if (oldLength > 0 || oldOffset >= _geometry.ClusterSize)
-        {
-            _refcounts.FreeAfterFlush(oldOffset, Math.Max(1, oldLength));
-        }
+        _refcounts.FreeAfterFlush(oldOffset, oldLength); // a table of no entries has no place of its own
     }
 
     private async ValueTask ShrinkAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)

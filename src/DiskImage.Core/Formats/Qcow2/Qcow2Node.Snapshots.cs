@@ -68,7 +68,7 @@ internal sealed partial class Qcow2Node : ISnapshots
         await File.ReadAsync(snapshot.L1Offset, l1, cancellationToken).ConfigureAwait(false);
         await SwitchSnapshotsAsync([.. snapshots.Where(s => !ReferenceEquals(s, snapshot))], _header).ConfigureAwait(false);
         await ShareAsync(l1, -1, isActive: false).ConfigureAwait(false);
-        _refcounts.FreeAfterFlush(snapshot.L1Offset, Math.Max(1, l1.Length));
+        _refcounts.FreeAfterFlush(snapshot.L1Offset, l1.Length);
         await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
         await RefreshFlagsAsync().ConfigureAwait(false);
         return snapshot;
@@ -249,14 +249,18 @@ internal sealed partial class Qcow2Node : ISnapshots
         }
     }
 
-    /// <summary>Writes an L1 table to a new place and makes everything so far durable.</summary>
+    /// <summary>Writes an L1 table to a new place, 0 if it has no entries, and makes everything so far durable.</summary>
     private async ValueTask<long> WriteL1Async(byte[] l1)
     {
-        long place = await _refcounts.AllocateContiguousAsync(Math.Max(1, _geometry.Clusters(l1.Length))).ConfigureAwait(false);
-        await RequireNotMetadataAsync(place, Math.Max(1, l1.Length)).ConfigureAwait(false);
-        byte[] padded = new byte[Math.Max(_geometry.ClusterSize, Round.Up(l1.Length, _geometry.ClusterSize))];
-        l1.CopyTo(padded, 0);
-        await File.WriteAsync(place, padded).ConfigureAwait(false);
+        long place = 0;
+        if (l1.Length > 0)
+        {
+            place = await _refcounts.AllocateContiguousAsync(_geometry.Clusters(l1.Length)).ConfigureAwait(false);
+            await RequireNotMetadataAsync(place, l1.Length).ConfigureAwait(false);
+            byte[] padded = new byte[Round.Up(l1.Length, _geometry.ClusterSize)];
+            l1.CopyTo(padded, 0);
+            await File.WriteAsync(place, padded).ConfigureAwait(false);
+        }
         await _order.FlushAsync(CancellationToken.None).ConfigureAwait(false);
         return place;
     }

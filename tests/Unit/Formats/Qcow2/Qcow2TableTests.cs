@@ -1,0 +1,99 @@
+using System.Buffers.Binary;
+using DiskImage.Block;
+using DiskImage.Tests.Support;
+
+namespace DiskImage.Tests.Formats.Qcow2;
+
+/// <summary>Tables at the edges: more than the cache holds, none at all, changed underneath by a repair, written by older programs.</summary>
+public sealed class Qcow2TableTests
+{
+    [Fact]
+    public async Task Tables_that_are_unshared_keep_their_entries_when_the_cache_is_full()
+    {
+        const int Size = 16 << 20, Span = 64 * 512; // of an L2 table
+        var file = new MemoryNode(await MemoryDisk.NewAsync($"size={Size},cluster_size=512"));
+        byte[] expected = new byte[Size];
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file, options: "l2-cache-size=64k"))
+        {
+            for (int round = 1; round <= 3; round++)
+            {
+                for (int at = round * 512; at < Size; at += Span)
+                {
+                    byte[] data = SectorModel.Data(at / 512, 1, round);
+                    await disk.WriteAsync(at, data);
+                    data.CopyTo(expected, at);
+                }
+                _ = await ((ISnapshots)disk).CreateSnapshotAsync($"s{round}", DateTimeOffset.UnixEpoch, CancellationToken.None);
+            }
+        }
+        await using BlockNode again = await MemoryDisk.OpenAsync(new MemoryNode(file.ToArray(), readOnly: true));
+        byte[] got = new byte[Size];
+        await again.ReadAsync(0, got);
+        Assert.True(got.AsSpan().SequenceEqual(expected), $"differs from byte {got.AsSpan().CommonPrefixLength(expected)} on");
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "unshared")).Leaks);
+    }
+
+    [Fact]
+    public async Task Leaks_that_were_repaired_do_not_come_back()
+    {
+        byte[] image = await MemoryDisk.NewAsync("size=1M,cluster_size=4k");
+        int clusters = image.Length / 4096;
+        byte[] leaking = [.. image, .. new byte[40960]];
+        long block = BinaryPrimitives.ReadInt64BigEndian(leaking.AsSpan((int)BinaryPrimitives.ReadInt64BigEndian(leaking.AsSpan(48))));
+        leaking[block + ((clusters + 4) * 2) + 1] = 1;
+        var file = new MemoryNode(leaking);
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            await disk.WriteAsync(0, new byte[512]); // brings the refcounts into memory
+            CheckReport report = await ((IRepairable)disk).RepairAsync(RepairMode.Leaks, null, CancellationToken.None);
+            Assert.Equal((1, 0), (report.LeaksFixed, report.Leaks));
+            await disk.WriteAsync(4096, new byte[40960]);
+        }
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "repaired")).Leaks);
+    }
+
+    [Fact]
+    public async Task A_disk_of_no_bytes_has_snapshots_and_grows()
+    {
+        var file = new MemoryNode(await MemoryDisk.NewAsync("size=0"));
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            _ = await ((ISnapshots)disk).CreateSnapshotAsync("none", DateTimeOffset.UnixEpoch, CancellationToken.None);
+            await disk.ResizeAsync(1 << 20);
+            await disk.WriteAsync(0, SectorModel.Data(0, 1, 5));
+            _ = await ((ISnapshots)disk).CreateSnapshotAsync("some", DateTimeOffset.UnixEpoch, CancellationToken.None);
+            _ = await ((ISnapshots)disk).RestoreSnapshotAsync("none", CancellationToken.None);
+            Assert.Equal(0, disk.Length);
+            _ = await ((ISnapshots)disk).RestoreSnapshotAsync("some", CancellationToken.None);
+            _ = await ((ISnapshots)disk).DeleteSnapshotAsync("none", CancellationToken.None);
+            byte[] got = new byte[512];
+            await disk.ReadAsync(0, got);
+            Assert.Equal(SectorModel.Data(0, 1, 5), got);
+        }
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "size=0")).Leaks);
+    }
+
+    [Fact]
+    public async Task A_snapshot_without_extra_data_keeps_its_size_when_another_is_made()
+    {
+        var file = new MemoryNode(await MemoryDisk.NewAsync("size=1M,cluster_size=4k,compat=0.10"));
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            _ = await ((ISnapshots)disk).CreateSnapshotAsync("old", DateTimeOffset.UnixEpoch, CancellationToken.None);
+        }
+        byte[] image = file.ToArray();
+        int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(64));
+        image.AsSpan(table + 64, 4).CopyTo(image.AsSpan(table + 40)); // id and name, without the 24 bytes before them
+        image.AsSpan(table + 36, 4).Clear();
+        var shorter = new MemoryNode(image);
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(shorter))
+        {
+            _ = await ((ISnapshots)disk).CreateSnapshotAsync("new", DateTimeOffset.UnixEpoch, CancellationToken.None);
+            IReadOnlyList<DiskSnapshot> all = await ((ISnapshots)disk).GetSnapshotsAsync(CancellationToken.None);
+            Assert.Equal([("1", "old", 1 << 20), ("2", "new", 1 << 20)], all.Select(s => (s.Id, s.Name, s.VirtualSize)));
+            await using BlockNode view = await ((ISnapshots)disk).OpenSnapshotAsync("old", CancellationToken.None);
+            Assert.Equal(1 << 20, view.Length);
+        }
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(shorter.ToArray(), "shorter")).Leaks);
+    }
+}
