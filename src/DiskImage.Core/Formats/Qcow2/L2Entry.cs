@@ -130,6 +130,9 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
     /// <summary>The same entry, with the "refcount is exactly one" flag set or cleared.</summary>
     public L2Entry WithCopied(bool copied) => this with { Raw = copied ? Raw | CopiedFlag : Raw & ~CopiedFlag };
 
+    /// <summary>The same entry, stored elsewhere. Not for a compressed cluster.</summary>
+    public L2Entry WithHost(long hostOffset) => this with { Raw = (Raw & ~OffsetMask) | (ulong)hostOffset };
+
     private static int OffsetBits(int clusterBits) => 62 - (clusterBits - 8);
 
     private static ulong Mask(int first, int end) => (uint)(((1UL << end) - 1) & ~((1UL << first) - 1));

@@ -38,26 +38,35 @@ internal sealed partial class Qcow2Node
             await RecordLockedAsync(offset, _geometry.ClusterSize).ConfigureAwait(false);
             long host = await _refcounts.AllocateBytesAsync(packed.Length).ConfigureAwait(false);
             await RequireNotMetadataAsync(host, packed.Length).ConfigureAwait(false);
-            int padded = (int)(Round.Up(host + packed.Length, Sector) - host); // readers take whole sectors; what follows overwrites the rest
-            byte[] bytes = ArrayPool<byte>.Shared.Rent(padded);
             try
             {
-                packed.CopyTo(bytes);
-                bytes.AsSpan(packed.Length, padded - packed.Length).Clear();
-                await File.WriteAsync(host, bytes.AsMemory(0, padded), cancellationToken).ConfigureAwait(false);
+                await WritePackedAsync(host, packed, cancellationToken).ConfigureAwait(false);
             }
             catch
             {
                 await _refcounts.AddAsync(host, packed.Length, -1).ConfigureAwait(false);
                 throw;
             }
-            finally
-            {
-                ArrayPool<byte>.Shared.Return(bytes);
-            }
             CachedPiece piece = await WritableL2PieceAsync(offset).ConfigureAwait(false);
             L2Entry old = EntryAt(piece, PieceIndex(offset));
             SetEntry(piece, PieceIndex(offset), L2Entry.Compressed(host, packed.Length, _geometry.ClusterBits));
             FreeData(old);
         }));
+
+    /// <summary>Writes compressed data to the end of its last sector: readers take whole sectors. What follows overwrites the rest.</summary>
+    private async ValueTask WritePackedAsync(long host, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
+    {
+        int padded = (int)(Round.Up(host + packed.Length, Sector) - host);
+        byte[] bytes = ArrayPool<byte>.Shared.Rent(padded);
+        try
+        {
+            packed.CopyTo(bytes);
+            bytes.AsSpan(packed.Length, padded - packed.Length).Clear();
+            await File.WriteAsync(host, bytes.AsMemory(0, padded), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(bytes);
+        }
+    }
 }

@@ -18,7 +18,7 @@ namespace DiskImage.Formats.Qcow2;
 /// <para>Finding space: everything below <c>_firstFree</c> is known to be in use, so a search never starts from zero again.</para>
 /// <para>Not thread-safe: the node's metadata lock guards it.</para>
 /// </remarks>
-internal sealed class Qcow2Refcounts
+internal sealed partial class Qcow2Refcounts
 {
     private readonly BlockNode _file;
     private Qcow2Geometry _geometry;
