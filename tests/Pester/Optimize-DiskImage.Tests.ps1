@@ -9,7 +9,7 @@ BeforeAll {
 AfterAll { Pop-Location }
 
 Describe 'Optimize-DiskImage' {
-    It 'makes a <_> smaller that was filled with zeroes, and keeps what it reads as' -ForEach 'vhd', 'vhdx' {
+    It 'makes a <_> smaller that was filled with zeroes, and keeps what it reads as' -ForEach 'vhd', 'vhdx', 'qcow2' {
         $path = "disk.$_"
         $null = Convert-DiskImage disk.raw $path -Force
         $size = (Get-DiskImageInfo $path).VirtualSize
@@ -24,6 +24,32 @@ Describe 'Optimize-DiskImage' {
         (Get-DiskImageHash $path).Hash | Should -Be $hash
         Test-DiskImage $path -Quiet | Should -BeTrue
         $size | Should -BeGreaterOrEqual 8MB
+    }
+
+    It 'keeps snapshots and bitmaps of a qcow2 image, and qemu-img agrees' {
+        $null = Convert-DiskImage disk.raw kept.qcow2 -ClusterSize 4k -Force
+        $null = New-DiskImageSnapshot kept.qcow2 before
+        $null = New-DiskImageBitmap kept.qcow2 dirty
+        Write-DiskImage kept.qcow2 1MB (, 172 * 2MB)
+        Write-DiskImage kept.qcow2 1MB ([byte[]]::new(2MB))
+        $null = Convert-DiskImage kept.qcow2 now.raw -Force
+        $before = (Get-Item kept.qcow2).Length
+        Optimize-DiskImage kept.qcow2 | Should -BeNullOrEmpty
+        (Get-Item kept.qcow2).Length | Should -BeLessOrEqual ($before - 2MB)
+        Invoke-Qemu qemu-img check -q kept.qcow2
+        Invoke-Qemu qemu-img compare -q now.raw kept.qcow2
+        (Get-DiskImageBitmap kept.qcow2 dirty).DirtyBytes | Should -Be 2MB
+        $null = Convert-DiskImage kept.qcow2 before.raw -Snapshot before -Force
+        Invoke-Qemu qemu-img compare -q disk.raw before.raw
+    }
+
+    It 'refuses a qcow2 image that is marked corrupt' {
+        $null = Convert-DiskImage disk.raw corrupt.qcow2 -Force
+        $file = [IO.File]::OpenWrite("$folder/corrupt.qcow2")
+        $file.Position = 79
+        $file.WriteByte(2)
+        $file.Dispose()
+        { Optimize-DiskImage corrupt.qcow2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageCorrupt,*'
     }
 
     It 'changes nothing with -WhatIf' {
