@@ -217,6 +217,69 @@ Describe 'Convert-DiskImage -BackingPath' {
     }
 }
 
+Describe 'Convert-DiskImage -Bitmaps' {
+    BeforeAll {
+        # A bitmap that says of itself that it was not saved: its directory entry's flags begin with 'in use'.
+        function Set-Broken([string] $Path, [string] $Name) {
+            $bytes = [IO.File]::ReadAllBytes("$folder/$Path")
+            $at = [Text.Encoding]::Latin1.GetString($bytes).LastIndexOf($Name) - 24
+            $bytes[$at + 15] = $bytes[$at + 15] -bor 1
+            [IO.File]::WriteAllBytes("$folder/$Path", $bytes)
+        }
+
+        function Get-Expected([string] $Path) {
+            $info = Invoke-Qemu qemu-img info --output=json $Path | Out-String | ConvertFrom-Json
+            $info.'format-specific'.data.bitmaps | ForEach-Object { "$($_.name) $($_.granularity) $($_.flags -join ',')" } | Sort-Object
+        }
+    }
+
+    BeforeEach {
+        $null = New-Item out -ItemType Directory
+        $null = Convert-DiskImage disk.raw out/source.qcow2
+        $null = New-DiskImageBitmap out/source.qcow2 -Name daily -Granularity 4k
+        $null = New-DiskImageBitmap out/source.qcow2 -Name weekly -Disabled
+        Write-DiskImage out/source.qcow2 123456 (, 171 * 5000)
+    }
+
+    AfterEach { Remove-Item out -Recurse -Force }
+
+    It 'copies bitmaps as qemu-img does' {
+        $info = Convert-DiskImage out/source.qcow2 out/copy.qcow2 -Bitmaps -Verify
+        $info.Bitmaps.Name | Should -Be 'daily', 'weekly'
+        $null = Invoke-Qemu qemu-img convert -O qcow2 --bitmaps out/source.qcow2 out/theirs.qcow2
+        Get-Expected out/copy.qcow2 | Should -Be (Get-Expected out/theirs.qcow2)
+        $ranges = Get-DiskImageBitmap out/source.qcow2 daily -Extents | ForEach-Object { "$($_.Offset) $($_.Length)" }
+        $ranges | Should -Not -BeNullOrEmpty
+        foreach ($copy in 'out/copy.qcow2', 'out/theirs.qcow2') {
+            Get-DiskImageBitmap $copy daily -Extents | ForEach-Object { "$($_.Offset) $($_.Length)" } | Should -Be $ranges
+        }
+
+        Invoke-Qemu qemu-img check -q out/copy.qcow2
+        (Convert-DiskImage out/source.qcow2 out/without.qcow2).Bitmaps | Should -BeNullOrEmpty
+    }
+
+    It 'refuses a broken one by its name, or leaves it out with a warning' {
+        Set-Broken out/source.qcow2 daily
+        { Convert-DiskImage out/source.qcow2 out/copy.qcow2 -Bitmaps -ErrorAction Stop } | Should -Throw "*'daily'*" -ErrorId 'DiskImageCorrupt,*'
+        'out/copy.qcow2' | Should -Not -Exist
+        $info = Convert-DiskImage out/source.qcow2 out/copy.qcow2 -Bitmaps -SkipBrokenBitmaps -WarningVariable warnings -WarningAction SilentlyContinue
+        $info.Bitmaps.Name | Should -Be 'weekly'
+        "$warnings" | Should -Match "'daily'"
+    }
+
+    It 'refuses <what> and leaves nothing behind' -ForEach @(
+        @{ What = 'a source without bitmaps'; Parameters = @{ Path = 'disk.raw'; Destination = 'out/copy.qcow2'; Bitmaps = $true }; Id = 'DiskImageUnsupported' }
+        @{ What = 'a target without bitmaps'; Parameters = @{ Path = 'out/source.qcow2'; Destination = 'out/copy.raw'; Bitmaps = $true }; Id = 'DiskImageUnsupported' }
+        @{ What = 'a target of version 2'; Parameters = @{ Path = 'out/source.qcow2'; Destination = 'out/copy.qcow2'; Bitmaps = $true; Option = 'compat=0.10' }; Id = 'DiskImageUnsupported' }
+        @{ What = 'a snapshot'; Parameters = @{ Path = 'out/source.qcow2'; Destination = 'out/copy.qcow2'; Bitmaps = $true; Snapshot = 's' }; Id = 'DiskImageInvalidOption' }
+        @{ What = '-SkipBrokenBitmaps alone'; Parameters = @{ Path = 'out/source.qcow2'; Destination = 'out/copy.qcow2'; SkipBrokenBitmaps = $true }; Id = 'DiskImageInvalidOption' }
+    ) {
+        $null = New-DiskImageSnapshot out/source.qcow2 s
+        { Convert-DiskImage @Parameters -ErrorAction Stop } | Should -Throw -ErrorId "$Id,*"
+        (Get-ChildItem out).Name | Should -Be 'source.qcow2'
+    }
+}
+
 Describe 'A conversion that is interrupted' {
     BeforeAll {
         # Clusters of 512 bytes make the conversion slow enough to be met in the middle.

@@ -29,6 +29,20 @@ public sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyList
         return [.. all.Where(b => !b.IsInUse)];
     }
 
+    /// <summary>
+    /// Makes sure, before any data is copied, that a new disk can hold bitmaps: adds each of them, empty, and removes it again.
+    /// </summary>
+    /// <exception cref="DiskImageException">Unsupported: the disk's format, or its version, has no bitmaps. Others as adding one says.</exception>
+    public static async Task RequireHoldsAsync(BlockNode target, IReadOnlyList<DiskBitmap> bitmaps, CancellationToken cancellationToken)
+    {
+        IBitmaps to = Of(target);
+        foreach (DiskBitmap bitmap in bitmaps)
+        {
+            _ = await to.AddBitmapAsync(bitmap.Name, bitmap.Granularity, bitmap.IsEnabled, cancellationToken).ConfigureAwait(false);
+            await to.RemoveBitmapAsync(bitmap.Name, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
     /// <summary>Copies them; returns them as the target has them.</summary>
     public override async Task<IReadOnlyList<DiskBitmap>> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {

@@ -63,6 +63,14 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     [Parameter]
     public SwitchParameter Compress { get; set; }
 
+    /// <summary>Copies the source's dirty bitmaps.</summary>
+    [Parameter]
+    public SwitchParameter Bitmaps { get; set; }
+
+    /// <summary>With <see cref="Bitmaps"/>: leaves out those that were not saved properly, with a warning, instead of refusing.</summary>
+    [Parameter]
+    public SwitchParameter SkipBrokenBitmaps { get; set; }
+
     /// <summary>Compares the new image with the source before it gets its name.</summary>
     [Parameter]
     public SwitchParameter Verify { get; set; }
@@ -111,6 +119,7 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         }
         string target = InFolder(given, source, format);
         RequireOther(source, target);
+        IReadOnlyList<DiskBitmap>? bitmaps = await SelectBitmapsAsync(source, cancellationToken).ConfigureAwait(false);
         NewImageOptions options = Options(disk, format, profile);
         await ResolveBackingAsync(target, options, cancellationToken).ConfigureAwait(false);
         object record = options.Bind();
@@ -124,11 +133,43 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         NewImage image = await creator.CreateAsync(target, format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
+            if (bitmaps is not null)
+            {
+                await BitmapCopy.RequireHoldsAsync(image.Node, bitmaps, cancellationToken).ConfigureAwait(false);
+            }
             ConvertResult result = await CopyAsync(disk, image, cancellationToken).ConfigureAwait(false);
+            if (bitmaps is not null)
+            {
+                _ = await ShowAsync(
+                    $"Copying bitmaps of {Leaf(source.Path)}",
+                    progress => new BitmapCopy(source.Node, image.Node, bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+            }
             await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, format, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
             _ = _made.Add(target);
             await DescribeAsync(image.Path, format, result, cancellationToken).ConfigureAwait(false);
         }
+    }
+
+    /// <summary>The bitmaps to copy; null if none are wanted. What cannot be done is refused here, before anything is written.</summary>
+    private async Task<IReadOnlyList<DiskBitmap>?> SelectBitmapsAsync(OpenedImage source, CancellationToken cancellationToken)
+    {
+        if (!Bitmaps)
+        {
+            return SkipBrokenBitmaps ? throw Wrong($"-{nameof(SkipBrokenBitmaps)} says how bitmaps are copied, so it needs -{nameof(Bitmaps)}.") : null;
+        }
+        if (Snapshot is not null)
+        {
+            throw Wrong($"bitmaps record changes of the present state, so they are not copied with -{nameof(Snapshot)}.");
+        }
+        IBitmaps holder = source.Require<IBitmaps>("keep no dirty bitmaps");
+        IReadOnlyList<DiskBitmap> chosen = await BitmapCopy.SelectAsync(source.Node, SkipBrokenBitmaps, cancellationToken).ConfigureAwait(false);
+        foreach (DiskBitmap broken in (await holder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Where(b => b.IsInUse))
+        {
+            await WarnAsync($"{source.Path}: bitmap '{broken.Name}' was not saved properly and is left out.").ConfigureAwait(false);
+        }
+        return chosen;
+
+        DiskImageException Wrong(string what) => new(DiskImageErrorKind.InvalidOption, $"{source.Path}: {what}", source.Path);
     }
 
     private static string InFolder(string destination, OpenedImage source, FormatDriver format)

@@ -238,6 +238,25 @@ public sealed class Qcow2BitmapTests
     }
 
     [Fact]
+    public async Task A_disk_that_cannot_hold_bitmaps_says_so_before_anything_is_copied()
+    {
+        DiskBitmap[] bitmaps = [new("a", 4096, IsEnabled: true, IsInUse: false, 0), new("b", 512, IsEnabled: false, IsInUse: false, 0)];
+        await using BlockNode version2 = await MemoryDisk.OpenAsync(new MemoryNode(await MemoryDisk.NewAsync("size=1M,compat=0.10")));
+        foreach (BlockNode target in new[] { new MemoryNode(new byte[512]), version2 })
+        {
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => BitmapCopy.RequireHoldsAsync(target, bitmaps, CancellationToken.None));
+            Assert.Equal(DiskImageErrorKind.Unsupported, error.Kind);
+        }
+        var file = new MemoryNode(await MemoryDisk.NewAsync("size=1M"));
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            await BitmapCopy.RequireHoldsAsync(disk, bitmaps, CancellationToken.None);
+            Assert.Empty(await ((IBitmaps)disk).GetBitmapsAsync(CancellationToken.None));
+        }
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "removed again")).Leaks);
+    }
+
+    [Fact]
     public async Task Bitmaps_of_other_contents_are_not_shown_and_dropped_on_writing()
     {
         byte[] image = await WithBitmapsAsync("cluster_size=4k");
