@@ -52,6 +52,40 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         return go;
     });
 
+    /// <summary>
+    /// Makes an image, if the user agrees, and outputs what it is then. Unless it becomes complete nothing is left behind.
+    /// </summary>
+    /// <param name="path">Its full path or URI.</param>
+    /// <param name="options">Its format and options.</param>
+    /// <param name="replace">True to replace an existing image.</param>
+    /// <param name="action">What the user is asked; gets the format's record of options.</param>
+    /// <param name="fill">Puts the disk's contents in and completes it; tells what was copied, if anything was.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <exception cref="DiskImageException">As the options, the place or the work say.</exception>
+    private protected async Task MakeAsync(
+        string path, NewImageOptions options, bool replace, Func<object, string> action, Func<NewImage, Task<DiskImageCopyStatistics?>> fill, CancellationToken cancellationToken)
+    {
+        object record = options.Bind();
+        var creator = new ImageCreator(Opener);
+        creator.RequireFree(path, replace);
+        if (!await ConfirmAsync(path, action(record)).ConfigureAwait(false))
+        {
+            return;
+        }
+        DiskImageCopyStatistics? statistics;
+        NewImage image = await creator.CreateAsync(path, options.Format, record, replace, openOptions: null, cancellationToken).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            statistics = await fill(image).ConfigureAwait(false);
+        }
+        OpenedImage made = await Opener.OpenAsync(new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+        await using (made.ConfigureAwait(false))
+        {
+            DiskImageInfo info = await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false);
+            await OutputAsync(info with { Statistics = statistics }).ConfigureAwait(false);
+        }
+    }
+
     /// <summary>Warns.</summary>
     protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(text));
 

@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Drivers;
+using DiskImage.Graph;
 
 namespace DiskImage.PowerShell;
 
@@ -30,6 +31,30 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
 
     /// <summary>The value of a member of <see cref="ICreateOptions"/> as it was given; null if it was not.</summary>
     public object? Given(string member) => NameOf(member) is { } name ? ValueOf(name) : null;
+
+    /// <summary>Takes the parameters that name a backing image; null was not given.</summary>
+    public void AddBacking(string? path, string? format)
+    {
+        Add(nameof(ICreateOptions.BackingFile), path, "BackingPath");
+        Add(nameof(ICreateOptions.BackingFormat), format, "BackingFormat");
+    }
+
+    /// <summary>Looks at the backing image that was named, and has the new image at a path record its name and format; null if none was.</summary>
+    /// <exception cref="DiskImageException">What opening it says; InvalidOption if the new image would be its own.</exception>
+    public async Task<BackingReference?> ResolveBackingAsync(ImageOpener opener, string path, CancellationToken cancellationToken)
+    {
+        if (Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
+        {
+            return null;
+        }
+        BackingReference backing = await BackingReference.ResolveAsync(
+            opener, path, name, Given(nameof(ICreateOptions.BackingFormat))?.ToString(), cancellationToken).ConfigureAwait(false);
+        foreach ((string option, object? value) in backing.OptionsFor(Format))
+        {
+            Set(option, value);
+        }
+        return backing;
+    }
 
     /// <summary>Like <see cref="GivenOptions.Set"/>, for a member of <see cref="ICreateOptions"/>, which every format has.</summary>
     public void SetMember(string member, object? value) => Set(NameOf(member)!, value);

@@ -9,21 +9,9 @@ namespace DiskImage.PowerShell;
 /// <summary><c>Convert-DiskImage</c>: copies a disk into a new image, of the same or another format.</summary>
 [Cmdlet(VerbsData.Convert, "DiskImage", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
 [OutputType(typeof(DiskImageInfo))]
-public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameters
+public sealed class ConvertDiskImageCommand : TargetImageCmdlet
 {
     private readonly HashSet<string> _made = new(FileIdentity.Comparer);
-    private RuntimeDefinedParameterDictionary? _formatParameters;
-
-    /// <summary>Where the new image is to be: a file, or a folder in which it gets the source's name and the format's ending.</summary>
-    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
-    [ValidateNotNullOrEmpty]
-    public string Destination { get; set; } = "";
-
-    /// <summary>The new image's format; by the destination's ending if absent.</summary>
-    [Parameter]
-    [ArgumentCompleter(typeof(TargetFormatNameCompleter))]
-    [ValidateNotNullOrEmpty]
-    public string? DestinationFormat { get; set; }
 
     /// <summary>A snapshot inside the source, by id or name: it is copied instead of the present state.</summary>
     [Parameter]
@@ -36,11 +24,6 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     [ArgumentCompleter(typeof(ProfileNameCompleter))]
     [ValidateNotNullOrEmpty]
     public string? Profile { get; set; }
-
-    /// <summary>Options of the new image's format.</summary>
-    [Parameter]
-    [ArgumentCompleter(typeof(CreateOptionCompleter))]
-    public object? Option { get; set; }
 
     /// <summary>The image that the new one is to stand on: what the source has from its own backing image is left out.</summary>
     [Parameter]
@@ -79,13 +62,8 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     [Parameter]
     public SwitchParameter Durable { get; set; }
 
-    /// <summary>Replaces an existing file.</summary>
-    [Parameter]
-    public SwitchParameter Force { get; set; }
-
     /// <inheritdoc/>
-    public object? GetDynamicParameters()
-        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? ImageProfile.TryFind(Profile)?.Format, Destination), GetType());
+    private protected override string? ImpliedFormat => ImageProfile.TryFind(Profile)?.Format;
 
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
@@ -109,9 +87,8 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
     /// <summary>Makes the new image of <paramref name="disk"/>, which is the source or a snapshot of it.</summary>
     private async Task ConvertAsync(OpenedImage source, BlockNode disk, CancellationToken cancellationToken)
     {
-        string given = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
         ImageProfile? profile = ImageProfile.Find(Profile);
-        FormatDriver format = TargetFormat.Of(DestinationFormat ?? profile?.Format, given, nameof(DestinationFormat));
+        (string given, FormatDriver format) = await TargetAsync().ConfigureAwait(false);
         if (profile is not null && !format.Name.Equals(profile.Format, StringComparison.Ordinal))
         {
             throw new DiskImageException(
@@ -121,33 +98,36 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         RequireOther(source, target);
         IReadOnlyList<DiskBitmap>? bitmaps = await SelectBitmapsAsync(source, cancellationToken).ConfigureAwait(false);
         NewImageOptions options = Options(disk, format, profile);
-        await ResolveBackingAsync(target, options, cancellationToken).ConfigureAwait(false);
-        object record = options.Bind();
-        var creator = new ImageCreator(Opener);
-        creator.RequireFree(target, Force);
+        _ = await options.ResolveBackingAsync(Opener, target, cancellationToken).ConfigureAwait(false);
         string what = Snapshot is null ? source.Path : $"snapshot {Snapshot} of {source.Path}";
-        if (!await ConfirmAsync(target, $"Convert {what} ({source.Format.Name}) to {format.Name}").ConfigureAwait(false))
-        {
-            return;
-        }
-        NewImage image = await creator.CreateAsync(target, format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
-        await using (image.ConfigureAwait(false))
-        {
-            if (bitmaps is not null)
+        await MakeAsync(
+            target,
+            options,
+            $"Convert {what} ({source.Format.Name}) to {format.Name}",
+            async image =>
             {
-                await BitmapCopy.RequireHoldsAsync(image.Node, bitmaps, cancellationToken).ConfigureAwait(false);
-            }
-            ConvertResult result = await CopyAsync(disk, image, cancellationToken).ConfigureAwait(false);
-            if (bitmaps is not null)
-            {
-                _ = await ShowAsync(
-                    $"Copying bitmaps of {Leaf(source.Path)}",
-                    progress => new BitmapCopy(source.Node, image.Node, bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-            }
-            await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, format, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
-            _ = _made.Add(target);
-            await DescribeAsync(image.Path, format, result, cancellationToken).ConfigureAwait(false);
+                ConvertResult result = await FillAsync(source.Node, disk, bitmaps, image, cancellationToken).ConfigureAwait(false);
+                await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, format, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
+                _ = _made.Add(target);
+                return DiskImageCopyStatistics.Of(result);
+            },
+            cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Copies the disk, and the source's bitmaps if any are wanted.</summary>
+    private async Task<ConvertResult> FillAsync(
+        BlockNode source, BlockNode disk, IReadOnlyList<DiskBitmap>? bitmaps, NewImage image, CancellationToken cancellationToken)
+    {
+        if (bitmaps is null)
+        {
+            return await CopyAsync(disk, image, cancellationToken).ConfigureAwait(false);
         }
+        await BitmapCopy.RequireHoldsAsync(image.Node, bitmaps, cancellationToken).ConfigureAwait(false);
+        ConvertResult result = await CopyAsync(disk, image, cancellationToken).ConfigureAwait(false);
+        _ = await ShowAsync(
+            $"Copying bitmaps of {Leaf(source.Name)}",
+            progress => new BitmapCopy(source, image.Node, bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        return result;
     }
 
     /// <summary>The bitmaps to copy; null if none are wanted. What cannot be done is refused here, before anything is written.</summary>
@@ -205,11 +185,8 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
 
     private NewImageOptions Options(BlockNode disk, FormatDriver format, ImageProfile? profile)
     {
-        var options = new NewImageOptions(format);
-        options.Add(Option);
-        options.Add(_formatParameters);
-        options.Add(nameof(ICreateOptions.BackingFile), BackingPath, nameof(BackingPath));
-        options.Add(nameof(ICreateOptions.BackingFormat), BackingFormat, nameof(BackingFormat));
+        NewImageOptions options = OptionsOf(format);
+        options.AddBacking(BackingPath, BackingFormat);
         foreach ((string name, object? value) in profile?.Options ?? new Dictionary<string, object?>(StringComparer.Ordinal))
         {
             options.Take(name, value, $"-{nameof(Profile)}");
@@ -217,20 +194,6 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
         long unit = profile?.SizeUnit ?? 1, rest = disk.Length % unit;
         options.Add(nameof(ICreateOptions.Size), rest == 0 ? disk.Length : checked(disk.Length - rest + unit), nameof(Path));
         return options;
-    }
-
-    private async Task ResolveBackingAsync(string target, NewImageOptions options, CancellationToken cancellationToken)
-    {
-        if (options.Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
-        {
-            return;
-        }
-        BackingReference backing = await BackingReference.ResolveAsync(
-            Opener, target, name, options.Given(nameof(ICreateOptions.BackingFormat))?.ToString(), cancellationToken).ConfigureAwait(false);
-        foreach ((string option, object? value) in backing.OptionsFor(options.Format))
-        {
-            options.Set(option, value);
-        }
     }
 
     private async Task<ConvertResult> CopyAsync(BlockNode disk, NewImage image, CancellationToken cancellationToken)
@@ -285,19 +248,6 @@ public sealed class ConvertDiskImageCommand : OpenImageCmdlet, IDynamicParameter
                     comparison.FirstDifference);
             }
             await VerboseAsync($"{made}: reads the same as {disk.Name}").ConfigureAwait(false);
-        }
-    }
-
-    private async Task DescribeAsync(string path, FormatDriver format, ConvertResult result, CancellationToken cancellationToken)
-    {
-        OpenedImage made = await Opener.OpenAsync(new OpenRequest(path) { Format = format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
-        await using (made.ConfigureAwait(false))
-        {
-            DiskImageInfo info = await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false);
-            await OutputAsync(info with
-            {
-                Statistics = new DiskImageCopyStatistics(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed),
-            }).ConfigureAwait(false);
         }
     }
 }

@@ -10,21 +10,8 @@ namespace DiskImage.PowerShell;
 /// <summary><c>Copy-DiskImage</c>: copies blocks of a disk into a new image (dd).</summary>
 [Cmdlet(VerbsCommon.Copy, "DiskImage", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
 [OutputType(typeof(DiskImageInfo))]
-public sealed class CopyDiskImageCommand : OpenImageCmdlet, IDynamicParameters
+public sealed class CopyDiskImageCommand : TargetImageCmdlet
 {
-    private RuntimeDefinedParameterDictionary? _formatParameters;
-
-    /// <summary>Where the new image is to be.</summary>
-    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
-    [ValidateNotNullOrEmpty]
-    public string Destination { get; set; } = "";
-
-    /// <summary>The new image's format; by the destination's ending if absent.</summary>
-    [Parameter]
-    [ArgumentCompleter(typeof(TargetFormatNameCompleter))]
-    [ValidateNotNullOrEmpty]
-    public string? DestinationFormat { get; set; }
-
     /// <summary>Bytes of a block, which <see cref="Skip"/> and <see cref="Count"/> count in.</summary>
     [Parameter]
     [ByteSize]
@@ -42,50 +29,31 @@ public sealed class CopyDiskImageCommand : OpenImageCmdlet, IDynamicParameters
     [ValidateRange(0, long.MaxValue)]
     public long? Count { get; set; }
 
-    /// <summary>Options of the new image's format.</summary>
-    [Parameter]
-    [ArgumentCompleter(typeof(CreateOptionCompleter))]
-    public object? Option { get; set; }
-
-    /// <summary>Replaces an existing file.</summary>
-    [Parameter]
-    public SwitchParameter Force { get; set; }
-
-    /// <inheritdoc/>
-    public object? GetDynamicParameters()
-        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat, Destination), GetType());
-
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         OpenedImage source = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (source.ConfigureAwait(false))
         {
-            string target = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
-            FormatDriver format = TargetFormat.Of(DestinationFormat, target, nameof(DestinationFormat));
+            (string target, FormatDriver format) = await TargetAsync().ConfigureAwait(false);
             if (ChainLayer.Of(source).Any(l => FileIdentity.Same(l.Path, target)))
             {
                 throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{target}: is part of the source {source.Path}. Choose another destination.", target);
             }
             (long offset, long length) = Range(source);
-            var options = new NewImageOptions(format);
-            options.Add(Option);
-            options.Add(_formatParameters);
+            NewImageOptions options = OptionsOf(format);
             options.Add(nameof(ICreateOptions.Size), length, nameof(Count));
-            object record = options.Bind();
-            var creator = new ImageCreator(Opener);
-            creator.RequireFree(target, Force);
-            if (!await ConfirmAsync(target, $"Copy {length:#,0} bytes at offset {offset:#,0} of {source.Path} to a {format.Name} image").ConfigureAwait(false))
-            {
-                return;
-            }
-            NewImage image = await creator.CreateAsync(target, format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
-            await using (image.ConfigureAwait(false))
-            {
-                ConvertResult result = await CopyAsync(source, offset, length, image, cancellationToken).ConfigureAwait(false);
-                await image.CompleteAsync(durable: false, cancellationToken).ConfigureAwait(false);
-                await DescribeAsync(image.Path, format, result, cancellationToken).ConfigureAwait(false);
-            }
+            await MakeAsync(
+                target,
+                options,
+                $"Copy {length:#,0} bytes at offset {offset:#,0} of {source.Path} to a {format.Name} image",
+                async image =>
+                {
+                    ConvertResult result = await CopyAsync(source, offset, length, image, cancellationToken).ConfigureAwait(false);
+                    await image.CompleteAsync(durable: false, cancellationToken).ConfigureAwait(false);
+                    return DiskImageCopyStatistics.Of(result);
+                },
+                cancellationToken).ConfigureAwait(false);
         }
     }
 
@@ -117,18 +85,5 @@ public sealed class CopyDiskImageCommand : OpenImageCmdlet, IDynamicParameters
             progress => new ConvertJob(range, image.Node, new ConvertOptions()).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await VerboseAsync($"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
         return result;
-    }
-
-    private async Task DescribeAsync(string path, FormatDriver format, ConvertResult result, CancellationToken cancellationToken)
-    {
-        OpenedImage made = await Opener.OpenAsync(new OpenRequest(path) { Format = format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
-        await using (made.ConfigureAwait(false))
-        {
-            DiskImageInfo info = await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false);
-            await OutputAsync(info with
-            {
-                Statistics = new DiskImageCopyStatistics(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed),
-            }).ConfigureAwait(false);
-        }
     }
 }

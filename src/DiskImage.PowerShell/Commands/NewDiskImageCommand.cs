@@ -81,47 +81,32 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
         options.Add(Option);
         options.Add(_formatParameters);
         options.Add(nameof(ICreateOptions.Size), Size, nameof(Size));
-        options.Add(nameof(ICreateOptions.BackingFile), BackingPath, nameof(BackingPath));
-        options.Add(nameof(ICreateOptions.BackingFormat), BackingFormat, nameof(BackingFormat));
-        await ResolveBackingAsync(path, options, cancellationToken).ConfigureAwait(false);
+        options.AddBacking(BackingPath, BackingFormat);
+        if (await options.ResolveBackingAsync(Opener, path, cancellationToken).ConfigureAwait(false) is { } backing)
+        {
+            await TellBackingAsync(path, options, backing).ConfigureAwait(false);
+        }
         if (options.Given(nameof(ICreateOptions.Size)) is null)
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: a new disk needs a size. Give -Size, or -BackingPath to take it from there.", path);
         }
-        object record = options.Bind();
-        var creator = new ImageCreator(Opener);
-        creator.RequireFree(path, Force);
-        long? size = (record as ICreateOptions)?.Size;
-        if (!await ConfirmAsync(path, $"Create {options.Format.Name} image of {ReadableSize.Of(size)}").ConfigureAwait(false))
-        {
-            return;
-        }
-        NewImage image = await creator.CreateAsync(path, options.Format, record, Force, openOptions: null, cancellationToken).ConfigureAwait(false);
-        await using (image.ConfigureAwait(false))
-        {
-            await image.CompleteAsync(durable: false, cancellationToken).ConfigureAwait(false);
-        }
-        OpenedImage made = await OpenAsync(
-            new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
-        await using (made.ConfigureAwait(false))
-        {
-            await OutputAsync(await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
-        }
+        await MakeAsync(
+            path,
+            options,
+            Force,
+            record => $"Create {options.Format.Name} image of {ReadableSize.Of((record as ICreateOptions)?.Size)}",
+            async image =>
+            {
+                await image.CompleteAsync(durable: false, cancellationToken).ConfigureAwait(false);
+                return null;
+            },
+            cancellationToken).ConfigureAwait(false);
     }
 
-    private async Task ResolveBackingAsync(string path, NewImageOptions options, CancellationToken cancellationToken)
+    /// <summary>Says what the image stands on, and takes its size from there if none was given.</summary>
+    private async Task TellBackingAsync(string path, NewImageOptions options, BackingReference backing)
     {
-        if (options.Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
-        {
-            return;
-        }
-        BackingReference backing = await BackingReference.ResolveAsync(
-            Opener, path, name, options.Given(nameof(ICreateOptions.BackingFormat))?.ToString(), cancellationToken).ConfigureAwait(false);
-        foreach ((string option, object? value) in backing.OptionsFor(options.Format))
-        {
-            options.Set(option, value);
-        }
-        await VerboseAsync($"{path}: stands on {name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
+        await VerboseAsync($"{path}: stands on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
         if (options.Given(nameof(ICreateOptions.Size)) is null)
         {
             options.SetMember(nameof(ICreateOptions.Size), backing.Length);

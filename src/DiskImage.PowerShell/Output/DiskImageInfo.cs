@@ -1,5 +1,6 @@
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Jobs;
 
 namespace DiskImage.PowerShell;
 
@@ -122,4 +123,7 @@ public sealed record DiskImageChild(string Role, string Path, long Length, long?
 /// <param name="BytesZero">Bytes that read as zeroes.</param>
 /// <param name="BytesSkipped">Bytes left to the backing image.</param>
 /// <param name="Elapsed">Time the copying took.</param>
-public sealed record DiskImageCopyStatistics(long BytesCopied, long BytesZero, long BytesSkipped, TimeSpan Elapsed);
+public sealed record DiskImageCopyStatistics(long BytesCopied, long BytesZero, long BytesSkipped, TimeSpan Elapsed)
+{
+    internal static DiskImageCopyStatistics Of(ConvertResult result) => new(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed);
+}
