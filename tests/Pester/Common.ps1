@@ -73,3 +73,23 @@ function Invoke-FreshPwsh {
     $process.WaitForExit()
     [pscustomobject]@{ ExitCode = $process.ExitCode; Output = $output.Trim(); Error = $errors.Result.Trim() }
 }
+
+# A qcow2 image in a folder, disk.qcow2, with the bitmaps 'day' (which has recorded a write at 200000) and 'week' (disabled).
+function New-TestBitmapDisk([string] $Folder) {
+    $null = New-TestDisk "$Folder/disk.raw" -Size 1MB -Seed 181
+    $null = Convert-DiskImage "$Folder/disk.raw" "$Folder/disk.qcow2" -Force
+    $null = New-DiskImageBitmap "$Folder/disk.qcow2" day
+    $null = New-DiskImageBitmap "$Folder/disk.qcow2" -Name week -Granularity 128k -Disabled
+    Write-DiskImage "$Folder/disk.qcow2" 200000 (, 171 * 1000)
+}
+
+# An image's bitmaps as qemu-img tells them: 'name granularity flags'.
+function Get-ExpectedBitmap([string] $Path) {
+    $info = Invoke-Qemu qemu-img info --output=json $Path | Out-String | ConvertFrom-Json
+    $info.'format-specific'.data.bitmaps | ForEach-Object { "$($_.name) $($_.granularity) $($_.flags -join ',')" }
+}
+
+# The same as the module tells them.
+function Get-ActualBitmap([string] $Path) {
+    Get-DiskImageBitmap $Path | ForEach-Object { "$($_.Name) $($_.Granularity) $($_.Flags -join ',')" }
+}

@@ -226,11 +226,6 @@ Describe 'Convert-DiskImage -Bitmaps' {
             $bytes[$at + 15] = $bytes[$at + 15] -bor 1
             [IO.File]::WriteAllBytes("$folder/$Path", $bytes)
         }
-
-        function Get-Expected([string] $Path) {
-            $info = Invoke-Qemu qemu-img info --output=json $Path | Out-String | ConvertFrom-Json
-            $info.'format-specific'.data.bitmaps | ForEach-Object { "$($_.name) $($_.granularity) $($_.flags -join ',')" } | Sort-Object
-        }
     }
 
     BeforeEach {
@@ -247,7 +242,7 @@ Describe 'Convert-DiskImage -Bitmaps' {
         $info = Convert-DiskImage out/source.qcow2 out/copy.qcow2 -Bitmaps -Verify
         $info.Bitmaps.Name | Should -Be 'daily', 'weekly'
         $null = Invoke-Qemu qemu-img convert -O qcow2 --bitmaps out/source.qcow2 out/theirs.qcow2
-        Get-Expected out/copy.qcow2 | Should -Be (Get-Expected out/theirs.qcow2)
+        Get-ExpectedBitmap out/copy.qcow2 | Sort-Object | Should -Be (Get-ExpectedBitmap out/theirs.qcow2 | Sort-Object)
         $ranges = Get-DiskImageBitmap out/source.qcow2 daily -Extents | ForEach-Object { "$($_.Offset) $($_.Length)" }
         $ranges | Should -Not -BeNullOrEmpty
         foreach ($copy in 'out/copy.qcow2', 'out/theirs.qcow2') {
@@ -284,11 +279,7 @@ Describe 'A conversion that is interrupted' {
     BeforeAll {
         # Clusters of 512 bytes make the conversion slow enough to be met in the middle.
         $slow = Join-Path $folder 'slow.raw'
-        $bytes = [byte[]]::new(1MB)
-        $random = [Random]::new(5)
-        $file = [IO.File]::Create($slow)
-        1..384 | ForEach-Object { $random.NextBytes($bytes); $file.Write($bytes) }
-        $file.Dispose()
+        New-NoiseFile $slow 384 5
         $slowHash = (Get-FileHash $slow).Hash
         $target = Join-Path $folder 'slow.qcow2'
     }

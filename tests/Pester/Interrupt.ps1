@@ -31,6 +31,24 @@ function Invoke-Interrupted {
     }
 }
 
+# A file of so many MiB of noise, to be worked on for a while. The same for the same seed.
+function New-NoiseFile([string] $Path, [int] $MiB, [int] $Seed) {
+    $bytes = [byte[]]::new(1MB)
+    $random = [Random]::new($Seed)
+    $file = [IO.File]::Create($Path)
+    try {
+        for ($i = 0; $i -lt $MiB; $i++) {
+            $random.NextBytes($bytes)
+            $file.Write($bytes)
+        }
+    } finally {
+        $file.Dispose()
+    }
+}
+
+# For Invoke-Interrupted -When: true once the cmdlet has told of progress, so it is in the middle of its work.
+$UnderWay = { param($shell) $shell.Streams.Progress.Count -gt 0 }
+
 # True once a file is there and longer than a number of bytes.
 function Test-Grown([string] $Path, [long] $Length = 0) {
     $file = [IO.FileInfo]::new($Path)

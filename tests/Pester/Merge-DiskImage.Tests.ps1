@@ -1,5 +1,6 @@
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
+    . "$PSScriptRoot/Interrupt.ps1"
     $folder = Join-Path $TestDrive 'merge'
     $null = New-Item $folder -ItemType Directory
     Push-Location $folder
@@ -143,5 +144,28 @@ Describe 'Merge-DiskImage' {
     It 'goes on after a bad item' {
         (Get-Item base.qcow2, top.qcow2 | Merge-DiskImage -ErrorAction SilentlyContinue -ErrorVariable problems).Path | Should -Be "$folder/mid.qcow2"
         $problems.FullyQualifiedErrorId | Should -BeLike 'DiskImageInvalidOption,*'
+    }
+}
+
+Describe 'Merge-DiskImage, interrupted' {
+    It 'by Ctrl+C leaves the image reading the same, to be merged again' {
+        Remove-Item * -Recurse
+        New-NoiseFile "$folder/slow.raw" 128 122
+        $null = New-DiskImage base.qcow2 128MB -ClusterSize 512
+        $null = New-DiskImage empty.qcow2 -BackingPath base.qcow2
+        $null = Convert-DiskImage slow.raw top.qcow2 -ClusterSize 512
+        Set-DiskImageBacking top.qcow2 -BackingPath empty.qcow2 -Unsafe
+        $stopped = Invoke-Interrupted Merge-DiskImage @{ Path = "$folder/top.qcow2" } $UnderWay
+        $stopped.State | Should -Be 'Stopped'
+        $stopped.Errors | Should -BeNullOrEmpty
+        foreach ($image in 'top.qcow2', 'empty.qcow2') {
+            Test-Released "$folder/$image" | Should -BeTrue
+            Invoke-Qemu qemu-img check -q $image
+        }
+
+        Invoke-Qemu qemu-img compare -q slow.raw top.qcow2
+        $null = Merge-DiskImage top.qcow2
+        Invoke-Qemu qemu-img compare -q slow.raw empty.qcow2
+        Remove-Item *
     }
 }

@@ -1,5 +1,6 @@
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
+    . "$PSScriptRoot/Interrupt.ps1"
     $folder = Join-Path $TestDrive 'optimize'
     $null = New-Item $folder -ItemType Directory
     Push-Location $folder
@@ -64,5 +65,27 @@ Describe 'Optimize-DiskImage' {
         'nowhere.vhdx', 'disk.raw', 'last.vhdx' | Optimize-DiskImage -ErrorAction SilentlyContinue -ErrorVariable problems
         $problems.FullyQualifiedErrorId -replace ',.*' | Should -Be 'DiskImageNotFound', 'DiskImageUnsupported'
         $problems[1].ToString() | Should -Match "format 'raw'"
+    }
+}
+
+Describe 'Optimize-DiskImage, interrupted' {
+    It 'by Ctrl+C leaves a sound image that reads the same' {
+        New-NoiseFile "$folder/slow.raw" 128 162
+        $null = Convert-DiskImage slow.raw slow.qcow2 -ClusterSize 512
+        Write-DiskImage slow.qcow2 0 ([byte[]]::new(32MB))
+        $hash = (Get-DiskImageHash slow.qcow2).Hash
+        $stopped = Invoke-Interrupted Optimize-DiskImage @{ Path = "$folder/slow.qcow2" } $UnderWay
+        $stopped.State | Should -Be 'Stopped'
+        $stopped.Errors | Should -BeNullOrEmpty
+        Test-Released "$folder/slow.qcow2" | Should -BeTrue
+        Invoke-Qemu qemu-img check -q slow.qcow2
+        (Get-DiskImageHash slow.qcow2).Hash | Should -Be $hash
+
+        # And it can be finished.
+        $before = (Get-Item slow.qcow2).Length
+        Optimize-DiskImage slow.qcow2
+        (Get-Item slow.qcow2).Length | Should -BeLessThan ($before - 16MB)
+        (Get-DiskImageHash slow.qcow2).Hash | Should -Be $hash
+        Remove-Item slow.*
     }
 }

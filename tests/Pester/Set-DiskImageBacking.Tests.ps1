@@ -1,5 +1,6 @@
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
+    . "$PSScriptRoot/Interrupt.ps1"
     $folder = Join-Path $TestDrive 'backing'
     $null = New-Item $folder -ItemType Directory
     Push-Location $folder
@@ -98,5 +99,25 @@ Describe 'Set-DiskImageBacking' {
         'nowhere.qcow2', 'base.raw', 'top.qcow2' | Set-DiskImageBacking -BackingPath other.raw -ErrorAction SilentlyContinue -ErrorVariable problems
         $problems.FullyQualifiedErrorId -replace ',.*' | Should -Be 'DiskImageNotFound', 'DiskImageUnsupported'
         (Get-DiskImageInfo top.qcow2).BackingFile | Should -Be 'other.raw'
+    }
+}
+
+Describe 'Set-DiskImageBacking, interrupted' {
+    It 'by Ctrl+C leaves the old backing image, and the disk reading the same' {
+        Remove-Item * -Recurse
+        New-NoiseFile "$folder/old.raw" 128 133
+        New-NoiseFile "$folder/new.raw" 128 134
+        $null = New-DiskImage top.qcow2 -BackingPath old.raw -ClusterSize 512
+        $stopped = Invoke-Interrupted Set-DiskImageBacking @{ Path = "$folder/top.qcow2"; BackingPath = 'new.raw' } $UnderWay
+        $stopped.State | Should -Be 'Stopped'
+        $stopped.Errors | Should -BeNullOrEmpty
+        Test-Released "$folder/top.qcow2" | Should -BeTrue
+        (Get-DiskImageInfo top.qcow2).BackingFile | Should -Be 'old.raw'
+        Invoke-Qemu qemu-img check -q top.qcow2
+        Invoke-Qemu qemu-img compare -q old.raw top.qcow2
+        Set-DiskImageBacking top.qcow2 -BackingPath new.raw
+        (Get-DiskImageInfo top.qcow2).BackingFile | Should -Be 'new.raw'
+        Invoke-Qemu qemu-img compare -q old.raw top.qcow2
+        Remove-Item *
     }
 }
