@@ -297,7 +297,7 @@ internal sealed partial class Qcow2Node : ICompactable
                 }
                 cancellationToken.ThrowIfCancellationRequested();
                 ulong references = await _refcounts.GetAsync(table >> _geometry.ClusterBits, cancellationToken).ConfigureAwait(false);
-                if (references <= 1 || shared.Add(table))
+                if (references == 1 || (references > 1 && shared.Add(table))) // 0: given up meanwhile
                 {
                     yield return (table, references);
                 }

@@ -11,7 +11,7 @@ namespace DiskImage.Formats.Qcow2;
 /// </summary>
 /// <remarks>
 /// <para><c>_gate</c> is the metadata lock: it guards the header, the tables, the caches and the allocator, and is held for look-ups
-/// and updates in memory and for the metadata I/O they cause, never for guest data.</para>
+/// and updates in memory and for the metadata I/O they cause, never for guest data, except while the image is compacted.</para>
 /// <para>Order of writes: refcount blocks, refcount table, L2 tables, L1 table, each behind a flush of the former. What loses its last
 /// reference is given back after a flush. So a crash leaks space at most.</para>
 /// </remarks>
