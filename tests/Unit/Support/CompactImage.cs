@@ -13,7 +13,7 @@ internal sealed class CompactImage
     public static IReadOnlyList<string> Options { get; } =
     [
         "cluster_size=512", "cluster_size=4k", "cluster_size=4k,compat=0.10", "cluster_size=64k", "cluster_size=16k,extended_l2=on",
-        "cluster_size=1k,refcount_bits=1", "cluster_size=512,refcount_bits=64", "cluster_size=4k,refcount_bits=2",
+        "cluster_size=4k,lazy_refcounts=on", "cluster_size=1k,refcount_bits=1", "cluster_size=512,refcount_bits=64", "cluster_size=4k,refcount_bits=2",
         "cluster_size=4k,backing_file=b,backing_fmt=raw", "cluster_size=4k,compat=0.10,backing_file=b,backing_fmt=raw", "cluster_size=16k,extended_l2=on,backing_file=b,backing_fmt=raw",
     ];
 

@@ -60,7 +60,7 @@ internal sealed partial class Qcow2Node : ICompactable
         {
             throw new DiskImageException(DiskImageErrorKind.ReadOnly, $"{Name}: not opened for writing, so it cannot be compacted", Name);
         }
-        await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+        await SettleRefcountsAsync(cancellationToken).ConfigureAwait(false); // from here on they are not late, so no mark is needed
         await SettleBitmapsAsync().ConfigureAwait(false);
         CheckReport report = await new Qcow2Repairer(File, _header, null, cancellationToken).RunAsync(RepairMode.Leaks).ConfigureAwait(false);
         if (report.Corruptions + report.CheckErrors > 0)

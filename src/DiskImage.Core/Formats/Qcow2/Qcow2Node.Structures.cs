@@ -34,7 +34,11 @@ internal sealed partial class Qcow2Node
         foreach (Qcow2Snapshot snapshot in await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false))
         {
             long within = snapshot.EntryOffset - _header.SnapshotsOffset; // the table may move first
-            list.Add(new(snapshot.L1Offset, snapshot.L1Size * 8L, place => WriteFieldAsync(_header.SnapshotsOffset + within, (ulong)place)));
+            list.Add(new(snapshot.L1Offset, snapshot.L1Size * 8L, place =>
+            {
+                _guard.AddTables(place, snapshot.L1Size * 8L);
+                return WriteFieldAsync(_header.SnapshotsOffset + within, (ulong)place);
+            }));
         }
         long at = 0;
         foreach (Qcow2BitmapEntry bitmap in _bitmaps!.Select(b => b.Entry))

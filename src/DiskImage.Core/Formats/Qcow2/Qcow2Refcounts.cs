@@ -202,6 +202,10 @@ internal sealed partial class Qcow2Refcounts
     /// <summary>Notes a range whose last reference from the tables was just removed; it is given back after the next flush.</summary>
     public void FreeAfterFlush(long offset, long length)
     {
+        if (length == 0)
+        {
+            return; // a table of no entries
+        }
         Append(_toFree, offset, length);
         _toFreeBytes += length;
     }
