@@ -108,6 +108,10 @@ internal sealed partial class Qcow2Refcounts
         for (long run = 0; run < count;)
         {
             long cluster = first + run;
+            if (count >= PerBlock && await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false) is null)
+            {
+                return await AllocateBehindAsync(count).ConfigureAwait(false); // a block at the start of each range leaves no room for it
+            }
             _ = await EnsureBlockAsync(cluster).ConfigureAwait(false);
             if (await GetAsync(cluster, CancellationToken.None).ConfigureAwait(false) == 0)
             {
@@ -120,6 +124,39 @@ internal sealed partial class Qcow2Refcounts
         }
         await AddAsync(HostOffset(first), count << _geometry.ClusterBits, +1).ConfigureAwait(false);
         return HostOffset(first);
+    }
+
+    /// <summary>
+    /// Takes clusters in a row, more than a refcount block counts, in the ranges behind all that have a block. Their blocks lie in a
+    /// row before them, and nothing else can be in use there.
+    /// </summary>
+    private async ValueTask<long> AllocateBehindAsync(long count)
+    {
+        int blocks = checked((int)Round.Units(count, PerBlock - 1)), range; // each block counts itself, too
+        while (true)
+        {
+            for (range = _table.Count; range > 0 && _table[range - 1] == 0; range--)
+            {
+            }
+            if (range + blocks <= _table.Count)
+            {
+                break;
+            }
+            await GrowTableAsync(range + blocks).ConfigureAwait(false);
+        }
+        long start = (long)range << _geometry.RefcountsPerBlockBits, left = blocks + count;
+        _guard.Require(HostOffset(start), left << _geometry.ClusterBits);
+        for (int i = 0; i < blocks; i++)
+        {
+            CachedPiece block = await _blocks.GetNewAsync(HostOffset(start + i)).ConfigureAwait(false);
+            for (int used = 0; left > 0 && used < PerBlock; used++, left--)
+            {
+                Put(block, used, 1);
+            }
+            _table[range + i] = (ulong)HostOffset(start + i);
+            _guard.AddTable(HostOffset(start + i));
+        }
+        return HostOffset(start + blocks);
     }
 
     /// <summary>

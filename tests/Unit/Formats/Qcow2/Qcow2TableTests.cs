@@ -52,6 +52,35 @@ public sealed class Qcow2TableTests
         Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "repaired")).Leaks);
     }
 
+    [Theory]
+    [InlineData("cluster_size=512,refcount_bits=64", 300 << 20)]
+    [InlineData("cluster_size=512", 1 << 30)]
+    public async Task A_table_may_be_larger_than_what_a_refcount_block_counts(string options, long size)
+    {
+        var file = new MemoryNode(await MemoryDisk.NewAsync($"size=1M,{options}"));
+        byte[] data = SectorModel.Data(0, 400, 6);
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            await disk.WriteAsync(0, data);
+            await disk.ResizeAsync(size);
+            _ = await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None);
+            await disk.WriteAsync(size - data.Length, data);
+            _ = await ((ISnapshots)disk).RestoreSnapshotAsync("s", CancellationToken.None);
+            await disk.WriteAsync(size - data.Length, data);
+            long before = file.Length;
+            _ = await ((ICompactable)disk).CompactAsync(null, CancellationToken.None);
+            Assert.True(file.Length < before);
+            byte[] got = new byte[data.Length];
+            foreach (long at in new[] { 0, size - data.Length })
+            {
+                await disk.ReadAsync(at, got);
+                Assert.Equal(data, got);
+            }
+        }
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), options)).Leaks);
+        Assert.True(file.Length < 4 << 20, $"{file.Length} bytes");
+    }
+
     [Fact]
     public async Task A_disk_of_no_bytes_has_snapshots_and_grows()
     {
