@@ -50,6 +50,9 @@ internal sealed class MetadataCache : MetadataStore
     /// <summary>Bytes of a piece.</summary>
     public int PieceSize { get; }
 
+    /// <summary>Bytes of pieces that it keeps at most.</summary>
+    public long MaxBytes => (long)_capacity * PieceSize;
+
     public override bool IsDirty => _changed.Count > 0;
 
     /// <summary>The piece at an aligned offset; what lies past the end of the file reads as zeroes.</summary>

@@ -53,6 +53,30 @@ public sealed class CompactFaultTests
         }
     }
 
+    [OracleTheory]
+    [InlineData("cluster_size=4k", 3)]
+    [InlineData("cluster_size=16k,extended_l2=on", 4)]
+    public async Task To_qemu_img_too_any_prefix_of_the_writes_has_leaks_at_most(string options, int seed)
+    {
+        byte[] image = await CompactImage.MakeAsync(options, seed, operations: 8);
+        var log = new WriteLogNode(new MemoryNode((byte[])image.Clone()));
+        await using (BlockNode disk = await CompactImage.OpenAsync(log))
+        {
+            _ = await ((ICompactable)disk).CompactAsync(null, CancellationToken.None);
+        }
+        using var folder = new TestFolder();
+        var file = new MemoryNode(image);
+        for (int done = 0; done < log.Entries.Count; done++)
+        {
+            await ReplayAsync(log.Entries, done, done + 1, file, _ => true);
+            if (done % (1 + (log.Entries.Count / 25)) == 0)
+            {
+                await File.WriteAllBytesAsync(folder["a.qcow2"], file.ToArray());
+                await MemoryDisk.QemuLeaksAtMostAsync(folder["a.qcow2"], $"{options}, {done + 1} of {log.Entries.Count} requests");
+            }
+        }
+    }
+
     [Theory]
     [MemberData(nameof(Shapes))]
     public async Task Any_failed_request_leaves_everything_as_it_was(string options, int seed)

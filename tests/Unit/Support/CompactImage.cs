@@ -21,7 +21,8 @@ internal sealed class CompactImage
     public required IReadOnlyDictionary<string, byte[]> Snapshots { get; init; }
     public required IReadOnlyList<string> Bitmaps { get; init; }
 
-    public static ValueTask<BlockNode> OpenAsync(BlockNode file) => MemoryDisk.OpenAsync(file, s_backing, "l2-cache-size=64k");
+    /// <summary>Opens one with a cache so small that tables are read anew all the time, and moved in many batches.</summary>
+    public static ValueTask<BlockNode> OpenAsync(BlockNode file) => MemoryDisk.OpenAsync(file, s_backing, "l2-cache-size=4k");
 
     /// <summary>An image that was written to, zeroed, discarded, packed and snapshot at random.</summary>
     public static async Task<byte[]> MakeAsync(string options, int seed, int operations)

@@ -22,9 +22,12 @@ namespace DiskImage.Formats.Qcow2;
 internal sealed partial class Qcow2Node : ICompactable
 {
     private const int MaxRounds = 16; // two or three are the rule. Ours
-    private const int MaxBatch = 1 << 20; // references, or tables, that are kept in memory together. Ours
+    private const int BatchEntryBytes = 64; // about what a reference, or a table's place, takes in memory
     private const int CopyBytes = 1 << 20; // looked at or moved in one request, where clusters are not larger. Ours
     private const long MaxWaiting = 512 << 20; // bytes that wait for a flush to become free. Ours
+
+    /// <summary>References, or tables, that are kept in memory together: as many as the L2 cache has room for.</summary>
+    private int MaxBatch => (int)Math.Clamp(_l2.MaxBytes / BatchEntryBytes, 1, 1 << 24);
 
     private int ClustersPerRequest => Math.Max(1, CopyBytes >> _geometry.ClusterBits);
 

@@ -107,16 +107,17 @@ internal sealed partial class Qcow2Refcounts
     public void EndPacking() => _freeByte = 0;
 
     /// <summary>
-    /// Moves the first <paramref name="needed"/> refcount blocks below a limit, as far as there is room. Everything must be flushed
-    /// before, and must be flushed again before the space is used.
+    /// Has the first <paramref name="needed"/> refcount blocks lie below a limit, as far as there is room, also those that are missing:
+    /// so none lies where a table is to have its place in one piece. Everything must be flushed before, and must be flushed again
+    /// before the space is used.
     /// </summary>
-    /// <remarks>Nothing else may be pending: the old block stays as the file has it until the table points to the new one.</remarks>
+    /// <remarks>Nothing else may be pending: an old block stays as the file has it until the table points to the new one.</remarks>
     public async ValueTask MoveBlocksAsync(long limit, long needed)
     {
-        for (int i = _table.NextUsed(0); i < Math.Min(needed, _table.Count); i = _table.NextUsed(i + 1))
+        for (int i = 0; i < Math.Min(needed, _table.Count); i++)
         {
-            long old = L2Entry.OffsetOf(_table[i]);
-            if (old >> _geometry.ClusterBits < limit)
+            long old = L2Entry.OffsetOf(_table[i]), first = (long)i << _geometry.RefcountsPerBlockBits;
+            if ((old == 0 ? first : old >> _geometry.ClusterBits) < limit)
             {
                 continue;
             }
@@ -126,13 +127,16 @@ internal sealed partial class Qcow2Refcounts
                 return;
             }
             _guard.Require(place, _geometry.ClusterSize);
-            CachedPiece block = await _blocks.GetAsync(old, CancellationToken.None).ConfigureAwait(false);
+            CachedPiece? block = await BlockAsync(first, CancellationToken.None).ConfigureAwait(false);
             CachedPiece moved = await _blocks.GetNewAsync(place).ConfigureAwait(false);
-            block.Bytes.CopyTo(moved.Bytes, 0);
-            _blocks.Forget(old, _geometry.ClusterSize);
+            block?.Bytes.CopyTo(moved.Bytes, 0);
             _table[i] = (ulong)place;
             _guard.AddTable(place);
-            FreeAfterFlush(old, _geometry.ClusterSize);
+            if (old != 0)
+            {
+                _blocks.Forget(old, _geometry.ClusterSize);
+                FreeAfterFlush(old, _geometry.ClusterSize);
+            }
         }
     }
 

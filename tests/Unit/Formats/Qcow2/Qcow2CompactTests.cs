@@ -27,15 +27,17 @@ public sealed class Qcow2CompactTests
         byte[] image = await CompactImage.MakeAsync(options, seed, operations: 60);
         CompactImage before = await CompactImage.ReadAsync(image);
         var file = new MemoryNode((byte[])image.Clone());
+        long again;
         await using (BlockNode disk = await CompactImage.OpenAsync(file))
         {
             long saved = await ((ICompactable)disk).CompactAsync(null, CancellationToken.None);
             Assert.Equal(image.Length - file.Length, saved);
-            Assert.Equal(0, await ((ICompactable)disk).CompactAsync(null, CancellationToken.None));
+            again = await ((ICompactable)disk).CompactAsync(null, CancellationToken.None);
         }
         byte[] compact = file.ToArray();
         before.SameAs(await CompactImage.ReadAsync(compact), what);
         CheckReport report = await MemoryDisk.LeaksAtMostAsync(compact, what);
+        Assert.True(again == 0 || report.CompressedClusters > 0, $"{what}: {again} bytes shorter when compacted again"); // packed anew it may fit better
         Assert.True(report.Leaks == 0, $"{what}: {report.Leaks} leaks");
         (long clusters, long used) = await CompactImage.CountAsync(compact);
         Assert.True(clusters == used || report.CompressedClusters > 0, $"{what}: {clusters} clusters, {used} in use; before: {await CompactImage.CountAsync(image)}");
