@@ -151,11 +151,11 @@ Describe 'Merge-DiskImage, interrupted' {
     It 'by Ctrl+C leaves the image reading the same, to be merged again' {
         Remove-Item * -Recurse
         New-NoiseFile "$folder/slow.raw" 128 122
-        $null = New-DiskImage base.qcow2 128MB -ClusterSize 512
-        $null = New-DiskImage empty.qcow2 -BackingPath base.qcow2
+        $null = New-DiskImage base.qcow2 128MB
+        $null = New-DiskImage empty.qcow2 -BackingPath base.qcow2 -ClusterSize 512
         $null = Convert-DiskImage slow.raw top.qcow2 -ClusterSize 512
         Set-DiskImageBacking top.qcow2 -BackingPath empty.qcow2 -Unsafe
-        $stopped = Invoke-Interrupted Merge-DiskImage @{ Path = "$folder/top.qcow2" } $UnderWay
+        $stopped = Invoke-Interrupted Merge-DiskImage @{ Path = "$folder/top.qcow2" } { Test-Grown "$folder/empty.qcow2" 2MB }
         $stopped.State | Should -Be 'Stopped'
         $stopped.Errors | Should -BeNullOrEmpty
         foreach ($image in 'top.qcow2', 'empty.qcow2') {
