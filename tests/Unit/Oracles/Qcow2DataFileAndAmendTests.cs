@@ -120,6 +120,38 @@ public sealed class Qcow2DataFileAndAmendTests
         await Programs.CompareAsync(folder["kept.raw"], "raw", folder["s.raw"], "raw");
     }
 
+    [OracleTheory]
+    [InlineData("metadata")]
+    [InlineData("falloc")]
+    [InlineData("full")]
+    public async Task With_subclusters_an_overlay_can_be_preallocated(string mode)
+    {
+        using var folder = new TestFolder();
+        await Images.MakeRawAsync(folder["base.raw"], 3 << 20, 1, unit: 8192);
+        byte[] twin = new byte[5 << 20];
+        (await File.ReadAllBytesAsync(folder["base.raw"])).CopyTo(twin, 0);
+        await Images.CreateAsync(folder["a.qcow2"], "qcow2", $"size=3M,backing_file=base.raw,backing_fmt=raw,extended_l2=on,preallocation={mode}");
+        await Programs.QemuImgAsync("create", "-f", "qcow2", "-o", $"backing_file=base.raw,backing_fmt=raw,extended_l2=on,preallocation={mode}", folder["b.qcow2"], "3M");
+        Assert.True(new FileInfo(folder["a.qcow2"]).Length >= 3 << 20);
+        foreach (string path in new[] { folder["a.qcow2"], folder["b.qcow2"] })
+        {
+            await Programs.CompareAsync(folder["base.raw"], "raw", path, "qcow2");
+            await using (BlockNode disk = await Images.OpenAsync(path, writable: true))
+            {
+                byte[] data = new byte[70_000];
+                Array.Fill(data, (byte)'y');
+                await disk.WriteAsync(100_000, data);
+                data.CopyTo(twin, 100_000);
+                await disk.ResizeAsync(5 << 20, Enum.Parse<PreallocationMode>(mode, ignoreCase: true));
+                await disk.WriteAsync(4 << 20, data);
+                data.CopyTo(twin, 4 << 20);
+            }
+            await File.WriteAllBytesAsync(folder["twin.raw"], twin);
+            await Programs.CheckAsync(path);
+            await Programs.CompareAsync(folder["twin.raw"], "raw", path, "qcow2");
+        }
+    }
+
     [OracleFact]
     public async Task A_snapshot_that_version_2_cannot_describe_keeps_the_image_as_it_is()
     {

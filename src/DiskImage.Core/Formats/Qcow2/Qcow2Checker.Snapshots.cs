@@ -27,7 +27,7 @@ internal sealed partial class Qcow2Checker
             {
                 Findings.Corruption("SnapshotTable", $"Snapshot '{snapshot.Name}' has an L1 table of {snapshot.L1Size:#,0} entries; its disk of {size:#,0} bytes needs {needed:#,0}.", "drop the snapshot", host: _header.SnapshotsOffset);
             }
-            if (snapshot.VirtualSize is null && _header.Version >= 3)
+            if (!snapshot.FitsVersion3 && _header.Version >= 3)
             {
                 Findings.Corruption("SnapshotTable", $"Snapshot '{snapshot.Name}' does not record the size of its disk, as it must in version 3.", "record today's", host: _header.SnapshotsOffset);
             }

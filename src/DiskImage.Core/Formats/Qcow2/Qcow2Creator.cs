@@ -122,9 +122,9 @@ internal static class Qcow2Creator
         {
             throw Invalid($"extended_l2=on needs clusters of at least {1 << Qcow2Header.MinExtendedClusterBits} bytes, not {options.ClusterSize}");
         }
-        if (options.BackingFile is not null && options.Preallocation != PreallocationMode.Off)
+        if (options.BackingFile is not null && options.Preallocation != PreallocationMode.Off && !options.ExtendedL2)
         {
-            throw Invalid("preallocation and a backing file exclude each other: preallocated clusters would hide the backing file");
+            throw Invalid("preallocation with a backing file needs extended_l2=on: without subclusters preallocated clusters would hide the backing file");
         }
         if (options.DataFile is null && (options.DataFileRaw || options.KeepDataFile))
         {

@@ -26,6 +26,7 @@ internal sealed partial class Qcow2Node
             await SettleBitmapsAsync().ConfigureAwait(false);
             if (compat == Qcow2Compat.V3 && _header.Version < 3)
             {
+                await LengthenSnapshotEntriesAsync(cancellationToken).ConfigureAwait(false);
                 await SwitchHeaderAsync(_header with { Version = 3, HeaderLength = Qcow2Header.LengthWithCompressionType }).ConfigureAwait(false);
             }
             if (refcountOrder != _header.RefcountOrder)
@@ -114,6 +115,17 @@ internal sealed partial class Qcow2Node
                     DiskImageErrorKind.InvalidOption,
                     $"{Name}: compat=0.10 cannot say that snapshot '{snapshot.Name}' has {(snapshot.VmStateSize != 0 ? $"a machine state of {snapshot.VmStateSize:#,0} bytes" : $"{snapshot.VirtualSize:#,0} bytes and the disk {size:#,0}")}. Remove the snapshot first.", Name);
             }
+        }
+    }
+
+    /// <summary>Has every snapshot record the size of its disk, which version 3 demands and old programs left out.</summary>
+    private async ValueTask LengthenSnapshotEntriesAsync(CancellationToken cancellationToken)
+    {
+        IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
+        if (snapshots.Any(s => !s.FitsVersion3))
+        {
+            await SwitchSnapshotsAsync([.. snapshots.Select(s => s.ForVersion3(_header.Size))], _header).ConfigureAwait(false);
+            await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
         }
     }
 

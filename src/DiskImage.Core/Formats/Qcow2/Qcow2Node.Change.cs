@@ -67,23 +67,24 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
     private async ValueTask GrowAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
         long old = Length;
-        if (preallocation != PreallocationMode.Off && _header.BackingFile is not null)
+        if (preallocation != PreallocationMode.Off && _header.BackingFile is not null && !_geometry.HasSubclusters)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: preallocation would hide its backing file", Name);
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: preallocation would hide its backing file; only images with extended_l2=on can have both", Name);
         }
         await AloneAsync(() => UnderGateAsync(() => ExtendL1Async((int)_geometry.L1EntriesFor(length), cancellationToken))).ConfigureAwait(false);
         _grownTo = length; // what is new is prepared first: after a crash in between the image has its old size, or shows zeroes
         try
         {
-            // A backing file longer than the old size must not show through in what is new.
-            long shown = _header.BackingFile is null ? old : Backing is null ? length : Math.Clamp(Backing.Length, old, length);
-            if (shown > old)
-            {
-                await WriteZeroesAsync(old, shown - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-            }
             if (!ReferenceEquals(_dataNode, File) && _dataNode.Length < length)
             {
                 await _dataNode.ResizeAsync(length, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
+            }
+            // A backing file longer than the old size must not show through in what is new, nor what another program left in the last cluster.
+            long shown = _header.BackingFile is null ? old : Backing is null ? length : Math.Clamp(Backing.Length, old, length);
+            shown = Math.Max(shown, Math.Min(length, Round.Up(old, _geometry.ClusterSize)));
+            if (shown > old)
+            {
+                await WriteZeroesAsync(old, shown - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
             }
             if (IsRawData && preallocation == PreallocationMode.Off)
             {
@@ -102,7 +103,7 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
         }
         if (preallocation != PreallocationMode.Off)
         {
-            await PreallocateAsync(Round.Down(old, _geometry.ClusterSize), length, preallocation, cancellationToken).ConfigureAwait(false);
+            await PreallocateAsync(Round.Up(old, _geometry.ClusterSize), length, preallocation, cancellationToken).ConfigureAwait(false);
         }
     }
 

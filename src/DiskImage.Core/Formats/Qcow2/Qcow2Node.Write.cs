@@ -80,7 +80,10 @@ internal sealed partial class Qcow2Node
         }
     }
 
-    protected override ValueTask CommitMappingAsync(WriteMapping mapping) => UnderGateAsync(async () =>
+    protected override ValueTask CommitMappingAsync(WriteMapping mapping) => PointToAsync(mapping, holdsData: true);
+
+    /// <summary>Points entries to a new place, which holds the disk's data or, with subclusters, is merely reserved.</summary>
+    private ValueTask PointToAsync(WriteMapping mapping, bool holdsData) => UnderGateAsync(async () =>
     {
         if (mapping.CopyStart < mapping.Offset || mapping.CopyEnd > mapping.Offset + mapping.Length)
         {
@@ -96,7 +99,7 @@ internal sealed partial class Qcow2Node
             long host = hostBase + cluster;
             int first = (int)(at - cluster) / _geometry.SubclusterSize;
             int end = (int)((Math.Min(mapping.CopyEnd, cluster + _geometry.ClusterSize) - cluster) / _geometry.SubclusterSize);
-            SetEntry(piece, index, L2Entry.Normal(host, _geometry.HasSubclusters ? old.BitmapWithData(first, end) : 0));
+            SetEntry(piece, index, L2Entry.Normal(host, !_geometry.HasSubclusters ? 0 : holdsData ? old.BitmapWithData(first, end) : old.Bitmap));
             if (!(IsOurs(old) && old.HostOffset == host))
             {
                 FreeData(old);
@@ -118,7 +121,10 @@ internal sealed partial class Qcow2Node
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         => UnderGateAsync(() => FlushLockedAsync(cancellationToken));
 
-    /// <summary>Reserves a host cluster for every guest cluster of a range that has none, and claims host space for it as the mode says.</summary>
+    /// <summary>
+    /// Reserves a host cluster for every guest cluster of a range in which nothing was ever written, and claims host space for it as the mode
+    /// says. With subclusters a backing file goes on to show through; without, there must be none.
+    /// </summary>
     public ValueTask PreallocateAsync(long offset, long end, PreallocationMode mode, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
         PreallocationMode growth = mode == PreallocationMode.Metadata ? PreallocationMode.Off : mode;
@@ -137,7 +143,7 @@ internal sealed partial class Qcow2Node
                 {
                     await _dataNode.ResizeAsync(hostEnd, growth, cancellationToken).ConfigureAwait(false);
                 }
-                await CommitMappingAsync(mapping).ConfigureAwait(false);
+                await PointToAsync(mapping, holdsData: IsRawData || !_geometry.HasSubclusters).ConfigureAwait(false);
             }
             offset += mapping.Length;
         }

@@ -33,7 +33,7 @@ internal sealed partial class Qcow2Repairer
             Qcow2Snapshot mended = ClustersOf(snapshot.L1Offset, length).Any(overlaps.Contains)
                 ? snapshot with { L1Offset = await CopyToEndAsync(snapshot.L1Offset, (int)length).ConfigureAwait(false) }
                 : snapshot;
-            mended = _header.Version >= 3 && mended.VirtualSize is null ? mended with { VirtualSize = _header.Size } : mended;
+            mended = _header.Version >= 3 ? mended.ForVersion3(_header.Size) : mended;
             kept.Add(ids.Add(mended.Id) ? mended : mended with { Id = FreeId(ids) });
         }
         bool isSound = fault is null && IsPlace(_header.SnapshotsOffset) && !ClustersOf(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(readable)).Any(overlaps.Contains);

@@ -37,6 +37,12 @@ internal sealed record Qcow2Snapshot
     /// </summary>
     public byte[] Extra { get; init; } = new byte[KnownExtraBytes];
 
+    /// <summary>True if its entry has what version 3 demands: the size of the disk.</summary>
+    public bool FitsVersion3 => VirtualSize is not null;
+
+    /// <summary>The same with what version 3 demands; a size that it does not record is today's.</summary>
+    public Qcow2Snapshot ForVersion3(long size) => FitsVersion3 ? this : this with { VirtualSize = size, Extra = new byte[KnownExtraBytes] };
+
     /// <summary>Reads the snapshot table that a header names.</summary>
     /// <exception cref="DiskImageException">Corrupt; it names the snapshot, the field and the offset.</exception>
     public static async ValueTask<IReadOnlyList<Qcow2Snapshot>> ReadAllAsync(BlockNode file, Qcow2Header header, CancellationToken cancellationToken)

@@ -30,7 +30,8 @@ internal sealed class Qcow2GuestModel
         _backing = shape.HasBacking ? below : [];
         Contents = new byte[size];
         below.AsSpan(0, Math.Min(below.Length, Contents.Length)).CopyTo(Contents);
-        SpecKinds preallocated = SpecKinds.Data | (shape.ByQemu ? SpecKinds.AnyZero | SpecKinds.Unallocated : 0); // QEMU reserves clusters without subclusters
+        SpecKinds preallocated = shape.ByQemu ? SpecKinds.Data | SpecKinds.AnyZero | SpecKinds.Unallocated
+            : shape.HasSubclusters && !shape.DataFileIsRaw ? SpecKinds.Unallocated : SpecKinds.Data; // a place is reserved, no subcluster is in it
         _kinds = [.. Enumerable.Repeat(isPreallocated ? preallocated : SpecKinds.Unallocated, UnitsOf(size))];
         _isShared = new bool[ClustersOf(size)];
     }

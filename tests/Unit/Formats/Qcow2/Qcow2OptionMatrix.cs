@@ -10,7 +10,9 @@ namespace DiskImage.Tests.Formats.Qcow2;
 /// <param name="IsFirst">Which of its values are meant; null stands for "not given".</param>
 /// <param name="Second">Another option.</param>
 /// <param name="IsSecond">Which of its values they exclude.</param>
-internal sealed record OptionConflict(string First, Func<string?, bool> IsFirst, string Second, Func<string?, bool> IsSecond);
+/// <param name="Third">An option without which the two can stand together; null if they never can.</param>
+/// <param name="IsThird">Which values of it.</param>
+internal sealed record OptionConflict(string First, Func<string?, bool> IsFirst, string Second, Func<string?, bool> IsSecond, string? Third = null, Func<string?, bool>? IsThird = null);
 
 /// <summary>
 /// Combinations of create options, taken from the options record itself: an option with a closed set of values is in the matrix as
@@ -43,7 +45,7 @@ internal sealed class Qcow2OptionMatrix
         new("data_file", v => v is null, "keep_data_file", v => v is "on"),
         new("data_file_raw", v => v is not "on", "keep_data_file", v => v is "on"),
         new("data_file_raw", v => v is "on", "backing_file", v => v is not null),
-        new("backing_file", v => v is not null, "preallocation", v => v is not (null or "off")),
+        new("backing_file", v => v is not null, "preallocation", v => v is not (null or "off"), "extended_l2", v => v is not "on"),
         new("backing_file", v => v is null, "backing_fmt", v => v is not null),
     ];
 
@@ -194,7 +196,7 @@ internal sealed class Qcow2OptionMatrix
     /// <summary>No conflict among the options that have a value already.</summary>
     private bool Allowed(int[] row)
     {
-        return s_conflicts.All(c => !(Is(c.First, c.IsFirst) && Is(c.Second, c.IsSecond)));
+        return s_conflicts.All(c => !(Is(c.First, c.IsFirst) && Is(c.Second, c.IsSecond) && (c.Third is null || Is(c.Third, c.IsThird!))));
 
         bool Is(string name, Func<string?, bool> meant)
         {

@@ -102,6 +102,56 @@ public sealed class Qcow2TableTests
         Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "size=0")).Leaks);
     }
 
+    [Theory]
+    [InlineData(PreallocationMode.Metadata)]
+    [InlineData(PreallocationMode.Falloc)]
+    [InlineData(PreallocationMode.Full)]
+    public async Task Growing_with_preallocation_keeps_what_the_last_cluster_holds(PreallocationMode mode)
+    {
+        byte[] contents = new byte[100 << 10]; // the second cluster of 64 KiB is used in part
+        Array.Fill(contents, (byte)'x');
+        foreach (string how in new[] { "compressed", "shared", "plain" })
+        {
+            var file = how == "compressed" ? new MemoryNode(await MemoryDisk.CompressedAsync(contents, "")) : new MemoryNode(await MemoryDisk.NewAsync($"size={contents.Length}"));
+            await using BlockNode disk = await MemoryDisk.OpenAsync(file);
+            if (how != "compressed")
+            {
+                await disk.WriteAsync(0, contents);
+            }
+            if (how == "shared")
+            {
+                _ = await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None);
+            }
+            await disk.ResizeAsync(1 << 20, mode);
+            byte[] expected = new byte[1 << 20], now = new byte[1 << 20];
+            contents.CopyTo(expected, 0);
+            await disk.ReadAsync(0, now);
+            Assert.True(expected.AsSpan().SequenceEqual(now), $"{how}: reads otherwise");
+            CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
+            Assert.True(report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 }, $"{how}: {string.Join("; ", report.Findings)}");
+        }
+    }
+
+    [Fact]
+    public async Task A_disk_that_another_program_cut_inside_a_cluster_grows_by_zeroes()
+    {
+        var file = new MemoryNode(await MemoryDisk.NewAsync("size=128K"));
+        byte[] data = new byte[128 << 10];
+        Array.Fill(data, (byte)'x');
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            await disk.WriteAsync(0, data);
+        }
+        byte[] image = file.ToArray();
+        BinaryPrimitives.WriteInt64BigEndian(image.AsSpan(24), 100 << 10); // as QEMU 7.2 does it: what is cut off stays in its cluster
+        await using BlockNode cut = await MemoryDisk.OpenAsync(new MemoryNode(image));
+        await cut.ResizeAsync(1 << 20);
+        byte[] expected = new byte[1 << 20], now = new byte[1 << 20];
+        data.AsSpan(0, 100 << 10).CopyTo(expected);
+        await cut.ReadAsync(0, now);
+        Assert.True(expected.AsSpan().SequenceEqual(now));
+    }
+
     [Fact]
     public async Task A_snapshot_without_extra_data_keeps_its_size_when_another_is_made()
     {
