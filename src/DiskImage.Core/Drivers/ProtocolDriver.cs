@@ -29,7 +29,7 @@ public abstract class ProtocolDriver
 }
 
 /// <summary>What a host is told of a new file while it is empty; a host that has no such distinction takes no notice.</summary>
-/// <param name="AllowsHoles">It may be marked sparse.</param>
+/// <param name="AllowsHoles">It may be marked sparse. If not, it is marked neither sparse nor compressed nor encrypted, also where its folder says so: Hyper-V refuses such files.</param>
 /// <param name="NoCow">Its data are to be overwritten in place where the file system would copy on write (btrfs).</param>
 public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow);
 

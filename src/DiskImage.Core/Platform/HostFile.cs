@@ -62,6 +62,13 @@ internal abstract class HostFile
     {
     }
 
+    /// <summary>
+    /// Takes the marks "compressed" and "encrypted" off an empty file, which has them from its folder. Returns the handle to go on with;
+    /// the one given is closed if it is another.
+    /// </summary>
+    /// <exception cref="IOException">It stays encrypted.</exception>
+    public virtual SafeFileHandle WithoutMarks(string path, SafeFileHandle handle) => handle;
+
     /// <summary>Has an empty file's data overwritten in place. Does nothing where the file system never copies on write, or cannot be told.</summary>
     public virtual void DisableCopyOnWrite(SafeFileHandle handle)
     {

@@ -1,12 +1,14 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Versioning;
 using Microsoft.Win32.SafeHandles;
 
 namespace DiskImage.Platform;
 
 /// <summary>Windows: FSCTL_QUERY_ALLOCATED_RANGES, FSCTL_SET_ZERO_DATA, FSCTL_SET_SPARSE, file allocation size.</summary>
+[SupportedOSPlatform("windows")]
 internal sealed partial class WindowsFile : HostFile
 {
-    private const uint SetSparse = 0x000900C4, SetZeroData = 0x000980C8, QueryAllocatedRanges = 0x000940CF;
+    private const uint SetSparse = 0x000900C4, SetZeroData = 0x000980C8, QueryAllocatedRanges = 0x000940CF, SetCompression = 0x0009C040;
     private const int MoreData = 234, DiskFull = 112, AllocationInfo = 5, StandardInfo = 1;
 
     public override HostFileKind KindOf(string path)
@@ -65,6 +67,24 @@ internal sealed partial class WindowsFile : HostFile
     }
 
     public override void AllowHoles(SafeFileHandle handle) => _ = Control(handle, SetSparse, 0, 0, 0, 0, out _, 0);
+
+    public override SafeFileHandle WithoutMarks(string path, SafeFileHandle handle)
+    {
+        const ushort None = 0; // COMPRESSION_FORMAT_NONE
+        _ = ControlFormat(handle, SetCompression, None, sizeof(ushort), 0, 0, out _, 0);
+        if ((File.GetAttributes(handle) & FileAttributes.Encrypted) == 0)
+        {
+            return handle;
+        }
+        handle.Dispose(); // a file in use is not decrypted
+        File.Decrypt(path);
+        return File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None);
+    }
+
+    [LibraryImport("kernel32", EntryPoint = "DeviceIoControl", SetLastError = true)]
+    [return: MarshalAs(UnmanagedType.Bool)]
+    private static partial bool ControlFormat(
+        SafeFileHandle handle, uint code, in ushort input, uint inputSize, nint output, uint outputSize, out uint returned, nint overlapped);
 
     [LibraryImport("kernel32", EntryPoint = "DeviceIoControl", SetLastError = true)]
     [return: MarshalAs(UnmanagedType.Bool)]

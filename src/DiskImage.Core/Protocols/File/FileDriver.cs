@@ -43,6 +43,20 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         {
             HostFile.Current.AllowHoles(handle);
         }
+        else
+        {
+            SafeFileHandle made = handle;
+            try
+            {
+                handle = Try(path, "take the marks of its folder off it", () => HostFile.Current.WithoutMarks(path, made));
+            }
+            catch (DiskImageException)
+            {
+                made.Dispose();
+                HostIO.Delete(path);
+                throw;
+            }
+        }
         if (traits.NoCow)
         {
             HostFile.Current.DisableCopyOnWrite(handle);
