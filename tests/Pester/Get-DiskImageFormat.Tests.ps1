@@ -32,6 +32,9 @@ Describe 'Get-DiskImageFormat' {
         $format.CanHaveBacking | Should -BeTrue
         $format.Extensions[0] | Should -Be '.qcow2'
         (Get-DiskImageFormat raw).CanHaveBacking | Should -BeFalse
+        $format.Abilities | Should -Be Create, Measure, Amend, Check, Repair, Rebase, Empty, Compact, Compress, Snapshot, Bitmap
+        (Get-DiskImageFormat raw).Abilities | Should -Be Create, Measure
+        (Get-DiskImageFormat vpc).Abilities | Should -Be Create, Measure, Amend, Check, Repair, Rebase, Empty, Compact
     }
 
     It 'lists options with the defaults and parameters that the cmdlets have' {

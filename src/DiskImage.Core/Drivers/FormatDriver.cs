@@ -48,6 +48,9 @@ public abstract class FormatDriver
     /// <summary>Options when an image is opened.</summary>
     public virtual OptionSchema OpenOptions => OptionSchema.Empty;
 
+    /// <summary>The types of the disks that it opens: their interfaces say what can be done with them.</summary>
+    public virtual IReadOnlyList<Type> NodeTypes => [];
+
     /// <summary>How sure the driver is that a file is of its format: 0 not, 1 only if nobody else wants it, 100 the magic matches.</summary>
     /// <param name="header">The file's first bytes, at most <see cref="DriverRegistry.ProbeLength"/>.</param>
     /// <param name="fileName">The file's name, which may support a weak signature but never decides alone.</param>

@@ -1,3 +1,4 @@
+using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Options;
 
@@ -24,11 +25,21 @@ public sealed record DiskImageFormat
     /// <summary>An image of it can stand on a backing image.</summary>
     public required bool CanHaveBacking { get; init; }
 
+    /// <summary>What the cmdlets can do with it: Create, Measure, Amend, Check, Repair, Rebase, Empty, Compact, Compress, Snapshot, Bitmap.</summary>
+    public required IReadOnlyList<string> Abilities { get; init; }
+
     /// <summary>Options for <c>-Option</c> when an image is made.</summary>
     public required IReadOnlyList<DiskImageFormatOption> CreateOptions { get; init; }
 
     /// <summary>Options for <c>-OpenOption</c> when an image is opened.</summary>
     public required IReadOnlyList<DiskImageFormatOption> OpenOptions { get; init; }
+
+    private static readonly (string Name, Type Type)[] s_abilities =
+    [
+        ("Create", typeof(ICreatable)), ("Measure", typeof(IMeasurable)), ("Amend", typeof(IAmendable)), ("Check", typeof(ICheckable)), ("Repair", typeof(IRepairable)),
+        ("Rebase", typeof(IRebasable)), ("Empty", typeof(IEmptiable)), ("Compact", typeof(ICompactable)), ("Compress", typeof(ICompressedWritable)),
+        ("Snapshot", typeof(ISnapshots)), ("Bitmap", typeof(IBitmaps)),
+    ];
 
     internal static DiskImageFormat Of(FormatDriver driver)
     {
@@ -42,6 +53,7 @@ public sealed record DiskImageFormat
             Extensions = driver.Extensions.ToArray(),
             CanCreate = driver is ICreatable,
             CanHaveBacking = create.Options.Any(o => o.PropertyName.Equals(nameof(ICreateOptions.BackingFile), StringComparison.Ordinal)),
+            Abilities = s_abilities.Where(a => driver.NodeTypes.Append(driver.GetType()).Any(a.Type.IsAssignableFrom)).Select(a => a.Name).ToArray(),
             CreateOptions = create.Options.Select(o => DiskImageFormatOption.Of(driver, o)).ToArray(),
             OpenOptions = driver.OpenOptions.Options.Select(o => DiskImageFormatOption.Of(driver, o)).ToArray(),
         };

@@ -16,6 +16,8 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
 
     public override IReadOnlyList<string> Extensions => [".qcow2", ".qc2"];
 
+    public override IReadOnlyList<Type> NodeTypes => [typeof(Qcow2Node)];
+
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<Qcow2OpenOptions>();
 
     public OptionSchema AmendOptions { get; } = OptionSchema.Of<Qcow2AmendOptions>();

@@ -54,6 +54,8 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
 
     public override IReadOnlyList<string> Extensions => [".raw", ".img", ".iso", ".bin", ".dd"];
 
+    public override IReadOnlyList<Type> NodeTypes => [typeof(RawNode)];
+
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<RawOpenOptions>();
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<RawCreateOptions>();

@@ -15,6 +15,8 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
 
     public override IReadOnlyList<string> Extensions => [".vhdx", ".avhdx"];
 
+    public override IReadOnlyList<Type> NodeTypes => [typeof(VhdxNode)];
+
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<VhdxOpenOptions>();
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<VhdxCreateOptions>();

@@ -17,6 +17,8 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
 
     public override IReadOnlyList<string> Extensions => [".vhd", ".avhd"];
 
+    public override IReadOnlyList<Type> NodeTypes => [typeof(VpcNode), typeof(VpcFixedNode)];
+
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<VpcOpenOptions>();
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<VpcCreateOptions>();
