@@ -9,6 +9,7 @@ internal sealed partial class Qcow2Checker
     private async ValueTask CompareRefcountsAsync()
     {
         int perBlock = 1 << _geometry.RefcountsPerBlockBits;
+        long countedEnd = References.End;
         byte[] block = new byte[_geometry.ClusterSize];
         var run = new MismatchRun(this);
         for (int i = 0; i < RefcountTable.Length; i++)
@@ -20,7 +21,7 @@ internal sealed partial class Qcow2Checker
             _cancellationToken.ThrowIfCancellationRequested();
             await _file.ReadPaddedAsync((long)RefcountTable[i], block, _cancellationToken).ConfigureAwait(false);
             long first = (long)i << _geometry.RefcountsPerBlockBits;
-            int end = first + perBlock > References.End ? Math.Max((int)Math.Clamp(References.End - first, 0, perBlock), Math.Min(perBlock, LastUsed(block) + 1)) : perBlock;
+            int end = first + perBlock > countedEnd ? Math.Max((int)Math.Clamp(countedEnd - first, 0, perBlock), Math.Min(perBlock, LastUsed(block) + 1)) : perBlock;
             for (int k = 0; k < end; k++)
             {
                 ulong stored = RefcountBlock.Get(block, k, _geometry.RefcountOrder), counted = References[first + k];
