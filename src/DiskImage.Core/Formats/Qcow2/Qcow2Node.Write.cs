@@ -386,6 +386,10 @@ internal sealed partial class Qcow2Node
             await _dataNode.FlushAsync(cancellationToken).ConfigureAwait(false);
         }
         await _order.FlushAsync(cancellationToken).ConfigureAwait(false);
+        if (_refcounts.TableOffset != 0 && _refcounts.TableOffset != _header.RefcountTableOffset)
+        {
+            _header = _header with { RefcountTableOffset = _refcounts.TableOffset, RefcountTableClusters = _refcounts.TableClusters }; // it grew, and is in the file
+        }
         var free = new List<(long Offset, long Length)>();
         try
         {

@@ -102,6 +102,26 @@ public sealed class Qcow2TableTests
         Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "size=0")).Leaks);
     }
 
+    [Fact]
+    public async Task An_open_image_is_checked_and_repaired_by_the_refcount_table_it_has_now()
+    {
+        var file = new MemoryNode(await MemoryDisk.NewAsync("size=8M,cluster_size=512,refcount_bits=64"));
+        long before = BinaryPrimitives.ReadInt64BigEndian(file.ToArray().AsSpan(48));
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            byte[] data = new byte[6 << 20];
+            Array.Fill(data, (byte)'x');
+            await disk.WriteAsync(0, data);
+            CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
+            Assert.True(report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 }, string.Join("; ", report.Findings.Take(3)));
+            report = await ((IRepairable)disk).RepairAsync(RepairMode.All, null, CancellationToken.None);
+            Assert.Equal((0L, 0L), (report.CorruptionsFixed, report.LeaksFixed));
+            await disk.WriteAsync(1 << 20, data.AsMemory(0, 4096));
+        }
+        Assert.NotEqual(before, BinaryPrimitives.ReadInt64BigEndian(file.ToArray().AsSpan(48)));
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "after")).Leaks);
+    }
+
     [Theory]
     [InlineData(PreallocationMode.Metadata)]
     [InlineData(PreallocationMode.Falloc)]
