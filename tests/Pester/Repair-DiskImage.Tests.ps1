@@ -70,8 +70,44 @@ Describe 'Repair-DiskImage' {
         (Get-FileHash corrupt.qcow2).Hash | Should -Be $before
         $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Repair-DiskImage '$folder/corrupt.qcow2' All -WhatIf"
         $fresh.Output | Should -Match '(?m)^What if: Corruption: .+ Would set the refcount to 1\.$'
+        $fresh.Output | Should -Not -Match '[^.] Would '
         $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Repair-DiskImage '$folder/leak.qcow2' -WhatIf"
         $fresh.Output | Should -Match '(?m)^What if: Leak: .+ Would give the space back\.$'
+    }
+
+    It 'says with -WhatIf what it cannot repair' {
+        $null = New-DiskImage parent.vhdx -Size 10MB
+        $null = New-DiskImage child.vhdx -BackingPath parent.vhdx
+        $latin1 = [Text.Encoding]::Latin1
+        $image = $latin1.GetString([IO.File]::ReadAllBytes("$folder/child.vhdx"))
+        $key = { $latin1.GetString([Text.Encoding]::Unicode.GetBytes($args[0])) }
+        $damaged = $latin1.GetBytes($image.Replace((& $key 'parent_linkage'), (& $key 'parent_nothing')))
+        $damaged[64KB] = 0 # the first header
+        [IO.File]::WriteAllBytes("$folder/child.vhdx", $damaged)
+        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Repair-DiskImage '$folder/child.vhdx' All -WhatIf"
+        $fresh.Output | Should -Match '(?m)^What if: Repair 1 of 2 findings in '
+        $fresh.Output | Should -Match '(?m)^What if: Corruption: .+\. Cannot be repaired\.$'
+    }
+
+    It 'says with -WhatIf that broken bitmaps are dropped' {
+        Copy-Item good.qcow2 bitmap.qcow2
+        New-DiskImageBitmap bitmap.qcow2 b | Out-Null
+        $file = [IO.File]::Open("$folder/bitmap.qcow2", 'Open', 'ReadWrite')
+        $image = [byte[]]::new($file.Length)
+        $file.ReadExactly($image, 0, $image.Length)
+        $extension = $image[103] # the header's length
+        while ([Convert]::ToHexString($image, $extension, 4) -ne '23852875') {
+            $extension += 8 + [Math]::Ceiling(($image[$extension + 6] * 256 + $image[$extension + 7]) / 8) * 8
+        }
+        $directory = [byte[]]$image[($extension + 24)..($extension + 31)]
+        [Array]::Reverse($directory)
+        $file.Position = [BitConverter]::ToInt64($directory, 0) + 16 # the type
+        $file.WriteByte(77)
+        $file.Dispose()
+        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Repair-DiskImage '$folder/bitmap.qcow2' All -WhatIf"
+        $fresh.Output | Should -Match '(?m)^What if: Corruption: .+ type 77 .+ Would drop all bitmaps\.$'
+        (Repair-DiskImage bitmap.qcow2 All).IsConsistent | Should -BeTrue
+        (Get-DiskImageInfo bitmap.qcow2).Bitmaps | Should -BeNullOrEmpty
     }
 
     It 'does not touch an image in which there is nothing to repair' {

@@ -25,10 +25,10 @@ internal sealed class CheckFindings
         Add(new("Leak", CheckSeverity.Leak, message, HostOffset: host) { Repair = repair });
     }
 
-    public void Error(string kind, string message, long? host = null)
+    public void Error(string kind, string message, string? repair = null, long? host = null)
     {
         Errors++;
-        Add(new(kind, CheckSeverity.Error, message, HostOffset: host));
+        Add(new(kind, CheckSeverity.Error, message, HostOffset: host) { Repair = repair });
     }
 
     public void Warning(string kind, string message, string? repair = null, long? host = null)

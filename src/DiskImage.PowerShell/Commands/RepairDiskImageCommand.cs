@@ -55,11 +55,13 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
         }
     }
 
-    private bool IsRepaired(CheckFinding finding) => Mode == RepairMode.All
-        ? finding.Repair is not null || finding.Severity is CheckSeverity.Corruption or CheckSeverity.Leak or CheckSeverity.Error
-        : finding.Severity == CheckSeverity.Leak;
+    private bool IsRepaired(CheckFinding finding) => finding.Repair is not null && (Mode == RepairMode.All || finding.Severity == CheckSeverity.Leak);
 
-    private string Step(CheckFinding finding)
-        => $"{finding.Severity}: {finding.Message} "
-            + (IsRepaired(finding) ? $"Would {finding.Repair ?? "try to put it right"}." : finding.Severity == CheckSeverity.Warning ? "Harmless." : "Left alone: -Mode All repairs it.");
+    private string Step(CheckFinding finding) => $"{finding.Severity}: {finding.Message.TrimEnd('.')}. " + finding switch
+    {
+        _ when IsRepaired(finding) => $"Would {finding.Repair}.",
+        { Repair: not null } => "Left alone: -Mode All repairs it.",
+        { Severity: CheckSeverity.Warning } => "Harmless.",
+        _ => "Cannot be repaired.",
+    };
 }

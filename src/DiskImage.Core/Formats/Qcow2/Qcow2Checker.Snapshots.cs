@@ -6,6 +6,8 @@ namespace DiskImage.Formats.Qcow2;
 /// <summary>The references of snapshots and bitmaps.</summary>
 internal sealed partial class Qcow2Checker
 {
+    private const string DropSnapshots = "drop the snapshots that cannot be read", DropBitmaps = "drop all bitmaps";
+
     private async ValueTask CountSnapshotsAsync()
     {
         if (_header.SnapshotCount == 0)
@@ -18,7 +20,7 @@ internal sealed partial class Qcow2Checker
             HasUncounted = true;
             Findings.Corruption("SnapshotTable", fault.Message, "drop this snapshot and those behind it", host: fault.Offset);
         }
-        _ = AddTable(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(snapshots), "the snapshot table");
+        _ = AddTable(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(snapshots), "the snapshot table", repair: DropSnapshots);
         var ids = new HashSet<string>(StringComparer.Ordinal) { "" };
         foreach (Qcow2Snapshot snapshot in snapshots)
         {
@@ -49,7 +51,7 @@ internal sealed partial class Qcow2Checker
         catch (DiskImageException e)
         {
             HasUncounted = true;
-            Findings.Corruption("BitmapDirectory", e.Message, host: e.Offset);
+            Findings.Corruption("BitmapDirectory", e.Message, DropBitmaps, host: e.Offset);
             return;
         }
         if (directory.Entries.Count == 0)
@@ -61,16 +63,16 @@ internal sealed partial class Qcow2Checker
             Findings.Warning("BitmapsStale", "The image has bitmaps, but was written to by a program that does not know them: they are lost, and what they occupied is leaked or used otherwise.");
             return;
         }
-        _ = AddTable(directory.Offset, directory.Length, "the bitmap directory");
+        _ = AddTable(directory.Offset, directory.Length, "the bitmap directory", repair: DropBitmaps);
         var names = new HashSet<string>(StringComparer.Ordinal);
         foreach (Qcow2BitmapEntry bitmap in directory.Entries)
         {
             if (!names.Add(bitmap.Name))
             {
-                Findings.Corruption("BitmapDirectory", $"Two bitmaps have the name '{bitmap.Name}'.", host: directory.Offset);
+                Findings.Corruption("BitmapDirectory", $"Two bitmaps have the name '{bitmap.Name}'.", DropBitmaps, host: directory.Offset);
             }
             CheckBitmap(bitmap, directory.Offset);
-            if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, $"the table of bitmap '{bitmap.Name}'"))
+            if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, $"the table of bitmap '{bitmap.Name}'", repair: DropBitmaps))
             {
                 continue;
             }
@@ -79,11 +81,11 @@ internal sealed partial class Qcow2Checker
                 long offset = L2Entry.OffsetOf(entry);
                 if ((entry & ~(0x00FF_FFFF_FFFF_FE00UL | 1)) != 0 || (offset != 0 && (entry & 1) != 0))
                 {
-                    Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table entry {entry:x16} with reserved bits set.", host: bitmap.TableOffset);
+                    Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table entry {entry:x16} with reserved bits set.", DropBitmaps, host: bitmap.TableOffset);
                 }
                 else if (offset != 0)
                 {
-                    _ = AddTable(offset, _geometry.ClusterSize, $"data of bitmap '{bitmap.Name}'");
+                    _ = AddTable(offset, _geometry.ClusterSize, $"data of bitmap '{bitmap.Name}'", repair: DropBitmaps);
                 }
             }
         }
@@ -94,12 +96,12 @@ internal sealed partial class Qcow2Checker
         Qcow2BitmapFlags known = bitmap.ExtraData.Length > 0 ? Qcow2BitmapFlags.Known : Qcow2BitmapFlags.Known & ~Qcow2BitmapFlags.ExtraDataCompatible; // QEMU refuses what is said of nothing
         if (bitmap.Type != Qcow2BitmapEntry.DirtyTracking || (bitmap.Flags & ~known) != Qcow2BitmapFlags.None)
         {
-            Findings.Corruption("BitmapDirectory", $"Bitmap '{bitmap.Name}' has type {bitmap.Type} and flags {(uint)bitmap.Flags:x}; allowed: type {Qcow2BitmapEntry.DirtyTracking}, flags up to {(uint)known:x}.", host: at);
+            Findings.Corruption("BitmapDirectory", $"Bitmap '{bitmap.Name}' has type {bitmap.Type} and flags {(uint)bitmap.Flags:x}; allowed: type {Qcow2BitmapEntry.DirtyTracking}, flags up to {(uint)known:x}.", DropBitmaps, host: at);
         }
         long needed = Round.Units(Round.Units(_header.Size, 1L << bitmap.GranularityBits), _geometry.ClusterSize * 8L);
         if (bitmap.TableSize < needed && (bitmap.Flags & Qcow2BitmapFlags.InUse) == Qcow2BitmapFlags.None)
         {
-            Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table of {bitmap.TableSize:#,0} entries; the disk needs {needed:#,0}.", host: bitmap.TableOffset);
+            Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table of {bitmap.TableSize:#,0} entries; the disk needs {needed:#,0}.", DropBitmaps, host: bitmap.TableOffset);
         }
     }
 }

@@ -13,7 +13,7 @@ internal sealed partial class Qcow2Checker
     private async ValueTask CountL1Async(long offset, int entries, string what, bool isActive)
     {
         bool isTaken = !isActive && HoldsTable(offset, entries * 8L);
-        if (entries == 0 || !AddTable(offset, entries * 8L, what))
+        if (entries == 0 || !AddTable(offset, entries * 8L, what, repair: isActive ? null : DropSnapshots))
         {
             return;
         }

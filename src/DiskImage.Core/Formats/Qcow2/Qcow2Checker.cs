@@ -18,7 +18,7 @@ namespace DiskImage.Formats.Qcow2;
 /// </remarks>
 internal sealed partial class Qcow2Checker
 {
-    private const string ActiveL1 = "the active L1 table", L2Table = "an L2 table";
+    private const string ActiveL1 = "the active L1 table", L2Table = "an L2 table", RebuildRefcounts = "build the refcounts anew";
 
     private readonly BlockNode _file;
     private readonly Qcow2Header _header;
@@ -110,7 +110,7 @@ internal sealed partial class Qcow2Checker
         }
         if (_header.Has(Qcow2Incompatible.Dirty))
         {
-            Findings.Error("Dirty", "The image was not closed properly or never completed: its refcounts may be behind its tables.", Qcow2Header.IncompatibleAt);
+            Findings.Error("Dirty", "The image was not closed properly or never completed: its refcounts may be behind its tables.", "count the references anew and clear the mark", Qcow2Header.IncompatibleAt);
         }
         if (_header.Version >= 3 && _header.Extension(Qcow2Extension.FeatureNames) is { Length: var length } && length % 48 != 0)
         {
@@ -120,7 +120,7 @@ internal sealed partial class Qcow2Checker
 
     private async ValueTask CountRefcountStructureAsync()
     {
-        if (!AddTable(_header.RefcountTableOffset, (long)_header.RefcountTableClusters << _geometry.ClusterBits, "the refcount table") || _header.RefcountTableClusters == 0)
+        if (!AddTable(_header.RefcountTableOffset, (long)_header.RefcountTableClusters << _geometry.ClusterBits, "the refcount table", repair: RebuildRefcounts) || _header.RefcountTableClusters == 0)
         {
             NeedsRebuild = true;
             return;
@@ -128,7 +128,7 @@ internal sealed partial class Qcow2Checker
         RefcountTable = await ReadTableAsync(_header.RefcountTableOffset, _header.RefcountTableClusters * (_geometry.ClusterSize / 8)).ConfigureAwait(false);
         for (int i = 0; i < RefcountTable.Length; i++)
         {
-            if (RefcountTable[i] != 0 && !AddTable((long)RefcountTable[i], _geometry.ClusterSize, $"refcount block {i}"))
+            if (RefcountTable[i] != 0 && !AddTable((long)RefcountTable[i], _geometry.ClusterSize, $"refcount block {i}", repair: RebuildRefcounts))
             {
                 RefcountTable[i] = 0;
                 NeedsRebuild = true;
@@ -137,19 +137,20 @@ internal sealed partial class Qcow2Checker
     }
 
     /// <summary>Counts a table's clusters; false, with a finding, if it is out of place.</summary>
-    private bool AddTable(long offset, long length, string what, long? guest = null, bool isShared = false)
+    private bool AddTable(long offset, long length, string what, long? guest = null, bool isShared = false, string? repair = null)
     {
+        repair = guest is null ? repair : "drop it: its range becomes unallocated";
         bool isAligned = _geometry.InCluster(offset) == 0 && offset >= 0;
         bool isInside = offset <= _file.Length && length <= (_fileClusters << _geometry.ClusterBits) - offset;
         HasUncounted |= !isAligned || !isInside;
         if (!isAligned)
         {
-            Findings.Corruption("Misaligned", $"{Capital(what)} is at host offset {offset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", guest is null ? null : "drop it: its range becomes unallocated", guest, guest is null ? null : _geometry.L2Span, offset);
+            Findings.Corruption("Misaligned", $"{Capital(what)} is at host offset {offset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", repair, guest, guest is null ? null : _geometry.L2Span, offset);
             return false;
         }
         if (!isInside)
         {
-            Findings.Corruption("OutOfFile", $"{Capital(what)} is at host offset {offset:#,0}, {length:#,0} bytes; the file ends at {_file.Length:#,0}.", guest is null ? null : "drop it: its range becomes unallocated", guest, guest is null ? null : _geometry.L2Span, offset);
+            Findings.Corruption("OutOfFile", $"{Capital(what)} is at host offset {offset:#,0}, {length:#,0} bytes; the file ends at {_file.Length:#,0}.", repair, guest, guest is null ? null : _geometry.L2Span, offset);
             return false;
         }
         for (long cluster = offset >> _geometry.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)

@@ -114,7 +114,7 @@ internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>
         long at = node.Regions.Metadata.Offset + node.Metadata.Find(VhdxItem.ParentLocator)!.Value.Offset;
         if (locator.Type != VhdxParentLocator.VhdxType)
         {
-            Findings.Error("Locator", $"the parent locator is of type {locator.Type}, which this program does not know", at);
+            Findings.Error("Locator", $"the parent locator is of type {locator.Type}, which this program does not know", host: at);
             return;
         }
         if (locator.Linkage is null)
