@@ -33,8 +33,19 @@ internal sealed class SparseCounters(string path)
     /// <summary>The units of the pages that exist lie in these ranges, in order.</summary>
     public IEnumerable<(long First, long Count)> Ranges => _pages.Keys.Order().Select(p => (p << PageBits, (long)PageSize));
 
-    /// <summary>One past the highest unit that may have a count.</summary>
-    public long End => _pages.Count == 0 ? 0 : (_pages.Keys.Max() + 1) << PageBits;
+    /// <summary>One past the highest unit that was counted; 0 if none was.</summary>
+    public long End
+    {
+        get
+        {
+            if (_pages.Count == 0)
+            {
+                return 0;
+            }
+            long last = _pages.Keys.Max();
+            return (last << PageBits) + _pages[last].AsSpan().LastIndexOfAnyExcept((byte)0) + 1;
+        }
+    }
 
     /// <summary>Counts one more reference, or several; returns the new count.</summary>
     public ulong Add(long unit, ulong times = 1)

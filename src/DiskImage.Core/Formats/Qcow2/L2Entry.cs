@@ -127,6 +127,14 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
         return (offset, (sectors * 512) - (int)(offset & 511));
     }
 
+    /// <summary>A compressed cluster's descriptor with as many sectors as a file has; its data must begin inside the file.</summary>
+    /// <remarks>QEMU takes one that reaches a cluster or more past the end of the file for an error, though the data ends before.</remarks>
+    public L2Entry CompressedWithin(long fileLength, int clusterBits)
+    {
+        (long offset, int length) = CompressedRange(clusterBits);
+        return offset + length - fileLength < 1L << clusterBits ? this : this with { Raw = Compressed(offset, (int)(fileLength - offset), clusterBits).Raw | (Raw & CopiedFlag) };
+    }
+
     /// <summary>The same entry, with the "refcount is exactly one" flag set or cleared.</summary>
     public L2Entry WithCopied(bool copied) => this with { Raw = copied ? Raw | CopiedFlag : Raw & ~CopiedFlag };
 

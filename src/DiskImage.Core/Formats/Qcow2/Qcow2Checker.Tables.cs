@@ -113,6 +113,10 @@ internal sealed partial class Qcow2Checker
                 {
                     Findings.Corruption("CompressedDescriptor", $"The compressed cluster for guest offset {guest:#,0} lies at offset {offset:#,0}, {length} bytes{(entry.IsCopied ? ", and bears the copied flag" : "")}; allowed: inside the file of {_file.Length:#,0} bytes, without the flag.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
                 }
+                else if (entry.CompressedWithin(_file.Length, _geometry.ClusterBits) != entry)
+                {
+                    Findings.Corruption("CompressedDescriptor", $"The compressed cluster for guest offset {guest:#,0} lies at offset {offset:#,0}, {length} bytes, and the file ends at {_file.Length:#,0}; allowed: less than a cluster of {_geometry.ClusterSize:#,0} bytes past it.", "make its length end with the file", guest, _geometry.ClusterSize, at);
+                }
                 if (inFile > 0)
                 {
                     AddData(offset, inFile, guest, at, use.Times);

@@ -167,7 +167,7 @@ internal sealed partial class Qcow2Repairer(BlockNode file, Qcow2Header header, 
         if (entry.IsCompressed)
         {
             (long offset, _) = entry.CompressedRange(_header.ClusterBits);
-            return external || offset < Geometry.ClusterSize || offset >= _length ? nothing : entry.WithCopied(false);
+            return external || offset < Geometry.ClusterSize || offset >= _length ? nothing : entry.CompressedWithin(_length, _header.ClusterBits).WithCopied(false);
         }
         if (_header.Version < 3 && (entry.Raw & 1) != 0)
         {

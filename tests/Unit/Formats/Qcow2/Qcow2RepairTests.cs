@@ -104,6 +104,57 @@ public sealed class Qcow2RepairTests
         }
     }
 
+    /// <summary>New refcounts follow right behind what is in use: the file must not get a gap of hundreds of clusters.</summary>
+    [Fact]
+    public async Task Refcounts_that_are_built_anew_make_a_small_file_longer_by_themselves_only()
+    {
+        const int Cluster = 64 << 10;
+        byte[] image = await MemoryDisk.NewAsync($"size=64M,cluster_size={Cluster}");
+        image.AsSpan((int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(48)), Cluster).Clear();
+        var file = new MemoryNode(image);
+        await using BlockNode disk = await MemoryDisk.OpenAsync(file, forRepair: true);
+        CheckReport left = await ((IRepairable)disk).RepairAsync(RepairMode.All, null, CancellationToken.None);
+        Assert.True(left is { Corruptions: 0, Leaks: 0 }, string.Join("\n", left.Findings));
+        Assert.InRange(file.Length, image.Length, image.Length + (2 * Cluster)); // a table and a block
+    }
+
+    /// <summary>QEMU calls a descriptor broken that reaches a cluster or more past the file, even if its data ends before.</summary>
+    [OracleTheory]
+    [InlineData("")]
+    [InlineData(",extended_l2=on")]
+    public async Task A_compressed_cluster_whose_length_leaves_the_file_keeps_its_data(string options)
+    {
+        const int Cluster = 16 << 10, Guests = 4;
+        using var folder = new TestFolder();
+        string path = folder["a.qcow2"];
+        byte[] contents = new byte[Guests * Cluster];
+        contents.AsSpan().Fill(7);
+        await File.WriteAllBytesAsync(folder["a.raw"], contents);
+        await Images.ConvertAsync(folder["a.raw"], "raw", path, "qcow2", $"cluster_size={Cluster}{options}", new() { Compress = true, Workers = 1 });
+        byte[] image = await File.ReadAllBytesAsync(path);
+        int l1 = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40));
+        int l2 = (int)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(l1)) & 0x00FF_FFFF_FFFF_FE00);
+        int last = l2 + ((Guests - 1) * (options.Length == 0 ? 8 : 16)), end = image.Length;
+        const ulong MostSectors = 63UL << 56, IsCompressed = 1UL << 62; // clusters of 16k: the six bits below the flags
+        int data = (int)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(last)) & ~(MostSectors | IsCompressed));
+        Array.Resize(ref image, end + 512);
+        image.AsSpan(data, 512).CopyTo(image.AsSpan(end));
+        BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(last), (uint)end | MostSectors | IsCompressed);
+        await File.WriteAllBytesAsync(path, image);
+        (int judged, _, _) = await Programs.TryAsync("qemu-img", "check", "-f", "qcow2", path);
+        Assert.NotEqual(0, judged);
+        await using (BlockNode disk = await Images.OpenAsync(path, "qcow2"))
+        {
+            CheckReport found = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
+            Assert.Contains(found.Findings, f => f is { Kind: "CompressedDescriptor", GuestOffset: (Guests - 1) * Cluster });
+        }
+
+        CheckReport left = await RepairAsync(path, RepairMode.All);
+        Assert.True(left is { Corruptions: 0, Leaks: 0, CheckErrors: 0 }, string.Join("\n", left.Findings));
+        await Programs.CheckAsync(path);
+        await Programs.CompareAsync(folder["a.raw"], "raw", path, "qcow2");
+    }
+
     [OracleFact]
     public async Task Leaks_mode_gives_space_back_and_touches_nothing_else()
     {
