@@ -38,6 +38,24 @@ Describe 'Remove-DiskImageSnapshot' {
         Invoke-Qemu qemu-img check -q disk.qcow2
     }
 
+    It 'removes the first of several with one name, as QEMU does' {
+        foreach ($name in 'installed', '3') { $null = New-DiskImageSnapshot disk.qcow2 $name }
+        Copy-Item disk.qcow2 judge.qcow2
+        foreach ($name in 'installed', 'installed', '3') {
+            Remove-DiskImageSnapshot disk.qcow2 $name
+            Invoke-Qemu qemu-img snapshot -d $name judge.qcow2
+            (Get-DiskImageSnapshot disk.qcow2).Id | Should -Be (Get-DiskImageSnapshot judge.qcow2).Id
+        }
+    }
+
+    It 'removes the one that -Id names, though another is called by that number' {
+        $null = New-DiskImageSnapshot disk.qcow2 installed # 5
+        $null = New-DiskImageSnapshot disk.qcow2 5 # 6
+        Remove-DiskImageSnapshot disk.qcow2 installed -Id 5
+        (Get-DiskImageSnapshot disk.qcow2).Id | Should -Be '1', '2', '3', '4', '6'
+        Invoke-Qemu qemu-img check -q disk.qcow2
+    }
+
     It 'changes nothing with -WhatIf, nor if one of the names is not there' {
         $before = (Get-FileHash disk.qcow2).Hash
         Remove-DiskImageSnapshot disk.qcow2 * -WhatIf

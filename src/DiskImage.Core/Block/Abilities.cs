@@ -107,8 +107,11 @@ public interface ISnapshots
     /// <summary>Goes back to a snapshot, found by id, else by name; what was written since is lost. The snapshot stays.</summary>
     ValueTask<DiskSnapshot> RestoreSnapshotAsync(string idOrName, CancellationToken cancellationToken);
 
-    /// <summary>Removes a snapshot, found by name, else by id.</summary>
-    ValueTask<DiskSnapshot> DeleteSnapshotAsync(string idOrName, CancellationToken cancellationToken);
+    /// <summary>Removes a snapshot, found by name, else by id; the first of several with that name.</summary>
+    ValueTask<DiskSnapshot> DeleteSnapshotAsync(string nameOrId, CancellationToken cancellationToken);
+
+    /// <summary>Removes the snapshot that has this id and this name.</summary>
+    ValueTask<DiskSnapshot> DeleteSnapshotAsync(string id, string name, CancellationToken cancellationToken);
 
     /// <summary>
     /// A read-only disk that shows a snapshot, found by id, else by name. It borrows this disk, which must stay open and must not be

@@ -15,8 +15,13 @@ public abstract class SnapshotCmdlet : OpenImageCmdlet
         => LookAsync(path, async image => (image.Path, await Snapshots(image).GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)), cancellationToken);
 
     /// <summary>The snapshots that names, identifiers or name patterns stand for.</summary>
+    /// <param name="path">The image, for the error.</param>
+    /// <param name="snapshots">Its snapshots.</param>
+    /// <param name="names">Names, identifiers or patterns.</param>
+    /// <param name="id">An identifier that must fit, too.</param>
+    /// <param name="firstOfName">True if a name without wildcards stands for the first snapshot that has it, false for all of them.</param>
     /// <exception cref="DiskImageException">NotFound: one without wildcards stands for none.</exception>
-    private protected static IReadOnlyList<DiskSnapshot> Select(string path, IReadOnlyList<DiskSnapshot> snapshots, string[] names, string? id = null)
+    private protected static IReadOnlyList<DiskSnapshot> Select(string path, IReadOnlyList<DiskSnapshot> snapshots, string[] names, string? id = null, bool firstOfName = false)
     {
         var chosen = new HashSet<DiskSnapshot>(ReferenceEqualityComparer.Instance);
         foreach (string name in names)
@@ -28,7 +33,8 @@ public abstract class SnapshotCmdlet : OpenImageCmdlet
                 string which = id is null ? "" : $" with identifier {id}";
                 throw new DiskImageException(DiskImageErrorKind.NotFound, $"{path}: has no snapshot '{WildcardPattern.Unescape(name)}'{which}. {known}", path);
             }
-            chosen.UnionWith(found);
+            bool isName = found.Length > 0 && found[0].Name.Equals(name, StringComparison.Ordinal);
+            chosen.UnionWith(firstOfName && isName ? found[..1] : found);
         }
         return [.. snapshots.Where(chosen.Contains)];
     }

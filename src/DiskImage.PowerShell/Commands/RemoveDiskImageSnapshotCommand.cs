@@ -8,7 +8,7 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(void))]
 public sealed class RemoveDiskImageSnapshotCommand : SnapshotCmdlet
 {
-    /// <summary>Names or identifiers; wildcards in names are expanded.</summary>
+    /// <summary>Names or identifiers; wildcards in names are expanded. Of several snapshots with one name the first goes, as in QEMU.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
     [ArgumentCompleter(typeof(SnapshotNameCompleter))]
     [SupportsWildcards]
@@ -26,7 +26,7 @@ public sealed class RemoveDiskImageSnapshotCommand : SnapshotCmdlet
         string[] wanted = Name;
         (string name, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
         var agreed = new List<DiskSnapshot>();
-        foreach (DiskSnapshot snapshot in Select(name, snapshots, wanted, Id))
+        foreach (DiskSnapshot snapshot in Select(name, snapshots, wanted, Id, firstOfName: true))
         {
             if (await ConfirmAsync(name, $"Remove snapshot '{snapshot.Name}' ({snapshot.Id})").ConfigureAwait(false))
             {
@@ -43,9 +43,7 @@ public sealed class RemoveDiskImageSnapshotCommand : SnapshotCmdlet
             {
                 foreach (DiskSnapshot snapshot in agreed)
                 {
-                    // The disk looks for a name before it looks for an identifier.
-                    bool isName = snapshots.Any(s => s.Name.Equals(snapshot.Id, StringComparison.Ordinal));
-                    _ = await Snapshots(image).DeleteSnapshotAsync(isName ? snapshot.Name : snapshot.Id, cancellationToken).ConfigureAwait(false);
+                    _ = await Snapshots(image).DeleteSnapshotAsync(snapshot.Id, snapshot.Name, cancellationToken).ConfigureAwait(false);
                 }
                 return agreed.Count;
             },

@@ -61,9 +61,15 @@ internal sealed partial class Qcow2Node : ISnapshots
         return snapshot;
     }, cancellationToken);
 
-    public ValueTask<DiskSnapshot> DeleteSnapshotAsync(string idOrName, CancellationToken cancellationToken) => ChangeSnapshotsAsync(async snapshots =>
+    public ValueTask<DiskSnapshot> DeleteSnapshotAsync(string nameOrId, CancellationToken cancellationToken)
+        => DeleteAsync(snapshots => Find(snapshots, nameOrId, s => s.Name, s => s.Id), cancellationToken);
+
+    public ValueTask<DiskSnapshot> DeleteSnapshotAsync(string id, string name, CancellationToken cancellationToken)
+        => DeleteAsync(snapshots => Find([.. snapshots.Where(s => s.Name.Equals(name, StringComparison.Ordinal))], id, s => s.Id, s => s.Id), cancellationToken);
+
+    private ValueTask<DiskSnapshot> DeleteAsync(Func<IReadOnlyList<Qcow2Snapshot>, Qcow2Snapshot> find, CancellationToken cancellationToken) => ChangeSnapshotsAsync(async snapshots =>
     {
-        Qcow2Snapshot snapshot = Find(snapshots, idOrName, s => s.Name, s => s.Id);
+        Qcow2Snapshot snapshot = find(snapshots);
         byte[] l1 = new byte[snapshot.L1Size * 8];
         await File.ReadAsync(snapshot.L1Offset, l1, cancellationToken).ConfigureAwait(false);
         await SwitchSnapshotsAsync([.. snapshots.Where(s => !ReferenceEquals(s, snapshot))], _header).ConfigureAwait(false);
