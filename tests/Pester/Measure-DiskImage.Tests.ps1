@@ -41,6 +41,12 @@ Describe 'Measure-DiskImage' {
         (Measure-DiskImage -Size '1G' -DestinationFormat raw).Required | Should -Be 1GB
     }
 
+    It 'measures no image that cannot be made' {
+        { Measure-DiskImage -Size 1TB -Option cluster_size=512 -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage '*1,099,511,627,776*512*137,438,953,472*'
+        (Measure-DiskImage -Size 128GB -Option cluster_size=512).Required | Should -Be (Get-Expected -O qcow2 --size 128G -o cluster_size=512).required
+    }
+
     It 'measures a <Format> to the byte: <Option>' -ForEach @(
         foreach ($option in '', 'subformat=fixed', 'block_size=1M') {
             foreach ($format in 'vpc', 'vhdx') {

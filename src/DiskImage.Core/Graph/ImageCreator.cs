@@ -30,7 +30,7 @@ public sealed class ImageCreator(ImageOpener opener)
         }
 
         var companions = new List<string>();
-        var file = new DeferredFlushNode(await storage.CreateAsync(incomplete, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false));
+        var file = new DeferredFlushNode(await storage.CreateAsync(incomplete, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false), target);
         try
         {
             await CreateOnAsync(file, target, creatable, options, companions, cancellationToken).ConfigureAwait(false);
@@ -202,8 +202,12 @@ public sealed class NewImage : IAsyncDisposable
 /// Holds flushes back while an image is being made: until it bears its name nobody relies on it, so write barriers inside it
 /// would cost time and protect nothing.
 /// </summary>
-internal sealed class DeferredFlushNode(BlockNode child) : FilterNode(child)
+/// <param name="child">The file.</param>
+/// <param name="name">The path it will have: errors speak of what the user asked for, and the file is gone by then.</param>
+internal sealed class DeferredFlushNode(BlockNode child, string name) : FilterNode(child)
 {
+    public override string Name => name;
+
     /// <summary>True while flushes are held back.</summary>
     public bool IsDeferring { get; set; } = true;
 

@@ -122,6 +122,8 @@ public sealed class ImageCreatorTests : IDisposable
         await File.WriteAllTextAsync(_folder["disk.qcow2"], "old");
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(replace: true, options: options));
         Assert.Equal(kind, error.Kind);
+        Assert.DoesNotContain(ImageCreator.IncompleteSuffix, error.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain("..", error.Message, StringComparison.Ordinal);
         Assert.Equal("base.raw disk.qcow2", Files());
         Assert.Equal("old", await File.ReadAllTextAsync(_folder["disk.qcow2"]));
     }

@@ -152,12 +152,7 @@ internal static class Qcow2Creator
         }
         long size = Round.Up(asked, Sector);
         var geometry = new Qcow2Geometry(Qcow2Geometry.Log2(options.ClusterSize), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2);
-        long l1 = geometry.L1EntriesFor(size);
-        if (l1 * 8 > Qcow2Header.MaxL1Bytes)
-        {
-            long most = Qcow2Header.MaxL1Bytes / 8 * geometry.L2Span;
-            throw Invalid($"a size of {size:#,0} bytes is too large for clusters of {options.ClusterSize:#,0} bytes, which reach {most:#,0}. Choose larger clusters.");
-        }
+        long l1 = geometry.RequireL1For(size, path);
         var extensions = new List<Qcow2Extension>();
         if (options.BackingFormat is not null)
         {

@@ -1,4 +1,5 @@
 using System.Numerics;
+using DiskImage.Block;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -65,6 +66,17 @@ internal sealed class Qcow2Geometry
 
     /// <summary>L1 entries for a disk of a size.</summary>
     public long L1EntriesFor(long size) => Binary.Round.Units(Clusters(size), L2Entries);
+
+    /// <summary>L1 entries for a disk of a size that a new image is to have.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: more than QEMU opens.</exception>
+    public long RequireL1For(long size, string? path)
+    {
+        long entries = L1EntriesFor(size), most = Qcow2Header.MaxL1Bytes / 8;
+        return entries <= most ? entries : throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption,
+            $"{(path is null ? "A" : $"{path}: a")} size of {size:#,0} bytes is too large for clusters of {ClusterSize:#,0} bytes, which reach {most * L2Span:#,0}. Choose larger clusters.",
+            path);
+    }
 
     /// <summary>log2 of a power of two.</summary>
     public static int Log2(long value) => BitOperations.Log2((ulong)value);

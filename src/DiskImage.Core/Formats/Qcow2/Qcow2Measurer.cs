@@ -14,6 +14,7 @@ internal static class Qcow2Measurer
     {
         long cluster = options.ClusterSize;
         long size = Round.Up(source?.Length ?? options.Size ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, "Measuring needs a size or a source image."), cluster);
+        _ = new Qcow2Geometry(Qcow2Geometry.Log2(cluster), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2).RequireL1For(size, path: null);
         long data = 0;
         if (options.BackingFile is not null || options.Preallocation is PreallocationMode.Falloc or PreallocationMode.Full)
         {
