@@ -8,6 +8,15 @@ BeforeAll {
 AfterAll { Pop-Location }
 
 Describe 'Set-DiskImageOption' {
+    It 'says what else changes <Option>' -ForEach @(
+        @{ Option = 'cluster_size=4k'; Way = 'Convert-DiskImage' }
+        @{ Option = 'backing_file=other.qcow2'; Way = 'Set-DiskImageBacking' }
+    ) {
+        $null = New-DiskImage fixed.qcow2 1MB -Force
+        { Set-DiskImageOption fixed.qcow2 -Option $Option -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage "*'$($Option -replace '=.*')' cannot be changed in place; $Way *Can be changed: compat,*"
+    }
+
     BeforeEach {
         $null = New-TestDisk "$folder/disk.raw" -Size 1MB -Seed 151
         $null = Convert-DiskImage disk.raw disk.qcow2 -Force

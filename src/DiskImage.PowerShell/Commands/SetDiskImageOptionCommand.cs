@@ -2,6 +2,7 @@ using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
+using DiskImage.Options;
 
 namespace DiskImage.PowerShell;
 
@@ -74,9 +75,21 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
 
     private GivenOptions Given(OpenedImage image)
     {
-        var options = new GivenOptions(image.RequireOfFormat<IAmendable>(Lack).AmendOptions);
+        OptionSchema known = image.RequireOfFormat<IAmendable>(Lack).AmendOptions;
+        var options = new GivenOptions(known);
         options.Add(Option);
         options.Add(_formatParameters);
+        OptionSchema? create = (image.Format as ICreatable)?.CreateOptions;
+        if (options.Names.FirstOrDefault(n => known.Find(n) is null && create?.Find(n) is not null) is { } fixedOption)
+        {
+            string way = create!.Find(fixedOption)!.PropertyName is nameof(ICreateOptions.BackingFile) or nameof(ICreateOptions.BackingFormat)
+                ? "Set-DiskImageBacking gives an image another backing image"
+                : "Convert-DiskImage makes a new image with another value";
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{image.Path}: option '{fixedOption}' cannot be changed in place; {way}. Can be changed: {string.Join(", ", known.Options.Select(o => o.Name))}.",
+                image.Path);
+        }
         _ = options.Bind();
         return options.Names.Count > 0
             ? options
