@@ -14,6 +14,17 @@ BeforeAll {
 AfterAll { Pop-Location }
 
 Describe 'Get-DiskImageInfo' {
+    It 'names what is missing in the middle of a <_> chain, and the way out' -ForEach 'vhd', 'vhdx' {
+        $null = New-DiskImage "gone.$_" 4MB
+        $null = New-DiskImage "middle.$_" -BackingPath "gone.$_"
+        $null = New-DiskImage "top.$_" -BackingPath "middle.$_"
+        Rename-Item "gone.$_" "moved.$_"
+        { Get-DiskImageInfo "top.$_" -BackingChain -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageNotFound,*' -ExpectedMessage "*middle.${_}: its parent cannot be found; tried 'gone.$_'. Put it there, *parent_path=PATH.*gone.${_}: no such file*"
+        Set-DiskImageOption "middle.$_" -Option "parent_path=moved.$_" -WarningAction Ignore
+        (Get-DiskImageInfo "middle.$_" -BackingChain).Path | Split-Path -Leaf | Should -Be "middle.$_", "moved.$_"
+    }
+
     It 'says of <_> what qemu-img says' -ForEach 'base.raw', 'base.qcow2', 'middle.qcow2', 'top.qcow2' {
         $info = Get-DiskImageInfo $_
         $qemu = Invoke-Qemu qemu-img info --output=json $_ | Out-String | ConvertFrom-Json

@@ -3,7 +3,7 @@ using DiskImage.Block;
 namespace DiskImage.Formats;
 
 /// <summary>
-/// What is said when the disk that is found is not the parent that a differencing disk records. The same words for every format with such
+/// What is said when the parent that a differencing disk records is not found, or another disk in its place. The same words for every format with such
 /// records, and one way out.
 /// </summary>
 internal static class ParentMismatch
@@ -17,6 +17,17 @@ internal static class ParentMismatch
 
     private const string Advice =
         $"If you know that it is the right one, pass -IgnoreIdMismatch (open option {IgnoreOption}) to open it anyway, or record it anew with Set-DiskImageBacking -Unsafe.";
+
+    /// <summary>None of the recorded paths leads to the parent.</summary>
+    /// <param name="imageName">The differencing disk.</param>
+    /// <param name="tried">The paths, in the order in which they were tried.</param>
+    /// <param name="failure">Why the first did not open: the file is not there, or something that it stands on.</param>
+    public static DiskImageException Missing(string imageName, IEnumerable<string> tried, DiskImageException failure)
+        => new(
+            DiskImageErrorKind.NotFound,
+            $"{imageName}: its parent cannot be found; tried {string.Join(", ", tried.Distinct(StringComparer.Ordinal).Select(t => $"'{t}'"))}. Put it there, or name its new place with Set-DiskImageOption -Option parent_path=PATH. ({failure.Message})",
+            imageName,
+            cause: failure);
 
     /// <summary>The parent is of another format.</summary>
     /// <param name="imageName">The differencing disk.</param>

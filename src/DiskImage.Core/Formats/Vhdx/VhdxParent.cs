@@ -48,11 +48,7 @@ internal static class VhdxParent
         throw mismatch is not null ? mismatch
             : tried.Count == 0
             ? VhdxLayout.Corrupt(file.Name, "it is a differencing disk, and its parent locator holds no path")
-            : new DiskImageException(
-                DiskImageErrorKind.NotFound,
-                $"{file.Name}: its parent cannot be found; tried {string.Join(", ", tried.Select(t => $"'{t}'"))}. Put it there, or name its new place with Set-DiskImageBacking. ({failure!.Message})",
-                file.Name,
-                cause: failure);
+            : ParentMismatch.Missing(file.Name, tried, failure!);
     }
 
     /// <summary>The VHDX disk that a node is or passes through; null if it is none.</summary>

@@ -79,7 +79,7 @@ internal static class VpcParent
             }
             catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
             {
-                missing = e;
+                missing ??= e; // the first name is the one that was meant
                 continue;
             }
             catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.InvalidFormat)
@@ -94,13 +94,10 @@ internal static class VpcParent
             mismatch ??= wrong;
             await parent.DisposeAsync().ConfigureAwait(false);
         }
-        throw mismatch ?? new DiskImageException(
-            DiskImageErrorKind.NotFound,
-            candidates.Count == 0
-                ? $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe."
-                : $"{path}: its parent was not found. Tried: {string.Join(", ", candidates)}. {missing?.Message}",
-            path,
-            cause: missing);
+        throw mismatch ?? (missing is not null
+            ? ParentMismatch.Missing(path, candidates.Select(Shown), missing)
+            : new DiskImageException(
+                DiskImageErrorKind.NotFound, $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe.", path));
     }
 
     /// <summary>The error that says why a disk is not the parent that was recorded; null if it is.</summary>
