@@ -89,6 +89,24 @@ Describe 'Repair-DiskImage' {
         $fresh.Output | Should -Match '(?m)^What if: Corruption: .+\. Cannot be repaired\.$'
     }
 
+    It 'finds a parent that does not fit, as Test-DiskImage does' {
+        $null = New-DiskImage parent.vhd 4MB -Force
+        $null = New-DiskImage child.vhd -BackingPath parent.vhd
+        Set-DiskImageOption parent.vhd -Option unique_id=new -WarningAction Ignore
+        $found = Test-DiskImage child.vhd
+        $found.IsConsistent | Should -BeFalse
+        $result = Repair-DiskImage child.vhd All
+        $result.IsConsistent | Should -BeFalse
+        $result.Findings.Message | Should -Be $found.Findings.Message
+        $file = [IO.File]::OpenWrite("$folder/child.vhd")
+        $file.Position = 30
+        $file.WriteByte(77) # in the copy of the footer
+        $file.Dispose()
+        $result = Repair-DiskImage child.vhd All
+        $result.CorruptionsFixed | Should -Be 1
+        $result.Findings.Kind | Should -Be 'Parent'
+    }
+
     It 'says with -WhatIf that broken bitmaps are dropped' {
         Copy-Item good.qcow2 bitmap.qcow2
         New-DiskImageBitmap bitmap.qcow2 b | Out-Null

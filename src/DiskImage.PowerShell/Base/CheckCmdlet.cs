@@ -1,4 +1,5 @@
 using DiskImage.Block;
+using DiskImage.Drivers;
 using DiskImage.Graph;
 
 namespace DiskImage.PowerShell;
@@ -17,6 +18,32 @@ public abstract class CheckCmdlet : OpenImageCmdlet
         ICheckable checkable = image.Require<ICheckable>("have no structures that could be checked");
         return ReportAsync(image, "Check", bytes => checkable.CheckAsync(bytes, cancellationToken), also);
     }
+
+    /// <summary>
+    /// Why an image does not open on what it stands on, for formats that know it by its identity; nothing if it does. A parent that is not
+    /// at hand is nothing wrong with the image itself.
+    /// </summary>
+    /// <param name="image">The image, open for reading without what it stands on.</param>
+    /// <param name="path">Where it is.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    private protected async Task<IReadOnlyList<CheckFinding>> ParentFaultsAsync(OpenedImage image, string path, CancellationToken cancellationToken)
+    {
+        if (image.Format is not ICreatable { RecordsBackingIdentity: true } || image.Describe().BackingFile is null)
+        {
+            return [];
+        }
+        try
+        {
+            await (await OpenAsync(path, cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+            return [];
+        }
+        catch (DiskImageException e)
+        {
+            return [new CheckFinding("Parent", IsDefect(e.Kind) ? CheckSeverity.Corruption : CheckSeverity.Warning, e.Message)];
+        }
+    }
+
+    private protected static bool IsDefect(DiskImageErrorKind kind) => kind is DiskImageErrorKind.Corrupt or DiskImageErrorKind.InvalidFormat;
 
     /// <summary>Makes a result of what a check or repair reports.</summary>
     /// <param name="image">The image.</param>

@@ -22,14 +22,15 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
         if (count == 0)
         {
             await VerboseAsync($"{found.Path}: there is nothing that -Mode {Mode} repairs").ConfigureAwait(false);
-            await OutputAsync(found).ConfigureAwait(false);
+            await OutputAsync(await WithParentAsync(found, path, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             return;
         }
         if (!await ConfirmAsync(found.Path, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", found.Findings.Select(Step)).ConfigureAwait(false))
         {
             return;
         }
-        await OutputAsync(await RepairAsync(request with { Writable = true }, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+        DiskImageCheckResult left = await RepairAsync(request with { Writable = true }, cancellationToken).ConfigureAwait(false);
+        await OutputAsync(await WithParentAsync(left, path, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
     }
 
     private async Task<DiskImageCheckResult> FindAsync(OpenRequest request, CancellationToken cancellationToken)
@@ -52,6 +53,20 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
                 image, "Repair", bytes => repairable.RepairAsync(Mode, bytes, cancellationToken), []).ConfigureAwait(false);
             await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
             return result;
+        }
+    }
+
+    /// <summary>Adds what is wrong with the parent, which no repair changes, to the result of a sound image.</summary>
+    private async Task<DiskImageCheckResult> WithParentAsync(DiskImageCheckResult result, string path, CancellationToken cancellationToken)
+    {
+        if (!result.IsConsistent)
+        {
+            return result; // what is wrong may keep it from being opened at all
+        }
+        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            return result.With(await ParentFaultsAsync(image, path, cancellationToken).ConfigureAwait(false));
         }
     }
 

@@ -1,6 +1,5 @@
 using System.Management.Automation;
 using DiskImage.Block;
-using DiskImage.Drivers;
 using DiskImage.Graph;
 
 namespace DiskImage.PowerShell;
@@ -49,19 +48,13 @@ public sealed class TestDiskImageCommand : CheckCmdlet
         await OutputAsync(Quiet ? result.IsConsistent : result).ConfigureAwait(false);
     }
 
-    private static bool IsDefect(DiskImageErrorKind kind) => kind is DiskImageErrorKind.Corrupt or DiskImageErrorKind.InvalidFormat;
-
     private async Task<DiskImageCheckResult> CheckAsync(string path, List<CheckFinding> also, CancellationToken cancellationToken)
     {
         ImageProfile? profile = ImageProfile.Find(Profile);
         OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            if (image.Format is ICreatable { RecordsBackingIdentity: true } && image.Describe().BackingFile is not null
-                && await ParentFaultAsync(path, cancellationToken).ConfigureAwait(false) is { } fault)
-            {
-                also.Add(fault);
-            }
+            also.AddRange(await ParentFaultsAsync(image, path, cancellationToken).ConfigureAwait(false));
             if (profile is not null)
             {
                 also.AddRange(profile.Objections(image).Select(o => new CheckFinding("Profile", CheckSeverity.Error, $"{profile.Name} would refuse it: {o}.")));
@@ -69,23 +62,6 @@ public sealed class TestDiskImageCommand : CheckCmdlet
             return profile is not null && image.Node is not ICheckable
                 ? DiskImageCheckResult.Of(image.Path, image.Format.Name, new CheckReport { Findings = [] }, also)
                 : await CheckAsync(image, also, cancellationToken).ConfigureAwait(false);
-        }
-    }
-
-    /// <summary>
-    /// Why an image does not open on what it stands on, for formats that know it by its identity; null if it does. A parent that is not at
-    /// hand is nothing wrong with the image itself.
-    /// </summary>
-    private async Task<CheckFinding?> ParentFaultAsync(string path, CancellationToken cancellationToken)
-    {
-        try
-        {
-            await (await OpenAsync(path, cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
-            return null;
-        }
-        catch (DiskImageException e)
-        {
-            return new CheckFinding("Parent", IsDefect(e.Kind) ? CheckSeverity.Corruption : CheckSeverity.Warning, e.Message);
         }
     }
 }

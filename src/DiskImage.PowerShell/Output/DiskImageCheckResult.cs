@@ -65,4 +65,13 @@ public sealed record DiskImageCheckResult
         ImageEndOffset = report.ImageEndOffset,
         Findings = also.Concat(report.Findings).ToArray(),
     };
+
+    /// <summary>The same with more findings, in front.</summary>
+    internal DiskImageCheckResult With(IReadOnlyList<CheckFinding> also) => this with
+    {
+        IsConsistent = IsConsistent && also.All(f => f.Severity == CheckSeverity.Warning),
+        Corruptions = Corruptions + also.Count(f => f.Severity == CheckSeverity.Corruption),
+        CheckErrors = CheckErrors + also.Count(f => f.Severity == CheckSeverity.Error),
+        Findings = also.Concat(Findings).ToArray(),
+    };
 }
