@@ -68,12 +68,15 @@ internal static class FeatureScenarios
         {
             IsPossible = () => BuiltInDrivers.CreateRegistry().Formats.Any(f => f.Name.Equals(format, StringComparison.Ordinal)),
             PrepareAsync = folder => Comparison.RunQemuImgAsync(["convert", "-f", "raw", "-O", format, Path.Combine(folder, Scenario.Raw), Path.Combine(folder, "mix." + format)]),
-            AfterAsync = folder =>
-            {
-                File.Delete(Path.Combine(folder, "ours.raw")); // a vhd has whole cylinders, so it is not compared with the mix
-                return Task.CompletedTask;
-            },
+            BeforeAsync = RemoveOursAsync, // a vhd has whole cylinders, so it is not compared with the mix
+            AfterAsync = RemoveOursAsync,
         };
+
+    private static Task RemoveOursAsync(string folder)
+    {
+        File.Delete(Path.Combine(folder, "ours.raw"));
+        return Task.CompletedTask;
+    }
 
     private static async Task MakeMillionAsync(string folder)
     {

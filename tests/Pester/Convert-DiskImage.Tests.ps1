@@ -51,6 +51,8 @@ Describe 'Convert-DiskImage' {
 
     It 'says that raw cannot be compressed, and leaves nothing behind' {
         { Convert-DiskImage disk.raw out/packed.raw -Compress -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+        { Convert-DiskImage disk.raw out/split.qcow2 -Compress -Option data_file=split.data -ErrorAction Stop } | Should -Throw '*external file*compress*data_file*'
+        Get-ChildItem out -Filter 'split*' | Should -BeNullOrEmpty
         Get-ChildItem out | Should -BeNullOrEmpty
     }
 

@@ -44,6 +44,13 @@ Describe 'Optimize-DiskImage' {
         Invoke-Qemu qemu-img compare -q disk.raw before.raw
     }
 
+    It 'leaves a fixed <_> as it is' -ForEach 'vhd', 'vhdx' {
+        $null = Convert-DiskImage disk.raw "fixed.$_" -Option subformat=fixed -Force
+        $before = (Get-Item "fixed.$_").Length, (Get-DiskImageHash "fixed.$_").Hash
+        Optimize-DiskImage "fixed.$_" -ErrorAction Stop
+        (Get-Item "fixed.$_").Length, (Get-DiskImageHash "fixed.$_").Hash | Should -Be $before
+    }
+
     It 'refuses a qcow2 image that is marked corrupt' {
         $null = Convert-DiskImage disk.raw corrupt.qcow2 -Force
         $file = [IO.File]::OpenWrite("$folder/corrupt.qcow2")

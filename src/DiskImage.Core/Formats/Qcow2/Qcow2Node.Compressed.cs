@@ -30,10 +30,15 @@ internal sealed partial class Qcow2Node
     public ValueTask WriteCompressedAsync(long offset, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
         => AloneAsync(() => UnderGateAsync(async () =>
         {
-            if (IsReadOnly || _geometry.InCluster(offset) != 0 || !ReferenceEquals(_dataNode, File))
+            if (!ReferenceEquals(_dataNode, File))
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.Unsupported, $"{Name}: a compressed cluster can only be written to a writable image without external data file, at a multiple of {_geometry.ClusterSize:#,0}", Name);
+                    DiskImageErrorKind.Unsupported, $"{Name}: its data is in an external file, which cannot hold compressed clusters. Leave out either the compression or data_file.", Name);
+            }
+            if (IsReadOnly || _geometry.InCluster(offset) != 0)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.Unsupported, $"{Name}: a compressed cluster can only be written to a writable image, at a multiple of {_geometry.ClusterSize:#,0}", Name);
             }
             await RecordLockedAsync(offset, _geometry.ClusterSize).ConfigureAwait(false);
             long host = await _refcounts.AllocateBytesAsync(packed.Length).ConfigureAwait(false);

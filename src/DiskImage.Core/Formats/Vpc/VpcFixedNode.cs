@@ -3,7 +3,7 @@ using DiskImage.Block;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>A fixed disk: the disk's bytes from offset 0, and the footer behind them. Spec: "Fixed Hard Disk Image".</summary>
-internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
+internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompactable
 {
     private readonly VpcSizeCalculation _calculation;
     private VpcFooters _footers;
@@ -31,6 +31,13 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable
                 room);
         }
         return new VpcFixedNode(file, footers, options.ForceSizeCalculation, length);
+    }
+
+    /// <summary>A fixed disk has nothing to give up: its file is as long as the disk.</summary>
+    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        bytes?.Report(Length);
+        return new(0L);
     }
 
     public ImageDescription Describe() => new() { Format = VpcDriver.FormatName, FormatSpecific = VpcInfo.Of(_footers, _calculation) };
