@@ -33,11 +33,12 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
         return new VpcFixedNode(file, footers, options.ForceSizeCalculation, length);
     }
 
-    /// <summary>A fixed disk has nothing to give up: its file is as long as the disk.</summary>
-    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    /// <summary>A fixed disk has nothing to give up: its file is as long as the disk. What was written is durable afterwards.</summary>
+    public async ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
+        await FlushAsync(cancellationToken).ConfigureAwait(false);
         bytes?.Report(Length);
-        return new(0L);
+        return 0;
     }
 
     public ImageDescription Describe() => new() { Format = VpcDriver.FormatName, FormatSpecific = VpcInfo.Of(_footers, _calculation) };
