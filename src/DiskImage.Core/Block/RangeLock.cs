@@ -10,7 +10,7 @@ namespace DiskImage.Block;
 /// </remarks>
 internal sealed class RangeLock
 {
-    private readonly object _sync = new(); // guards both lists and every entry's fields
+    private readonly Lock _sync = new(); // guards both lists and every entry's fields
     private readonly List<Hold> _entries = [];
     private readonly Stack<Hold> _spare = [];
 

@@ -38,7 +38,7 @@ internal sealed class CompressedChunk(ICompressedWritable target, int chunk)
 /// <summary>Lets workers that run ahead of each other do one step in the order of their pieces.</summary>
 internal sealed class InOrder
 {
-    private readonly object _sync = new(); // guards the rest
+    private readonly Lock _sync = new(); // guards the rest
     private readonly Dictionary<long, TaskCompletionSource> _waiting = [];
     private long _next;
 

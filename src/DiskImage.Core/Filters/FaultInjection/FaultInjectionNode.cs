@@ -36,7 +36,7 @@ internal sealed record Fault(RequestKinds Kinds, long Number, DiskImageErrorKind
 /// <summary>Passes everything through until it is told to fail: counts requests and lets the N-th of a kind fail.</summary>
 internal sealed class FaultInjectionNode(BlockNode child) : FilterNode(child)
 {
-    private readonly object _sync = new(); // guards the rest
+    private readonly Lock _sync = new(); // guards the rest
     private readonly long[] _seen = new long[7]; // requests of each kind
     private Fault? _fault;
     private long _matched;
