@@ -6,14 +6,17 @@ namespace DiskImage.Block;
 /// A randomly addressable run of bytes: a file, a network export, a filter, or a formatted disk.
 /// </summary>
 /// <remarks>
-/// Public members check range, read-only and emptiness once and then call the matching protected Core member, which may
-/// trust its arguments. All offsets and lengths are bytes. Every member may be called in parallel with every other, except
-/// that nothing may run during or after <see cref="DisposeAsync"/>. Requests that overlap in time and range complete in
-/// some order.
+/// Public members check range, read-only and emptiness once, make the request fit the node's <see cref="Binding"/>, and then call the
+/// matching protected Core member, which may trust its arguments. All offsets and lengths are bytes. Every member may be called in
+/// parallel with every other, except that nothing may run during or after <see cref="DisposeAsync"/>. Requests that overlap in time and
+/// range complete in some order.
 /// </remarks>
 public abstract class BlockNode : IAsyncDisposable
 {
     private int _disposed;
+    private DiskImageException? _broken; // the first cause
+    private CancellationTokenSource? _breaking;
+    private BoundRequests? _bound;
 
     /// <summary>What the node is called in messages: a path or URI for a protocol, the same path for the format above it.</summary>
     public abstract string Name { get; }
@@ -36,18 +39,32 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>Preferences of this node.</summary>
     public virtual BlockLimits Limits => BlockLimits.None;
 
+    /// <summary>What requests must keep to when they reach this node's Core members. It never changes. Default: nothing.</summary>
+    protected virtual BlockBinding Binding => default;
+
+    /// <summary>False for a node that only borrows its children: closing it leaves them open.</summary>
+    protected virtual bool OwnsChildren => true;
+
     /// <summary>The nodes this one stands on, by role ("file", "backing", "data-file").</summary>
     public virtual IReadOnlyDictionary<string, BlockNode> Children { get; } = new Dictionary<string, BlockNode>(StringComparer.Ordinal);
 
     /// <summary>The node of one role, or null.</summary>
     public BlockNode? Child(string role) => Children.TryGetValue(role, out BlockNode? child) ? child : null;
 
+    /// <summary>What this disk can do beyond reading and writing, be it a format's ability that a filter over it lets through; null if it cannot.</summary>
+    /// <typeparam name="T">The ability's interface.</typeparam>
+    public T? As<T>()
+        where T : class
+        => this as T ?? AbilityBelow<T>();
+
     /// <summary>Fills the whole buffer from <paramref name="offset"/>, or throws.</summary>
     /// <exception cref="DiskImageException">OutOfRange past <see cref="Length"/>; Io, Corrupt and others as they occur.</exception>
     public ValueTask ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
         CheckRange(offset, buffer.Length, mayGrow: false);
-        return buffer.IsEmpty ? default : ReadCoreAsync(offset, buffer, cancellationToken);
+        CheckWhole();
+        return buffer.IsEmpty ? default
+            : Bound() is { } bound ? bound.ReadAsync(offset, buffer, cancellationToken) : ReadCoreAsync(offset, buffer, cancellationToken);
     }
 
     /// <summary>Like <see cref="ReadAsync"/>, but what lies past <see cref="Length"/> is filled with zeroes.</summary>
@@ -66,7 +83,8 @@ public abstract class BlockNode : IAsyncDisposable
     {
         CheckRange(offset, buffer.Length, GrowsOnWrite);
         CheckWritable();
-        return buffer.IsEmpty ? default : WriteCoreAsync(offset, buffer, cancellationToken);
+        return buffer.IsEmpty ? default
+            : Bound() is { } bound ? bound.WriteAsync(offset, buffer, cancellationToken) : WriteCoreAsync(offset, buffer, cancellationToken);
     }
 
     /// <summary>Returns the extent that starts at <paramref name="offset"/>; it is 1 to <paramref name="length"/> bytes long.</summary>
@@ -74,8 +92,25 @@ public abstract class BlockNode : IAsyncDisposable
     {
         CheckRange(offset, length, mayGrow: false);
         ArgumentOutOfRangeException.ThrowIfZero(length);
+        CheckWhole();
         BlockExtent extent = await GetExtentCoreAsync(offset, length, cancellationToken).ConfigureAwait(false);
         return extent.Length > length ? extent with { Length = length } : extent;
+    }
+
+    /// <summary>
+    /// Fills a list with the extents from <paramref name="offset"/> on, each behind the other, until <paramref name="length"/> bytes are
+    /// covered or the list is full. Returns how many there are, at least 1. Neighbours that are one run are one extent where that is free.
+    /// </summary>
+    public async ValueTask<int> GetExtentsAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken = default)
+    {
+        CheckRange(offset, length, mayGrow: false);
+        ArgumentOutOfRangeException.ThrowIfZero(length);
+        ArgumentOutOfRangeException.ThrowIfZero(extents.Length, nameof(extents));
+        CheckWhole();
+        int count = await GetExtentsCoreAsync(offset, length, extents, cancellationToken).ConfigureAwait(false);
+        BlockExtent last = extents.Span[count - 1];
+        extents.Span[count - 1] = last with { Length = Math.Min(last.Length, offset + length - last.Offset) };
+        return count;
     }
 
     /// <summary>Makes the range read as zeroes.</summary>
@@ -84,7 +119,8 @@ public abstract class BlockNode : IAsyncDisposable
     {
         CheckRange(offset, length, GrowsOnWrite);
         CheckWritable();
-        return length == 0 ? default : WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
+        return length == 0 ? default
+            : Bound() is { } bound ? bound.WriteZeroesAsync(offset, length, mode, cancellationToken) : WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
     }
 
     /// <summary>Tells the node that the range's contents no longer matter. A hint: it may do nothing, and what reads back is undefined.</summary>
@@ -92,11 +128,16 @@ public abstract class BlockNode : IAsyncDisposable
     {
         CheckRange(offset, length, mayGrow: false);
         CheckWritable();
-        return length == 0 ? default : DiscardCoreAsync(offset, length, cancellationToken);
+        return length == 0 ? default
+            : Bound() is { } bound ? bound.DiscardAsync(offset, length, cancellationToken) : DiscardCoreAsync(offset, length, cancellationToken);
     }
 
     /// <summary>When this returns, everything written before the call survives a power cut.</summary>
-    public ValueTask FlushAsync(CancellationToken cancellationToken = default) => IsReadOnly ? default : FlushCoreAsync(cancellationToken);
+    public ValueTask FlushAsync(CancellationToken cancellationToken = default)
+    {
+        CheckWhole();
+        return IsReadOnly ? default : FlushCoreAsync(cancellationToken);
+    }
 
     /// <summary>Changes <see cref="Length"/>. New space reads as zeroes and is claimed as <paramref name="preallocation"/> says.</summary>
     public ValueTask ResizeAsync(
@@ -107,12 +148,26 @@ public abstract class BlockNode : IAsyncDisposable
         return ResizeCoreAsync(length, preallocation, cancellationToken);
     }
 
-    /// <summary>Writes back what is cached and releases everything, children included. Failures to write back throw.</summary>
+    /// <summary>
+    /// Writes back what is cached and releases everything, children included, from the top down. All of it is closed, whatever fails; then
+    /// the first failure is thrown, with any further ones in its <see cref="Exception.Data"/> as "Further".
+    /// </summary>
     public async ValueTask DisposeAsync()
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)
         {
-            await CloseCoreAsync().ConfigureAwait(false);
+            var failures = new List<Exception>();
+            await CloseAsync(CloseCoreAsync, failures).ConfigureAwait(false);
+            foreach (BlockNode child in OwnsChildren ? Children.Values : [])
+            {
+                await CloseAsync(child.DisposeAsync, failures).ConfigureAwait(false);
+            }
+            _breaking?.Dispose();
+            if (failures.Count > 0)
+            {
+                failures[0].Data["Further"] = failures.Count > 1 ? string.Join(Environment.NewLine, failures.Skip(1).Select(f => f.Message)) : null;
+                System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(failures[0]);
+            }
         }
         GC.SuppressFinalize(this);
     }
@@ -126,6 +181,30 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>Default: everything is stored data at the same offset. The answer may be longer than asked if that is free.</summary>
     protected virtual ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
         => new(new BlockExtent(offset, length, BlockStatus.Allocated | BlockStatus.Data, this, offset));
+
+    /// <summary>Default: one after the other, joined where one carries the former on. The last may reach past what was asked.</summary>
+    protected virtual async ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+    {
+        int count = 0;
+        for (long at = offset, end = offset + length; at < end;)
+        {
+            BlockExtent extent = await GetExtentCoreAsync(at, end - at, cancellationToken).ConfigureAwait(false);
+            if (count > 0 && extents.Span[count - 1] is var last && last.IsContinuedBy(extent))
+            {
+                extents.Span[count - 1] = last with { Length = last.Length + extent.Length };
+            }
+            else if (count == extents.Length)
+            {
+                break;
+            }
+            else
+            {
+                extents.Span[count++] = extent;
+            }
+            at = extent.End;
+        }
+        return count;
+    }
 
     /// <summary>Default: writes literal zeroes, a bounded buffer at a time.</summary>
     protected virtual async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
@@ -158,8 +237,71 @@ public abstract class BlockNode : IAsyncDisposable
     protected virtual ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
         => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: its length cannot be changed", Name);
 
-    /// <summary>Default: nothing to release.</summary>
+    /// <summary>Writes back and releases what is this node's own; the children are closed afterwards. Default: nothing.</summary>
     protected virtual ValueTask CloseCoreAsync() => default;
+
+    /// <summary>An ability of what is below that this node lets through. Default: none.</summary>
+    protected virtual T? AbilityBelow<T>()
+        where T : class
+        => null;
+
+    /// <summary>
+    /// Poisons the node for good: a connection that is lost, a file that failed to flush. Every later request fails with the first cause,
+    /// and whatever waits on <see cref="Breaking"/> is woken.
+    /// </summary>
+    protected void Break(DiskImageException cause)
+    {
+        if (Interlocked.CompareExchange(ref _broken, cause, null) is null)
+        {
+            Interlocked.CompareExchange(ref _breaking, new CancellationTokenSource(), null);
+            _breaking.Cancel();
+        }
+    }
+
+    /// <summary>Cancelled when the node breaks: what a transport in flight waits on. Answer it with <see cref="CheckWhole"/>.</summary>
+    protected CancellationToken Breaking
+    {
+        get
+        {
+            if (_breaking is null && Interlocked.CompareExchange(ref _breaking, new CancellationTokenSource(), null) is null && _broken is not null)
+            {
+                _breaking.Cancel();
+            }
+            return _breaking.Token;
+        }
+    }
+
+    /// <summary>Throws the first cause if the node is broken.</summary>
+    protected void CheckWhole()
+    {
+        if (Volatile.Read(ref _broken) is { } cause)
+        {
+            throw new DiskImageException(cause.Kind, cause.Message, cause.Path, cause.Offset, cause);
+        }
+    }
+
+    private static async ValueTask CloseAsync(Func<ValueTask> close, List<Exception> failures)
+    {
+        try
+        {
+            await close().ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            failures.Add(e);
+        }
+    }
+
+    /// <summary>What makes requests fit the node; null if any fits.</summary>
+    private BoundRequests? Bound()
+    {
+        if (_bound is null && Binding is { IsFree: false } binding)
+        {
+            var made = new BoundRequests(this, binding, new(ReadCoreAsync, WriteCoreAsync, WriteZeroesCoreAsync, DiscardCoreAsync));
+            _ = Interlocked.CompareExchange(ref _bound, made, null); // one only: its range lock is shared
+        }
+        return _bound;
+    }
 
     private void CheckRange(long offset, long length, bool mayGrow)
     {
@@ -176,6 +318,7 @@ public abstract class BlockNode : IAsyncDisposable
 
     private void CheckWritable()
     {
+        CheckWhole();
         if (IsReadOnly)
         {
             throw new DiskImageException(DiskImageErrorKind.ReadOnly, $"{Name}: opened read-only, so it cannot be changed", Name);

@@ -7,5 +7,5 @@ internal sealed class BorrowedNode(BlockNode node, bool isReadOnly) : FilterNode
 {
     public override bool IsReadOnly => isReadOnly || base.IsReadOnly;
 
-    protected override ValueTask CloseCoreAsync() => default;
+    protected override bool OwnsChildren => false;
 }

@@ -52,12 +52,21 @@ public abstract class FilterNode(BlockNode child) : BlockNode
         => Below.GetExtentAsync(offset, length, cancellationToken);
 
     /// <inheritdoc/>
+    protected override ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+        => Below.GetExtentsAsync(offset, length, extents, cancellationToken);
+
+    /// <inheritdoc/>
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => Below.FlushAsync(cancellationToken);
 
     /// <inheritdoc/>
     protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
         => Below.ResizeAsync(length, preallocation, cancellationToken);
 
-    /// <inheritdoc/>
-    protected override ValueTask CloseCoreAsync() => Below.DisposeAsync();
+    /// <summary>What is below can do, this can: a filter that must not be passed by says so for the abilities concerned.</summary>
+    protected override T? AbilityBelow<T>()
+        where T : class
+        => LetsThrough(typeof(T)) ? Below.As<T>() : null;
+
+    /// <summary>True for the abilities that may be used past this filter. Default: all.</summary>
+    protected virtual bool LetsThrough(Type ability) => true;
 }

@@ -157,7 +157,7 @@ public abstract class FormatNode : BlockNode
             await ReadMappedAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
             return;
         }
-        RangeLock.Hold hold = await HoldUnitsAsync(offset, buffer.Length, exclusive: false).ConfigureAwait(false);
+        RangeLock.Hold hold = await HoldUnitsAsync(offset, buffer.Length, exclusive: false, cancellationToken).ConfigureAwait(false);
         try
         {
             await ReadMappedAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
@@ -171,7 +171,7 @@ public abstract class FormatNode : BlockNode
     /// <inheritdoc/>
     protected sealed override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
-        RangeLock.Hold hold = await HoldUnitsAsync(offset, buffer.Length, exclusive: true).ConfigureAwait(false);
+        RangeLock.Hold hold = await HoldUnitsAsync(offset, buffer.Length, exclusive: true, cancellationToken).ConfigureAwait(false);
         try
         {
             await BeforeChangeAsync(offset, buffer.Length, cancellationToken).ConfigureAwait(false);
@@ -187,7 +187,7 @@ public abstract class FormatNode : BlockNode
     protected sealed override async ValueTask WriteZeroesCoreAsync(
         long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
-        RangeLock.Hold hold = await HoldUnitsAsync(offset, length, exclusive: true).ConfigureAwait(false);
+        RangeLock.Hold hold = await HoldUnitsAsync(offset, length, exclusive: true, cancellationToken).ConfigureAwait(false);
         try
         {
             await BeforeChangeAsync(offset, length, cancellationToken).ConfigureAwait(false);
@@ -220,7 +220,7 @@ public abstract class FormatNode : BlockNode
         {
             return;
         }
-        RangeLock.Hold hold = await HoldUnitsAsync(start, end - start, exclusive: true).ConfigureAwait(false);
+        RangeLock.Hold hold = await HoldUnitsAsync(start, end - start, exclusive: true, cancellationToken).ConfigureAwait(false);
         try
         {
             await BeforeChangeAsync(start, end - start, cancellationToken).ConfigureAwait(false);
@@ -229,15 +229,6 @@ public abstract class FormatNode : BlockNode
         finally
         {
             _ranges.Release(hold);
-        }
-    }
-
-    /// <summary>Closes the children. A format that caches metadata overrides this, writes back first and then calls it.</summary>
-    protected override async ValueTask CloseCoreAsync()
-    {
-        foreach (BlockNode child in Children.Values)
-        {
-            await child.DisposeAsync().ConfigureAwait(false);
         }
     }
 
@@ -391,10 +382,10 @@ public abstract class FormatNode : BlockNode
         }
     }
 
-    private ValueTask<RangeLock.Hold> HoldUnitsAsync(long offset, long length, bool exclusive)
+    private ValueTask<RangeLock.Hold> HoldUnitsAsync(long offset, long length, bool exclusive, CancellationToken cancellationToken)
     {
         long unit = AllocationUnit;
-        return _ranges.AcquireAsync(offset / unit * unit, ((offset + length - 1) / unit * unit) + unit, exclusive);
+        return _ranges.AcquireAsync(offset / unit * unit, ((offset + length - 1) / unit * unit) + unit, exclusive, cancellationToken);
     }
 
     /// <summary>The whole zero units inside [offset, end); a partial last unit of the disk counts as whole. Empty if start >= end.</summary>

@@ -5,8 +5,8 @@ namespace DiskImage.Block;
 /// </summary>
 /// <remarks>
 /// One list in order of arrival. A request is granted when no earlier entry conflicts with it, so nobody starves. The list
-/// is as long as there are requests in flight (a handful), which is why a scan is enough. Waiting cannot be cancelled: what
-/// it waits for is I/O already under way. Entries are reused, so an uncontended hold allocates nothing.
+/// is as long as there are requests in flight (a handful), which is why a scan is enough. A wait that is cancelled leaves the list, and
+/// whoever waited for it alone goes on. Entries are reused, so an uncontended hold allocates nothing.
 /// </remarks>
 internal sealed class RangeLock
 {
@@ -15,11 +15,14 @@ internal sealed class RangeLock
     private readonly Stack<Hold> _spare = [];
 
     /// <summary>Takes [<paramref name="start"/>, <paramref name="end"/>). Give it back with <see cref="Release"/>.</summary>
-    public ValueTask<Hold> AcquireAsync(long start, long end, bool exclusive)
+    /// <exception cref="OperationCanceledException">It was cancelled while it waited; nothing is held.</exception>
+    public ValueTask<Hold> AcquireAsync(long start, long end, bool exclusive, CancellationToken cancellationToken = default)
     {
+        Hold hold;
+        TaskCompletionSource<Hold> waiter;
         lock (_sync)
         {
-            Hold hold = _spare.TryPop(out Hold? spare) ? spare : new Hold();
+            hold = _spare.TryPop(out Hold? spare) ? spare : new Hold();
             (hold.Start, hold.End, hold.Exclusive) = (start, end, exclusive);
             _entries.Add(hold);
             if (!Conflicts(_entries.Count - 1))
@@ -28,9 +31,9 @@ internal sealed class RangeLock
                 return new(hold);
             }
             hold.Granted = false;
-            hold.Waiter = new TaskCompletionSource<Hold>(TaskCreationOptions.RunContinuationsAsynchronously);
-            return new(hold.Waiter.Task);
+            hold.Waiter = waiter = new TaskCompletionSource<Hold>(TaskCreationOptions.RunContinuationsAsynchronously);
         }
+        return new(cancellationToken.CanBeCanceled ? WaitAsync(hold, waiter, cancellationToken) : waiter.Task);
     }
 
     /// <summary>Gives a hold back and wakes whoever it kept waiting.</summary>
@@ -38,17 +41,43 @@ internal sealed class RangeLock
     {
         lock (_sync)
         {
-            _entries.Remove(hold);
-            _spare.Push(hold);
-            for (int i = 0; i < _entries.Count; i++)
+            Remove(hold);
+        }
+    }
+
+    private async Task<Hold> WaitAsync(Hold hold, TaskCompletionSource<Hold> waiter, CancellationToken cancellationToken)
+    {
+        CancellationTokenRegistration cancel = cancellationToken.UnsafeRegister(
+            (_, token) =>
             {
-                Hold waiting = _entries[i];
-                if (!waiting.Granted && !Conflicts(i))
+                lock (_sync)
                 {
-                    waiting.Granted = true;
-                    waiting.Waiter!.SetResult(waiting);
-                    waiting.Waiter = null;
+                    if (waiter.TrySetCanceled(token))
+                    {
+                        hold.Waiter = null;
+                        Remove(hold);
+                    }
                 }
+            },
+            null);
+        await using (cancel.ConfigureAwait(false))
+        {
+            return await waiter.Task.ConfigureAwait(false);
+        }
+    }
+
+    private void Remove(Hold hold)
+    {
+        _ = _entries.Remove(hold);
+        _spare.Push(hold);
+        for (int i = 0; i < _entries.Count; i++)
+        {
+            Hold waiting = _entries[i];
+            if (!waiting.Granted && !Conflicts(i))
+            {
+                waiting.Granted = true;
+                _ = waiting.Waiter!.TrySetResult(waiting);
+                waiting.Waiter = null;
             }
         }
     }

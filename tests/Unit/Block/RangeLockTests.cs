@@ -47,6 +47,30 @@ public sealed class RangeLockTests
             }).QuickCheckThrowOnFailure();
 
     [Fact]
+    public async Task A_wait_that_is_cancelled_holds_nothing_and_nobody_up()
+    {
+        var ranges = new RangeLock();
+        RangeLock.Hold first = await ranges.AcquireAsync(0, 10, exclusive: false);
+        using var cancel = new CancellationTokenSource();
+        Task<RangeLock.Hold> waiting = ranges.AcquireAsync(5, 15, exclusive: true, cancel.Token).AsTask();
+        Task<RangeLock.Hold> behind = ranges.AcquireAsync(5, 10, exclusive: false).AsTask(); // behind the one that waits
+        Assert.False(waiting.IsCompleted || behind.IsCompleted);
+        await cancel.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
+        RangeLock.Hold second = await behind;
+        ranges.Release(first);
+        ranges.Release(second);
+        ranges.Release(await ranges.AcquireAsync(0, 100, exclusive: true));
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(async () =>
+        {
+            RangeLock.Hold all = await ranges.AcquireAsync(0, 100, exclusive: true, cancel.Token); // free: granted at once
+            _ = ranges.AcquireAsync(0, 1, exclusive: true).AsTask();
+            _ = await ranges.AcquireAsync(50, 51, exclusive: true, cancel.Token);
+            ranges.Release(all);
+        });
+    }
+
+    [Fact]
     public async Task Counters_under_exclusive_holds_never_lose_a_step()
     {
         const int Tasks = 8, Steps = 400, Cells = 16;

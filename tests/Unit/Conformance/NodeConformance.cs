@@ -144,6 +144,52 @@ public abstract class NodeConformance : IDisposable
     }
 
     [Fact]
+    public async Task Many_extents_at_once_are_the_same_extents()
+    {
+        await using BlockNode node = await MakeAsync(Contents(), writable: false);
+        var single = new List<BlockExtent>();
+        for (long offset = 0; offset < Size;)
+        {
+            BlockExtent extent = await node.GetExtentAsync(offset, Size - offset);
+            single.Add(extent);
+            offset = extent.End;
+        }
+        foreach (int room in new[] { 1, 3, 4096 })
+        {
+            var extents = new BlockExtent[room];
+            var many = new List<BlockExtent>();
+            for (long offset = 0; offset < Size; offset = many[^1].End)
+            {
+                int count = await node.GetExtentsAsync(offset, Size - offset, extents);
+                Assert.InRange(count, 1, room);
+                many.AddRange(extents[..count]);
+            }
+            Assert.Equal(Joined(single), Joined(many));
+        }
+        var cut = new BlockExtent[4096];
+        int found = await node.GetExtentsAsync(700, 200_001, cut);
+        Assert.Equal((700L, 200_701L), (cut[0].Offset, cut[found - 1].End));
+        await ExpectAsync(DiskImageErrorKind.OutOfRange, async () => _ = await node.GetExtentsAsync(Size - 5, 6, cut));
+
+        static List<BlockExtent> Joined(List<BlockExtent> extents)
+        {
+            var joined = new List<BlockExtent>();
+            foreach (BlockExtent extent in extents)
+            {
+                if (joined.Count > 0 && joined[^1].IsContinuedBy(extent))
+                {
+                    joined[^1] = joined[^1] with { Length = joined[^1].Length + extent.Length };
+                }
+                else
+                {
+                    joined.Add(extent);
+                }
+            }
+            return joined;
+        }
+    }
+
+    [Fact]
     public async Task Requests_in_parallel_do_not_disturb_each_other()
     {
         byte[] contents = Contents();

@@ -164,7 +164,6 @@ internal sealed partial class Qcow2Node
         }
         finally
         {
-            await base.CloseCoreAsync().ConfigureAwait(false);
             _gate.Dispose();
         }
     }

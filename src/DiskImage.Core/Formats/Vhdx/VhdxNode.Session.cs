@@ -33,7 +33,6 @@ internal sealed partial class VhdxNode
         }
         finally
         {
-            await base.CloseCoreAsync().ConfigureAwait(false);
             _gate.Dispose();
         }
     }

@@ -52,7 +52,6 @@ internal sealed partial class VpcNode
         }
         finally
         {
-            await base.CloseCoreAsync().ConfigureAwait(false);
             _gate.Dispose();
         }
     }
