@@ -1,5 +1,6 @@
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Raw;
+using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
 using DiskImage.Formats.Vpc;
 using DiskImage.Protocols.File;
@@ -17,6 +18,7 @@ public static class BuiltInDrivers
             new Qcow2Driver(),
             new VpcDriver(),
             new VhdxDriver(),
+            new VdiDriver(),
         ],
         protocols:
         [

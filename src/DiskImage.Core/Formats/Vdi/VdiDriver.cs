@@ -1,0 +1,76 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Formats.Vdi;
+
+/// <summary>VirtualBox's format. Layout: see SPEC.md beside this file.</summary>
+internal sealed class VdiDriver : FormatDriver, ICreatable, IMeasurable
+{
+    public const string FormatName = "vdi";
+
+    private const long MapOffset = VdiHeader.Length;
+
+    public override string Name => FormatName;
+
+    public override string Description => "Oracle VirtualBox virtual disk";
+
+    public override IReadOnlyList<string> Extensions => [".vdi"];
+
+    public override IReadOnlyList<Type> NodeTypes => [typeof(VdiNode)];
+
+    public OptionSchema CreateOptions { get; } = OptionSchema.Of<VdiCreateOptions>();
+
+    public override int Probe(ReadOnlySpan<byte> header, string fileName) => VdiHeader.IsSigned(header) ? 100 : 0;
+
+    public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
+    {
+        VdiHeader header = await VdiHeader.ReadAsync(context.File, cancellationToken).ConfigureAwait(false);
+        return await VdiNode.OpenAsync(context.File, header, context.ForRepair, cancellationToken).ConfigureAwait(false);
+    }
+
+    public async ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
+    {
+        VdiHeader header = Plan((VdiCreateOptions)context.Options, null, context.File.Name);
+        byte[] map = new byte[header.MapEnd - MapOffset];
+        map.AsSpan().Fill(0xFF);
+        for (int block = 0; block < header.Allocated; block++)
+        {
+            LittleEndian.U32(map, block * sizeof(uint), (uint)block);
+        }
+        await context.File.WriteAsync(MapOffset, map, cancellationToken).ConfigureAwait(false);
+        await context.File.ResizeAsync(header.DataOffset + ((long)header.Allocated * header.BlockSize), cancellationToken: cancellationToken).ConfigureAwait(false);
+        await context.File.WriteAsync(0, header.ToBytes(), cancellationToken).ConfigureAwait(false);
+    }
+
+    public async ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
+    {
+        VdiHeader header = Plan((VdiCreateOptions)options, source, "Measuring");
+        long blocks = header.Type == VdiImageType.Static ? header.Blocks
+            : source is null ? 0 : await DataBlocks.CountAsync(source, header.BlockSize, cancellationToken).ConfigureAwait(false);
+        return new(header.DataOffset + (blocks * header.BlockSize), header.DataOffset + ((long)header.Blocks * header.BlockSize));
+    }
+
+    /// <summary>The header of a new image. The data begin at a whole block, as VirtualBox does it: that keeps blocks aligned to whatever the host likes.</summary>
+    private static VdiHeader Plan(VdiCreateOptions options, BlockNode? source, string name)
+    {
+        long size = source?.Length ?? options.Size ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
+        long blocks = Round.Units(size, VdiCreateOptions.BlockSize);
+        if (blocks > VdiHeader.MaximumBlocks)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{name}: a VDI cannot have {size:#,0} bytes; allowed: up to {(long)VdiHeader.MaximumBlocks * VdiCreateOptions.BlockSize:#,0}.",
+                name);
+        }
+        long dataOffset = Round.Up(MapOffset + (blocks * sizeof(uint)), VdiCreateOptions.BlockSize);
+        return VdiHeader.New(
+            options.Static ? VdiImageType.Static : VdiImageType.Dynamic,
+            Round.Up(size, VdiHeader.SectorSize),
+            VdiCreateOptions.BlockSize,
+            (int)blocks,
+            MapOffset,
+            dataOffset);
+    }
+}

@@ -1,0 +1,86 @@
+using DiskImage.Block;
+
+namespace DiskImage.Metadata;
+
+/// <summary>
+/// What a format has to keep in step while an image is open: the metadata lock, the order in which changes reach the file, and the space
+/// that is given up. Whoever needs the lock asks for the proof that it is held (<see cref="Held"/>).
+/// </summary>
+/// <remarks>
+/// The lock is held for look-ups and changes in memory and for the metadata I/O they cause, never for guest data. Waiting for it can be
+/// cancelled. After a failed flush nothing is given back, and no later flush succeeds: what the file holds then is not known.
+/// </remarks>
+internal sealed class MetadataSession(BlockNode file) : IDisposable
+{
+    private readonly SemaphoreSlim _gate = new(1, 1);
+    private DiskImageException? _failedFlush;
+
+    /// <summary>The order of the stores of this image.</summary>
+    public WriteOrder Order { get; } = new(file);
+
+    /// <summary>Which of the file's space is taken; null until it is known, which it must be before the first change.</summary>
+    public SpaceMap? Space { get; set; }
+
+    /// <summary>Takes the lock. Dispose what is returned.</summary>
+    public ValueTask<Held> EnterAsync(CancellationToken cancellationToken)
+    {
+        Task wait = _gate.WaitAsync(cancellationToken);
+        return wait.IsCompletedSuccessfully ? new(new Held(this)) : AfterAsync(wait);
+
+        async ValueTask<Held> AfterAsync(Task entered)
+        {
+            await entered.ConfigureAwait(false);
+            return new Held(this);
+        }
+    }
+
+    /// <summary>Runs something under the lock.</summary>
+    public async ValueTask RunAsync(Func<Held, ValueTask> work, CancellationToken cancellationToken)
+    {
+        using Held held = await EnterAsync(cancellationToken).ConfigureAwait(false);
+        await work(held).ConfigureAwait(false);
+    }
+
+    /// <summary>Runs something under the lock.</summary>
+    public async ValueTask<T> RunAsync<T>(Func<Held, ValueTask<T>> work, CancellationToken cancellationToken)
+    {
+        using Held held = await EnterAsync(cancellationToken).ConfigureAwait(false);
+        return await work(held).ConfigureAwait(false);
+    }
+
+    /// <summary>Writes back all changes in their order and makes them durable; only then is the space that they gave up free.</summary>
+    public async ValueTask FlushAsync(Held held, CancellationToken cancellationToken)
+    {
+        Require(held);
+        if (_failedFlush is { } cause)
+        {
+            throw new DiskImageException(cause.Kind, cause.Message, cause.Path, cause.Offset, cause);
+        }
+        try
+        {
+            await Order.FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch (DiskImageException e)
+        {
+            _failedFlush = e;
+            throw;
+        }
+        foreach (FileRange free in Space?.Release(held) ?? [])
+        {
+            await file.DiscardAsync(free.Start, Math.Min(free.End, file.Length) - free.Start, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    public void Dispose() => _gate.Dispose();
+
+    internal void Require(Held held) => ArgumentOutOfRangeException.ThrowIfNotEqual(ReferenceEquals(held.Session, this), true, nameof(held));
+
+    /// <summary>The proof that the lock of a session is held. Made by the session only; disposed once.</summary>
+    internal readonly struct Held(MetadataSession session) : IDisposable
+    {
+        /// <summary>Whose lock it is.</summary>
+        public MetadataSession Session => session;
+
+        public void Dispose() => session._gate.Release();
+    }
+}
