@@ -14,6 +14,7 @@ namespace DiskImage.Block;
 public abstract class BlockNode : IAsyncDisposable
 {
     private int _disposed;
+    private DiskImageException? _broken;
 
     /// <summary>What the node is called in messages: a path or URI for a protocol, the same path for the format above it.</summary>
     public abstract string Name { get; }
@@ -95,8 +96,19 @@ public abstract class BlockNode : IAsyncDisposable
         return length == 0 ? default : DiscardCoreAsync(offset, length, cancellationToken);
     }
 
-    /// <summary>When this returns, everything written before the call survives a power cut.</summary>
-    public ValueTask FlushAsync(CancellationToken cancellationToken = default) => IsReadOnly ? default : FlushCoreAsync(cancellationToken);
+    /// <summary>
+    /// When this returns, everything written before the call survives a power cut. After a failure that lost something written, every later
+    /// flush and every later change fails with the first cause.
+    /// </summary>
+    public ValueTask FlushAsync(CancellationToken cancellationToken = default)
+    {
+        if (IsReadOnly)
+        {
+            return default;
+        }
+        CheckSound();
+        return FlushCoreAsync(cancellationToken);
+    }
 
     /// <summary>Changes <see cref="Length"/>. New space reads as zeroes and is claimed as <paramref name="preallocation"/> says.</summary>
     public ValueTask ResizeAsync(
@@ -161,6 +173,21 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>Default: nothing to release.</summary>
     protected virtual ValueTask CloseCoreAsync() => default;
 
+    /// <summary>
+    /// Ends all writing to this node: what was written may be lost, so nothing may be written, and nothing given back, on the strength of it.
+    /// Reading goes on. The first cause stays.
+    /// </summary>
+    protected void Break(DiskImageException cause) => _ = Interlocked.CompareExchange(ref _broken, cause, null);
+
+    private void CheckSound()
+    {
+        if (Volatile.Read(ref _broken) is { } cause)
+        {
+            throw new DiskImageException(
+                cause.Kind, $"{Name}: is not written to any more, because what was written before may be lost. First failure: {cause.Message}", Name, cause.Offset, cause);
+        }
+    }
+
     private void CheckRange(long offset, long length, bool mayGrow)
     {
         long end = mayGrow ? long.MaxValue : Length;
@@ -180,5 +207,6 @@ public abstract class BlockNode : IAsyncDisposable
         {
             throw new DiskImageException(DiskImageErrorKind.ReadOnly, $"{Name}: opened read-only, so it cannot be changed", Name);
         }
+        CheckSound();
     }
 }
