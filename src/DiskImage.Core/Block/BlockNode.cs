@@ -14,9 +14,10 @@ namespace DiskImage.Block;
 public abstract class BlockNode : IAsyncDisposable
 {
     private int _disposed;
-    private DiskImageException? _broken; // the first cause
+    private DiskImageException? _broken, _unsound; // the first causes: of failing for good, and of not being written to any more
     private CancellationTokenSource? _breaking;
     private BoundRequests? _bound;
+
 
     /// <summary>What the node is called in messages: a path or URI for a protocol, the same path for the format above it.</summary>
     public abstract string Name { get; }
@@ -132,11 +133,19 @@ public abstract class BlockNode : IAsyncDisposable
             : Bound() is { } bound ? bound.DiscardAsync(offset, length, cancellationToken) : DiscardCoreAsync(offset, length, cancellationToken);
     }
 
-    /// <summary>When this returns, everything written before the call survives a power cut.</summary>
+    /// <summary>
+    /// When this returns, everything written before the call survives a power cut. After a failure that lost something written, every later
+    /// flush and every later change fails with the first cause.
+    /// </summary>
     public ValueTask FlushAsync(CancellationToken cancellationToken = default)
     {
         CheckWhole();
-        return IsReadOnly ? default : FlushCoreAsync(cancellationToken);
+        if (IsReadOnly)
+        {
+            return default;
+        }
+        CheckSound();
+        return FlushCoreAsync(cancellationToken);
     }
 
     /// <summary>Changes <see cref="Length"/>. New space reads as zeroes and is claimed as <paramref name="preallocation"/> says.</summary>
@@ -246,7 +255,7 @@ public abstract class BlockNode : IAsyncDisposable
         => null;
 
     /// <summary>
-    /// Poisons the node for good: a connection that is lost, a file that failed to flush. Every later request fails with the first cause,
+    /// Poisons the node for good: a connection that is lost. Every later request fails with the first cause,
     /// and whatever waits on <see cref="Breaking"/> is woken.
     /// </summary>
     protected void Break(DiskImageException cause)
@@ -303,6 +312,21 @@ public abstract class BlockNode : IAsyncDisposable
         return _bound;
     }
 
+    /// <summary>
+    /// Ends all writing to this node: what was written may be lost, so nothing may be written, and nothing given back, on the strength of it.
+    /// Reading goes on. The first cause stays.
+    /// </summary>
+    protected void BreakWriting(DiskImageException cause) => _ = Interlocked.CompareExchange(ref _unsound, cause, null);
+
+    private void CheckSound()
+    {
+        if (Volatile.Read(ref _unsound) is { } cause)
+        {
+            throw new DiskImageException(
+                cause.Kind, $"{Name}: is not written to any more, because what was written before may be lost. First failure: {cause.Message}", Name, cause.Offset, cause);
+        }
+    }
+
     private void CheckRange(long offset, long length, bool mayGrow)
     {
         long end = mayGrow ? long.MaxValue : Length;
@@ -323,5 +347,6 @@ public abstract class BlockNode : IAsyncDisposable
         {
             throw new DiskImageException(DiskImageErrorKind.ReadOnly, $"{Name}: opened read-only, so it cannot be changed", Name);
         }
+        CheckSound();
     }
 }

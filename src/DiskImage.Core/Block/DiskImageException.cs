@@ -6,6 +6,9 @@ public enum DiskImageErrorKind
     /// <summary>The host failed a request: device error, connection lost, file shrank while in use.</summary>
     Io,
 
+    /// <summary>The host failed to write, to flush or to change a length: what was written may not be there.</summary>
+    WriteFailed,
+
     /// <summary>No such file, folder, snapshot or driver.</summary>
     NotFound,
 
@@ -15,10 +18,10 @@ public enum DiskImageErrorKind
     /// <summary>The target exists and replacing it was not asked for.</summary>
     AlreadyExists,
 
-    /// <summary>Somebody else is using the image in a way that excludes this use.</summary>
+    /// <summary>Somebody else (QEMU, another session) is using the image in a way that excludes this use.</summary>
     Locked,
 
-    /// <summary>The host has no room left.</summary>
+    /// <summary>The host has no room left: disk or quota full, or a file as large as it may become.</summary>
     NoSpace,
 
     /// <summary>The bytes are not what the format demands (never was, or was damaged beyond recognition).</summary>

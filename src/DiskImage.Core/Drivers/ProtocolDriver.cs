@@ -7,7 +7,8 @@ namespace DiskImage.Drivers;
 /// <param name="Locator">The address without its scheme: a path, or the rest of a URI.</param>
 /// <param name="Writable">Open for writing.</param>
 /// <param name="Options">The record of the driver's options.</param>
-public sealed record ProtocolOpenContext(string Locator, bool Writable, object Options);
+/// <param name="ForceShare">Read also what others may be writing to.</param>
+public sealed record ProtocolOpenContext(string Locator, bool Writable, object Options, bool ForceShare = false);
 
 /// <summary>One way to reach bytes: a local file, a device, a server. Stateless.</summary>
 public abstract class ProtocolDriver
@@ -43,9 +44,11 @@ public interface IStorage
     ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken);
 
     /// <summary>True if something is there that can be replaced or removed as a whole (a file, not a device).</summary>
+    /// <exception cref="DiskImageException">InvalidOption: nothing that could be made can bear the name.</exception>
     bool IsReplaceable(string locator);
 
     /// <summary>True if something is there.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: nothing that could be made can bear the name.</exception>
     bool Exists(string locator);
 
     /// <summary>Renames, replacing what bears the new name in one step.</summary>

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.RegularExpressions;
 using DiskImage.Block;
+using DiskImage.Drivers;
 
 namespace DiskImage.Graph;
 
@@ -52,9 +53,13 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
         }
         string scheme = uri.Groups["scheme"].Value;
         string rest = text[(scheme.Length + 1)..];
-        return scheme.Equals("file", StringComparison.OrdinalIgnoreCase)
-            ? new ImageLocator(text, "file", rest.StartsWith("//", StringComparison.Ordinal) ? new Uri(text).LocalPath : rest)
-            : new ImageLocator(text, scheme, rest);
+        if (!scheme.Equals("file", StringComparison.OrdinalIgnoreCase))
+        {
+            return new ImageLocator(text, scheme, rest);
+        }
+        string address = !rest.StartsWith("//", StringComparison.Ordinal) ? rest : FileUrl.ToPath(text, hasDrives: OperatingSystem.IsWindows())
+            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{text}' names no file. A URL of a file has the form file:///folder/name.");
+        return new ImageLocator(text, "file", address);
     }
 
     /// <summary>This locator, with a relative path taken from <paramref name="folder"/>.</summary>

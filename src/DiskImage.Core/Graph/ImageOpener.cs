@@ -61,7 +61,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
     public ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, CancellationToken cancellationToken)
     {
         ProtocolDriver protocol = Registry.Protocol(locator.Scheme);
-        return protocol.OpenAsync(new ProtocolOpenContext(locator.Address, writable, protocol.Options.Defaults()), cancellationToken);
+        return protocol.OpenAsync(new ProtocolOpenContext(locator.Address, writable, protocol.Options.Defaults(), Policy.ForceShare), cancellationToken);
     }
 
     /// <summary>Puts an image in a format on top of a file node that is open for writing. The node is the image's on success.</summary>

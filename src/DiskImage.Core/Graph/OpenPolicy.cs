@@ -39,6 +39,9 @@ public sealed record OpenPolicy
     /// <summary>Takes a parent whose identity is not the recorded one, in every image of a chain whose format records one.</summary>
     public bool IgnoreIdMismatch { get; init; }
 
+    /// <summary>Reads files, also those that images name, though others may be writing to them. Writing never shares.</summary>
+    public bool ForceShare { get; init; }
+
     /// <summary>What the policy says about the options with which images of a format are opened; options that are given come after these.</summary>
     internal IEnumerable<KeyValuePair<string, object?>> OptionsFor(OptionSchema schema)
         => IgnoreIdMismatch && schema.Find(IgnoreIdMismatchOption) is not null ? [new(IgnoreIdMismatchOption, true)] : [];

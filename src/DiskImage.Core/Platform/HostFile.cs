@@ -4,25 +4,6 @@ using Microsoft.Win32.SafeHandles;
 
 namespace DiskImage.Platform;
 
-/// <summary>What a path leads to.</summary>
-internal enum HostFileKind
-{
-    /// <summary>Nothing there.</summary>
-    None,
-
-    /// <summary>A regular file.</summary>
-    Regular,
-
-    /// <summary>A folder.</summary>
-    Directory,
-
-    /// <summary>A device: block or character device, <c>\\.\</c> name.</summary>
-    Device,
-
-    /// <summary>A pipe, socket or anything else that has no bytes at offsets.</summary>
-    Other,
-}
-
 /// <summary>
 /// What the host can do with an open file beyond positioned reads and writes. One implementation per operating system;
 /// every member may answer "not here" and the caller then does without.
@@ -37,6 +18,38 @@ internal abstract class HostFile
 
     /// <summary>What <paramref name="path"/> leads to, symbolic links followed.</summary>
     public abstract HostFileKind KindOf(string path);
+
+    /// <summary>What is open: tells a pipe from a file where the path's answer may have changed since.</summary>
+    public abstract HostFileKind KindOf(SafeFileHandle handle);
+
+    /// <summary>
+    /// Opens what a path leads to, without ever waiting for another process: a pipe opens at once, or fails. Says nothing of its kind; ask
+    /// <see cref="KindOf(SafeFileHandle)"/>.
+    /// </summary>
+    /// <exception cref="IOException">With the host's error code; or UnauthorizedAccessException and its like, as the runtime throws them.</exception>
+    public abstract SafeFileHandle Open(string path, bool writable, HostSharing sharing);
+
+    /// <summary>Makes what was written to the file so far survive a power cut.</summary>
+    /// <exception cref="IOException">It may not: the host reports a failure once, and may have dropped what it could not write.</exception>
+    public abstract void Flush(SafeFileHandle handle);
+
+    /// <summary>Makes a file longer, by a hole, or shorter.</summary>
+    /// <exception cref="IOException">With the host's error code.</exception>
+    public abstract void SetLength(SafeFileHandle handle, long length);
+
+    /// <summary>Takes a shared lock on one byte for this open file: other open files, in this process too, can share it but not lock it alone.</summary>
+    public virtual ByteLockResult LockByte(SafeFileHandle handle, long offset) => ByteLockResult.Unsupported;
+
+    /// <summary>Whether another open file holds a lock on a byte. Changes nothing.</summary>
+    public virtual ByteLockResult ProbeByte(SafeFileHandle handle, long offset) => ByteLockResult.Unsupported;
+
+    /// <summary>Has a write past the limit that the session sets for files fail (file too large) instead of ending the process.</summary>
+    public virtual void SurviveFileSizeLimit()
+    {
+    }
+
+    /// <summary>Why a new file cannot bear a name: a reserved one, for example. Null if it can.</summary>
+    public virtual string? WhyNoNewFile(string path) => null;
 
     /// <summary>Bytes of storage that the file takes; null if the host does not tell.</summary>
     public abstract long? AllocatedLength(SafeFileHandle handle);
@@ -75,34 +88,45 @@ internal abstract class HostFile
     }
 
     /// <summary>The library's error for a host error.</summary>
-    public static DiskImageException Error(Exception cause, string path, string doing, long? offset = null)
+    /// <param name="cause">What the runtime or this class threw.</param>
+    /// <param name="path">The file.</param>
+    /// <param name="doing">What was tried: "cannot …".</param>
+    /// <param name="offset">Where in the file.</param>
+    /// <param name="otherwise">The kind of an error that is no special one.</param>
+    public static DiskImageException Error(
+        Exception cause, string path, string doing, long? offset = null, DiskImageErrorKind otherwise = DiskImageErrorKind.Io)
     {
         (DiskImageErrorKind kind, string what) = cause switch
         {
             FileNotFoundException => (DiskImageErrorKind.NotFound, "it does not exist"),
             DirectoryNotFoundException => (DiskImageErrorKind.NotFound, "its folder does not exist"),
             UnauthorizedAccessException => (DiskImageErrorKind.AccessDenied, "access is denied"),
-            PathTooLongException => (DiskImageErrorKind.NotFound, "the path is too long"),
-            IOException io when IsFull(io.HResult) => (DiskImageErrorKind.NoSpace, "the disk is full"),
-            IOException io when IsShared(io.HResult) => (DiskImageErrorKind.Locked, "another process is using it"),
-            IOException io when IsExisting(io.HResult) => (DiskImageErrorKind.AlreadyExists, "it already exists"),
-            _ => (DiskImageErrorKind.Io, cause.Message),
+            PathTooLongException => (DiskImageErrorKind.InvalidOption, TooLong),
+            ArgumentOutOfRangeException => (DiskImageErrorKind.NoSpace, TooLarge), // so the runtime says EFBIG, and too large a length on Windows
+            ArgumentException or NotSupportedException => (DiskImageErrorKind.InvalidOption, "no file of this system can have that name"),
+            IOException io when Current.Meaning(io.HResult) is { } meaning => meaning,
+            _ => (otherwise, cause.Message),
         };
         string where = offset is long at ? $" at offset {at:#,0}" : "";
         return new DiskImageException(kind, $"{path}: cannot {doing}{where}: {what}", path, offset, cause);
     }
 
-    /// <summary>Reports the last native error of a call that is not allowed to fail.</summary>
+    /// <summary>What is said of a path, or of one of its parts, that is longer than the host allows.</summary>
+    protected const string TooLong = "the path, or one of the names in it, is longer than this system allows";
+
+    /// <summary>What is said where a file may not become so large.</summary>
+    protected const string TooLarge = "that is more than its file system, or a limit set for this session, allows for one file";
+
+    /// <summary>What is said where the user's share of the disk is used up.</summary>
+    protected const string OverQuota = "your quota on this disk is used up";
+
+    /// <summary>What an error code of the host, as <see cref="Exception.HResult"/>, means; null for one that is no special case.</summary>
+    protected abstract (DiskImageErrorKind Kind, string What)? Meaning(int code);
+
+    /// <summary>The last native error.</summary>
     protected static IOException NativeError(string call)
     {
         int error = Marshal.GetLastPInvokeError();
         return new IOException($"{call}: {Marshal.GetPInvokeErrorMessage(error)}", error);
     }
-
-    // HResult is errno on Unix, 0x8007xxxx on Windows.
-    private static bool IsFull(int code) => code is 28 or 122 or 27 or unchecked((int)0x80070070) or unchecked((int)0x80070027);
-
-    private static bool IsShared(int code) => code is 11 or 35 or unchecked((int)0x80070020) or unchecked((int)0x80070021);
-
-    private static bool IsExisting(int code) => code is 17 or unchecked((int)0x80070050) or unchecked((int)0x800700B7);
 }

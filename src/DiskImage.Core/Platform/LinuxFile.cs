@@ -1,9 +1,10 @@
 using System.Runtime.InteropServices;
+using DiskImage.Block;
 using Microsoft.Win32.SafeHandles;
 
 namespace DiskImage.Platform;
 
-/// <summary>Linux: fallocate(2) for holes and reservations, statx(2) for kinds and sizes.</summary>
+/// <summary>Linux: fallocate(2) for holes and reservations, statx(2) for kinds and sizes, open-file-description locks of fcntl(2).</summary>
 internal sealed partial class LinuxFile : UnixFile
 {
     private const int KeepSize = 1, PunchHole = 2, ZeroRange = 16; // FALLOC_FL_*
@@ -11,11 +12,21 @@ internal sealed partial class LinuxFile : UnixFile
     private const uint ModeAndBlocks = 0x1 | 0x400; // STATX_TYPE | STATX_BLOCKS
     private const nuint GetFlags = 0x80086601, SetFlags = 0x40086602; // FS_IOC_GETFLAGS, FS_IOC_SETFLAGS of 64-bit systems
     private const long NoCow = 0x0080_0000; // FS_NOCOW_FL
-    private const int NoSpace = 28, QuotaExceeded = 122, TooLarge = 27;
+    private const int NoSpace = 28, QuotaExceeded = 122, FileTooLarge = 27, NameTooLong = 36, LinkLoop = 40;
+    private const int SetLock = 37, GetLock = 36; // F_OFD_SETLK, F_OFD_GETLK
+    private const short ReadLock = 0, WriteLock = 1, NoLock = 2; // F_RDLCK, F_WRLCK, F_UNLCK
+    private const long Cifs = 0xFF53_4D42, Smb2 = 0xFE53_4D42; // f_type in statfs(2)
 
     protected override int SeekData => 3;
 
     protected override int SeekHole => 4;
+
+    protected override int OpenFlags => 0x800 | 0x100 | 0x80000;
+
+    protected override int WouldBlock => 11;
+
+    public override HostFileKind KindOf(SafeFileHandle handle)
+        => StatX(handle, "", EmptyPath, ModeAndBlocks, out StatXBuffer stat) == 0 ? KindOfMode(stat.Mode) : HostFileKind.Other;
 
     public override HostFileKind KindOf(string path)
         => StatX(CurrentFolder, path, 0, ModeAndBlocks, out StatXBuffer stat) == 0 ? KindOfMode(stat.Mode) : HostFileKind.None;
@@ -24,18 +35,37 @@ internal sealed partial class LinuxFile : UnixFile
         => StatX(handle, "", EmptyPath, ModeAndBlocks, out StatXBuffer stat) == 0 ? (long)stat.Blocks * 512 : null;
 
     public override bool TryPunchHole(SafeFileHandle handle, long offset, long length)
-        => Allocate(handle, PunchHole | KeepSize, offset, length) == 0;
+        => CLibrary.Allocate(handle, PunchHole | KeepSize, offset, length) == 0;
 
     public override bool TryZeroRange(SafeFileHandle handle, long offset, long length)
-        => Allocate(handle, ZeroRange | KeepSize, offset, length) == 0;
+        => CLibrary.Allocate(handle, ZeroRange | KeepSize, offset, length) == 0;
 
     public override bool TryAllocate(SafeFileHandle handle, long offset, long length)
     {
-        if (Allocate(handle, 0, offset, length) == 0)
+        if (CLibrary.Allocate(handle, 0, offset, length) == 0)
         {
             return true;
         }
-        return Marshal.GetLastPInvokeError() is NoSpace or QuotaExceeded or TooLarge ? throw NativeError("fallocate") : false;
+        return Marshal.GetLastPInvokeError() is NoSpace or QuotaExceeded or FileTooLarge ? throw NativeError("fallocate") : false;
+    }
+
+    // Windows servers make byte locks binding: the locked bytes of the image itself could not be written.
+    public override ByteLockResult LockByte(SafeFileHandle handle, long offset)
+    {
+        if (StatFileSystem(handle, out FileSystemBuffer fileSystem) == 0 && (fileSystem.Type & 0xFFFF_FFFF) is Cifs or Smb2)
+        {
+            return ByteLockResult.Unsupported;
+        }
+        var request = new LockRequest { Type = ReadLock, Start = offset, Length = 1 };
+        return LockControl(handle, SetLock, ref request) == 0 ? ByteLockResult.Free : WhyNoLock();
+    }
+
+    public override ByteLockResult ProbeByte(SafeFileHandle handle, long offset)
+    {
+        var request = new LockRequest { Type = WriteLock, Start = offset, Length = 1 };
+        return LockControl(handle, GetLock, ref request) != 0 ? ByteLockResult.Unsupported
+            : request.Type == NoLock ? ByteLockResult.Free
+            : ByteLockResult.Taken;
     }
 
     /// <summary>The attribute that chattr(1) calls C; see ioctl_iflags(2).</summary>
@@ -49,17 +79,55 @@ internal sealed partial class LinuxFile : UnixFile
         }
     }
 
+    protected override int Control(SafeFileHandle handle, int command, nint argument) => FileControl(handle, command, argument);
+
+    protected override (DiskImageErrorKind Kind, string What)? Meaning(int code) => code switch
+    {
+        NameTooLong => (DiskImageErrorKind.InvalidOption, TooLong),
+        LinkLoop => (DiskImageErrorKind.NotFound, "its symbolic links lead to nowhere"),
+        QuotaExceeded => (DiskImageErrorKind.NoSpace, OverQuota),
+        _ => base.Meaning(code),
+    };
+
     [LibraryImport("libc", EntryPoint = "ioctl", SetLastError = true)]
     private static partial int Control(SafeFileHandle handle, nuint request, ref long argument);
 
-    [LibraryImport("libc", EntryPoint = "fallocate64", SetLastError = true)]
-    private static partial int Allocate(SafeFileHandle handle, int mode, long offset, long length);
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    private static partial int FileControl(SafeFileHandle handle, int command, nint argument);
+
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    private static partial int LockControl(SafeFileHandle handle, int command, ref LockRequest request);
+
+    [LibraryImport("libc", EntryPoint = "fstatfs", SetLastError = true)]
+    private static partial int StatFileSystem(SafeFileHandle handle, out FileSystemBuffer buffer);
 
     [LibraryImport("libc", EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial int StatX(int folder, string path, int flags, uint mask, out StatXBuffer buffer);
 
     [LibraryImport("libc", EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial int StatX(SafeFileHandle folder, string path, int flags, uint mask, out StatXBuffer buffer);
+
+    /// <summary>struct flock of 64-bit systems.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 32)]
+    private struct LockRequest
+    {
+        [FieldOffset(0)]
+        public short Type;
+
+        [FieldOffset(8)]
+        public long Start;
+
+        [FieldOffset(16)]
+        public long Length;
+    }
+
+    /// <summary>struct statfs: only its beginning is the same on every architecture.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 256)]
+    private struct FileSystemBuffer
+    {
+        [FieldOffset(0)]
+        public long Type;
+    }
 
     /// <summary>struct statx, the same on every architecture.</summary>
     [StructLayout(LayoutKind.Explicit, Size = 256)]

@@ -1,24 +1,67 @@
 using System.Runtime.InteropServices;
+using DiskImage.Block;
 using Microsoft.Win32.SafeHandles;
 
 namespace DiskImage.Platform;
 
-/// <summary>macOS: fcntl(2) F_PUNCHHOLE and F_PREALLOCATE, stat(2) with 64-bit inodes.</summary>
+/// <summary>macOS: fcntl(2) F_PUNCHHOLE, F_PREALLOCATE, F_FULLFSYNC and open-file-description locks, stat(2) with 64-bit inodes.</summary>
 internal sealed partial class MacFile : UnixFile
 {
     private const int PunchHole = 99, Preallocate = 42; // F_PUNCHHOLE, F_PREALLOCATE
     private const uint AllocateAll = 4; // F_ALLOCATEALL
     private const int FromEnd = 3; // F_PEOFPOSMODE
-    private const int NoSpace = 28;
+    private const int FullFlush = 51; // F_FULLFSYNC
+    private const int SetLock = 90, GetLock = 92; // F_OFD_SETLK, F_OFD_GETLK
+    private const short ReadLock = 1, NoLock = 2, WriteLock = 3; // F_RDLCK, F_UNLCK, F_WRLCK
+    private const int NoSpace = 28, QuotaExceeded = 69, NameTooLong = 63, LinkLoop = 62;
+    private const int Interrupted = 4, NoSuchDevice = 19, Invalid = 22, NotTerminal = 25, NotSupported = 45;
 
     protected override int SeekData => 4;
 
     protected override int SeekHole => 3;
 
+    protected override int OpenFlags => 0x4 | 0x20000 | 0x100_0000;
+
+    protected override int WouldBlock => 35;
+
+    public override HostFileKind KindOf(SafeFileHandle handle) => Stat(handle, out StatBuffer stat) == 0 ? KindOfMode(stat.Mode) : HostFileKind.Other;
+
     public override HostFileKind KindOf(string path)
         => Stat(path, out StatBuffer stat) == 0 ? KindOfMode(stat.Mode) : HostFileKind.None;
 
     public override long? AllocatedLength(SafeFileHandle handle) => Stat(handle, out StatBuffer stat) == 0 ? stat.Blocks * 512 : null;
+
+    /// <summary>fsync(2) hands the data to the drive only; file systems that cannot have the drive store it (network ones) get that.</summary>
+    public override void Flush(SafeFileHandle handle)
+    {
+        while (Control(handle, FullFlush, 0) < 0)
+        {
+            switch (Marshal.GetLastPInvokeError())
+            {
+                case Interrupted:
+                    continue;
+                case NotSupported or Invalid or NotTerminal or NoSuchDevice:
+                    base.Flush(handle);
+                    return;
+                default:
+                    throw NativeError("fcntl(F_FULLFSYNC)");
+            }
+        }
+    }
+
+    public override ByteLockResult LockByte(SafeFileHandle handle, long offset)
+    {
+        var request = new LockRequest { Type = ReadLock, Start = offset, Length = 1 };
+        return Control(handle, SetLock, ref request) == 0 ? ByteLockResult.Free : WhyNoLock();
+    }
+
+    public override ByteLockResult ProbeByte(SafeFileHandle handle, long offset)
+    {
+        var request = new LockRequest { Type = WriteLock, Start = offset, Length = 1 };
+        return Control(handle, GetLock, ref request) != 0 ? ByteLockResult.Unsupported
+            : request.Type == NoLock ? ByteLockResult.Free
+            : ByteLockResult.Taken;
+    }
 
     public override bool TryPunchHole(SafeFileHandle handle, long offset, long length)
     {
@@ -38,9 +81,9 @@ internal sealed partial class MacFile : UnixFile
         var request = new AllocateRequest { Flags = AllocateAll, Position = FromEnd, Length = end - current };
         if (Control(handle, Preallocate, ref request) != 0)
         {
-            return Marshal.GetLastPInvokeError() == NoSpace ? throw NativeError("fcntl(F_PREALLOCATE)") : false;
+            return Marshal.GetLastPInvokeError() is NoSpace or QuotaExceeded ? throw NativeError("fcntl(F_PREALLOCATE)") : false;
         }
-        RandomAccess.SetLength(handle, end);
+        SetLength(handle, end);
         return true;
     }
 
@@ -64,19 +107,27 @@ internal sealed partial class MacFile : UnixFile
     private static partial int StatArm(SafeFileHandle handle, out StatBuffer buffer);
 
     // fcntl is variadic. Apple's arm64 passes variadic arguments on the stack; six unused register arguments put this one there.
-    private static int Control<T>(SafeFileHandle handle, int command, ref T argument)
+    protected override int Control(SafeFileHandle handle, int command, nint argument)
+        => RuntimeInformation.ProcessArchitecture == Architecture.X64
+            ? ControlIntel(handle, command, argument)
+            : ControlArm(handle, command, 0, 0, 0, 0, 0, 0, argument);
+
+    private unsafe int Control<T>(SafeFileHandle handle, int command, ref T argument)
         where T : unmanaged
     {
-        unsafe
+        fixed (T* pointer = &argument)
         {
-            fixed (T* pointer = &argument)
-            {
-                return RuntimeInformation.ProcessArchitecture == Architecture.X64
-                    ? ControlIntel(handle, command, (nint)pointer)
-                    : ControlArm(handle, command, 0, 0, 0, 0, 0, 0, (nint)pointer);
-            }
+            return Control(handle, command, (nint)pointer);
         }
     }
+
+    protected override (DiskImageErrorKind Kind, string What)? Meaning(int code) => code switch
+    {
+        NameTooLong => (DiskImageErrorKind.InvalidOption, TooLong),
+        LinkLoop => (DiskImageErrorKind.NotFound, "its symbolic links lead to nowhere"),
+        QuotaExceeded => (DiskImageErrorKind.NoSpace, OverQuota),
+        _ => base.Meaning(code),
+    };
 
     [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
     private static partial int ControlIntel(SafeFileHandle handle, int command, nint argument);
@@ -93,6 +144,15 @@ internal sealed partial class MacFile : UnixFile
 
         [FieldOffset(104)]
         public long Blocks;
+    }
+
+    /// <summary>struct flock.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct LockRequest
+    {
+        public long Start, Length;
+        public int Process;
+        public short Type, Whence;
     }
 
     /// <summary>fpunchhole_t.</summary>

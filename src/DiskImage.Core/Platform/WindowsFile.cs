@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using System.Runtime.Versioning;
+using DiskImage.Block;
 using Microsoft.Win32.SafeHandles;
 
 namespace DiskImage.Platform;
@@ -9,16 +10,44 @@ namespace DiskImage.Platform;
 internal sealed partial class WindowsFile : HostFile
 {
     private const uint SetSparse = 0x000900C4, SetZeroData = 0x000980C8, QueryAllocatedRanges = 0x000940CF, SetCompression = 0x0009C040;
-    private const int MoreData = 234, DiskFull = 112, AllocationInfo = 5, StandardInfo = 1;
+    private const int MoreData = 234, DiskFull = 112, HandleDiskFull = 39, AllocationInfo = 5, StandardInfo = 1;
 
-    public override HostFileKind KindOf(string path)
+    private const uint DiskType = 1, CharacterType = 2; // FILE_TYPE_*
+
+    public override HostFileKind KindOf(string path) => WindowsName.KindOf(path) switch
     {
-        if (path.StartsWith(@"\\.\", StringComparison.Ordinal) || path.StartsWith(@"\\?\GLOBALROOT\", StringComparison.OrdinalIgnoreCase))
+        WindowsNameKind.Device => HostFileKind.Device,
+        WindowsNameKind.Pipe => HostFileKind.Other, // not looked at: that would connect to it
+        _ => File.Exists(path) ? HostFileKind.Regular : Directory.Exists(path) ? HostFileKind.Directory : HostFileKind.None,
+    };
+
+    public override HostFileKind KindOf(SafeFileHandle handle) => TypeOf(handle) switch
+    {
+        DiskType => HostFileKind.Regular,
+        CharacterType => HostFileKind.Device,
+        _ => HostFileKind.Other,
+    };
+
+    public override SafeFileHandle Open(string path, bool writable, HostSharing sharing)
+        => File.OpenHandle(path, FileMode.Open, writable ? FileAccess.ReadWrite : FileAccess.Read, sharing switch
         {
-            return path.StartsWith(@"\\.\pipe\", StringComparison.OrdinalIgnoreCase) ? HostFileKind.Other : HostFileKind.Device;
+            HostSharing.Nobody => FileShare.None,
+            HostSharing.Readers => FileShare.Read,
+            _ => FileShare.ReadWrite,
+        });
+
+    public override void Flush(SafeFileHandle handle)
+    {
+        if (!FlushBuffers(handle))
+        {
+            int error = Marshal.GetLastPInvokeError();
+            throw new IOException($"FlushFileBuffers: {Marshal.GetPInvokeErrorMessage(error)}", HResultOf(error));
         }
-        return File.Exists(path) ? HostFileKind.Regular : Directory.Exists(path) ? HostFileKind.Directory : HostFileKind.None;
     }
+
+    public override void SetLength(SafeFileHandle handle, long length) => RandomAccess.SetLength(handle, length);
+
+    public override string? WhyNoNewFile(string path) => WindowsName.WhyNoNewFile(path);
 
     public override long? AllocatedLength(SafeFileHandle handle)
         => GetInformation(handle, StandardInfo, out FileStandardInfo info, (uint)Marshal.SizeOf<FileStandardInfo>()) ? info.AllocationSize : null;
@@ -26,6 +55,10 @@ internal sealed partial class WindowsFile : HostFile
     public override bool TryFindExtent(SafeFileHandle handle, long offset, long length, out bool isData, out long end)
     {
         (isData, end) = (true, length);
+        if (!TrustsHoles(File.GetAttributes(handle)))
+        {
+            return false;
+        }
         var asked = new ByteRange { Start = offset, Second = length - offset };
         bool whole = ControlRange(
             handle, QueryAllocatedRanges, in asked, (uint)Marshal.SizeOf<ByteRange>(), out ByteRange found, (uint)Marshal.SizeOf<ByteRange>(), out uint returned, 0);
@@ -43,6 +76,16 @@ internal sealed partial class WindowsFile : HostFile
         return end > offset;
     }
 
+    /// <summary>
+    /// False for a file whose contents are elsewhere in part (tiered storage, a cloud provider, any reparse point but a link, which is followed
+    /// when it is opened): what is not stored here is no zeroes.
+    /// </summary>
+    internal static bool TrustsHoles(FileAttributes attributes)
+    {
+        const FileAttributes RecallOnOpen = (FileAttributes)0x0004_0000, RecallOnDataAccess = (FileAttributes)0x0040_0000;
+        return (attributes & (FileAttributes.Offline | FileAttributes.ReparsePoint | RecallOnOpen | RecallOnDataAccess)) == 0;
+    }
+
     public override bool TryPunchHole(SafeFileHandle handle, long offset, long length)
     {
         var range = new ByteRange { Start = offset, Second = offset + length };
@@ -55,13 +98,16 @@ internal sealed partial class WindowsFile : HostFile
     public override bool TryAllocate(SafeFileHandle handle, long offset, long length)
     {
         long end = checked(offset + length), current = RandomAccess.GetLength(handle);
-        if (end > current)
+        if (end > current) // an allocation smaller than the file would cut it
         {
             if (!SetInformation(handle, AllocationInfo, in end, sizeof(long)))
             {
-                return Marshal.GetLastPInvokeError() == DiskFull ? throw NativeError("SetFileInformationByHandle") : false;
+                int error = Marshal.GetLastPInvokeError();
+                return error is DiskFull or HandleDiskFull
+                    ? throw new IOException($"SetFileInformationByHandle: {Marshal.GetPInvokeErrorMessage(error)}", HResultOf(error))
+                    : false;
             }
-            RandomAccess.SetLength(handle, end);
+            SetLength(handle, end);
         }
         return true;
     }
@@ -80,6 +126,32 @@ internal sealed partial class WindowsFile : HostFile
         File.Decrypt(path);
         return File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None);
     }
+
+    protected override (DiskImageErrorKind Kind, string What)? Meaning(int code) => MeaningOf(code);
+
+    /// <summary>What an error of Windows means, given as the runtime gives it: 0x8007 and the error's number.</summary>
+    internal static (DiskImageErrorKind Kind, string What)? MeaningOf(int code) => (code & 0xFFFF) switch
+    {
+        _ when (code & 0xFFFF_0000) != 0x8007_0000 => null,
+        32 or 33 => (DiskImageErrorKind.Locked, "another process is using it"), // ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION
+        HandleDiskFull or DiskFull => (DiskImageErrorKind.NoSpace, "the disk is full"),
+        1295 => (DiskImageErrorKind.NoSpace, OverQuota), // ERROR_DISK_QUOTA_EXCEEDED
+        223 => (DiskImageErrorKind.NoSpace, TooLarge), // ERROR_FILE_TOO_LARGE
+        19 => (DiskImageErrorKind.AccessDenied, "its disk can only be read"), // ERROR_WRITE_PROTECT
+        123 => (DiskImageErrorKind.InvalidOption, "the name has characters that file names cannot have"), // ERROR_INVALID_NAME
+        206 => (DiskImageErrorKind.InvalidOption, TooLong), // ERROR_FILENAME_EXCED_RANGE
+        80 or 183 => (DiskImageErrorKind.AlreadyExists, "it already exists"), // ERROR_FILE_EXISTS, ERROR_ALREADY_EXISTS
+        _ => null,
+    };
+
+    private static int HResultOf(int error) => unchecked((int)0x8007_0000) | error;
+
+    [LibraryImport("kernel32", EntryPoint = "FlushFileBuffers", SetLastError = true)]
+    [return: MarshalAs(UnmanagedType.Bool)]
+    private static partial bool FlushBuffers(SafeFileHandle handle);
+
+    [LibraryImport("kernel32", EntryPoint = "GetFileType", SetLastError = true)]
+    private static partial uint TypeOf(SafeFileHandle handle);
 
     [LibraryImport("kernel32", EntryPoint = "DeviceIoControl", SetLastError = true)]
     [return: MarshalAs(UnmanagedType.Bool)]

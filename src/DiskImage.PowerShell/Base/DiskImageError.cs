@@ -16,7 +16,7 @@ internal static class DiskImageError
         DiskImageErrorKind.Refused => ErrorCategory.SecurityError,
         DiskImageErrorKind.AlreadyExists => ErrorCategory.ResourceExists,
         DiskImageErrorKind.Locked => ErrorCategory.ResourceBusy,
-        DiskImageErrorKind.NoSpace => ErrorCategory.WriteError,
+        DiskImageErrorKind.NoSpace or DiskImageErrorKind.WriteFailed => ErrorCategory.WriteError,
         DiskImageErrorKind.InvalidFormat or DiskImageErrorKind.Corrupt => ErrorCategory.InvalidData,
         DiskImageErrorKind.Unsupported => ErrorCategory.NotImplemented,
         DiskImageErrorKind.OutOfRange or DiskImageErrorKind.InvalidOption => ErrorCategory.InvalidArgument,

@@ -26,7 +26,13 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     public SwitchParameter IgnoreIdMismatch { get; set; }
 
     /// <inheritdoc/>
-    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References, IgnoreIdMismatch = IgnoreIdMismatch };
+    private protected override OpenPolicy Policy => OpenPolicy.Default with
+    {
+        References = References, IgnoreIdMismatch = IgnoreIdMismatch, ForceShare = ReadsAlongWriters,
+    };
+
+    /// <summary>True if the user has images read though others may be writing to them.</summary>
+    private protected virtual bool ReadsAlongWriters => false;
 
     /// <summary>A request to open an image as the parameters say, read-only and with what it stands on.</summary>
     private protected OpenRequest Request(string path) => new(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption) };

@@ -5,7 +5,7 @@ using DiskImage.Graph;
 namespace DiskImage.PowerShell;
 
 /// <summary>A cmdlet that makes a new image from each of the images it is given.</summary>
-public abstract class TargetImageCmdlet : OpenImageCmdlet, IDynamicParameters
+public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 {
     private RuntimeDefinedParameterDictionary? _formatParameters;
 

@@ -7,7 +7,7 @@ namespace DiskImage.PowerShell;
 /// <summary><c>Compare-DiskImage</c>: whether two disks read the same, whatever their formats.</summary>
 [Cmdlet(VerbsData.Compare, "DiskImage", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(DiskImageComparison), typeof(DiskImageDifference))]
-public sealed class CompareDiskImageCommand : OpenImageCmdlet
+public sealed class CompareDiskImageCommand : ReadImageCmdlet
 {
     /// <summary>The image to compare with.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]

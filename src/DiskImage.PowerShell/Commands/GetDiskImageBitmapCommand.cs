@@ -19,6 +19,13 @@ public sealed class GetDiskImageBitmapCommand : BitmapCmdlet
     [Parameter]
     public SwitchParameter Extents { get; set; }
 
+    /// <summary>Reads images that another program has open for writing. What is read may then not fit together.</summary>
+    [Parameter]
+    public SwitchParameter ForceShare { get; set; }
+
+    /// <inheritdoc/>
+    private protected override bool ReadsAlongWriters => ForceShare;
+
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {

@@ -8,7 +8,7 @@ namespace DiskImage.PowerShell;
 /// <summary><c>Get-DiskImageHash</c>: the hash of what a disk reads as, which does not depend on the image's format.</summary>
 [Cmdlet(VerbsCommon.Get, "DiskImageHash", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(DiskImageHash))]
-public sealed class GetDiskImageHashCommand : OpenImageCmdlet
+public sealed class GetDiskImageHashCommand : ReadImageCmdlet
 {
     /// <summary>The algorithm.</summary>
     [Parameter(Position = 1)]

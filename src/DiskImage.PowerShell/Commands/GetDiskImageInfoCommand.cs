@@ -7,7 +7,7 @@ namespace DiskImage.PowerShell;
 /// <summary><c>Get-DiskImageInfo</c>: what images say about themselves.</summary>
 [Cmdlet(VerbsCommon.Get, "DiskImageInfo", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(DiskImageInfo))]
-public sealed class GetDiskImageInfoCommand : OpenImageCmdlet
+public sealed class GetDiskImageInfoCommand : ReadImageCmdlet
 {
     /// <summary>Describes the backing images too, each as an object of its own, from the top down.</summary>
     [Parameter]

@@ -8,7 +8,7 @@ namespace DiskImage.PowerShell;
 /// <summary><c>Get-DiskImageMap</c>: which runs of a disk are stored, where and how.</summary>
 [Cmdlet(VerbsCommon.Get, "DiskImageMap", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(DiskImageExtent))]
-public sealed class GetDiskImageMapCommand : OpenImageCmdlet
+public sealed class GetDiskImageMapCommand : ReadImageCmdlet
 {
     /// <summary>The first byte of the range to map.</summary>
     [Parameter]

@@ -8,7 +8,7 @@ namespace DiskImage.PowerShell;
 /// <summary><c>Measure-DiskImage</c>: how large an image would become, before it is made.</summary>
 [Cmdlet(VerbsDiagnostic.Measure, "DiskImage", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(DiskImageMeasurement))]
-public sealed class MeasureDiskImageCommand : OpenImageCmdlet, IDynamicParameters
+public sealed class MeasureDiskImageCommand : ReadImageCmdlet, IDynamicParameters
 {
     private const string SizeSet = "Size";
     private const string DefaultFormat = "qcow2";

@@ -7,7 +7,7 @@ namespace DiskImage.PowerShell;
 /// <summary><c>Read-DiskImage</c>: bytes of the virtual disk.</summary>
 [Cmdlet(VerbsCommunications.Read, "DiskImage", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(byte[]))]
-public sealed class ReadDiskImageCommand : OpenImageCmdlet
+public sealed class ReadDiskImageCommand : ReadImageCmdlet
 {
     private const long LengthLimit = 1 << 30; // of one array. Ours
 

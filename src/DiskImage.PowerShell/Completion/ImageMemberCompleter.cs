@@ -43,7 +43,7 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
 
     private async Task<IEnumerable<(string Name, string Help)>> ReadAsync(string path, string? format)
     {
-        var opener = new ImageOpener(DiskImageCmdlet.Registry, OpenPolicy.Default);
+        var opener = new ImageOpener(DiskImageCmdlet.Registry, OpenPolicy.Default with { ForceShare = true });
         OpenedImage image = await opener.OpenAsync(new OpenRequest(path) { Format = format, WithBacking = false }, CancellationToken.None).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {

@@ -28,7 +28,7 @@ internal static class VhdxParent
             {
                 parent = await open(path, VhdxDriver.FormatName, cancellationToken).ConfigureAwait(false);
             }
-            catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
+            catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.InvalidOption)
             {
                 tried.Add(path);
                 failure ??= e;

@@ -40,7 +40,7 @@ internal static class VpcParent
             string code = new VpcLocator(platform, 0, 0, 0).PlatformText;
             foreach (string text in locators.Where(l => l.PlatformCode.Equals(code, StringComparison.Ordinal)).Select(l => l.Text).OfType<string>())
             {
-                string path = platform == VpcLocator.MacX ? FromUrl(text) : text;
+                string path = platform == VpcLocator.MacX ? FileUrl.ToPath(text, hasDrives: true) ?? "" : text;
                 if (WindowsPath.ToLocalFile(path) is { } here)
                 {
                     paths.Add(here);
@@ -77,7 +77,7 @@ internal static class VpcParent
             {
                 parent = await open(candidate, VpcDriver.FormatName, cancellationToken).ConfigureAwait(false);
             }
-            catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
+            catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.InvalidOption)
             {
                 missing ??= e; // the first name is the one that was meant
                 continue;
@@ -162,7 +162,4 @@ internal static class VpcParent
         }
         return (node as IDescribed)?.Describe().FormatSpecific as VpcInfo;
     }
-
-    private static string FromUrl(string url)
-        => Uri.TryCreate(url, UriKind.Absolute, out Uri? uri) && uri.IsFile ? Uri.UnescapeDataString(uri.AbsolutePath) : "";
 }

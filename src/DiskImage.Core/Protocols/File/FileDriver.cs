@@ -1,5 +1,6 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
+using DiskImage.Locking;
 using DiskImage.Platform;
 using Microsoft.Win32.SafeHandles;
 using HostIO = System.IO.File;
@@ -7,8 +8,8 @@ using HostIO = System.IO.File;
 namespace DiskImage.Protocols.File;
 
 /// <summary>
-/// Regular files of the host. Pipes and folders are refused; devices have a driver of their own. One writer excludes every other
-/// use, by the runtime's own file sharing; locks that QEMU sees are the Locking folder's matter.
+/// Regular files of the host. Pipes and folders are refused; devices have a driver of their own. One writer excludes every other use, by
+/// the host's own file sharing and by the byte locks that QEMU heeds.
 /// </summary>
 internal sealed class FileDriver : ProtocolDriver, IStorage
 {
@@ -18,26 +19,27 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
 
     public override ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
     {
-        string path = Path.GetFullPath(context.Locator);
-        switch (HostFile.Current.KindOf(path)) // looked at before it is opened: opening a pipe would wait for its other end
+        string path = Try(context.Locator, "open it", () => Path.GetFullPath(context.Locator));
+        HostFile host = HostFile.Current;
+        RequireRegular(path, host.KindOf(path)); // devices and pipes may act on being opened
+        bool isShared = context.ForceShare && !context.Writable;
+        SafeFileHandle handle = Try(path, "open it", () => host.Open(
+            path, context.Writable, context.Writable ? HostSharing.Nobody : isShared ? HostSharing.Everybody : HostSharing.Readers));
+        try
         {
-            case HostFileKind.None:
-                throw new DiskImageException(DiskImageErrorKind.NotFound, $"{path}: no such file", path);
-            case HostFileKind.Directory:
-                throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: a folder, not a disk image", path);
-            case HostFileKind.Other:
-                throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: a pipe or socket, which cannot be read at offsets", path);
-            case HostFileKind.Device:
-                throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: a device; the file protocol opens regular files only", path);
+            RequireRegular(path, host.KindOf(handle)); // it may be another by now
+            return new(Claim(path, handle, context.Writable ? ImageClaim.Writing : isShared ? ImageClaim.ReadingAlongWriters : ImageClaim.Reading));
         }
-        SafeFileHandle handle = Try(path, "open it", () => HostIO.OpenHandle(
-            path, FileMode.Open, context.Writable ? FileAccess.ReadWrite : FileAccess.Read, context.Writable ? FileShare.None : FileShare.Read));
-        return new(new FileNode(path, handle, !context.Writable));
+        catch
+        {
+            handle.Dispose();
+            throw;
+        }
     }
 
     public ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken)
     {
-        string path = Path.GetFullPath(locator);
+        string path = FullTarget(locator);
         SafeFileHandle handle = Try(path, "create it", () => HostIO.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None));
         if (traits.AllowsHoles)
         {
@@ -61,12 +63,21 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         {
             HostFile.Current.DisableCopyOnWrite(handle);
         }
-        return new(new FileNode(path, handle, isReadOnly: false));
+        try
+        {
+            return new(Claim(path, handle, ImageClaim.Writing));
+        }
+        catch
+        {
+            handle.Dispose();
+            HostIO.Delete(path);
+            throw;
+        }
     }
 
-    public bool IsReplaceable(string locator) => HostFile.Current.KindOf(Path.GetFullPath(locator)) == HostFileKind.Regular;
+    public bool IsReplaceable(string locator) => HostFile.Current.KindOf(FullTarget(locator)) == HostFileKind.Regular;
 
-    public bool Exists(string locator) => HostFile.Current.KindOf(Path.GetFullPath(locator)) != HostFileKind.None;
+    public bool Exists(string locator) => HostFile.Current.KindOf(FullTarget(locator)) != HostFileKind.None;
 
     public void Replace(string locator, string newLocator)
         => Try(newLocator, "put the finished image in its place", () =>
@@ -81,6 +92,43 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             HostIO.Delete(locator);
             return true;
         });
+
+    private static FileNode Claim(string path, SafeFileHandle handle, ImageClaim claim)
+    {
+        ImageLock.Take(handle, path, claim);
+        bool isReadOnly = (claim.Uses & ImageUses.Write) == ImageUses.None;
+        if (!isReadOnly)
+        {
+            HostFile.Current.SurviveFileSizeLimit();
+        }
+        return new FileNode(path, handle, isReadOnly);
+    }
+
+    /// <summary>The full path of a file that is to be made or replaced.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: no file can bear the name.</exception>
+    private static string FullTarget(string locator)
+    {
+        if (HostFile.Current.WhyNoNewFile(locator) is { } why)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{locator}: cannot be a new image: {why}", locator);
+        }
+        return Try(locator, "make it", () => Path.GetFullPath(locator));
+    }
+
+    private static void RequireRegular(string path, HostFileKind kind)
+    {
+        string? what = kind switch
+        {
+            HostFileKind.Directory => "a folder, not a disk image. Name a file in it",
+            HostFileKind.Other => "a pipe or socket, which cannot be read at offsets. Write what comes from it to a file first",
+            HostFileKind.Device => "a device; only regular files are opened. Copy it to a file first",
+            _ => null, // a file; or nothing that can be seen, and opening it tells why
+        };
+        if (what is not null)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: {what}.", path);
+        }
+    }
 
     private static T Try<T>(string path, string doing, Func<T> action)
     {

@@ -11,6 +11,9 @@ namespace DiskImage.Protocols.File;
 /// </summary>
 internal sealed class FileNode : BlockNode
 {
+    private const long ReservedAtOnce = 1L << 30; // bytes between two looks at the cancellation. Ours
+    private const int ZeroesAtOnce = 1 << 20;
+
     private readonly SafeFileHandle _handle;
     private readonly ReaderWriterLockSlim _sizing = new(); // shared: a write that may grow the file; exclusive: setting its length
     private long _length; // goes up under the shared lock, anywhere under the exclusive one
@@ -123,40 +126,31 @@ internal sealed class FileNode : BlockNode
     {
         try
         {
-            RandomAccess.FlushToDisk(_handle);
+            HostFile.Current.Flush(_handle);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (IOException e)
         {
-            throw HostFile.Error(e, Name, "flush");
+            DiskImageException error = HostFile.Error(e, Name, "make what was written durable", otherwise: DiskImageErrorKind.WriteFailed);
+            BreakWriting(error); // the host reports it once, and takes what it could not write for written
+            throw error;
         }
         return default;
     }
 
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
         long old = Length;
         if (length == old)
         {
-            return; // and no truncation to 0 of an empty file: ext4 would take it for a rewrite and write all of it out on closing
+            return default; // and no truncation to 0 of an empty file: ext4 would take it for a rewrite and write all of it out on closing
         }
         if (length < old || preallocation is PreallocationMode.Off or PreallocationMode.Metadata)
         {
             SetLength(length);
-            return;
+            return default;
         }
-        try
-        {
-            bool reserved = preallocation == PreallocationMode.Falloc && Reserve(old, length - old);
-            if (!reserved)
-            {
-                await base.WriteZeroesCoreAsync(old, length - old, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
-            }
-        }
-        catch
-        {
-            SetLength(old); // a failed resize leaves the file as it was
-            throw;
-        }
+        Extend(length, preallocation, cancellationToken);
+        return default;
     }
 
     protected override ValueTask CloseCoreAsync()
@@ -172,31 +166,76 @@ internal sealed class FileNode : BlockNode
         {
             RandomAccess.Write(_handle, bytes, offset);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            throw HostFile.Error(e, Name, "write", offset);
+            throw HostFile.Error(e, Name, "write", offset, DiskImageErrorKind.WriteFailed);
+        }
+    }
+
+    /// <summary>
+    /// Makes the file longer with its space claimed. Nobody else changes the length meanwhile. If it fails or is cancelled, the file is as it was.
+    /// </summary>
+    private void Extend(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    {
+        _sizing.EnterWriteLock();
+        long old = _length;
+        try
+        {
+            bool isReserved = preallocation == PreallocationMode.Falloc;
+            for (long at = old; at < length && isReserved; at += ReservedAtOnce)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                isReserved = Reserve(at, Math.Min(ReservedAtOnce, length - at));
+            }
+            if (!isReserved)
+            {
+                WriteZeroes(old, length, cancellationToken);
+            }
+            Volatile.Write(ref _length, Math.Max(old, length));
+        }
+        catch
+        {
+            Restore(old);
+            throw;
+        }
+        finally
+        {
+            _sizing.ExitWriteLock();
         }
     }
 
     private bool Reserve(long offset, long length)
     {
-        _sizing.EnterReadLock();
         try
         {
-            bool reserved = HostFile.Current.TryAllocate(_handle, offset, length);
-            if (reserved)
-            {
-                Grow(offset + length);
-            }
-            return reserved;
+            return HostFile.Current.TryAllocate(_handle, offset, length);
         }
         catch (IOException e)
         {
-            throw HostFile.Error(e, Name, $"reserve {length:#,0} bytes", offset);
+            throw HostFile.Error(e, Name, $"reserve {length:#,0} bytes", offset, DiskImageErrorKind.WriteFailed);
         }
-        finally
+    }
+
+    private void WriteZeroes(long offset, long end, CancellationToken cancellationToken)
+    {
+        byte[] zeroes = new byte[(int)Math.Min(ZeroesAtOnce, Math.Max(0, end - offset))];
+        for (; offset < end; offset += zeroes.Length)
         {
-            _sizing.ExitReadLock();
+            cancellationToken.ThrowIfCancellationRequested();
+            Write(offset, zeroes.AsSpan(0, (int)Math.Min(zeroes.Length, end - offset)));
+        }
+    }
+
+    /// <summary>Puts the length back after a failure, which is what the caller hears of.</summary>
+    private void Restore(long length)
+    {
+        try
+        {
+            HostFile.Current.SetLength(_handle, length);
+        }
+        catch (IOException)
+        {
+            // What is past the end as this node knows it is zeroes, and leaked.
         }
     }
 
@@ -207,13 +246,13 @@ internal sealed class FileNode : BlockNode
         {
             if (!onlyUp || length > _length)
             {
-                RandomAccess.SetLength(_handle, length);
+                HostFile.Current.SetLength(_handle, length);
                 Volatile.Write(ref _length, length);
             }
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
-            throw HostFile.Error(e, Name, $"make it {length:#,0} bytes long");
+            throw HostFile.Error(e, Name, $"make it {length:#,0} bytes long", otherwise: DiskImageErrorKind.WriteFailed);
         }
         finally
         {

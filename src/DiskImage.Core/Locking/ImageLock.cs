@@ -1,0 +1,76 @@
+using DiskImage.Block;
+using DiskImage.Platform;
+using Microsoft.Win32.SafeHandles;
+
+namespace DiskImage.Locking;
+
+/// <summary>Who may use an image file at the same time: told to, and heeded from, every program that keeps QEMU's convention of byte locks.</summary>
+/// <remarks>
+/// <para>The convention. Byte 100 + n is locked by whoever makes use n of the file, byte 200 + n by whoever does not let others make it
+/// (n: consistent read 0, write 1, write unchanged 2, resize 3). All locks are shared ones, so many can say the same; a look with an exclusive
+/// lock, which is never taken, tells whether anybody else says it. One says first and looks then: of two that come at the same time at least one
+/// sees the other.</para>
+/// <para>The locks belong to the open file description: they end when it is closed, also by the death of the process, and a file that is
+/// opened twice in one process meets itself. They say nothing of the bytes at these offsets. Source: the locks that QEMU 7.2 holds, as
+/// /proc/locks shows them, and its documentation of locking=on.</para>
+/// </remarks>
+internal static class ImageLock
+{
+    private const long UseBase = 100, DenyBase = 200;
+    private const int Count = 4;
+
+    /// <summary>
+    /// Claims an open file for as long as it is open. Where the file system has no such locks nothing is claimed: the host's own file sharing
+    /// is all there is.
+    /// </summary>
+    /// <exception cref="DiskImageException">Locked: what others do, or refuse, stands against the claim.</exception>
+    public static void Take(SafeFileHandle handle, string path, ImageClaim claim)
+    {
+        HostFile host = HostFile.Current;
+        for (int n = 0; n < Count; n++)
+        {
+            ImageUses use = (ImageUses)(1 << n);
+            if (((claim.Uses & use) != ImageUses.None && !TryLock(UseBase + n)) || ((claim.Shares & use) == ImageUses.None && !TryLock(DenyBase + n)))
+            {
+                return;
+            }
+        }
+        for (int n = 0; n < Count; n++)
+        {
+            ImageUses use = (ImageUses)(1 << n);
+            if ((claim.Uses & use) != ImageUses.None && host.ProbeByte(handle, DenyBase + n) == ByteLockResult.Taken)
+            {
+                throw Conflict(path, claim, $"does not let others {Verb(use)} it");
+            }
+            if ((claim.Shares & use) == ImageUses.None && host.ProbeByte(handle, UseBase + n) == ByteLockResult.Taken)
+            {
+                throw Conflict(path, claim, $"may {Verb(use)} it");
+            }
+        }
+
+        bool TryLock(long offset) => host.LockByte(handle, offset) switch
+        {
+            ByteLockResult.Free => true,
+            ByteLockResult.Unsupported => false,
+            _ => throw Conflict(path, claim, "has locked it as a whole"), // no program that keeps the convention does
+        };
+    }
+
+    private static DiskImageException Conflict(string path, ImageClaim claim, string what)
+    {
+        bool isWriting = (claim.Uses & ImageUses.Write) != ImageUses.None;
+        string wanted = isWriting ? "changing it" : "reading it";
+        string remedy = isWriting ? "" : ", or read it all the same, as it changes, with -ForceShare";
+        return new DiskImageException(
+            DiskImageErrorKind.Locked,
+            $"{path}: another program has the image open (a virtual machine or tool of QEMU, or another session) and {what}, which excludes {wanted}. Wait for it or stop it{remedy}.",
+            path);
+    }
+
+    private static string Verb(ImageUses use) => use switch
+    {
+        ImageUses.ConsistentRead => "read",
+        ImageUses.Resize => "resize",
+        _ => "write to",
+    };
+}
