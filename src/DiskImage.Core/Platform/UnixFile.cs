@@ -34,7 +34,7 @@ internal abstract partial class UnixFile : HostFile
     }
 
     /// <summary>The kind that an st_mode names.</summary>
-    protected static HostFileKind KindOfMode(int mode) => (mode & 0xF000) switch
+    internal static HostFileKind KindOfMode(int mode) => (mode & 0xF000) switch
     {
         0x8000 => HostFileKind.Regular,
         0x4000 => HostFileKind.Directory,

@@ -12,6 +12,8 @@ namespace DiskImage.Protocols.File;
 /// </summary>
 internal sealed class FileDriver : ProtocolDriver, IStorage
 {
+    private const int Attempts = 16; // at a temporary name; ours: chance makes a second one rare
+
     public override string Name => "file";
 
     public override string Description => "A file of this machine";
@@ -35,60 +37,125 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         return new(new FileNode(path, handle, !context.Writable));
     }
 
-    public ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken)
+    public override NodeIdentity? IdentityOf(string locator) => HostNames.Current.Find(Path.GetFullPath(locator))?.Identity;
+
+    public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
     {
         string path = Path.GetFullPath(locator);
-        SafeFileHandle handle = Try(path, "create it", () => HostIO.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None));
-        if (traits.AllowsHoles)
+        if (HostNames.Current.Objection(path) is { } objection)
         {
-            HostFile.Current.AllowHoles(handle);
+            throw Invalid($"{path}: an image cannot be made there: {objection}");
         }
-        else
+        string address = Try(path, "be made", () => HostNames.Current.Resolve(path));
+        HostEntry? present = HostNames.Current.Find(address);
+        if (present is null)
         {
-            SafeFileHandle made = handle;
-            try
-            {
-                handle = Try(path, "take the marks of its folder off it", () => HostFile.Current.WithoutMarks(path, made));
-            }
-            catch (DiskImageException)
-            {
-                made.Dispose();
-                HostIO.Delete(path);
-                throw;
-            }
+            return mode != TargetMode.New || address.Equals(path, StringComparison.Ordinal) || new FileInfo(path).LinkTarget is null
+                ? new StoragePlace(path, address, mode, Present: null, OtherNames: 0)
+                : throw new DiskImageException(
+                    DiskImageErrorKind.AlreadyExists, $"{path}: is a symbolic link to {address}, where nothing is. Make the image there with -Force, or choose another name.", path);
         }
-        if (traits.NoCow)
+        if (present.Kind != HostFileKind.Regular)
         {
-            HostFile.Current.DisableCopyOnWrite(handle);
+            string what = present.Kind switch { HostFileKind.Directory => "a folder", HostFileKind.Device => "a device", _ => "a pipe or socket" };
+            throw Invalid($"{path}: is {what}, so it cannot be replaced by an image. Choose another name.");
         }
-        return new(new FileNode(path, handle, isReadOnly: false));
+        if (mode == TargetMode.New)
+        {
+            throw new DiskImageException(DiskImageErrorKind.AlreadyExists, $"{path}: already exists. Replace it with -Force, or choose another name.", path);
+        }
+        if (present.IsProtected)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.AccessDenied, $"{path}: is marked read-only, so it is not replaced. Take the mark off first, or choose another name.", path);
+        }
+        // Somebody who has it open would go on with the old file, unseen; on Windows the last step would fail.
+        await (await OpenAsync(new ProtocolOpenContext(path, Writable: true, Options.Defaults()), cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+        return new StoragePlace(path, address, mode, present.Identity, mode == TargetMode.InPlace ? 0 : present.Names - 1);
+
+        DiskImageException Invalid(string message) => new(DiskImageErrorKind.InvalidOption, message, path);
     }
 
-    public bool IsReplaceable(string locator) => HostFile.Current.KindOf(Path.GetFullPath(locator)) == HostFileKind.Regular;
-
-    public bool Exists(string locator) => HostFile.Current.KindOf(Path.GetFullPath(locator)) != HostFileKind.None;
-
-    public void Replace(string locator, string newLocator)
-        => Try(newLocator, "put the finished image in its place", () =>
+    public async ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    {
+        if (place is { Mode: TargetMode.InPlace, Present: not null })
         {
-            HostIO.Move(locator, newLocator, overwrite: true);
-            return true;
-        });
-
-    public void Remove(string locator)
-        => Try(locator, "remove it", () =>
+            BlockNode file = await OpenAsync(new ProtocolOpenContext(place.Locator, Writable: true, Options.Defaults()), cancellationToken).ConfigureAwait(false);
+            return new InPlaceFile(place, file);
+        }
+        string folder = Path.GetDirectoryName(place.Address)!;
+        TemporaryName.RemoveLeftovers(folder, Path.GetFileName(place.Address));
+        (string temporary, SafeFileHandle handle) = Create(place, folder);
+        try
         {
-            HostIO.Delete(locator);
-            return true;
-        });
+            if (traits.AllowsHoles)
+            {
+                HostFile.Current.AllowHoles(handle);
+            }
+            else
+            {
+                handle = Try(place.Locator, "take the marks of its folder off it", () => HostFile.Current.WithoutMarks(temporary, handle));
+            }
+            if (traits.NoCow)
+            {
+                HostFile.Current.DisableCopyOnWrite(handle);
+            }
+            return new RenamedFile(place, temporary, new FileNode(place.Locator, handle, isReadOnly: false));
+        }
+        catch
+        {
+            handle.Dispose();
+            HostIO.Delete(temporary);
+            throw;
+        }
+    }
 
-    private static T Try<T>(string path, string doing, Func<T> action)
+    /// <summary>Opens for reading or writing what bears another name in messages.</summary>
+    internal static BlockNode Open(string path, string name, bool writable) => new FileNode(
+        name,
+        Try(name, "open it", () => HostIO.OpenHandle(
+            path, FileMode.Open, writable ? FileAccess.ReadWrite : FileAccess.Read, writable ? FileShare.None : FileShare.Read)),
+        !writable);
+
+    /// <summary>Makes the file that is to be renamed, under a name that nobody else has.</summary>
+    private static (string Path, SafeFileHandle Handle) Create(StoragePlace place, string folder)
+    {
+        for (int attempt = 1; ; attempt++)
+        {
+            string path = Path.Combine(folder, TemporaryName.For(Path.GetFileName(place.Address)));
+            try
+            {
+                return (path, place.Present is null
+                    ? HostIO.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None)
+                    : HostNames.Current.CreateLike(path, place.Address));
+            }
+            catch (IOException) when (attempt < Attempts && HostNames.Current.Find(path) is not null)
+            {
+                // Somebody has that name: another one.
+            }
+            catch (UnauthorizedAccessException e) when (place.Present is not null)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.AccessDenied,
+                    $"{place.Locator}: cannot be replaced in one step: no file of the same owner and access rights can be made in its folder ({e.Message}). "
+                    + "With -InPlace the new image is written into the file itself; then what it holds is lost at once, also if the work does not succeed.",
+                    place.Locator,
+                    cause: e);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
+            {
+                throw HostFile.Error(e, place.Locator, "create it");
+            }
+        }
+    }
+
+    internal static T Try<T>(string path, string doing, Func<T> action)
     {
         try
         {
             return action();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
+        catch (Exception e) when (e is not DiskImageException and (IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException))
         {
             throw HostFile.Error(e, path, doing);
         }
