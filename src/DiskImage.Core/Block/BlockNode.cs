@@ -37,6 +37,9 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>When the bytes were last changed, where the host tells.</summary>
     public virtual DateTimeOffset? LastWriteTime => null;
 
+    /// <summary>Which bytes these are, whatever they are called; null for a node that makes its bytes out of others', and where nobody can tell.</summary>
+    public virtual NodeIdentity? Identity => null;
+
     /// <summary>Preferences of this node.</summary>
     public virtual BlockLimits Limits => BlockLimits.None;
 

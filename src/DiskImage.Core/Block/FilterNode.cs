@@ -25,6 +25,9 @@ public abstract class FilterNode(BlockNode child) : BlockNode
     public override DateTimeOffset? LastWriteTime => Below.LastWriteTime;
 
     /// <inheritdoc/>
+    public override NodeIdentity? Identity => Below.Identity;
+
+    /// <inheritdoc/>
     public override BlockLimits Limits => Below.Limits;
 
     /// <inheritdoc/>

@@ -25,35 +25,10 @@ public abstract class ProtocolDriver
     /// <summary>Options when a node is opened.</summary>
     public virtual OptionSchema Options => OptionSchema.Empty;
 
+    /// <summary>Which bytes an address leads to, without opening them; null if nothing is there. The same as the open node's.</summary>
+    /// <param name="locator">The address without its scheme.</param>
+    public virtual NodeIdentity? IdentityOf(string locator) => new($"{Name}:{locator}");
+
     /// <summary>Opens what is there.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken);
-}
-
-/// <summary>What a host is told of a new file while it is empty; a host that has no such distinction takes no notice.</summary>
-/// <param name="AllowsHoles">It may be marked sparse. If not, it is marked neither sparse nor compressed nor encrypted, also where its folder says so: Hyper-V refuses such files.</param>
-/// <param name="NoCow">Its data are to be overwritten in place where the file system would copy on write (btrfs).</param>
-public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow);
-
-/// <summary>A protocol that can make new, empty nodes, and name, replace and remove them.</summary>
-public interface IStorage
-{
-    /// <summary>Makes a new node of length 0, open for writing. An existing one is refused (AlreadyExists).</summary>
-    /// <param name="locator">Where it is to be.</param>
-    /// <param name="traits">What the host is to know about it from the start.</param>
-    /// <param name="cancellationToken">Stops it.</param>
-    ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken);
-
-    /// <summary>True if something is there that can be replaced or removed as a whole (a file, not a device).</summary>
-    /// <exception cref="DiskImageException">InvalidOption: nothing that could be made can bear the name.</exception>
-    bool IsReplaceable(string locator);
-
-    /// <summary>True if something is there.</summary>
-    /// <exception cref="DiskImageException">InvalidOption: nothing that could be made can bear the name.</exception>
-    bool Exists(string locator);
-
-    /// <summary>Renames, replacing what bears the new name in one step.</summary>
-    void Replace(string locator, string newLocator);
-
-    /// <summary>Removes.</summary>
-    void Remove(string locator);
 }

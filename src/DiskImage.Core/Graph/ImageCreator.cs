@@ -3,78 +3,129 @@ using DiskImage.Drivers;
 
 namespace DiskImage.Graph;
 
-/// <summary>Makes new images. Until it is complete a new image bears the name <c>NAME.incomplete</c>; then it takes its place in one step.</summary>
+/// <summary>
+/// Makes new images. Until it is complete a new image bears a temporary name, which ends with <see cref="IncompleteSuffix"/>; then it takes its
+/// place in one step. Only <see cref="TargetMode.InPlace"/> writes into a file that is there already.
+/// </summary>
 public sealed class ImageCreator(ImageOpener opener)
 {
     /// <summary>The ending of an image that is being made, or was left by a process that died.</summary>
     public const string IncompleteSuffix = ".incomplete";
 
+    /// <summary>The same; a true <paramref name="replace"/> replaces an existing image once the new one is complete.</summary>
+    /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, CancellationToken)"/>
+    public ValueTask<NewImage> CreateAsync(
+        string path, FormatDriver format, object options, bool replace, object? openOptions, CancellationToken cancellationToken)
+        => CreateAsync(path, format, options, replace ? TargetMode.Replace : TargetMode.New, openOptions, cancellationToken);
+
     /// <summary>Starts a new image and opens it for writing, on its backing image if the options name one.</summary>
     /// <param name="path">Where it is to be.</param>
     /// <param name="format">Its format.</param>
     /// <param name="options">The record of the format's create options.</param>
-    /// <param name="replace">True to replace an existing image, once the new one is complete.</param>
+    /// <param name="mode">How it takes its place.</param>
     /// <param name="openOptions">Open options for writing to it.</param>
     /// <param name="cancellationToken">Stops it; nothing is left behind.</param>
-    /// <exception cref="DiskImageException">AlreadyExists; Unsupported if the format cannot be made; what the format says.</exception>
+    /// <exception cref="DiskImageException">What <see cref="LookAsync"/> says; Unsupported if the format cannot be made; what the format says.</exception>
     public async ValueTask<NewImage> CreateAsync(
-        string path, FormatDriver format, object options, bool replace, object? openOptions, CancellationToken cancellationToken)
+        string path, FormatDriver format, object options, TargetMode mode, object? openOptions, CancellationToken cancellationToken)
     {
         ICreatable creatable = format as ICreatable
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: images of format '{format.Name}' can be read but not made", path);
-        (IStorage storage, string target) = FreeTarget(path, replace);
-        string incomplete = target + IncompleteSuffix;
-        if (storage.IsReplaceable(incomplete))
-        {
-            await RemoveLeftoverAsync(storage, incomplete, cancellationToken).ConfigureAwait(false);
-        }
-
-        var companions = new List<string>();
-        var file = new DeferredFlushNode(await storage.CreateAsync(incomplete, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false), target);
+        (IStorage storage, StoragePlace place) = await PlaceAsync(path, mode, cancellationToken).ConfigureAwait(false);
+        ImageTarget target = await ImageTarget.BeginAsync(storage, place, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false);
         try
         {
-            await CreateOnAsync(file, target, creatable, options, companions, cancellationToken).ConfigureAwait(false);
-            BlockNode node = await opener.OpenOnAsync(file, target, format, openOptions, cancellationToken).ConfigureAwait(false);
-            if (node is IUnfinished unfinished)
+            await CreateOnAsync(target, creatable, options, cancellationToken).ConfigureAwait(false);
+            BlockNode node = await OpenAsync(target.File, writable: true, cancellationToken).ConfigureAwait(false);
+            try
             {
-                await unfinished.SetUnfinishedAsync(true, cancellationToken).ConfigureAwait(false);
+                if (node is IUnfinished unfinished)
+                {
+                    await unfinished.SetUnfinishedAsync(true, cancellationToken).ConfigureAwait(false);
+                }
+                return new NewImage(node, target, async token => await OpenAsync(await target.OpenAsync(token).ConfigureAwait(false), writable: false, token).ConfigureAwait(false));
             }
-            return new NewImage(node, file, storage, [incomplete, .. companions], target, replace);
+            catch
+            {
+                await CloseFailedAsync(node).ConfigureAwait(false);
+                throw;
+            }
         }
         catch
         {
-            await file.DisposeAsync().ConfigureAwait(false);
-            foreach (string made in companions.Prepend(incomplete))
-            {
-                storage.Remove(made);
-            }
+            await target.DisposeAsync().ConfigureAwait(false);
             throw;
+        }
+
+        async ValueTask<BlockNode> OpenAsync(BlockNode file, bool writable, CancellationToken token)
+        {
+            try
+            {
+                return await opener.OpenOnAsync(
+                    file,
+                    new ChainLink(place.Locator, place.Present),
+                    format,
+                    openOptions,
+                    async (reference, _, stop) =>
+                    {
+                        ImageLocator locator = opener.Policy.Admit(reference, place.Locator);
+                        return await target.TryOpenAsync(Full(locator), writable, stop).ConfigureAwait(false)
+                            ?? await opener.OpenFileAsync(locator, writable, stop).ConfigureAwait(false);
+                    },
+                    token).ConfigureAwait(false);
+            }
+            catch
+            {
+                await CloseFailedAsync(file).ConfigureAwait(false);
+                throw;
+            }
         }
     }
 
-    private async ValueTask CreateOnAsync(
-        BlockNode file, string target, ICreatable creatable, object options, List<string> companions, CancellationToken cancellationToken)
+    /// <summary>Throws what <see cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, CancellationToken)"/> would throw if an image cannot be
+    /// made there, as far as that shows without changing anything.</summary>
+    /// <param name="path">Where it is to be.</param>
+    /// <param name="mode">How it takes its place.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <exception cref="DiskImageException">
+    /// AlreadyExists; Unsupported for a protocol that makes nothing; InvalidOption for what is no regular file; AccessDenied or Locked for a file
+    /// that cannot be replaced or written.
+    /// </exception>
+    public async ValueTask<StoragePlace> LookAsync(string path, TargetMode mode, CancellationToken cancellationToken)
+        => (await PlaceAsync(path, mode, cancellationToken).ConfigureAwait(false)).Place;
+
+    private async ValueTask CreateOnAsync(ImageTarget target, ICreatable creatable, object options, CancellationToken cancellationToken)
     {
+        string image = target.Place.Locator;
         async ValueTask<BlockNode> OpenCompanionAsync(string name, bool create, CancellationToken token)
         {
-            ImageLocator locator = opener.Policy.Admit(name, target);
-            string path = Path.GetFullPath(locator.Address);
+            ImageLocator locator = opener.Policy.Admit(name, image);
             if (!create)
             {
-                return await opener.OpenFileAsync(locator, writable: true, token).ConfigureAwait(false);
+                BlockNode existing = await opener.OpenFileAsync(locator, writable: true, token).ConfigureAwait(false);
+                if (existing.Identity is { } identity && identity == target.Place.Present)
+                {
+                    await existing.DisposeAsync().ConfigureAwait(false);
+                    throw Itself();
+                }
+                return existing;
             }
-            (IStorage storage, _) = FreeTarget(path, replace: false);
-            BlockNode companion = await storage.CreateAsync(path, TraitsOf(creatable, options), token).ConfigureAwait(false);
-            companions.Add(path);
-            return companion;
+            if (Full(locator).Equals(image, StringComparison.Ordinal))
+            {
+                throw Itself();
+            }
+            (IStorage storage, StoragePlace place) = await PlaceAsync(locator.Address, TargetMode.New, token).ConfigureAwait(false);
+            return await target.AddAsync(storage, place, TraitsOf(creatable, options), token).ConfigureAwait(false);
+
+            DiskImageException Itself() => new(DiskImageErrorKind.InvalidOption, $"{image}: cannot be its own data file (by way of '{name}'). Choose another name.", image);
         }
 
-        OpenedImage? backing = creatable.RecordsBackingIdentity && options is ICreateOptions { BackingFile: { } name } named
-            ? await opener.OpenReferenceAsync(target, name, named.BackingFormat, [target], cancellationToken).ConfigureAwait(false)
+        OpenedImage? backing = creatable.RecordsBackingIdentity && options is ICreateOptions { BackingFile: { } backingName } named
+            ? await opener.OpenReferenceAsync(image, backingName, named.BackingFormat, [new ChainLink(image, target.Place.Present)], cancellationToken).ConfigureAwait(false)
             : null;
         try
         {
-            await creatable.CreateAsync(new FormatCreateContext(file, options, backing?.Node, OpenCompanionAsync), cancellationToken).ConfigureAwait(false);
+            await creatable.CreateAsync(new FormatCreateContext(target.File, options, backing?.Node, OpenCompanionAsync), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -85,132 +136,29 @@ public sealed class ImageCreator(ImageOpener opener)
         }
     }
 
-    /// <summary>Throws what <see cref="CreateAsync"/> would throw if an image cannot be made there. Changes nothing.</summary>
-    public void RequireFree(string path, bool replace) => _ = FreeTarget(path, replace);
-
-    internal static void CheckTarget(IStorage storage, string target, bool replace)
-    {
-        if (!storage.Exists(target))
-        {
-            return;
-        }
-        if (!replace)
-        {
-            throw new DiskImageException(DiskImageErrorKind.AlreadyExists, $"{target}: already exists. Replace it with -Force, or choose another name.", target);
-        }
-        if (!storage.IsReplaceable(target))
-        {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{target}: is not a regular file, so it cannot be replaced by an image", target);
-        }
-    }
-
     private static StorageTraits TraitsOf(ICreatable creatable, object options)
         => new(creatable.AllowsSparseFile, options is ICreateOptions { NoCow: true });
 
-    private (IStorage Storage, string Target) FreeTarget(string path, bool replace)
+    private static string Full(ImageLocator locator) => locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text;
+
+    /// <summary>Closes what could not be used; the failure that led here is on its way already.</summary>
+    private static async ValueTask CloseFailedAsync(BlockNode node)
     {
-        ImageLocator locator = ImageLocator.Parse(path);
-        if (opener.Registry.Protocol(locator.Scheme) is not IStorage storage)
-        {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: '{locator.Scheme}' cannot make new images", path);
-        }
-        string target = Path.GetFullPath(locator.Address);
-        CheckTarget(storage, target, replace);
-        return (storage, target);
-    }
-
-    /// <summary>A leftover may belong to somebody who is still writing it: only one that can be opened for writing is removed.</summary>
-    private async ValueTask RemoveLeftoverAsync(IStorage storage, string incomplete, CancellationToken cancellationToken)
-    {
-        BlockNode leftover = await opener.OpenFileAsync(ImageLocator.Parse(incomplete), writable: true, cancellationToken).ConfigureAwait(false);
-        await leftover.DisposeAsync().ConfigureAwait(false);
-        storage.Remove(incomplete);
-    }
-}
-
-/// <summary>An image that is being made. Disposed before <see cref="CompleteAsync(bool, CancellationToken)"/>, it is removed without a trace.</summary>
-public sealed class NewImage : IAsyncDisposable
-{
-    private readonly DeferredFlushNode _file;
-    private readonly IStorage _storage;
-    private readonly IReadOnlyList<string> _made; // the unfinished image first
-    private readonly bool _replace;
-    private bool _isDone;
-
-    internal NewImage(BlockNode node, DeferredFlushNode file, IStorage storage, IReadOnlyList<string> made, string path, bool replace)
-        => (Node, _file, _storage, _made, Path, _replace) = (node, file, storage, made, path, replace);
-
-    /// <summary>The disk, open for writing.</summary>
-    public BlockNode Node { get; }
-
-    /// <summary>The full path it will have.</summary>
-    public string Path { get; }
-
-    /// <inheritdoc cref="CompleteAsync(bool, Func{string, ValueTask}, CancellationToken)"/>
-    public ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken) => CompleteAsync(durable, inspect: null, cancellationToken);
-
-    /// <summary>Closes the image and gives it its name; an image of that name is replaced in the same step.</summary>
-    /// <param name="durable">True to return only when all of it would survive a power cut.</param>
-    /// <param name="inspect">Gets the path of the closed image before it has its name; what it throws keeps it from getting it.</param>
-    /// <param name="cancellationToken">Stops it before the last step.</param>
-    public async ValueTask CompleteAsync(bool durable, Func<string, ValueTask>? inspect, CancellationToken cancellationToken)
-    {
-        if (Node is IUnfinished unfinished)
-        {
-            await unfinished.SetUnfinishedAsync(false, cancellationToken).ConfigureAwait(false);
-        }
-        if (durable)
-        {
-            _file.IsDeferring = false;
-            await Node.FlushAsync(cancellationToken).ConfigureAwait(false);
-        }
-        cancellationToken.ThrowIfCancellationRequested();
-        await Node.DisposeAsync().ConfigureAwait(false);
-        if (inspect is not null)
-        {
-            await inspect(_made[0]).ConfigureAwait(false);
-        }
-        ImageCreator.CheckTarget(_storage, Path, _replace);
-        _storage.Replace(_made[0], Path);
-        _isDone = true;
-    }
-
-    /// <summary>Removes the image unless it is complete.</summary>
-    public async ValueTask DisposeAsync()
-    {
-        if (_isDone)
-        {
-            return;
-        }
-        _isDone = true;
         try
         {
-            await Node.DisposeAsync().ConfigureAwait(false);
+            await node.DisposeAsync().ConfigureAwait(false);
         }
         catch (DiskImageException)
         {
-            // What could not be written back is about to be removed, and the failure that led here is already on its way.
-        }
-        foreach (string made in _made)
-        {
-            _storage.Remove(made);
+            // The first failure is told.
         }
     }
-}
 
-/// <summary>
-/// Holds flushes back while an image is being made: until it bears its name nobody relies on it, so write barriers inside it
-/// would cost time and protect nothing.
-/// </summary>
-/// <param name="child">The file.</param>
-/// <param name="name">The path it will have: errors speak of what the user asked for, and the file is gone by then.</param>
-internal sealed class DeferredFlushNode(BlockNode child, string name) : FilterNode(child)
-{
-    public override string Name => name;
-
-    /// <summary>True while flushes are held back.</summary>
-    public bool IsDeferring { get; set; } = true;
-
-    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
-        => IsDeferring ? default : base.FlushCoreAsync(cancellationToken);
+    private async ValueTask<(IStorage Storage, StoragePlace Place)> PlaceAsync(string path, TargetMode mode, CancellationToken cancellationToken)
+    {
+        ImageLocator locator = ImageLocator.Parse(path);
+        return opener.Registry.Protocol(locator.Scheme) is IStorage storage
+            ? (storage, await storage.LookAsync(locator.Address, mode, cancellationToken).ConfigureAwait(false))
+            : throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: '{locator.Scheme}' cannot make new images", path);
+    }
 }

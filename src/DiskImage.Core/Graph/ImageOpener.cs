@@ -20,8 +20,8 @@ public sealed record OpenRequest(string Locator)
     /// <summary>Open an image that needs repair for writing, unrepaired, so that it can be repaired.</summary>
     public bool ForRepair { get; init; }
 
-    /// <summary>Images of the chain that are open already, by full path: they are used, not opened again, and stay open.</summary>
-    public IReadOnlyDictionary<string, BlockNode> Opened { get; init; } = new Dictionary<string, BlockNode>(StringComparer.Ordinal);
+    /// <summary>Images of the chain that are open already, by the identity of their file: they are used, not opened again, and stay open.</summary>
+    public IReadOnlyDictionary<NodeIdentity, BlockNode> Opened { get; init; } = new Dictionary<NodeIdentity, BlockNode>();
 
     /// <summary>False to open this layer alone: where it defers to a backing image it reads as zeroes.</summary>
     public bool WithBacking { get; init; } = true;
@@ -39,6 +39,17 @@ public sealed record OpenedImage(BlockNode Node, FormatDriver Format, string Pat
 {
     /// <summary>Writes back and closes.</summary>
     public ValueTask DisposeAsync() => Node.DisposeAsync();
+}
+
+/// <summary>An image of a chain that is being opened, which nothing below it may lead back to.</summary>
+/// <param name="Path">Its full path or locator.</param>
+/// <param name="Identity">Its file; null if it is not there (yet), or cannot be told from others.</param>
+internal readonly record struct ChainLink(string Path, NodeIdentity? Identity)
+{
+    /// <summary>True if both are one image.</summary>
+    public bool IsSameAs(ChainLink other) => Identity is not null && other.Identity is not null
+        ? Identity == other.Identity
+        : Path.Equals(other.Path, StringComparison.Ordinal);
 }
 
 /// <summary>From a locator to an open graph: protocol, probe, format, and the chain of references the policy admits.</summary>
@@ -64,44 +75,49 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
         return protocol.OpenAsync(new ProtocolOpenContext(locator.Address, writable, protocol.Options.Defaults(), Policy.ForceShare), cancellationToken);
     }
 
-    /// <summary>Puts an image in a format on top of a file node that is open for writing. The node is the image's on success.</summary>
+    /// <summary>Which bytes a path, URI or description leads to; null if nothing is there.</summary>
+    public NodeIdentity? IdentityOf(string locator) => IdentityOf(ImageLocator.Parse(locator));
+
+    /// <summary>Puts an image in a format on top of a file node. The node is the image's on success.</summary>
     /// <param name="file">The node that holds the image.</param>
-    /// <param name="path">The image's full path, which no image below it may bear; names in the image are taken from its folder.</param>
+    /// <param name="image">The image, which nothing below it may be; names in the image are taken from its folder.</param>
     /// <param name="format">The image's format.</param>
     /// <param name="options">Open options.</param>
+    /// <param name="data">Opens further files of the image.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
-    internal ValueTask<BlockNode> OpenOnAsync(BlockNode file, string path, FormatDriver format, object? options, CancellationToken cancellationToken)
+    internal ValueTask<BlockNode> OpenOnAsync(
+        BlockNode file, ChainLink image, FormatDriver format, object? options, ReferenceOpener data, CancellationToken cancellationToken)
         => format.OpenAsync(
             new FormatOpenContext(
                 file,
                 Bind(format, OptionSchema.Values(options)),
                 async (reference, referenceFormat, token)
-                    => (await OpenReferenceAsync(path, reference, referenceFormat, [path], token).ConfigureAwait(false)).Node,
-                (reference, _, token) => OpenFileAsync(Policy.Admit(reference, path), writable: true, token)),
+                    => (await OpenReferenceAsync(image.Path, reference, referenceFormat, [image], token).ConfigureAwait(false)).Node,
+                data),
             cancellationToken);
 
     private async ValueTask<OpenedImage> OpenAsync(
-        OpenRequest request, ImageLocator locator, IReadOnlyList<string> chain, CancellationToken cancellationToken)
+        OpenRequest request, ImageLocator locator, IReadOnlyList<ChainLink> chain, CancellationToken cancellationToken)
     {
-        string identity = Identity(locator);
-        CheckChain(identity, chain); // before it is opened: a file that is open for writing further up would seem to be somebody else's
+        ChainLink link = new(locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text, IdentityOf(locator));
+        CheckChain(link, chain); // before it is opened: a file that is open for writing further up would seem to be somebody else's
         BlockNode file = await OpenFileAsync(locator, request.Writable, cancellationToken).ConfigureAwait(false);
         try
         {
-            string? named = request.Format ?? locator.Format;
-            FormatDriver format = named is null
+            string? formatName = request.Format ?? locator.Format;
+            FormatDriver format = formatName is null
                 ? await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false)
-                : Registry.Format(named);
-            IReadOnlyList<string> chainToHere = [.. chain, identity];
+                : Registry.Format(formatName);
+            IReadOnlyList<ChainLink> chainToHere = [.. chain, link];
             ReferenceOpener backing = async (reference, referenceFormat, token)
-                => request.Opened.TryGetValue(Path.GetFullPath(Policy.Admit(reference, file.Name).Address), out BlockNode? opened)
+                => request.Opened.Count > 0 && IdentityOf(Policy.Admit(reference, file.Name)) is { } named && request.Opened.TryGetValue(named, out BlockNode? opened)
                     ? new BorrowedNode(opened, isReadOnly: true)
                     : (await OpenReferenceAsync(file.Name, reference, referenceFormat, chainToHere, token, request.Opened).ConfigureAwait(false)).Node;
             ReferenceOpener data = (reference, _, token) => OpenFileAsync(Policy.Admit(reference, file.Name), request.Writable, token);
             object options = Bind(format, OptionSchema.Values(request.Options).Concat(locator.Options));
             BlockNode node = await format.OpenAsync(
                 new FormatOpenContext(file, options, request.WithBacking && locator.WithBacking ? backing : null, data, request.ForRepair), cancellationToken).ConfigureAwait(false);
-            return new OpenedImage(node, format, file.Name, WasProbed: named is null);
+            return new OpenedImage(node, format, file.Name, WasProbed: formatName is null);
         }
         catch
         {
@@ -115,9 +131,9 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
         string imagePath,
         string reference,
         string? format,
-        IReadOnlyList<string> chain,
+        IReadOnlyList<ChainLink> chain,
         CancellationToken cancellationToken,
-        IReadOnlyDictionary<string, BlockNode>? alreadyOpen = null)
+        IReadOnlyDictionary<NodeIdentity, BlockNode>? alreadyOpen = null)
     {
         ImageLocator locator = Policy.Admit(reference, imagePath);
         var request = new OpenRequest(locator.Address) { Format = format };
@@ -135,35 +151,19 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
     private object Bind(FormatDriver format, IEnumerable<KeyValuePair<string, object?>> given)
         => format.OpenOptions.Bind(Policy.OptionsFor(format.OpenOptions).Concat(given));
 
-    private void CheckChain(string identity, IReadOnlyList<string> chain)
+    private void CheckChain(ChainLink link, IReadOnlyList<ChainLink> chain)
     {
-        if (chain.Contains(identity, StringComparer.Ordinal))
+        if (chain.Any(link.IsSameAs))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{chain[0]}: its backing chain leads back to {identity}, so it has no contents of its own", chain[0]);
+                DiskImageErrorKind.Corrupt, $"{chain[0].Path}: its backing chain leads back to {link.Path}, so it has no contents of its own", chain[0].Path);
         }
         if (chain.Count >= Policy.MaximumDepth)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Refused, $"{chain[0]}: its backing chain is longer than {Policy.MaximumDepth} images", chain[0]);
+                DiskImageErrorKind.Refused, $"{chain[0].Path}: its backing chain is longer than {Policy.MaximumDepth} images", chain[0].Path);
         }
     }
 
-    /// <summary>What stands for a file in the search for cycles: its path, symbolic links resolved.</summary>
-    private static string Identity(ImageLocator locator)
-    {
-        if (!locator.IsFile)
-        {
-            return locator.Text;
-        }
-        string path = Path.GetFullPath(locator.Address);
-        try
-        {
-            return File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? path;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return path; // opening it will tell what is wrong; a loop of links further up is bounded by the depth
-        }
-    }
+    private NodeIdentity? IdentityOf(ImageLocator locator) => Registry.Protocol(locator.Scheme).IdentityOf(locator.Address);
 }

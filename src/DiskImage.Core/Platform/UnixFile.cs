@@ -128,7 +128,7 @@ internal abstract partial class UnixFile : HostFile
         => Marshal.GetLastPInvokeError() is int error && (error == WouldBlock || error == Denied) ? ByteLockResult.Taken : ByteLockResult.Unsupported;
 
     /// <summary>The kind that an st_mode names.</summary>
-    protected static HostFileKind KindOfMode(int mode) => (mode & 0xF000) switch
+    internal static HostFileKind KindOfMode(int mode) => (mode & 0xF000) switch
     {
         0x8000 => HostFileKind.Regular,
         0x4000 => HostFileKind.Directory,

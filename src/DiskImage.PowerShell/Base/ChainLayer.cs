@@ -7,8 +7,9 @@ namespace DiskImage.PowerShell;
 /// <param name="Path">Its full path.</param>
 /// <param name="Format">Its format's name.</param>
 /// <param name="Length">Its virtual size in bytes.</param>
+/// <param name="Identity">Its file.</param>
 /// <param name="CanBeEmptied">It can drop all that its own layer holds.</param>
-internal sealed record ChainLayer(string Path, string Format, long Length, bool CanBeEmptied)
+internal sealed record ChainLayer(string Path, string Format, long Length, NodeIdentity? Identity, bool CanBeEmptied)
 {
     /// <summary>The layers of an open image, the top first.</summary>
     public static IReadOnlyList<ChainLayer> Of(OpenedImage image)
@@ -18,7 +19,7 @@ internal sealed record ChainLayer(string Path, string Format, long Length, bool 
         {
             ImageDescription? said = (node as IDescribed)?.Describe();
             string path = System.IO.Path.IsPathRooted(node.Name) ? System.IO.Path.GetFullPath(node.Name) : node.Name;
-            layers.Add(new ChainLayer(path, said?.Format ?? image.Format.Name, node.Length, node is IEmptiable));
+            layers.Add(new ChainLayer(path, said?.Format ?? image.Format.Name, node.Length, node.HolderIdentity(), node is IEmptiable));
         }
         return layers;
     }

@@ -11,6 +11,9 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
 {
     private string? _folder;
 
+    /// <summary>The session's current folder when the cmdlet began.</summary>
+    private protected string? Folder => _folder;
+
     /// <summary>All drivers.</summary>
     internal static DriverRegistry Registry { get; } = BuiltInDrivers.CreateRegistry();
 
@@ -57,23 +60,29 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     /// </summary>
     /// <param name="path">Its full path or URI.</param>
     /// <param name="options">Its format and options.</param>
-    /// <param name="replace">True to replace an existing image.</param>
+    /// <param name="mode">How it takes its place.</param>
     /// <param name="action">What the user is asked; gets the format's record of options.</param>
     /// <param name="fill">Puts the disk's contents in and completes it; tells what was copied, if anything was.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">As the options, the place or the work say.</exception>
     private protected async Task MakeAsync(
-        string path, NewImageOptions options, bool replace, Func<object, string> action, Func<NewImage, Task<DiskImageCopyStatistics?>> fill, CancellationToken cancellationToken)
+        string path, NewImageOptions options, TargetMode mode, Func<object, string> action, Func<NewImage, Task<DiskImageCopyStatistics?>> fill, CancellationToken cancellationToken)
     {
         object record = options.Bind();
         var creator = new ImageCreator(Opener);
-        creator.RequireFree(path, replace);
+        StoragePlace place = await creator.LookAsync(path, mode, cancellationToken).ConfigureAwait(false);
+        if (place.OtherNames > 0)
+        {
+            await WarnAsync(
+                $"{place.Locator}: has {place.OtherNames:#,0} other {(place.OtherNames == 1 ? "name" : "names")} (hard links). "
+                + "They keep the old image; only this name gets the new one. With -InPlace all of them do.").ConfigureAwait(false);
+        }
         if (!await ConfirmAsync(path, action(record)).ConfigureAwait(false))
         {
             return;
         }
         DiskImageCopyStatistics? statistics;
-        NewImage image = await creator.CreateAsync(path, options.Format, record, replace, openOptions: null, cancellationToken).ConfigureAwait(false);
+        NewImage image = await creator.CreateAsync(path, options.Format, record, mode, openOptions: null, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             statistics = await fill(image).ConfigureAwait(false);
@@ -85,6 +94,17 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             await OutputAsync(info with { Statistics = statistics }).ConfigureAwait(false);
         }
     }
+
+    /// <summary>How a new image takes its place, by the parameters of the cmdlets that make one.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: in place, but without consent.</exception>
+    private protected static TargetMode HowToMake(string path, bool force, bool inPlace) => (force, inPlace) switch
+    {
+        (false, true) => throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption, $"{path}: -InPlace writes over what is there, so it needs -Force.", path),
+        (true, true) => TargetMode.InPlace,
+        (true, false) => TargetMode.Replace,
+        _ => TargetMode.New,
+    };
 
     /// <summary>Warns.</summary>
     protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(text));

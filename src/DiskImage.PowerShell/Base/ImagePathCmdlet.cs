@@ -53,12 +53,15 @@ public abstract class ImagePathCmdlet : DiskImageCmdlet
                 WriteError(DiskImageError.Record(e, path));
             }
         }
-        Run(async cancellationToken =>
+        Run(cancellationToken => ProcessImagesAsync(images, cancellationToken));
+    }
+
+    /// <summary>Does the work for the images that came at once.</summary>
+    private protected virtual async Task ProcessImagesAsync(IReadOnlyList<string> images, CancellationToken cancellationToken)
+    {
+        foreach (string image in images)
         {
-            foreach (string image in images)
-            {
-                await RunItemAsync(image, () => ProcessImageAsync(image, cancellationToken)).ConfigureAwait(false);
-            }
-        });
+            await RunItemAsync(image, () => ProcessImageAsync(image, cancellationToken)).ConfigureAwait(false);
+        }
     }
 }

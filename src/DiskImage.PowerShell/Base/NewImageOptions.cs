@@ -39,16 +39,19 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
         Add(nameof(ICreateOptions.BackingFormat), format, "BackingFormat");
     }
 
-    /// <summary>Looks at the backing image that was named, and has the new image at a path record its name and format; null if none was.</summary>
+    /// <summary>
+    /// Looks at the backing image that was named, and has the new image at a path record its name and format; null if none was. A relative name
+    /// that may have been meant from the current folder of the session is said to be so.
+    /// </summary>
     /// <exception cref="DiskImageException">What opening it says; InvalidOption if the new image would be its own.</exception>
-    public async Task<BackingReference?> ResolveBackingAsync(ImageOpener opener, string path, CancellationToken cancellationToken)
+    public async Task<BackingReference?> ResolveBackingAsync(ImageOpener opener, string path, string? currentFolder, CancellationToken cancellationToken)
     {
         if (Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
         {
             return null;
         }
         BackingReference backing = await BackingReference.ResolveAsync(
-            opener, path, name, Given(nameof(ICreateOptions.BackingFormat))?.ToString(), cancellationToken).ConfigureAwait(false);
+            opener, path, name, Given(nameof(ICreateOptions.BackingFormat))?.ToString(), currentFolder, cancellationToken).ConfigureAwait(false);
         foreach ((string option, object? value) in backing.OptionsFor(Format))
         {
             Set(option, value);

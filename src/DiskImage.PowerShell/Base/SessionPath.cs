@@ -46,6 +46,20 @@ internal static partial class SessionPath
         });
     }
 
+    /// <summary>
+    /// A backing image's name as it is to be recorded: <c>~</c>, PowerShell's drives and provider paths become full paths, which everybody
+    /// understands. Relative names stay as they are; they are taken from the image's folder.
+    /// </summary>
+    /// <exception cref="DiskImageException">NotFound, Unsupported or InvalidOption.</exception>
+    public static string Backing(SessionState session, string name)
+    {
+        bool isHome = name is "~" or ['~', '/' or '\\', ..];
+        int colon = name.IndexOf(':', StringComparison.Ordinal);
+        bool isDrive = colon > 0 && session.Drive.GetAll().Any(d => d.Name.Equals(name[..colon], StringComparison.OrdinalIgnoreCase));
+        bool isProvider = colon > 0 && name.AsSpan(colon).StartsWith("::");
+        return !PassesThrough(name) && (isHome || isDrive || isProvider) ? Literal(session.Path, name) : name;
+    }
+
     /// <summary>The current folder of the session, which need not be the process's.</summary>
     public static string Folder(PathIntrinsics session) => session.CurrentFileSystemLocation.ProviderPath;
 

@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
 
@@ -7,6 +8,7 @@ namespace DiskImage.PowerShell;
 /// <summary>A cmdlet that makes a new image from each of the images it is given.</summary>
 public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 {
+    private readonly List<(string Image, string Destination)> _waiting = []; // all with the same destination
     private RuntimeDefinedParameterDictionary? _formatParameters;
 
     /// <summary>Where the new image is to be.</summary>
@@ -29,12 +31,62 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     [Parameter]
     public SwitchParameter Force { get; set; }
 
+    /// <summary>With <see cref="Force"/>: writes into the existing file instead of putting a new one in its place.</summary>
+    [Parameter]
+    public SwitchParameter InPlace { get; set; }
+
     /// <summary>The name of the format that other parameters stand for, where the user names none.</summary>
     private protected virtual string? ImpliedFormat => null;
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()
         => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? ImpliedFormat, Destination), GetType());
+
+    /// <summary>
+    /// Where the destination is no folder, one source may have it: an image is worked on when the next one has come with another destination,
+    /// or none comes any more. So several for one destination are refused before anything is written.
+    /// </summary>
+    private protected sealed override async Task ProcessImagesAsync(IReadOnlyList<string> images, CancellationToken cancellationToken)
+    {
+        string destination = Destination;
+        if (await AskAsync(() => IsFolder(SessionPath.Literal(SessionState.Path, destination))).ConfigureAwait(false))
+        {
+            await ProcessWaitingAsync(cancellationToken).ConfigureAwait(false);
+            await base.ProcessImagesAsync(images, cancellationToken).ConfigureAwait(false);
+            return;
+        }
+        if (_waiting.Count > 0 && !_waiting[0].Destination.Equals(destination, StringComparison.Ordinal))
+        {
+            await ProcessWaitingAsync(cancellationToken).ConfigureAwait(false);
+            Destination = destination;
+        }
+        _waiting.AddRange(images.Select(image => (image, destination)));
+    }
+
+    /// <inheritdoc/>
+    protected override void EndProcessing() => Run(ProcessWaitingAsync);
+
+    /// <summary>True if images are made in the destination, not as the destination.</summary>
+    private protected virtual bool IsFolder(string destination) => false;
+
+    private async Task ProcessWaitingAsync(CancellationToken cancellationToken)
+    {
+        (string Image, string Destination)[] waiting = [.. _waiting];
+        _waiting.Clear();
+        foreach ((string image, string destination) in waiting)
+        {
+            Destination = destination; // bound anew for each object of the pipeline
+            await RunItemAsync(
+                image,
+                () => waiting.Length == 1
+                    ? ProcessImageAsync(image, cancellationToken)
+                    : throw new DiskImageException(
+                        DiskImageErrorKind.InvalidOption,
+                        $"{destination}: is no folder, and {waiting.Length:#,0} sources are to become it. Nothing is written. "
+                        + "Give a folder as -Destination, with -DestinationFormat, or a script block that makes a name of each.",
+                        destination)).ConfigureAwait(false);
+        }
+    }
 
     /// <summary>The destination as a full path or URI, and the new image's format.</summary>
     private protected async Task<(string Path, FormatDriver Format)> TargetAsync()
@@ -55,5 +107,16 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// <inheritdoc cref="DiskImageCmdlet.MakeAsync"/>
     private protected Task MakeAsync(
         string path, NewImageOptions options, string action, Func<NewImage, Task<DiskImageCopyStatistics?>> fill, CancellationToken cancellationToken)
-        => MakeAsync(path, options, Force, _ => action, fill, cancellationToken);
+        => MakeAsync(path, options, HowToMake(path, Force, InPlace), _ => action, fill, cancellationToken);
+
+    /// <summary>Throws if the target is a file that the source is made of, by whatever name: it would be lost.</summary>
+    /// <exception cref="DiskImageException">InvalidOption.</exception>
+    private protected void RequireOther(OpenedImage source, string target)
+    {
+        if (source.Node.FindSame(Opener.IdentityOf(target)) is { } same)
+        {
+            string what = same.Identity == source.Node.HolderIdentity() ? "the source itself" : $"part of the source {source.Path}";
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{target}: is {what}. Choose another destination.", target);
+        }
+    }
 }

@@ -35,7 +35,13 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
         OpenedImage left = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (left.ConfigureAwait(false))
         {
-            OpenedImage right = await OpenAsync(new OpenRequest(other) { Format = DifferenceFormat }, cancellationToken).ConfigureAwait(false);
+            OpenedImage? right = null;
+            await RunItemAsync(
+                other, async () => right = await OpenAsync(new OpenRequest(other) { Format = DifferenceFormat }, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+            if (right is null)
+            {
+                return;
+            }
             await using (right.ConfigureAwait(false))
             {
                 await CompareAsync(left, right, new CompareJob(left.Node, right.Node, Strict), cancellationToken).ConfigureAwait(false);

@@ -11,7 +11,7 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(DiskImageInfo))]
 public sealed class ConvertDiskImageCommand : TargetImageCmdlet
 {
-    private readonly HashSet<string> _made = new(FileIdentity.Comparer);
+    private readonly HashSet<NodeIdentity> _made = [];
 
     /// <summary>A snapshot inside the source, by id or name: it is copied instead of the present state.</summary>
     [Parameter]
@@ -96,9 +96,10 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         }
         string target = InFolder(given, source, format);
         RequireOther(source, target);
+        RequireNotMade(target);
         IReadOnlyList<DiskBitmap>? bitmaps = await SelectBitmapsAsync(source, cancellationToken).ConfigureAwait(false);
-        NewImageOptions options = Options(disk, format, profile);
-        _ = await options.ResolveBackingAsync(Opener, target, cancellationToken).ConfigureAwait(false);
+        NewImageOptions options = Options(disk, format, profile, await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
+        _ = await options.ResolveBackingAsync(Opener, target, Folder, cancellationToken).ConfigureAwait(false);
         string what = Snapshot is null ? source.Path : $"snapshot {Snapshot} of {source.Path}";
         await MakeAsync(
             target,
@@ -107,8 +108,11 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             async image =>
             {
                 ConvertResult result = await FillAsync(source.Node, disk, bitmaps, image, cancellationToken).ConfigureAwait(false);
-                await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, format, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
-                _ = _made.Add(target);
+                await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
+                if (Opener.IdentityOf(target) is { } made)
+                {
+                    _ = _made.Add(made);
+                }
                 return DiskImageCopyStatistics.Of(result);
             },
             cancellationToken).ConfigureAwait(false);
@@ -152,41 +156,33 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         DiskImageException Wrong(string what) => new(DiskImageErrorKind.InvalidOption, $"{source.Path}: {what}", source.Path);
     }
 
-    private static string InFolder(string destination, OpenedImage source, FormatDriver format)
+    /// <inheritdoc/>
+    private protected override bool IsFolder(string destination)
+        => Directory.Exists(destination) || System.IO.Path.EndsInDirectorySeparator(destination);
+
+    private string InFolder(string destination, OpenedImage source, FormatDriver format)
     {
-        if (!Directory.Exists(destination) && !System.IO.Path.EndsInDirectorySeparator(destination))
+        if (!IsFolder(destination))
         {
             return destination;
         }
         return System.IO.Path.Combine(destination, System.IO.Path.GetFileNameWithoutExtension(source.Path) + format.Extensions[0]);
     }
 
-    /// <summary>The target must not be a file that the source is made of, nor one that this command has just made.</summary>
-    private void RequireOther(OpenedImage source, string target)
+    /// <summary>The target must not be one that this command has just made: two sources of one name, converted into one folder.</summary>
+    private void RequireNotMade(string target)
     {
-        foreach (BlockNode node in Below(source.Node))
-        {
-            if (FileIdentity.Same(node.Name, target))
-            {
-                string what = FileIdentity.Comparer.Equals(node.Name, source.Path) ? "the source itself" : $"part of the source {source.Path}";
-                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{target}: is {what}. Choose another destination.", target);
-            }
-        }
-        if (_made.Contains(target))
+        if (Opener.IdentityOf(target) is { } present && _made.Contains(present))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption,
-                $"{target}: was just made from another source. For several sources give a folder as -Destination, with -DestinationFormat.",
-                target);
+                DiskImageErrorKind.InvalidOption, $"{target}: was just made from another source. Convert this one to another name.", target);
         }
     }
 
-    private static IEnumerable<BlockNode> Below(BlockNode node) => node.Children.Values.SelectMany(Below).Prepend(node);
-
-    private NewImageOptions Options(BlockNode disk, FormatDriver format, ImageProfile? profile)
+    private NewImageOptions Options(BlockNode disk, FormatDriver format, ImageProfile? profile, string? backingPath)
     {
         NewImageOptions options = OptionsOf(format);
-        options.AddBacking(BackingPath, BackingFormat);
+        options.AddBacking(backingPath, BackingFormat);
         foreach ((string name, object? value) in profile?.Options ?? new Dictionary<string, object?>(StringComparer.Ordinal))
         {
             options.Take(name, value, $"-{nameof(Profile)}");
@@ -218,7 +214,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             await VerboseAsync($"{disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
             return false;
         }
-        if (FileIdentity.Same(own.Name, backing.Name))
+        if (own.HolderIdentity() is { } file && file == backing.HolderIdentity() && FormatOf(own).Equals(FormatOf(backing), StringComparison.Ordinal))
         {
             return true;
         }
@@ -231,23 +227,21 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         return comparison.Identical;
     }
 
-    private async ValueTask VerifyAsync(BlockNode disk, string made, FormatDriver format, CancellationToken cancellationToken)
+    private static string FormatOf(BlockNode disk) => (disk as IDescribed)?.Describe().Format ?? "";
+
+    private async ValueTask VerifyAsync(BlockNode disk, BlockNode made, CancellationToken cancellationToken)
     {
-        OpenedImage written = await Opener.OpenAsync(new OpenRequest(made) { Format = format.Name }, cancellationToken).ConfigureAwait(false);
-        await using (written.ConfigureAwait(false))
+        CompareResult comparison = await ShowAsync(
+            $"Verifying {Leaf(made.Name)}",
+            progress => new CompareJob(disk, made, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        if (!comparison.Identical)
         {
-            CompareResult comparison = await ShowAsync(
-                $"Verifying {Leaf(written.Path)}",
-                progress => new CompareJob(disk, written.Node, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-            if (!comparison.Identical)
-            {
-                throw new DiskImageException(
-                    DiskImageErrorKind.Corrupt,
-                    $"{made}: differs from {disk.Name} at offset {comparison.FirstDifference:#,0}. It is removed; the source may be changing, or the storage may be faulty.",
-                    made,
-                    comparison.FirstDifference);
-            }
-            await VerboseAsync($"{made}: reads the same as {disk.Name}").ConfigureAwait(false);
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{made.Name}: differs from {disk.Name} at offset {comparison.FirstDifference:#,0}. It is removed; the source may be changing, or the storage may be faulty.",
+                made.Name,
+                comparison.FirstDifference);
         }
+        await VerboseAsync($"{made.Name}: reads the same as {disk.Name}").ConfigureAwait(false);
     }
 }

@@ -36,10 +36,7 @@ public sealed class CopyDiskImageCommand : TargetImageCmdlet
         await using (source.ConfigureAwait(false))
         {
             (string target, FormatDriver format) = await TargetAsync().ConfigureAwait(false);
-            if (ChainLayer.Of(source).Any(l => FileIdentity.Same(l.Path, target)))
-            {
-                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{target}: is part of the source {source.Path}. Choose another destination.", target);
-            }
+            RequireOther(source, target);
             (long offset, long length) = Range(source);
             NewImageOptions options = OptionsOf(format);
             options.Add(nameof(ICreateOptions.Size), length, nameof(Count));

@@ -90,9 +90,10 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         string beside = System.IO.Path.Combine(System.IO.Path.GetDirectoryName(chain[0].Path) ?? ".", BasePath);
         foreach (string candidate in new[] { given, beside })
         {
-            for (int depth = 1; depth < chain.Count; depth++)
+            NodeIdentity? identity = Opener.IdentityOf(candidate);
+            for (int depth = 1; identity is not null && depth < chain.Count; depth++)
             {
-                if (FileIdentity.Same(chain[depth].Path, candidate))
+                if (chain[depth].Identity == identity)
                 {
                     return depth;
                 }
@@ -128,8 +129,9 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
     /// </summary>
     private async Task MergeAsync(string path, IReadOnlyList<ChainLayer> chain, int depth, CancellationToken cancellationToken)
     {
-        var shared = new Dictionary<string, BlockNode>(StringComparer.Ordinal);
+        var shared = new Dictionary<NodeIdentity, BlockNode>();
         var opened = new Stack<OpenedImage>();
+        BlockNode? target = null; // the first that is opened
         try
         {
             for (int layer = depth; layer >= 0; layer--)
@@ -141,9 +143,14 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
                     continue; // opened along with the layer above
                 }
                 opened.Push(await OpenAsync(request with { Writable = isWritten, Opened = shared }, cancellationToken).ConfigureAwait(false));
-                shared[chain[layer].Path] = opened.Peek().Node;
+                BlockNode node = opened.Peek().Node;
+                target ??= node;
+                if (node.HolderIdentity() is { } identity)
+                {
+                    shared[identity] = node;
+                }
             }
-            await CommitAsync(opened.Peek(), depth, (chain[depth], shared[chain[depth].Path]), cancellationToken).ConfigureAwait(false);
+            await CommitAsync(opened.Peek(), depth, (chain[depth], target!), cancellationToken).ConfigureAwait(false);
         }
         finally
         {

@@ -58,6 +58,10 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [Parameter]
     public SwitchParameter Force { get; set; }
 
+    /// <summary>With <see cref="Force"/>: writes into the existing file instead of putting a new one in its place.</summary>
+    [Parameter]
+    public SwitchParameter InPlace { get; set; }
+
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References, IgnoreIdMismatch = IgnoreIdMismatch };
 
@@ -68,21 +72,26 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     /// <inheritdoc/>
     protected override void ProcessRecord() => Run(async cancellationToken =>
     {
-        foreach (string path in Path)
+        foreach (string given in Path)
         {
-            await RunItemAsync(path, () => CreateAsync(path, cancellationToken)).ConfigureAwait(false);
+            string? path = null;
+            await RunItemAsync(given, async () => path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
+            if (path is not null)
+            {
+                await RunItemAsync(path, () => CreateAsync(path, cancellationToken)).ConfigureAwait(false);
+            }
         }
     });
 
-    private async Task CreateAsync(string given, CancellationToken cancellationToken)
+    private async Task CreateAsync(string path, CancellationToken cancellationToken)
     {
-        string path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false);
         var options = new NewImageOptions(TargetFormat.Of(Format, path, nameof(Format)));
         options.Add(Option);
         options.Add(_formatParameters);
         options.Add(nameof(ICreateOptions.Size), Size, nameof(Size));
-        options.AddBacking(BackingPath, BackingFormat);
-        if (await options.ResolveBackingAsync(Opener, path, cancellationToken).ConfigureAwait(false) is { } backing)
+        string? backingPath = await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
+        options.AddBacking(backingPath, BackingFormat);
+        if (await options.ResolveBackingAsync(Opener, path, Folder, cancellationToken).ConfigureAwait(false) is { } backing)
         {
             await TellBackingAsync(path, options, backing).ConfigureAwait(false);
         }
@@ -93,7 +102,7 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
         await MakeAsync(
             path,
             options,
-            Force,
+            HowToMake(path, Force, InPlace),
             record => $"Create {options.Format.Name} image of {ReadableSize.Of((record as ICreateOptions)?.Size)}",
             async image =>
             {

@@ -50,7 +50,8 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
                 return new ValueTask<(string, string?)>((image.Path, image.Describe().BackingFile));
             },
             cancellationToken).ConfigureAwait(false);
-        BackingReference? backing = BackingPath.Length == 0 ? null : await ResolveAsync(name, cancellationToken).ConfigureAwait(false);
+        string named = await AskAsync(() => SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
+        BackingReference? backing = named.Length == 0 ? null : await ResolveAsync(name, named, cancellationToken).ConfigureAwait(false);
         string action = $"{(Unsafe ? "Rename the backing image, contents unchecked, from" : "Rebase from")} {present ?? "none"} to {backing?.Name ?? "none"}";
         if (!await ConfirmAsync(name, action).ConfigureAwait(false))
         {
@@ -75,11 +76,11 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
     }
 
     /// <summary>The new backing image, which must not stand on the image. An unsafe change takes one that is not there, if its format is told.</summary>
-    private async Task<BackingReference> ResolveAsync(string image, CancellationToken cancellationToken)
+    private async Task<BackingReference> ResolveAsync(string image, string named, CancellationToken cancellationToken)
     {
         try
         {
-            BackingReference backing = await BackingReference.ResolveAsync(Opener, image, BackingPath, BackingFormat, cancellationToken).ConfigureAwait(false);
+            BackingReference backing = await BackingReference.ResolveAsync(Opener, image, named, BackingFormat, Folder, cancellationToken).ConfigureAwait(false);
             await VerboseAsync(
                 $"{image}: is to stand on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
             return backing;
@@ -87,7 +88,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         catch (DiskImageException e) when (Unsafe && e.Kind == DiskImageErrorKind.NotFound)
         {
             return BackingFormat is { } format
-                ? new BackingReference(BackingPath, DiskImageCmdlet.Registry.Format(format).Name, 0, WasProbed: false)
+                ? BackingReference.Unseen(named, DiskImageCmdlet.Registry.Format(format).Name)
                 : throw new DiskImageException(e.Kind, $"{e.Message}; to name it all the same, say its format with -BackingFormat", e.Path, cause: e);
         }
     }
@@ -100,11 +101,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
             OpenedImage opened = await Opener.OpenAsync(new OpenRequest(locator) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
             try
             {
-                if (ChainLayer.Of(opened).Any(l => FileIdentity.Same(l.Path, image)))
-                {
-                    throw new DiskImageException(
-                        DiskImageErrorKind.InvalidOption, $"{image}: cannot be its own backing image (by way of '{backing.Name}'). Choose another name.", image);
-                }
+                BackingReference.RequireOther(Opener, image, backing.Name, opened);
                 return opened;
             }
             catch

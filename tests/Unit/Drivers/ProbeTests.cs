@@ -112,22 +112,28 @@ public sealed class ProbeTests
         public override async ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
             => new MemoryNode(await File.ReadAllBytesAsync(context.Locator, cancellationToken), readOnly: true);
 
-        public ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken)
+        public ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
+            => new(new StoragePlace(locator, locator, mode, Present: null, OtherNames: 0));
+
+        public ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
         {
             AllowedSparse = traits.AllowsHoles;
-            return new(new MemoryNode());
+            return new(new Pending(place));
         }
 
-        public bool IsReplaceable(string locator) => false;
-
-        public bool Exists(string locator) => false;
-
-        public void Replace(string locator, string newLocator)
+        private sealed class Pending(StoragePlace place) : PendingNode(place)
         {
-        }
+            public override BlockNode Node { get; } = new MemoryNode();
 
-        public void Remove(string locator)
-        {
+            public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken) => new(Node);
+
+            public override ValueTask PublishAsync(bool durable) => default;
+
+            public override void Withdraw()
+            {
+            }
+
+            public override ValueTask DisposeAsync() => Node.DisposeAsync();
         }
     }
 }

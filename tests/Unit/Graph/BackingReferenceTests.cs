@@ -89,8 +89,8 @@ public sealed class BackingReferenceTests : IDisposable
         await image.CompleteAsync(durable: false, default);
     }
 
-    private ValueTask<BackingReference> ResolveAsync(string imagePath, string name, string? format = null)
-        => BackingReference.ResolveAsync(_opener, imagePath, name, format, default);
+    private ValueTask<BackingReference> ResolveAsync(string imagePath, string name, string? format = null, string? currentFolder = null)
+        => BackingReference.ResolveAsync(_opener, imagePath, name, format, currentFolder, default);
 
     private async Task<DiskImageErrorKind> KindAsync(string imagePath, string name)
         => (await Assert.ThrowsAsync<DiskImageException>(async () => await ResolveAsync(imagePath, name))).Kind;

@@ -17,7 +17,7 @@ public sealed class ImageCreatorTests : IDisposable
     public async Task Until_it_is_complete_it_bears_another_name_and_is_marked()
     {
         await using NewImage image = await BeginAsync();
-        Assert.Equal("disk.qcow2.incomplete", Files());
+        Assert.Matches("^diskimage-[0-9a-f]{8}-[0-9a-f]{8}[.]incomplete$", Files());
         await image.Node.WriteAsync(0, new byte[] { 1, 2, 3 });
         await image.Node.FlushAsync();
         await File.WriteAllBytesAsync(_folder["copy"], await ReadSharedAsync()); // what a killed process leaves
@@ -85,23 +85,45 @@ public sealed class ImageCreatorTests : IDisposable
     }
 
     [Fact]
-    public async Task A_leftover_of_a_dead_process_is_replaced_and_one_in_use_is_not()
+    public async Task What_a_dead_process_left_is_removed_by_the_next_run_for_that_name_and_what_is_in_use_is_not()
     {
-        await File.WriteAllTextAsync(_folder["disk.qcow2.incomplete"], "left by somebody who died");
-        NewImage first = await BeginAsync();
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync());
-        Assert.Equal(DiskImageErrorKind.Locked, error.Kind);
-        await first.Node.WriteAsync(0, new byte[] { 9 });
-        await first.CompleteAsync(durable: false, CancellationToken.None);
-        Assert.Equal("disk.qcow2", Files());
+        await using NewImage living = await BeginAsync();
+        string inUse = Files();
+        string dead = inUse[..^"00000000.incomplete".Length] + "0a1b2c3d.incomplete", empty = dead.Replace("0a1b2c3d", "00000000", StringComparison.Ordinal);
+        await File.WriteAllTextAsync(_folder[dead], "left by somebody who died");
+        await File.WriteAllTextAsync(_folder[empty], ""); // perhaps made this moment
+        string[] others = ["disk.qcow2.incomplete", "diskimage-00000000-0a1b2c3d.incomplete", dead.Replace("0a1b2c3d", "0A1B2C3D", StringComparison.Ordinal), dead.Replace("0a1b", "", StringComparison.Ordinal)];
+        foreach (string other in others)
+        {
+            await File.WriteAllTextAsync(_folder[other], "somebody else's");
+        }
+        await using (NewImage image = await BeginAsync())
+        {
+            await image.CompleteAsync(durable: false, CancellationToken.None);
+        }
+        Assert.Equal(string.Join(' ', others.Append(inUse).Append(empty).Append("disk.qcow2").Order(StringComparer.Ordinal)), Files());
+    }
+
+    [Fact]
+    public async Task A_name_as_long_as_the_system_allows_can_be_made_and_replaced()
+    {
+        string path = _folder[new string('x', 255 - ".qcow2".Length) + ".qcow2"];
+        foreach (bool replace in new[] { false, true })
+        {
+            await using NewImage image = await BeginAsync(replace, path: path);
+            await image.CompleteAsync(durable: false, CancellationToken.None);
+        }
+        Assert.Equal(Path.GetFileName(path), Files());
     }
 
     [Fact]
     public async Task A_folder_is_never_replaced()
     {
         Directory.CreateDirectory(_folder["disk.qcow2"]);
-        Assert.Equal(DiskImageErrorKind.AlreadyExists, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync())).Kind);
-        Assert.Equal(DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(replace: true))).Kind);
+        foreach (bool replace in new[] { false, true })
+        {
+            Assert.Equal(DiskImageErrorKind.InvalidOption, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(replace))).Kind);
+        }
         Assert.True(Directory.Exists(_folder["disk.qcow2"]));
         Assert.Equal("", Files());
     }

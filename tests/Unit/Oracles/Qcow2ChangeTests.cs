@@ -179,7 +179,7 @@ public sealed class Qcow2ChangeTests
         await using (BlockNode target = await Images.OpenAsync(folder["other.raw"], "raw", writable: true))
         {
             OpenedImage top = await Images.Opener.OpenAsync(
-                new OpenRequest(folder["top.qcow2"]) { Opened = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { [folder["other.raw"]] = target } },
+                new OpenRequest(folder["top.qcow2"]) { Opened = new Dictionary<NodeIdentity, BlockNode> { [target.HolderIdentity()!.Value] = target } },
                 CancellationToken.None);
             await using (top)
             {

@@ -13,6 +13,8 @@ namespace DiskImage.Protocols.File;
 /// </summary>
 internal sealed class FileDriver : ProtocolDriver, IStorage
 {
+    private const int Attempts = 16; // at a temporary name; ours: chance makes a second one rare
+
     public override string Name => "file";
 
     public override string Description => "A file of this machine";
@@ -28,91 +30,106 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         try
         {
             RequireRegular(path, host.KindOf(handle)); // it may be another by now
-            return new(Claim(path, handle, context.Writable ? ImageClaim.Writing : isShared ? ImageClaim.ReadingAlongWriters : ImageClaim.Reading));
         }
         catch
         {
             handle.Dispose();
             throw;
         }
+        return new(Claim(path, handle, context.Writable ? ImageClaim.Writing : isShared ? ImageClaim.ReadingAlongWriters : ImageClaim.Reading));
     }
 
-    public ValueTask<BlockNode> CreateAsync(string locator, StorageTraits traits, CancellationToken cancellationToken)
+    public override NodeIdentity? IdentityOf(string locator) => HostNames.Current.Find(Path.GetFullPath(locator))?.Identity;
+
+    public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
     {
-        string path = FullTarget(locator);
-        SafeFileHandle handle = Try(path, "create it", () => HostIO.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None));
-        if (traits.AllowsHoles)
+        string path = Try(locator, "make it", () => Path.GetFullPath(locator));
+        if ((HostFile.Current.WhyNoNewFile(locator) ?? HostNames.Current.Objection(path)) is { } objection)
         {
-            HostFile.Current.AllowHoles(handle);
+            throw Invalid($"{path}: an image cannot be made there: {objection}");
         }
-        else
+        string address = Try(path, "be made", () => HostNames.Current.Resolve(path));
+        HostEntry? present = HostNames.Current.Find(address);
+        if (present is null)
         {
-            SafeFileHandle made = handle;
-            try
-            {
-                handle = Try(path, "take the marks of its folder off it", () => HostFile.Current.WithoutMarks(path, made));
-            }
-            catch (DiskImageException)
-            {
-                made.Dispose();
-                HostIO.Delete(path);
-                throw;
-            }
+            return mode != TargetMode.New || address.Equals(path, StringComparison.Ordinal) || new FileInfo(path).LinkTarget is null
+                ? new StoragePlace(path, address, mode, Present: null, OtherNames: 0)
+                : throw new DiskImageException(
+                    DiskImageErrorKind.AlreadyExists, $"{path}: is a symbolic link to {address}, where nothing is. Make the image there with -Force, or choose another name.", path);
         }
-        if (traits.NoCow)
+        if (present.Kind != HostFileKind.Regular)
         {
-            HostFile.Current.DisableCopyOnWrite(handle);
+            string what = present.Kind switch { HostFileKind.Directory => "a folder", HostFileKind.Device => "a device", _ => "a pipe or socket" };
+            throw Invalid($"{path}: is {what}, so it cannot be replaced by an image. Choose another name.");
         }
+        if (mode == TargetMode.New)
+        {
+            throw new DiskImageException(DiskImageErrorKind.AlreadyExists, $"{path}: already exists. Replace it with -Force, or choose another name.", path);
+        }
+        if (present.IsProtected)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.AccessDenied, $"{path}: is marked read-only, so it is not replaced. Take the mark off first, or choose another name.", path);
+        }
+        // Somebody who has it open would go on with the old file, unseen; on Windows the last step would fail.
+        await (await OpenAsync(new ProtocolOpenContext(path, Writable: true, Options.Defaults()), cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+        return new StoragePlace(path, address, mode, present.Identity, mode == TargetMode.InPlace ? 0 : present.Names - 1);
+
+        DiskImageException Invalid(string message) => new(DiskImageErrorKind.InvalidOption, message, path);
+    }
+
+    public async ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    {
+        if (place is { Mode: TargetMode.InPlace, Present: not null })
+        {
+            BlockNode file = await OpenAsync(new ProtocolOpenContext(place.Locator, Writable: true, Options.Defaults()), cancellationToken).ConfigureAwait(false);
+            return new InPlaceFile(place, file);
+        }
+        string folder = Path.GetDirectoryName(place.Address)!;
+        TemporaryName.RemoveLeftovers(folder, Path.GetFileName(place.Address));
+        (string temporary, SafeFileHandle handle) = Create(place, folder);
         try
         {
-            return new(Claim(path, handle, ImageClaim.Writing));
+            if (traits.AllowsHoles)
+            {
+                HostFile.Current.AllowHoles(handle);
+            }
+            else
+            {
+                handle = Try(place.Locator, "take the marks of its folder off it", () => HostFile.Current.WithoutMarks(temporary, handle));
+            }
+            if (traits.NoCow)
+            {
+                HostFile.Current.DisableCopyOnWrite(handle);
+            }
+            return new RenamedFile(place, temporary, Claim(place.Locator, handle, ImageClaim.Writing));
         }
         catch
         {
             handle.Dispose();
-            HostIO.Delete(path);
+            HostIO.Delete(temporary);
             throw;
         }
     }
 
-    public bool IsReplaceable(string locator) => HostFile.Current.KindOf(FullTarget(locator)) == HostFileKind.Regular;
-
-    public bool Exists(string locator) => HostFile.Current.KindOf(FullTarget(locator)) != HostFileKind.None;
-
-    public void Replace(string locator, string newLocator)
-        => Try(newLocator, "put the finished image in its place", () =>
-        {
-            HostIO.Move(locator, newLocator, overwrite: true);
-            return true;
-        });
-
-    public void Remove(string locator)
-        => Try(locator, "remove it", () =>
-        {
-            HostIO.Delete(locator);
-            return true;
-        });
-
+    /// <summary>A node on an open file, once nobody else uses it in a way that excludes this. The handle is closed if it fails.</summary>
     private static FileNode Claim(string path, SafeFileHandle handle, ImageClaim claim)
     {
-        ImageLock.Take(handle, path, claim);
+        try
+        {
+            ImageLock.Take(handle, path, claim);
+        }
+        catch
+        {
+            handle.Dispose();
+            throw;
+        }
         bool isReadOnly = (claim.Uses & ImageUses.Write) == ImageUses.None;
         if (!isReadOnly)
         {
             HostFile.Current.SurviveFileSizeLimit();
         }
         return new FileNode(path, handle, isReadOnly);
-    }
-
-    /// <summary>The full path of a file that is to be made or replaced.</summary>
-    /// <exception cref="DiskImageException">InvalidOption: no file can bear the name.</exception>
-    private static string FullTarget(string locator)
-    {
-        if (HostFile.Current.WhyNoNewFile(locator) is { } why)
-        {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{locator}: cannot be a new image: {why}", locator);
-        }
-        return Try(locator, "make it", () => Path.GetFullPath(locator));
     }
 
     private static void RequireRegular(string path, HostFileKind kind)
@@ -130,13 +147,51 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         }
     }
 
-    private static T Try<T>(string path, string doing, Func<T> action)
+    /// <summary>Opens for reading or writing what bears another name in messages.</summary>
+    internal static BlockNode Open(string path, string name, bool writable) => Claim(
+        name,
+        Try(name, "open it", () => HostFile.Current.Open(path, writable, writable ? HostSharing.Nobody : HostSharing.Readers)),
+        writable ? ImageClaim.Writing : ImageClaim.Reading);
+
+    /// <summary>Makes the file that is to be renamed, under a name that nobody else has.</summary>
+    private static (string Path, SafeFileHandle Handle) Create(StoragePlace place, string folder)
+    {
+        for (int attempt = 1; ; attempt++)
+        {
+            string path = Path.Combine(folder, TemporaryName.For(Path.GetFileName(place.Address)));
+            try
+            {
+                return (path, place.Present is null
+                    ? HostIO.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None)
+                    : HostNames.Current.CreateLike(path, place.Address));
+            }
+            catch (IOException) when (attempt < Attempts && HostNames.Current.Find(path) is not null)
+            {
+                // Somebody has that name: another one.
+            }
+            catch (UnauthorizedAccessException e) when (place.Present is not null)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.AccessDenied,
+                    $"{place.Locator}: cannot be replaced in one step: no file of the same owner and access rights can be made in its folder ({e.Message}). "
+                    + "With -InPlace the new image is written into the file itself; then what it holds is lost at once, also if the work does not succeed.",
+                    place.Locator,
+                    cause: e);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
+            {
+                throw HostFile.Error(e, place.Locator, "create it");
+            }
+        }
+    }
+
+    internal static T Try<T>(string path, string doing, Func<T> action)
     {
         try
         {
             return action();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
+        catch (Exception e) when (e is not DiskImageException and (IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException))
         {
             throw HostFile.Error(e, path, doing);
         }

@@ -35,6 +35,8 @@ internal sealed class FileNode : BlockNode
 
     public override DateTimeOffset? LastWriteTime => new DateTimeOffset(HostIO.GetLastWriteTimeUtc(_handle));
 
+    public override NodeIdentity? Identity => HostNames.Current.IdentityOf(_handle);
+
     public override long? AllocatedLength => HostFile.Current.AllocatedLength(_handle);
 
     protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)

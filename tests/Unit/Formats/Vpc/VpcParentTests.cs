@@ -150,7 +150,7 @@ public sealed class VpcParentTests : IDisposable
         byte[] expected;
         BlockNode target = await Images.OpenAsync(_folder["p2.vhd"], writable: true);
         await using (BlockNode top = (await Images.Opener.OpenAsync(
-            new OpenRequest(_folder["c.vhd"]) { Writable = true, Opened = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { [_folder["p2.vhd"]] = target } },
+            new OpenRequest(_folder["c.vhd"]) { Writable = true, Opened = new Dictionary<NodeIdentity, BlockNode> { [target.HolderIdentity()!.Value] = target } },
             CancellationToken.None)).Node)
         {
             expected = await VpcDisks.ReadAsync(top);

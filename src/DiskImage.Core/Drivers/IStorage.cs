@@ -1,0 +1,73 @@
+using DiskImage.Block;
+
+namespace DiskImage.Drivers;
+
+/// <summary>How a new node takes a place.</summary>
+public enum TargetMode
+{
+    /// <summary>Under a temporary name, renamed when it is complete. Whatever is there already is refused.</summary>
+    New,
+
+    /// <summary>Under a temporary name, renamed when it is complete. A file that is there keeps its contents until then; its successor takes over its
+    /// owner, access rights, extended attributes, and the symbolic links that lead to it.</summary>
+    Replace,
+
+    /// <summary>Written into the file that is there, whose contents are gone with the first write. Where nothing is there, as <see cref="New"/>.</summary>
+    InPlace,
+}
+
+/// <summary>What a host is told of a new file while it is empty; a host that has no such distinction takes no notice.</summary>
+/// <param name="AllowsHoles">It may be marked sparse. If not, it is marked neither sparse nor compressed nor encrypted, also where its folder says so: Hyper-V refuses such files.</param>
+/// <param name="NoCow">Its data are to be overwritten in place where the file system would copy on write (btrfs).</param>
+public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow);
+
+/// <summary>Where a new node is to be, as it was found before anything was made there.</summary>
+/// <param name="Locator">What the node is called: canonical, but as it was given where symbolic links lead elsewhere.</param>
+/// <param name="Address">Where that leads, symbolic links resolved: the file that is made or replaced.</param>
+/// <param name="Mode">How it is to be taken.</param>
+/// <param name="Present">What is there and is to be replaced or written; null for nothing.</param>
+/// <param name="OtherNames">How many further names (hard links) the present file has. They keep the old file if it is replaced.</param>
+public sealed record StoragePlace(string Locator, string Address, TargetMode Mode, NodeIdentity? Present, int OtherNames);
+
+/// <summary>A protocol that can make new nodes.</summary>
+public interface IStorage
+{
+    /// <summary>Looks whether a new node can be made somewhere, as far as that shows without changing anything.</summary>
+    /// <param name="locator">Where it is to be.</param>
+    /// <param name="mode">How the place is to be taken.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <exception cref="DiskImageException">
+    /// AlreadyExists; InvalidOption for what is no regular file; AccessDenied or Locked for a file that cannot be replaced or written.
+    /// </exception>
+    ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken);
+
+    /// <summary>Makes a new, empty node for a place, open for writing. Nobody sees it under its name before it is published.</summary>
+    /// <param name="place">Where it is to be.</param>
+    /// <param name="traits">What the host is to know about it from the start.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken);
+}
+
+/// <summary>A new node that has not taken its place. Disposed before it is published it is gone without a trace.</summary>
+public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
+{
+    /// <summary>The place it is to take.</summary>
+    public StoragePlace Place { get; } = place;
+
+    /// <summary>The node, empty and open for writing. Its messages speak of <see cref="StoragePlace.Locator"/>. To be closed before anything else is asked.</summary>
+    public abstract BlockNode Node { get; }
+
+    /// <summary>Opens what was written so far, after <see cref="Node"/> was closed.</summary>
+    public abstract ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken);
+
+    /// <summary>Gives it its name, after <see cref="Node"/> was closed. What appeared there meanwhile is not overwritten.</summary>
+    /// <param name="durable">True to return only when its name would survive a power cut. Its bytes are flushed by way of the node.</param>
+    /// <exception cref="DiskImageException">AlreadyExists; what the host says.</exception>
+    public abstract ValueTask PublishAsync(bool durable);
+
+    /// <summary>Takes a published node back, because what belongs to it could not be published. Does nothing where it took the place of another.</summary>
+    public abstract void Withdraw();
+
+    /// <summary>Closes the node, and removes it unless it is published. Never throws: what led here is on its way already.</summary>
+    public abstract ValueTask DisposeAsync();
+}

@@ -1,0 +1,99 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+
+namespace DiskImage.Graph;
+
+/// <summary>
+/// How a new image comes to be: the file that holds it and those that it names, each where <see cref="TargetMode"/> puts it until all are
+/// complete. The files that are named take their places first, the one that names them last; if one cannot, those before it are taken back.
+/// </summary>
+/// <remarks>
+/// Two kinds of the design are here, rename and in place. A stream (forward only) and a temporary overlay would be further kinds of
+/// <see cref="PendingNode"/>: nothing here asks how a place is taken.
+/// </remarks>
+internal sealed class ImageTarget : IAsyncDisposable
+{
+    private readonly List<PendingNode> _companions = [];
+    private readonly List<DeferredFlushNode> _open = []; // those that the format writes to
+    private readonly PendingNode _image;
+
+    private ImageTarget(PendingNode image)
+    {
+        _image = image;
+        File = Deferred(image.Node);
+    }
+
+    /// <summary>Where the image is to be.</summary>
+    public StoragePlace Place => _image.Place;
+
+    /// <summary>The file that is to hold it.</summary>
+    public BlockNode File { get; }
+
+    /// <summary>Takes a place for the image's own file.</summary>
+    public static async ValueTask<ImageTarget> BeginAsync(IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+        => new(await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false));
+
+    /// <summary>Takes a place for a file that the image is going to name. Whoever gets the node closes it.</summary>
+    public async ValueTask<BlockNode> AddAsync(IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    {
+        PendingNode companion = await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false);
+        _companions.Add(companion);
+        return Deferred(companion.Node);
+    }
+
+    /// <summary>Opens the image's own file again, after it was closed.</summary>
+    public ValueTask<BlockNode> OpenAsync(CancellationToken cancellationToken) => _image.OpenAsync(writable: false, cancellationToken);
+
+    /// <summary>Opens a file again that was added; null if the address is of none.</summary>
+    public async ValueTask<BlockNode?> TryOpenAsync(string address, bool writable, CancellationToken cancellationToken)
+    {
+        if (_companions.Find(c => c.Place.Locator.Equals(address, StringComparison.Ordinal)) is not { } companion)
+        {
+            return null;
+        }
+        BlockNode node = await companion.OpenAsync(writable, cancellationToken).ConfigureAwait(false);
+        return writable ? Deferred(node) : node;
+    }
+
+    /// <summary>From now on what is flushed is durable, and so is what is closed.</summary>
+    public void EndDeferral() => _open.ForEach(node => node.IsDeferring = false);
+
+    /// <summary>All files take their places. They must be closed.</summary>
+    /// <exception cref="DiskImageException">One cannot: then none has.</exception>
+    public async ValueTask PublishAsync(bool durable)
+    {
+        var published = new Stack<PendingNode>();
+        try
+        {
+            foreach (PendingNode node in _companions.Append(_image))
+            {
+                published.Push(node);
+                await node.PublishAsync(durable).ConfigureAwait(false);
+            }
+        }
+        catch
+        {
+            while (published.TryPop(out PendingNode? node))
+            {
+                node.Withdraw();
+            }
+            throw;
+        }
+    }
+
+    /// <summary>Closes and removes what is not published, all of it.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        foreach (PendingNode node in _companions.Prepend(_image))
+        {
+            await node.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    private DeferredFlushNode Deferred(BlockNode node)
+    {
+        var deferred = new DeferredFlushNode(node);
+        _open.Add(deferred);
+        return deferred;
+    }
+}

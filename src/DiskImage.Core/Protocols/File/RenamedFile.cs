@@ -1,0 +1,112 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Platform;
+using Microsoft.Win32.SafeHandles;
+using HostIO = System.IO.File;
+
+namespace DiskImage.Protocols.File;
+
+/// <summary>A file that is made under a temporary name beside the one it is to have.</summary>
+/// <remarks>
+/// While it is written it is locked by its node, from then until it has its name by a guard: nobody takes it for a leftover.
+/// </remarks>
+internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode node) : PendingNode(place)
+{
+    private SafeFileHandle? _guard;
+    private NodeIdentity? _made; // once it has its name
+    private bool _isGone;
+
+    public override BlockNode Node => node;
+
+    public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
+    {
+        _guard?.Dispose();
+        _guard = null;
+        BlockNode opened = FileDriver.Open(temporary, Place.Locator, writable);
+        if (!writable)
+        {
+            Guard();
+        }
+        return new(opened);
+    }
+
+    public override ValueTask PublishAsync(bool durable)
+    {
+        Guard();
+        _ = FileDriver.Try(Place.Locator, "put the finished image in its place", () =>
+        {
+            Rename();
+            return true;
+        });
+        _made = HostNames.Current.Find(Place.Address)?.Identity;
+        _isGone = true;
+        _guard?.Dispose();
+        if (durable)
+        {
+            _ = FileDriver.Try(Place.Locator, "make its name durable", () =>
+            {
+                HostNames.Current.FlushFolder(Path.GetDirectoryName(Place.Address)!);
+                return true;
+            });
+        }
+        return default;
+    }
+
+    public override void Withdraw()
+    {
+        if (_made is { } made && Place.Present is null && HostNames.Current.Find(Place.Address)?.Identity == made)
+        {
+            Remove(Place.Address);
+        }
+    }
+
+    public override async ValueTask DisposeAsync()
+    {
+        try
+        {
+            await node.DisposeAsync().ConfigureAwait(false);
+        }
+        catch (DiskImageException)
+        {
+            // What could not be written is about to be removed.
+        }
+        _guard?.Dispose();
+        if (!_isGone)
+        {
+            _isGone = true;
+            Remove(temporary);
+        }
+    }
+
+    private void Rename()
+    {
+        NodeIdentity? present = HostNames.Current.Find(Place.Address)?.Identity;
+        if (present is not null && present == Place.Present)
+        {
+            HostNames.Replace(temporary, Place.Address);
+        }
+        else if (!HostNames.Current.TryRename(temporary, Place.Address))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.AlreadyExists,
+                $"{Place.Locator}: another file took its place while the image was made. That file is kept and the new image is removed. Choose another name.",
+                Place.Locator);
+        }
+    }
+
+    /// <summary>A shared lock; the file can be read and renamed.</summary>
+    private void Guard()
+        => _guard ??= FileDriver.Try(Place.Locator, "open it", () => HostIO.OpenHandle(temporary, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete));
+
+    private static void Remove(string path)
+    {
+        try
+        {
+            HostIO.Delete(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // It has a name by which the next run removes it.
+        }
+    }
+}
