@@ -12,10 +12,13 @@ public sealed record BlockLimits(int AllocationUnit = 1, int OptimalTransfer = 1
 /// <summary>How a request to write zeroes may be carried out.</summary>
 public enum ZeroWriteMode
 {
-    /// <summary>The range stays (or becomes) allocated if that is how the layer keeps zeroes.</summary>
+    /// <summary>
+    /// The layer keeps the space it has, and itself decides the range afterwards: it reads as zeroes whatever backing image the layer is
+    /// put on.
+    /// </summary>
     KeepAllocated,
 
-    /// <summary>Space may be given back, as long as the range reads as zeroes afterwards.</summary>
+    /// <summary>Space may be given back, as long as the range reads as zeroes over the present backing image.</summary>
     MayUnmap,
 }
 

@@ -4,7 +4,10 @@ using DiskImage.Block;
 namespace DiskImage.Jobs;
 
 /// <summary>The compressed units of one chunk of data, in buffers that are used again for the next.</summary>
-internal sealed class CompressedChunk(ICompressedWritable target, int chunk)
+/// <param name="target">Says how.</param>
+/// <param name="chunk">Bytes of a chunk at most.</param>
+/// <param name="zeroesAreData">Units of zeroes are compressed like any other.</param>
+internal sealed class CompressedChunk(ICompressedWritable target, int chunk, bool zeroesAreData = false)
 {
     private const int Plain = -1, Zero = 0;
 
@@ -20,7 +23,7 @@ internal sealed class CompressedChunk(ICompressedWritable target, int chunk)
     /// <summary>A unit compressed; empty if it did not get smaller.</summary>
     public ReadOnlyMemory<byte> this[int index] => _lengths[index] > 0 ? _bytes.AsMemory(index * Unit, _lengths[index]) : default;
 
-    /// <summary>True if a unit is all zeroes.</summary>
+    /// <summary>True if a unit is all zeroes, which are not to be stored.</summary>
     public bool IsZero(int index) => _lengths[index] == Zero;
 
     /// <summary>Takes the next chunk.</summary>
@@ -30,7 +33,7 @@ internal sealed class CompressedChunk(ICompressedWritable target, int chunk)
         for (int i = 0; i < Count; i++)
         {
             ReadOnlySpan<byte> unit = data.Slice(i * Unit, Math.Min(Unit, data.Length - (i * Unit)));
-            _lengths[i] = ZeroDetection.IsZero(unit) ? Zero : target.Compress(unit, _bytes.AsSpan(i * Unit, Unit)) ?? Plain;
+            _lengths[i] = !zeroesAreData && ZeroDetection.IsZero(unit) ? Zero : target.Compress(unit, _bytes.AsSpan(i * Unit, Unit)) ?? Plain;
         }
     }
 }

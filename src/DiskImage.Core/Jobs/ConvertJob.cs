@@ -7,7 +7,7 @@ namespace DiskImage.Jobs;
 /// <summary>How a conversion goes about it.</summary>
 public sealed record ConvertOptions
 {
-    /// <summary>Runs of zeroes of at least this many bytes become holes; 0 writes everything, holes included.</summary>
+    /// <summary>Runs of zeroes of at least this many bytes become holes; 0 stores everything, holes included.</summary>
     public long SparseSize { get; init; } = 4096;
 
     /// <summary>Workers; 0 for as many as suit the machine.</summary>
@@ -53,12 +53,14 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         int unit = Math.Max(1, target.Limits.AllocationUnit);
         int chunk = Math.Max(Chunk, Math.Max(source.Limits.AllocationUnit, unit));
         int grain = System.Numerics.BitOperations.IsPow2(unit) ? unit : 1;
-        using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.TargetHasBacking);
+        using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.TargetHasBacking, zeroesAreData: StoresZeroes);
         var order = new InOrder();
         int workers = options.Workers > 0 ? options.Workers : ParallelWork.DefaultWorkers;
         await ParallelWork.RunAsync(workers, token => WorkAsync(cursor, order, chunk, progress, token), cancellationToken).ConfigureAwait(false);
         return new ConvertResult(_copied, _zero, _skipped, Stopwatch.GetElapsedTime(started));
     }
+
+    private bool StoresZeroes => options.SparseSize == 0;
 
     private ICompressedWritable? Compressor => options.Compress
         ? target as ICompressedWritable ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{target.Name}: its format cannot store compressed data", target.Name)
@@ -67,7 +69,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
     private async Task WorkAsync(ExtentCursor cursor, InOrder order, int chunk, IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {
         byte[] buffer = GC.AllocateUninitializedArray<byte>(chunk);
-        CompressedChunk? packed = Compressor is { } compressor ? new CompressedChunk(compressor, chunk) : null;
+        CompressedChunk? packed = Compressor is { } compressor ? new CompressedChunk(compressor, chunk, StoresZeroes) : null;
         var runs = new List<(int Length, bool IsZero)>();
         while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
         {
@@ -114,7 +116,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         while (!data.IsEmpty)
         {
             bool isZero = false;
-            int length = options.SparseSize == 0 ? data.Length : ZeroDetection.Run(data, block, out isZero);
+            int length = StoresZeroes ? data.Length : ZeroDetection.Run(data, block, out isZero);
             runs.Add((length, isZero));
             data = data[length..];
         }
@@ -182,12 +184,11 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
 
     private async ValueTask ZeroAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        bool isThere = options is { TargetReadsZero: true, TargetHasBacking: false } && options.SparseSize != 0;
+        bool isThere = options is { TargetReadsZero: true, TargetHasBacking: false };
         for (long end = offset + length; !isThere && offset < end;)
         {
             long part = Math.Min(ZeroChunk, end - offset);
-            ZeroWriteMode mode = options.SparseSize == 0 ? ZeroWriteMode.KeepAllocated : ZeroWriteMode.MayUnmap;
-            await target.WriteZeroesAsync(offset, part, mode, cancellationToken).ConfigureAwait(false);
+            await target.WriteZeroesAsync(offset, part, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
             offset += part;
         }
         _ = Interlocked.Add(ref _zero, length);

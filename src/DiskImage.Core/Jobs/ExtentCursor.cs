@@ -28,7 +28,9 @@ internal readonly record struct Piece(long Number, long Offset, long Length, Pie
 /// <param name="chunk">Bytes of data per piece at most; a power of two. Pieces of data end at its multiples.</param>
 /// <param name="grain">Pieces begin and end at multiples of this power of two, at most the chunk; what is mixed inside one is data.</param>
 /// <param name="byLayer">True to tell what the top layer decides from what shows through.</param>
-internal sealed class ExtentCursor(BlockNode node, long length, int chunk, int grain = 1, bool byLayer = false) : IDisposable
+/// <param name="zeroesAreData">True to hand out what reads as zeroes like data.</param>
+internal sealed class ExtentCursor(
+    BlockNode node, long length, int chunk, int grain = 1, bool byLayer = false, bool zeroesAreData = false) : IDisposable
 {
     private readonly SemaphoreSlim _turn = new(1, 1); // guards the rest
     private long _offset, _number;
@@ -106,7 +108,7 @@ internal sealed class ExtentCursor(BlockNode node, long length, int chunk, int g
     private long ChunkEnd(long start) => Round.Down(start, chunk) + chunk;
 
     private PieceKind KindOf(in BlockExtent extent)
-        => byLayer && !(extent.Depth == 0 && extent.IsAllocated) ? PieceKind.Below : extent.IsZero ? PieceKind.Zero : PieceKind.Data;
+        => byLayer && !(extent.Depth == 0 && extent.IsAllocated) ? PieceKind.Below : extent.IsZero && !zeroesAreData ? PieceKind.Zero : PieceKind.Data;
 
     private async ValueTask<BlockExtent> TakeAsync(CancellationToken cancellationToken)
     {

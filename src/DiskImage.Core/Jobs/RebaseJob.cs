@@ -40,16 +40,16 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
                 {
                     await newBacking.ReadPaddedAsync(offset, future.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
                 }
-                for (int at = 0; at < length; at += unit)
+                for (int at = 0; at < length;)
                 {
-                    Memory<byte> data = present.AsMemory(at, Math.Min(unit, length - at));
-                    if (data.Span.SequenceEqual(future.AsSpan(at, data.Length)))
+                    (int run, bool? isZero) = NextRun(present.AsSpan(at..length), future.AsSpan(at..length), unit, joins: packed is null);
+                    if (isZero is bool zeroes)
                     {
-                        skipped += data.Length;
-                        continue;
+                        await StoreAsync(offset + at, present.AsMemory(at, run), zeroes, packed, cancellationToken).ConfigureAwait(false);
                     }
-                    await StoreAsync(offset + at, data, packed, cancellationToken).ConfigureAwait(false);
-                    copied += data.Length;
+                    copied += isZero is null ? 0 : run;
+                    skipped += isZero is null ? run : 0;
+                    at += run;
                 }
                 offset += length;
                 progress?.Report(new JobProgress("Rebase", offset, disk.Length));
@@ -59,11 +59,29 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
         return new ConvertResult(copied, zero, skipped, System.Diagnostics.Stopwatch.GetElapsedTime(started));
     }
 
-    private async ValueTask StoreAsync(long offset, ReadOnlyMemory<byte> data, CompressedChunk? packed, CancellationToken cancellationToken)
+    /// <summary>The units from the start on that are alike: equal to the new backing image (null), or to be stored as zeroes or as data.</summary>
+    private static (int Length, bool? IsZero) NextRun(ReadOnlySpan<byte> present, ReadOnlySpan<byte> future, int unit, bool joins)
     {
-        if (ZeroDetection.IsZero(data.Span))
+        (int length, bool? kind) = (0, null);
+        do
         {
-            // Zeroes that come from the present backing image must become the disk's own.
+            ReadOnlySpan<byte> data = present.Slice(length, Math.Min(unit, present.Length - length));
+            bool? isZero = data.SequenceEqual(future.Slice(length, data.Length)) ? null : ZeroDetection.IsZero(data);
+            if (length > 0 && isZero != kind)
+            {
+                break;
+            }
+            (length, kind) = (length + data.Length, isZero);
+        }
+        while (joins && length < present.Length);
+        return (length, kind);
+    }
+
+    private async ValueTask StoreAsync(long offset, ReadOnlyMemory<byte> data, bool isZero, CompressedChunk? packed, CancellationToken cancellationToken)
+    {
+        if (isZero)
+        {
+            // Whoever decides these zeroes now, or nobody: the disk must, or the new backing image would show.
             await disk.WriteZeroesAsync(offset, data.Length, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
             return;
         }

@@ -84,7 +84,8 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
             shown = Math.Max(shown, Math.Min(length, Round.Up(old, _geometry.ClusterSize)));
             if (shown > old)
             {
-                await WriteZeroesAsync(old, shown - old, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+                ZeroWriteMode mode = _header.BackingFile is null ? ZeroWriteMode.MayUnmap : ZeroWriteMode.KeepAllocated; // it need not be open
+                await WriteZeroesAsync(old, shown - old, mode, cancellationToken).ConfigureAwait(false);
             }
             if (IsRawData && preallocation == PreallocationMode.Off)
             {

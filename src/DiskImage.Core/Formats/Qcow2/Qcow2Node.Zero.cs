@@ -15,14 +15,15 @@ internal sealed partial class Qcow2Node
             await _dataNode.WriteZeroesAsync(offset, inside, mode, cancellationToken).ConfigureAwait(false);
             return inside;
         }
-        if (!canSayZero && (_header.BackingFile is not null || mode == ZeroWriteMode.KeepAllocated))
+        bool mustDecide = _header.BackingFile is not null || mode == ZeroWriteMode.KeepAllocated; // also over a backing file to come
+        if (!canSayZero && mustDecide)
         {
-            return 0; // version 2 has no zero clusters, and an unallocated one would show the backing file
+            return 0; // version 2 has no zero clusters, and an unallocated one shows the backing file
         }
-        return await ChangeEntriesAsync(offset, length, createTables: _header.BackingFile is not null, (entry, first, end) =>
+        return await ChangeEntriesAsync(offset, length, createTables: mustDecide, (entry, first, end) =>
         {
             bool whole = first == 0 && end == _geometry.SubclustersPerCluster;
-            if (_header.BackingFile is null && entry == default)
+            if (!mustDecide && entry == default)
             {
                 return entry;
             }

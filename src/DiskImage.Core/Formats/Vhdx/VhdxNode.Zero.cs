@@ -11,7 +11,7 @@ internal sealed partial class VhdxNode
         bool isKept = mode == ZeroWriteMode.KeepAllocated || _metadata.IsFixed;
         BatEntry entry = default;
         long done = 0;
-        await UnderGateAsync(async () => (entry, done) = await ZeroStateAsync(block, offset, end, offset + length, isKept).ConfigureAwait(false)).ConfigureAwait(false);
+        await UnderGateAsync(async () => (entry, done) = await ZeroStateAsync(block, offset, end, offset + length, mode).ConfigureAwait(false)).ConfigureAwait(false);
         if (done > 0)
         {
             return done;
@@ -61,14 +61,22 @@ internal sealed partial class VhdxNode
     /// <summary>
     /// Zeroes as far as states can say it: returns the bytes done, or 0 and the entry of a block whose bytes must be zeroed in the file.
     /// </summary>
-    private async ValueTask<(BatEntry Entry, long Done)> ZeroStateAsync(long block, long offset, long end, long wanted, bool isKept)
+    private async ValueTask<(BatEntry Entry, long Done)> ZeroStateAsync(long block, long offset, long end, long wanted, ZeroWriteMode mode)
     {
+        bool isKept = mode == ZeroWriteMode.KeepAllocated || _metadata.IsFixed;
         (BatEntry entry, int blocks) = await EntryRunAsync(block, CancellationToken.None).ConfigureAwait(false);
-        if (IsZero(entry))
+        bool isUndecided = entry.State == BlockState.NotPresent && !_metadata.HasParent;
+        if (entry.ReadsZero || (isUndecided && mode == ZeroWriteMode.MayUnmap))
         {
             return (default, Math.Min(wanted, _geometry.StartOf(block + blocks)) - offset);
         }
         await BeginAsync(isVisible: true).ConfigureAwait(false);
+        if (isUndecided)
+        {
+            // All of it reads as zeroes; with this it does on a parent to come, too.
+            await SetEntryAsync(_geometry.PayloadIndex(block), new BatEntry(BlockState.Zero)).ConfigureAwait(false);
+            return (default, end - offset);
+        }
         bool isWhole = end - offset == _geometry.BytesOf(block);
         if (isWhole && (!isKept || entry.State == BlockState.NotPresent))
         {
@@ -86,8 +94,6 @@ internal sealed partial class VhdxNode
         RequirePayload(entry, block);
         return (entry, 0);
     }
-
-    private bool IsZero(BatEntry entry) => entry.ReadsZero || (entry.State == BlockState.NotPresent && !_metadata.HasParent);
 
     /// <summary>Gives a block another state, and its space back.</summary>
     private async ValueTask ReplaceAsync(long block, BatEntry old, BatEntry entry)

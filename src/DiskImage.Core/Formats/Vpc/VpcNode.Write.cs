@@ -58,14 +58,16 @@ internal sealed partial class VpcNode
 
     /// <summary>
     /// There is no zero state. Without a parent a whole block is dropped; else the bytes in the file are zeroed (holes, where the host has them),
-    /// and where a parent could show through, their sectors are marked as this disk's own, with a new block if need be: its place reads as zeroes.
+    /// and where a parent could show through, or one to come, their sectors are marked as this disk's own, with a new block if need be: its place
+    /// reads as zeroes.
     /// </summary>
     protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         long within = InBlock(offset), count = Math.Min(length, BlockSize - within);
         int block = BlockOf(offset);
         bool isWhole = within == 0 && (count == BlockSize || offset + count == Length);
-        if (HasParent && Backing is not null && await ReadsAsZeroAsync(offset, offset + count, cancellationToken).ConfigureAwait(false))
+        bool mustDecide = HasParent || mode == ZeroWriteMode.KeepAllocated;
+        if (mode == ZeroWriteMode.MayUnmap && HasParent && Backing is not null && await ReadsAsZeroAsync(offset, offset + count, cancellationToken).ConfigureAwait(false))
         {
             return count;
         }
@@ -73,7 +75,7 @@ internal sealed partial class VpcNode
         await UnderGateAsync(async () =>
         {
             place = _bat.OffsetOf(block);
-            if (place is null && !HasParent)
+            if (place is null && !mustDecide)
             {
                 count = Math.Min(length, (_bat.NextUsed(block) * BlockSize) - offset);
                 return;
@@ -84,7 +86,7 @@ internal sealed partial class VpcNode
                 _ = await PlaceOfAsync(space, block).ConfigureAwait(false);
                 await SetBitsAsync(offset, offset + count).ConfigureAwait(false);
             }
-            else if (isWhole && !HasParent && mode == ZeroWriteMode.MayUnmap)
+            else if (isWhole && !mustDecide)
             {
                 Drop(space, block);
                 place = null;
@@ -93,7 +95,7 @@ internal sealed partial class VpcNode
         if (place is long present)
         {
             await File.WriteZeroesAsync(present + _layout.BitmapBytes + within, count, mode, cancellationToken).ConfigureAwait(false);
-            if (HasParent)
+            if (mustDecide)
             {
                 await UnderGateAsync(() => SetBitsAsync(offset, offset + count)).ConfigureAwait(false);
             }
