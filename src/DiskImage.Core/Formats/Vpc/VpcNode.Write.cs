@@ -65,7 +65,7 @@ internal sealed partial class VpcNode
     {
         long within = InBlock(offset), count = Math.Min(length, BlockSize - within);
         int block = BlockOf(offset);
-        bool isWhole = within == 0 && (count == BlockSize || offset + count == Length);
+        bool isWhole = within == 0 && (count == BlockSize || offset + count >= ClaimedEnd);
         if (HasParent && Backing is not null && await ReadsAsZeroAsync(offset, offset + count, cancellationToken).ConfigureAwait(false))
         {
             return count;
@@ -109,7 +109,7 @@ internal sealed partial class VpcNode
         {
             long within = InBlock(offset), count = Math.Min(end - offset, BlockSize - within);
             int block = BlockOf(offset);
-            bool isWhole = within == 0 && (count == BlockSize || offset + count == Length);
+            bool isWhole = within == 0 && (count == BlockSize || offset + count >= ClaimedEnd);
             long? place = null;
             await UnderGateAsync(async () =>
             {
@@ -141,6 +141,16 @@ internal sealed partial class VpcNode
         {
             return _space;
         }
+        if (_header.MaxTableEntries > VpcHeader.MaxEntries)
+        {
+            VpcHeader.RequireFew(_header.MaxTableEntries, BlockSize, Name);
+        }
+        if (!_footers.IsSealed)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{Name}: the checksums of both footers are wrong, so the disk is read but not written to. Repair it with Repair-DiskImage -Mode All.", Name, 0);
+        }
         if (!_header.IsChecksumRight)
         {
             throw new DiskImageException(
@@ -168,6 +178,7 @@ internal sealed partial class VpcNode
         }
         long place = await space.AllocateAsync(Footer).ConfigureAwait(false);
         _bitmaps.Forget(place, _layout.BitmapBytes);
+        _batmap.Clear(block);
         for (long at = place; at < place + _layout.BitmapBytes; at += VpcGeometry.SectorSize)
         {
             _ = await _bitmaps.GetNewAsync(at).ConfigureAwait(false);
@@ -196,6 +207,7 @@ internal sealed partial class VpcNode
     {
         long place = _bat.OffsetOf(block)!.Value;
         _bitmaps.Forget(place, _layout.BitmapBytes);
+        _batmap.Clear(block);
         _bat[block] = VpcBat.Unused;
         space.Free(place);
     }
