@@ -24,6 +24,9 @@ public sealed record ImageDescription
     /// <summary>The image was not closed properly.</summary>
     public bool Dirty { get; init; }
 
+    /// <summary>What whoever uses the image should know, each as a sentence without its name; none if it is as it should be.</summary>
+    public IReadOnlyList<string> Warnings { get; init; } = [];
+
     /// <summary>Further facts, as a typed object of the format.</summary>
     public object? FormatSpecific { get; init; }
 }

@@ -9,6 +9,9 @@ public abstract class CheckCmdlet : OpenImageCmdlet
 {
     private const string DirtyKind = "Dirty"; // a format's own check may have found it already
 
+    /// <inheritdoc/>
+    private protected override bool WarnsOfImages => false;
+
     /// <summary>Checks an open image.</summary>
     /// <param name="image">The image.</param>
     /// <param name="also">What is known beside it.</param>

@@ -9,6 +9,7 @@ namespace DiskImage.PowerShell;
 /// <summary>What the cmdlets of this module share: drivers, the opening of images, errors per item, progress.</summary>
 public abstract class DiskImageCmdlet : PipelineCmdlet
 {
+    private readonly HashSet<string> _warned = new(StringComparer.Ordinal); // an image may be opened several times
     private string? _folder;
 
     /// <summary>The session's current folder when the cmdlet began.</summary>
@@ -19,6 +20,9 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
 
     /// <summary>What references in images may make the cmdlet open.</summary>
     private protected virtual OpenPolicy Policy => OpenPolicy.Default;
+
+    /// <summary>False for a cmdlet that tells of what is wrong with an image in its result.</summary>
+    private protected virtual bool WarnsOfImages => true;
 
     /// <summary>Opens images within <see cref="Policy"/>.</summary>
     private protected ImageOpener Opener => new(Registry, Policy);
@@ -141,12 +145,32 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         {
             string how = image.WasProbed ? "recognised as" : "opened as";
             await VerboseAsync($"{image.Path}: {how} {image.Format.Name}, {ReadableSize.WithBytes(image.Node.Length)}").ConfigureAwait(false);
+            if (WarnsOfImages)
+            {
+                await WarnOfAsync(image.Node).ConfigureAwait(false);
+            }
             return image;
         }
         catch
         {
             await image.DisposeAsync().ConfigureAwait(false);
             throw;
+        }
+    }
+
+    /// <summary>Tells, once, what an image and those below it say about themselves that a user should know.</summary>
+    private async Task WarnOfAsync(BlockNode image)
+    {
+        for (BlockNode? node = image; node is not null; node = node.Child("backing"))
+        {
+            foreach (string warning in (node as IDescribed)?.Describe().Warnings ?? [])
+            {
+                string text = $"{node.Name}: {warning}.";
+                if (_warned.Add(text))
+                {
+                    await WarnAsync(text).ConfigureAwait(false);
+                }
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ internal sealed class VpcBat(WriteOrder order) : MetadataStore(order)
     private byte[] _bytes = [];
     private long _offset;
 
-    /// <summary>Entries in use: the blocks of the disk.</summary>
+    /// <summary>Entries: those of the disk's blocks, and what the table has behind them.</summary>
     public int Count => _bytes.Length / EntryBytes;
 
     public override bool IsDirty => _changed.Count > 0;
@@ -51,6 +51,18 @@ internal sealed class VpcBat(WriteOrder order) : MetadataStore(order)
         await file.ReadAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
         (_bytes, _offset) = (bytes, offset);
         _changed.Clear();
+    }
+
+    /// <summary>Takes an entry that cannot be a block for unused; in the file it stays until <see cref="Rewrite"/>.</summary>
+    public void SetAside(int block) => BigEndian.U32(_bytes, block * EntryBytes, Unused);
+
+    /// <summary>Has the entries from one on written as they are here.</summary>
+    public void Rewrite(int block)
+    {
+        for (int piece = block * EntryBytes / PieceBytes; piece * PieceBytes < _bytes.Length; piece++)
+        {
+            _ = _changed.Add(piece);
+        }
     }
 
     /// <summary>Makes the table longer or shorter in memory; new entries are unused. The file has room for them and says the same.</summary>

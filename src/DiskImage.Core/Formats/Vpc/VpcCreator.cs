@@ -35,7 +35,7 @@ internal static class VpcCreator
 
     /// <summary>
     /// Checks the options against each other and turns them into a footer and, unless the disk is fixed, a dynamic header that names no parent yet.
-    /// Sizes and geometries are QEMU's; see SPEC.md.
+    /// An exact size is marked as QEMU does with force_size; see SPEC.md.
     /// </summary>
     /// <exception cref="DiskImageException">InvalidOption; Unsupported: more blocks than this program handles.</exception>
     public static (VpcFooter Footer, VpcHeader? Header) Plan(string path, VpcCreateOptions options, BlockNode? parent)
@@ -49,27 +49,26 @@ internal static class VpcCreator
             throw Invalid($"the backing file '{options.BackingFile}' must be open while its child is made, since its identity is recorded");
         }
         long asked = options.Size ?? parent?.Length ?? throw Invalid("a new image needs a size");
-        VpcSize.Require(asked, path);
+        VpcSize.Require(asked, options.Subformat == VpcSubformat.Fixed, path);
         long size = Round.Up(asked, VpcGeometry.SectorSize);
-        VpcGeometry geometry = VpcGeometry.Covering(size / VpcGeometry.SectorSize);
-        bool isExact = options.ForceSize || geometry == VpcGeometry.Largest
-            || (parent is not null && geometry.Sectors * VpcGeometry.SectorSize != size); // a child is as large as its parent
-        if (options.ForceSize || (isExact && geometry != VpcGeometry.Largest))
+        (VpcGeometry geometry, string creator) = (VpcGeometry.Largest, VpcSize.QemuCurrentSize);
+        if (!options.ForceSize)
         {
-            geometry = VpcGeometry.Largest;
-        }
-        if (!isExact)
-        {
-            size = geometry.Sectors * VpcGeometry.SectorSize;
+            VpcGeometry covering = VpcGeometry.Covering(size / VpcGeometry.SectorSize);
+            long rounded = covering.Sectors * VpcGeometry.SectorSize;
+            if (covering == VpcGeometry.Largest || parent is null || rounded == size) // a child is as large as its parent
+            {
+                (geometry, creator) = (covering, VpcSize.QemuGeometry);
+                size = covering == VpcGeometry.Largest ? size : rounded;
+            }
         }
         VpcDiskType type = parent is not null ? VpcDiskType.Differencing
             : options.Subformat == VpcSubformat.Fixed ? VpcDiskType.Fixed : VpcDiskType.Dynamic;
-        bool marksCurrentSize = options.ForceSize || (isExact && parent is not null);
         var footer = new VpcFooter
         {
             DataOffset = type == VpcDiskType.Fixed ? VpcFooter.NoDataOffset : HeaderAt,
             TimeStamp = VpcFooter.Seconds(DateTimeOffset.UtcNow),
-            CreatorApplication = marksCurrentSize ? VpcSize.QemuCurrentSize : VpcSize.QemuGeometry,
+            CreatorApplication = creator,
             OriginalSize = size,
             CurrentSize = size,
             Geometry = geometry,

@@ -49,12 +49,17 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
     {
         BlockNode file = context.File;
         var options = (VpcOpenOptions)context.Options;
-        VpcFooters footers = await VpcFooters.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+        VpcFooters footers = await VpcFooters.ReadAsync(file, context.ForRepair, cancellationToken).ConfigureAwait(false);
         if (!footers.Best.IsDynamic)
         {
             return VpcFixedNode.Open(file, footers, options);
         }
         VpcHeader header = await VpcHeader.ReadAsync(file, footers.Best, cancellationToken).ConfigureAwait(false);
+        if (!footers.IsSealed && !header.IsChecksumRight)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{file.Name}: the checksums of both footers and of the dynamic header are wrong, so nothing says what the disk is", file.Name, 0);
+        }
         BlockNode? parent = null;
         string? name = null;
         if (footers.Best.DiskType == VpcDiskType.Differencing)

@@ -41,18 +41,27 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
         return 0;
     }
 
-    public ImageDescription Describe() => new() { Format = VpcDriver.FormatName, FormatSpecific = VpcInfo.Of(_footers, _calculation) };
+    public ImageDescription Describe() => new() { Format = VpcDriver.FormatName, FormatSpecific = VpcInfo.Of(_footers, _calculation), Warnings = VpcSize.Warning(Footer, _calculation) is { } warning ? [warning] : [] };
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         var findings = new CheckFindings();
         long end = _footers.EndOffset(Below.Length);
+        if (VpcSize.Warning(Footer, _calculation) is { } warning)
+        {
+            findings.Warning("SizesDiffer", warning, host: end);
+        }
+        if (!_footers.IsSealed)
+        {
+            findings.Corruption(
+                "FooterChecksum", "the footer's checksum is wrong; its size is the file's, and nothing else contradicts it", "write the right checksum", host: end);
+        }
         if (_footers.EndLength != VpcFooter.Length)
         {
             findings.Warning(
                 "FooterShort", "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512", "write it with 512 bytes", end);
         }
-        long unused = end - Math.Max(Footer.CurrentSize, Length); // a disk that ends with its geometry hides the rest, which is still its own
+        long unused = end - Binary.Round.Up(Math.Max(Footer.CurrentSize, Length), VpcGeometry.SectorSize); // a disk that ends with its geometry hides the rest, which is still its own
         if (unused > 0)
         {
             findings.Leak(
@@ -62,25 +71,26 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
                 Math.Max(1, unused / VpcGeometry.SectorSize));
         }
         bytes?.Report(Length);
-        return new(new CheckReport { Findings = findings.List, Leaks = findings.Leaks, ImageEndOffset = Length + VpcFooter.Length });
+        return new(new CheckReport { Findings = findings.List, Corruptions = findings.Corruptions, Leaks = findings.Leaks, ImageEndOffset = Length + VpcFooter.Length });
     }
 
     public async ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
     {
-        if (mode == RepairMode.All && _footers.EndLength != VpcFooter.Length)
+        CheckReport before = await CheckAsync(null, cancellationToken).ConfigureAwait(false);
+        if (mode == RepairMode.All && (_footers.EndLength != VpcFooter.Length || !_footers.IsSealed))
         {
             await Below.WriteAsync(_footers.EndOffset(Below.Length), Footer.ToBytes(), cancellationToken).ConfigureAwait(false);
             await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
             _footers = new VpcFooters(Footer, VpcFooter.Length, null);
         }
-        CheckReport before = await CheckAsync(null, cancellationToken).ConfigureAwait(false);
-        if (before.Leaks > 0)
+        if (before.Leaks > 0 && _footers.IsSealed)
         {
             long end = Binary.Round.Up(Math.Max(Footer.CurrentSize, Length), VpcGeometry.SectorSize);
             await PutAsync(end, Footer).ConfigureAwait(false);
             await Below.ResizeAsync(end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
         }
-        return await CheckAsync(bytes, cancellationToken).ConfigureAwait(false) is var after ? after with { LeaksFixed = before.Leaks - after.Leaks } : before;
+        CheckReport after = await CheckAsync(bytes, cancellationToken).ConfigureAwait(false);
+        return after with { CorruptionsFixed = before.Corruptions - after.Corruptions, LeaksFixed = before.Leaks - after.Leaks };
     }
 
     /// <summary>Changes the disk's identity: one write of a sector.</summary>
@@ -103,11 +113,12 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
     /// </summary>
     protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
-        VpcSize.Require(length, Name);
+        VpcSize.Require(length, isFixed: true, Name);
         length = Binary.Round.Up(length, VpcGeometry.SectorSize);
         (VpcGeometry geometry, string creator) = VpcSize.Exactly(length, Footer.CreatorApplication);
         VpcFooter footer = Footer with { CurrentSize = length, Geometry = geometry, CreatorApplication = creator };
         long end = _footers.EndOffset(Below.Length);
+        await RequireNothingBehindAsync(end, cancellationToken).ConfigureAwait(false);
         if (length > Length)
         {
             long zeroFrom = Length;
@@ -130,6 +141,22 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
         }
         Volatile.Write(ref _length, length);
         _footers = new VpcFooters(footer, VpcFooter.Length, null);
+    }
+
+    /// <summary>Refuses to resize a disk that ends with its geometry while there is data up to its current size.</summary>
+    private async ValueTask RequireNothingBehindAsync(long end, CancellationToken cancellationToken)
+    {
+        byte[] buffer = new byte[1 << 20];
+        for (long at = Length, stop = Math.Min(end, Footer.CurrentSize); at < stop;)
+        {
+            int count = (int)Math.Min(buffer.Length, stop - at);
+            await Below.ReadAsync(at, buffer.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
+            if (buffer.AsSpan(0, count).IndexOfAnyExcept((byte)0) is >= 0 and var first)
+            {
+                throw VpcSize.Behind(Name, "resized", Length, Footer.CurrentSize, at + first);
+            }
+            at += count;
+        }
     }
 
     private async ValueTask PutAsync(long offset, VpcFooter footer)

@@ -81,8 +81,12 @@ internal sealed record VpcFooter
 
     /// <summary>A footer whose cookie and checksum are right; else null.</summary>
     public static VpcFooter? Parse(ReadOnlySpan<byte> bytes)
+        => bytes.Length < Length || (Checksums(bytes[..Length]) is var (found, right) && found != right) ? null : ParseUnsealed(bytes);
+
+    /// <summary>A footer whose cookie is right, whatever its checksum; else null.</summary>
+    public static VpcFooter? ParseUnsealed(ReadOnlySpan<byte> bytes)
     {
-        if (bytes.Length < Length || !HasCookie(bytes) || Checksums(bytes[..Length]) is var (found, right) && found != right)
+        if (bytes.Length < Length || !HasCookie(bytes))
         {
             return null;
         }
@@ -134,6 +138,12 @@ internal sealed record VpcFooter
 
     /// <summary>The time of a stamp.</summary>
     public static DateTimeOffset Time(uint seconds) => Epoch.AddSeconds(seconds);
+
+    /// <summary>True if nothing contradicts the specification: what a footer must show to be believed under a wrong checksum.</summary>
+    public bool IsPlausible => (Features & ~1u) == 2 && FormatVersion == Version1 && CurrentSize > 0 && CurrentSize % VpcGeometry.SectorSize == 0
+        && Geometry.Sectors > 0 && Geometry.Sectors <= Math.Max(VpcGeometry.Covering(CurrentSize / VpcGeometry.SectorSize).Sectors, VpcGeometry.Largest.Sectors)
+        && DiskType is VpcDiskType.Fixed or VpcDiskType.Dynamic or VpcDiskType.Differencing
+        && DiskType == VpcDiskType.Fixed == (DataOffset == NoDataOffset) && UniqueId != Guid.Empty && !Reserved.Span.ContainsAnyExcept((byte)0);
 
     /// <summary>Refuses versions and types that this program does not have.</summary>
     public void RequireKnown(string path)

@@ -9,7 +9,8 @@ namespace DiskImage.Formats.Vpc;
 /// <param name="End">The footer at the end, if it is sound.</param>
 /// <param name="EndLength">Its bytes: 512, or 511 from very old programs; 0 if there is none.</param>
 /// <param name="Copy">The copy at offset 0, if it is sound and belongs to a dynamic disk.</param>
-internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy)
+/// <param name="IsSealed">False if the checksums are wrong and the rest was believed, for a repair.</param>
+internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy, bool IsSealed = true)
 {
     /// <summary>The one to go by.</summary>
     public VpcFooter Best => End ?? Copy!;
@@ -21,8 +22,11 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
     public long EndOffset(long fileLength) => fileLength - EndLength;
 
     /// <summary>Reads both.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="forRepair">True to believe footers under wrong checksums if all else about them fits.</param>
+    /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">InvalidFormat or Corrupt: neither is sound.</exception>
-    public static async ValueTask<VpcFooters> ReadAsync(BlockNode file, CancellationToken cancellationToken)
+    public static async ValueTask<VpcFooters> ReadAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
     {
         byte[] end = new byte[VpcFooter.Length];
         byte[] start = new byte[VpcFooter.Length];
@@ -37,7 +41,9 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
         var footers = Parse(end, start);
         if (footers is { End: null, Copy: null })
         {
-            throw Neither(file, end, start);
+            footers = Unsealed(end, start, file.Length) is { } believed
+                ? forRepair ? believed : throw Neither(file, end, start, isRepairable: true)
+                : throw Neither(file, end, start, isRepairable: false);
         }
         footers.Best.RequireKnown(file.Name);
         return footers;
@@ -67,7 +73,23 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
         return VpcFooter.Parse(padded) is { } cut ? (cut, VpcFooter.ShortLength) : (null, 0);
     }
 
-    private static DiskImageException Neither(BlockNode file, byte[] end, byte[] start)
+    /// <summary>
+    /// Footers of which only the checksums are wrong: those of a dynamic disk say the same, a fixed disk is as long as its file, and no field
+    /// contradicts the specification. Null if there are none.
+    /// </summary>
+    private static VpcFooters? Unsealed(byte[] end, byte[] start, long fileLength)
+    {
+        if (VpcFooter.ParseUnsealed(end) is not { IsPlausible: true } footer)
+        {
+            return null;
+        }
+        bool fits = footer.IsDynamic
+            ? VpcFooter.ParseUnsealed(start) is { } copy && copy.ToBytes().AsSpan().SequenceEqual(footer.ToBytes())
+            : footer.CurrentSize == fileLength - VpcFooter.Length && VpcSize.Of(footer, VpcSizeCalculation.Auto) <= footer.CurrentSize;
+        return fits ? new VpcFooters(footer, VpcFooter.Length, footer.IsDynamic ? footer : null, IsSealed: false) : null;
+    }
+
+    private static DiskImageException Neither(BlockNode file, byte[] end, byte[] start, bool isRepairable)
     {
         (byte[] bytes, long offset) = VpcFooter.HasCookie(end) ? (end, file.Length - VpcFooter.Length) : (start, 0);
         if (!VpcFooter.HasCookie(bytes))
@@ -80,7 +102,8 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
             DiskImageErrorKind.Corrupt,
             found == right
                 ? $"{file.Name}: the footer at offset {offset:#,0} is of a fixed disk or has a size out of range, and no footer is at the end. The file was cut off or extended."
-                : $"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of 0x{right:X8}, and there is no sound copy",
+                : $"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of 0x{right:X8}, and there is no sound copy"
+                    + (isRepairable ? ". All else about it fits: Repair-DiskImage -Mode All writes the checksums anew." : ""),
             file.Name,
             offset);
     }

@@ -44,6 +44,10 @@ internal sealed record VpcHeader
     /// <summary>The checksum in the file is the right one.</summary>
     public bool IsChecksumRight { get; init; } = true;
 
+    /// <summary>True if no field that is not looked at elsewhere contradicts the specification.</summary>
+    public bool IsPlausible => Original is null || (BigEndian.U64(Original, 8) == ulong.MaxValue && BigEndian.U32(Original, 24) == Version1
+        && ParentUniqueId == Guid.Empty == (ParentName.Length == 0 && !Locators.Any(l => l.IsUsed)));
+
     private byte[]? Original { get; init; }
 
     /// <summary>Reads the header of a dynamic disk. A wrong checksum is only noted: every field is checked for itself.</summary>
@@ -111,7 +115,7 @@ internal sealed record VpcHeader
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{path}: the block allocation table has {MaxTableEntries:#,0} entries, but {size:#,0} bytes in blocks of {BlockSize:#,0} need {blocks:#,0}",
+                $"{path}: the block allocation table has {MaxTableEntries:#,0} entries, but {size:#,0} bytes in blocks of {BlockSize:#,0} need {blocks:#,0}. If the footer's other size is meant, give the open option {VpcOpenOptions.SizeOption}",
                 path,
                 TableOffset);
         }

@@ -16,7 +16,7 @@ internal sealed class VpcLayout
 
     private readonly List<VpcRegion> _structures = [];
 
-    public VpcLayout(VpcFooter footer, VpcHeader header, long fileLength)
+    public VpcLayout(VpcFooter footer, VpcHeader header, long fileLength, VpcBatmap? batmap = null)
     {
         BlockSize = header.BlockSize;
         BitmapBytes = (int)Round.Up(Round.Units(BlockSize / VpcGeometry.SectorSize, 8), VpcGeometry.SectorSize);
@@ -31,6 +31,7 @@ internal sealed class VpcLayout
                 _structures.Add(new(locator.Extent.Start, locator.Extent.End, "a parent locator"));
             }
         }
+        _structures.AddRange(batmap?.Regions ?? []);
         _structures.Sort(static (a, b) => a.Start.CompareTo(b.Start));
     }
 

@@ -19,9 +19,10 @@ internal sealed partial class VpcNode
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => AloneAsync(() => UnderGateAsync(async () =>
     {
+        await RequireNothingBehindAsync("emptied", ClaimedEnd, cancellationToken).ConfigureAwait(false);
         VpcSpace space = await SpaceAsync().ConfigureAwait(false);
         await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
-        for (int block = _bat.NextUsed(0); block < _bat.Count; block = _bat.NextUsed(block + 1))
+        for (int block = _bat.NextUsed(0); block < DiskBlocks; block = _bat.NextUsed(block + 1))
         {
             Drop(space, block);
         }
@@ -54,7 +55,7 @@ internal sealed partial class VpcNode
         byte[] buffer = ArrayPool<byte>.Shared.Rent((int)Math.Min(BlockSize, 1 << 20));
         try
         {
-            for (int block = _bat.NextUsed(0); block < _bat.Count; block = _bat.NextUsed(block + 1))
+            for (int block = _bat.NextUsed(0); block < DiskBlocks; block = _bat.NextUsed(block + 1))
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 if (await IsEmptyAsync(block, buffer, cancellationToken).ConfigureAwait(false))
@@ -73,7 +74,7 @@ internal sealed partial class VpcNode
 
     private async ValueTask<bool> IsEmptyAsync(int block, byte[] buffer, CancellationToken cancellationToken)
     {
-        long place = _bat.OffsetOf(block)!.Value, count = Math.Min(BlockSize, Length - (block * BlockSize));
+        long place = _bat.OffsetOf(block)!.Value, count = Math.Min(BlockSize, Round.Up(ClaimedEnd, VpcGeometry.SectorSize) - (block * BlockSize));
         for (long within = 0; within < count;)
         {
             (bool isSet, long run) = await RunAsync(place, within, count - within, cancellationToken).ConfigureAwait(false);

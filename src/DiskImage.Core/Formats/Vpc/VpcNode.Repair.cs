@@ -30,14 +30,16 @@ internal sealed partial class VpcNode
             {
                 await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
             }
-            CheckReport before = await CheckLockedAsync(null, cancellationToken).ConfigureAwait(false);
-            if (mode == RepairMode.All && before.Corruptions > 0)
+            VpcChecker checker = Checker();
+            CheckReport before = await checker.RunAsync(null, cancellationToken).ConfigureAwait(false);
+            bool mayMove = true;
+            if (mode == RepairMode.All && before.Corruptions > 0 && checker.IsHeaderBelieved)
             {
-                await RepairStructuresAsync().ConfigureAwait(false);
-                await RepairTableAsync().ConfigureAwait(false);
+                await RepairStructuresAsync(before.Findings.Any(f => f.Kind.StartsWith("Batmap", StringComparison.Ordinal))).ConfigureAwait(false);
+                mayMove = !await RepairTableAsync().ConfigureAwait(false);
             }
-            bool isSound = (await CheckLockedAsync(null, cancellationToken).ConfigureAwait(false)).Findings.All(f => f.Severity != CheckSeverity.Corruption);
-            if (isSound)
+            // Where an entry was wrong, the block that it meant may still be in what nothing refers to: that is left for the user to look at.
+            if (mayMove && (await CheckLockedAsync(null, cancellationToken).ConfigureAwait(false)).Corruptions == 0)
             {
                 await CompactLockedAsync(dropEmpty: false, null, cancellationToken).ConfigureAwait(false);
             }
@@ -52,22 +54,33 @@ internal sealed partial class VpcNode
     });
 
     private ValueTask<CheckReport> CheckLockedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
-        => new VpcChecker(File, _footers, _header, _layout, _bat, Length).RunAsync(bytes, cancellationToken);
+        => Checker().RunAsync(bytes, cancellationToken);
+
+    private VpcChecker Checker() => new(File, _footers, _header, _layout, _bat, _batmap, _stale, Length, VpcSize.Warning(Footer, _calculation));
 
     /// <summary>Both footers from the sound one, locators that lead nowhere dropped, the header's checksum.</summary>
-    private async ValueTask RepairStructuresAsync()
+    private async ValueTask RepairStructuresAsync(bool isBatmapWrong)
     {
         byte[] footer = Footer.ToBytes();
         if (_footers.EndLength != VpcFooter.Length)
         {
             await File.WriteAsync(Round.Up(File.Length, VpcGeometry.SectorSize), footer).ConfigureAwait(false);
         }
-        if (!_footers.IsCopyEqual)
+        else if (!_footers.IsSealed)
+        {
+            await File.WriteAsync(_footers.EndOffset(File.Length), footer).ConfigureAwait(false);
+        }
+        if (!_footers.IsCopyEqual || !_footers.IsSealed)
         {
             await File.WriteAsync(0, footer).ConfigureAwait(false);
         }
         await File.FlushAsync().ConfigureAwait(false);
         _footers = new VpcFooters(Footer, VpcFooter.Length, Footer);
+        if (isBatmapWrong)
+        {
+            _batmap.ClearAll();
+            await _batmap.WriteBackAsync().ConfigureAwait(false);
+        }
         VpcLocator[] locators = [.. _header.Locators.Select(l => l.IsUsed && l.IsKnown && l.Fault(File.Length) is not null ? default : l)];
         if (!_header.IsChecksumRight || !locators.SequenceEqual(_header.Locators))
         {
@@ -79,9 +92,12 @@ internal sealed partial class VpcNode
     /// <summary>
     /// Forgets blocks outside the file, makes the file longer for cut ones, and gives those that overlap something a place of their own at the end.
     /// </summary>
-    private async ValueTask RepairTableAsync()
+    /// <returns>True if an entry was wrong, so that what it meant may be in the file without anything that leads there.</returns>
+    private async ValueTask<bool> RepairTableAsync()
     {
+        ForgetStale();
         long limit = File.Length - VpcFooter.Length, end = Math.Max(limit, _layout.StructuresEnd);
+        bool isForgotten = false;
         var blocks = new List<(long Place, int Block)>();
         for (int block = _bat.NextUsed(0); block < _bat.Count; block = _bat.NextUsed(block + 1))
         {
@@ -89,45 +105,44 @@ internal sealed partial class VpcNode
             if (place >= limit)
             {
                 _bitmaps.Forget(place, _layout.BitmapBytes);
+                _batmap.Clear(block);
                 _bat[block] = VpcBat.Unused;
+                isForgotten = true;
                 continue;
             }
             blocks.Add((place, block));
             end = Math.Max(end, place + _layout.Span);
         }
         blocks.Sort();
-        var homeless = new List<int>();
-        long free = 0;
+        end = Round.Up(end, VpcGeometry.SectorSize);
+        long free = 0, last = end;
+        var homeless = new List<(int Block, long Place)>();
         foreach ((long place, int block) in blocks)
         {
             if (place < free || _layout.Overlap(place, place + _layout.Span) is not null)
             {
-                homeless.Add(block);
+                homeless.Add((block, _layout.PlaceAt(last)));
+                last = homeless[^1].Place + _layout.Span;
             }
             else
             {
                 free = place + _layout.Span;
             }
         }
-        end = Round.Up(end, VpcGeometry.SectorSize);
-        long last = end + (homeless.Count * _layout.Stride) + _layout.Stride;
-        if (end > limit || homeless.Count > 0)
+        if (last > limit)
         {
             await File.WriteAsync(last, Footer.ToBytes()).ConfigureAwait(false);
             await File.FlushAsync().ConfigureAwait(false);
-            if (blocks.Count > 0 && blocks[^1].Place + _layout.Span > limit)
-            {
-                await File.WriteZeroesAsync(limit, VpcFooter.Length).ConfigureAwait(false); // the footer stood inside the block that was cut
-            }
+            long zeroed = Math.Min(last, limit + VpcFooter.Length) - limit; // the footer stood where a block is to be, or inside the one that was cut
+            await File.WriteZeroesAsync(limit, zeroed).ConfigureAwait(false);
         }
-        foreach (int block in homeless)
+        foreach ((int block, long place) in homeless)
         {
-            long place = _layout.PlaceAt(end);
             await MoveAsync(block, place).ConfigureAwait(false);
-            end = place + _layout.Span;
         }
         await _order.FlushAsync(CancellationToken.None).ConfigureAwait(false);
         _bitmaps.Clear();
         _space = null;
+        return isForgotten || homeless.Count > 0;
     }
 }

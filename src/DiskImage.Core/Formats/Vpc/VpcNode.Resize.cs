@@ -5,13 +5,13 @@ namespace DiskImage.Formats.Vpc;
 
 /// <summary>
 /// Changing the size. Growing: room for the table is made by moving what is in its way behind the blocks, then table, header, footers. Shrinking:
-/// footers, then table, then header. In between both sizes are complete disks.
+/// footers, then the header, which makes the table shorter. In between both sizes are complete disks.
 /// </summary>
 internal sealed partial class VpcNode
 {
     protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
-        VpcSize.Require(length, Name);
+        VpcSize.Require(length, isFixed: false, Name);
         length = Round.Up(length, VpcGeometry.SectorSize);
         VpcHeader.RequireFew(_header.Blocks(length), BlockSize, Name);
         long old = Length;
@@ -24,7 +24,9 @@ internal sealed partial class VpcNode
         }
         await UnderGateAsync(async () =>
         {
+            await RequireNothingBehindAsync("resized", Math.Max(length, ClaimedEnd), cancellationToken).ConfigureAwait(false);
             VpcSpace space = await SpaceAsync().ConfigureAwait(false);
+            ForgetStale();
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
             if (length > old)
             {
@@ -71,7 +73,7 @@ internal sealed partial class VpcNode
     private async ValueTask GrowAsync(VpcSpace space, long old, long length)
     {
         int blocks = (int)_header.Blocks(length), had = _bat.Count;
-        if (InBlock(old) != 0 && _bat.OffsetOf(had - 1) is long last)
+        if (InBlock(old) != 0 && _bat.OffsetOf(DiskBlocks - 1) is long last)
         {
             await File.WriteZeroesAsync(last + _layout.BitmapBytes + InBlock(old), BlockSize - InBlock(old)).ConfigureAwait(false);
         }
@@ -79,7 +81,7 @@ internal sealed partial class VpcNode
         VpcHeader header = _header with { MaxTableEntries = Math.Max(_header.MaxTableEntries, (uint)blocks) };
         if (blocks > _header.MaxTableEntries)
         {
-            header = header with { Locators = await ClearAsync(space, tableEnd).ConfigureAwait(false) };
+            header = header with { Locators = await ClearAsync(space, tableEnd + _batmap.BytesFor(blocks)).ConfigureAwait(false) };
         }
         if (blocks > had)
         {
@@ -87,10 +89,11 @@ internal sealed partial class VpcNode
             byte[] unused = new byte[tableEnd - from];
             Array.Fill(unused, (byte)0xFF);
             await File.WriteAsync(from, unused).ConfigureAwait(false);
+            await _batmap.MoveAsync(tableEnd, blocks).ConfigureAwait(false);
             await File.FlushAsync().ConfigureAwait(false);
         }
         await WriteHeaderAsync(header).ConfigureAwait(false);
-        _bat.SetCount(blocks);
+        _bat.SetCount(Math.Max(blocks, had));
         space = await NewSpaceAsync().ConfigureAwait(false); // the layout has changed; what is free is found again
         await HideParentAsync(space, old, Math.Min(length, HasParent ? Backing!.Length : 0)).ConfigureAwait(false);
         await SetSizeAsync(space, length).ConfigureAwait(false);
@@ -117,15 +120,29 @@ internal sealed partial class VpcNode
     {
         await SetSizeAsync(space, length).ConfigureAwait(false);
         int blocks = (int)_header.Blocks(length);
+        if (_batmap.Exists) // it stands right behind the table, and would have to move with its end
+        {
+            for (int block = _bat.NextUsed(blocks); block < _bat.Count; block = _bat.NextUsed(block + 1))
+            {
+                Drop(space, block);
+            }
+            await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+            await (await NewSpaceAsync().ConfigureAwait(false)).TrimAsync(Footer).ConfigureAwait(false);
+            return;
+        }
+        var dropped = new List<long>();
         for (int block = _bat.NextUsed(blocks); block < _bat.Count; block = _bat.NextUsed(block + 1))
         {
-            Drop(space, block);
+            dropped.Add(_bat.OffsetOf(block)!.Value);
         }
-        await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
         await WriteHeaderAsync(_header with { MaxTableEntries = (uint)blocks }).ConfigureAwait(false);
         _bat.SetCount(blocks);
-        _space = null;
-        await (await SpaceAsync().ConfigureAwait(false)).TrimAsync(Footer).ConfigureAwait(false);
+        _bitmaps.Clear();
+        await (await NewSpaceAsync().ConfigureAwait(false)).TrimAsync(Footer).ConfigureAwait(false);
+        foreach (long place in dropped.Where(p => p + _layout.Span <= File.Length - VpcFooter.Length))
+        {
+            await File.DiscardAsync(place, _layout.Span).ConfigureAwait(false);
+        }
     }
 
     /// <summary>Moves the blocks and locators that lie between the table and <paramref name="end"/> elsewhere; returns the locators.</summary>
@@ -227,6 +244,41 @@ internal sealed partial class VpcNode
         await File.WriteAsync((long)Footer.DataOffset, header.ToBytes()).ConfigureAwait(false);
         await File.FlushAsync().ConfigureAwait(false);
         _header = header with { IsChecksumRight = true };
-        _layout = new VpcLayout(Footer, _header, File.Length);
+        _layout = new VpcLayout(Footer, _header, File.Length, _batmap);
+    }
+
+    /// <summary>Refuses a change that would show or lose what is stored between the disk's end and another: its other size, or its table, may mean it.</summary>
+    private async ValueTask RequireNothingBehindAsync(string what, long end, CancellationToken cancellationToken)
+    {
+        int block = _bat.NextUsed(DiskBlocks);
+        long? behind = block < Math.Min(_bat.Count, _header.Blocks(end)) ? block * BlockSize : await DataInLastBlockAsync(cancellationToken).ConfigureAwait(false);
+        if (behind is long offset)
+        {
+            throw VpcSize.Behind(Name, what, Length, Footer.CurrentSize, offset);
+        }
+    }
+
+    /// <summary>The first byte between the end of the disk and its current size that is not zero, in the disk's last block.</summary>
+    private async ValueTask<long?> DataInLastBlockAsync(CancellationToken cancellationToken)
+    {
+        int last = DiskBlocks - 1;
+        long start = Length, end = Math.Min(ClaimedEnd, (last + 1) * BlockSize);
+        if (start >= end || _bat.OffsetOf(last) is not long place)
+        {
+            return null;
+        }
+        byte[] buffer = new byte[Math.Min(BlockSize, 1 << 20)];
+        long host = place + _layout.BitmapBytes + InBlock(start);
+        return await IsZeroInFileAsync(host, Math.Min(end - start, File.Length - host), buffer, cancellationToken).ConfigureAwait(false) ? null : start;
+    }
+
+    /// <summary>Clears the entries behind the last block that cannot be blocks; with the next flush.</summary>
+    private void ForgetStale()
+    {
+        if (_stale.Count > 0)
+        {
+            _bat.Rewrite(DiskBlocks);
+            _stale = VpcStaleEntries.None;
+        }
     }
 }

@@ -65,7 +65,7 @@ internal sealed partial class VpcNode
     {
         long within = InBlock(offset), count = Math.Min(length, BlockSize - within);
         int block = BlockOf(offset);
-        bool isWhole = within == 0 && (count == BlockSize || offset + count == Length);
+        bool isWhole = within == 0 && (count == BlockSize || offset + count >= ClaimedEnd);
         bool mustDecide = HasParent || mode == ZeroWriteMode.KeepAllocated;
         if (mode == ZeroWriteMode.MayUnmap && HasParent && Backing is not null && await ReadsAsZeroAsync(offset, offset + count, cancellationToken).ConfigureAwait(false))
         {
@@ -110,7 +110,7 @@ internal sealed partial class VpcNode
         {
             long within = InBlock(offset), count = Math.Min(end - offset, BlockSize - within);
             int block = BlockOf(offset);
-            bool isWhole = within == 0 && (count == BlockSize || offset + count == Length);
+            bool isWhole = within == 0 && (count == BlockSize || offset + count >= ClaimedEnd);
             long? place = null;
             await UnderGateAsync(async () =>
             {
@@ -142,6 +142,16 @@ internal sealed partial class VpcNode
         {
             return _space;
         }
+        if (_header.MaxTableEntries > VpcHeader.MaxEntries)
+        {
+            VpcHeader.RequireFew(_header.MaxTableEntries, BlockSize, Name);
+        }
+        if (!_footers.IsSealed)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{Name}: the checksums of both footers are wrong, so the disk is read but not written to. Repair it with Repair-DiskImage -Mode All.", Name, 0);
+        }
         if (!_header.IsChecksumRight)
         {
             throw new DiskImageException(
@@ -169,6 +179,7 @@ internal sealed partial class VpcNode
         }
         long place = await space.AllocateAsync(Footer).ConfigureAwait(false);
         _bitmaps.Forget(place, _layout.BitmapBytes);
+        _batmap.Clear(block);
         for (long at = place; at < place + _layout.BitmapBytes; at += VpcGeometry.SectorSize)
         {
             _ = await _bitmaps.GetNewAsync(at).ConfigureAwait(false);
@@ -197,6 +208,7 @@ internal sealed partial class VpcNode
     {
         long place = _bat.OffsetOf(block)!.Value;
         _bitmaps.Forget(place, _layout.BitmapBytes);
+        _batmap.Clear(block);
         _bat[block] = VpcBat.Unused;
         space.Free(place);
     }

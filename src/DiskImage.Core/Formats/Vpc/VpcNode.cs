@@ -23,6 +23,7 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
     private readonly SemaphoreSlim _gate = new(1, 1);
     private readonly WriteOrder _order;
     private readonly MetadataCache _bitmaps;
+    private readonly VpcBatmap _batmap;
     private readonly VpcBat _bat;
     private readonly VpcSizeCalculation _calculation;
     private readonly bool _isSparse;
@@ -31,16 +32,18 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
     private VpcFooters _footers;
     private VpcHeader _header;
     private VpcLayout _layout;
+    private VpcStaleEntries _stale = VpcStaleEntries.None;
     private long _length;
 
     private VpcNode(BlockNode file, BlockNode? backing, VpcFooters footers, VpcHeader header, VpcSizeCalculation calculation)
         : base(file, backing)
     {
         (_footers, _header, _calculation) = (footers, header, calculation);
-        _layout = new VpcLayout(footers.Best, header, file.Length);
         _order = new WriteOrder(file);
         _bitmaps = new MetadataCache(_order, VpcGeometry.SectorSize, BitmapCacheBytes);
+        _batmap = new VpcBatmap(_order); // before the table: a bit goes before its block does
         _bat = new VpcBat(_order);
+        _layout = new VpcLayout(footers.Best, header, file.Length);
         _length = VpcSize.Of(footers.Best, calculation);
         _isSparse = file.AllocatedLength < file.Length - (file.Length / 8);
         IsReadOnly = file.IsReadOnly;
@@ -64,18 +67,27 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
 
     private long BlockSize => _layout.BlockSize;
 
+    /// <summary>Blocks of the disk; the table may have entries behind them.</summary>
+    private int DiskBlocks => (int)_header.Blocks(Length);
+
+    /// <summary>Where the larger of the disk's two sizes ends: nothing before it is unused.</summary>
+    private long ClaimedEnd => Math.Max(Length, Footer.CurrentSize);
+
     /// <summary>Opens the table of a disk. The children are the node's on success.</summary>
     public static async ValueTask<VpcNode> OpenAsync(
         BlockNode file, VpcFooters footers, VpcHeader header, VpcOpenOptions options, BlockNode? backing, string? parentName, CancellationToken cancellationToken)
     {
         var node = new VpcNode(file, backing, footers, header, options.ForceSizeCalculation) { _parentName = parentName };
-        if (node.Length > VpcSize.Largest)
+        if (node.Length > VpcSize.LargestDynamic)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{file.Name}: a size of {node.Length:#,0} bytes; a dynamic VHD has up to {VpcSize.Largest:#,0} (2040 GiB)", file.Name);
+                DiskImageErrorKind.Corrupt, $"{file.Name}: a size of {node.Length:#,0} bytes; a dynamic VHD has up to {VpcSize.LargestDynamic:#,0} (2040 GiB)", file.Name);
         }
         header.RequireTable(node.Length, file.Name);
-        await node._bat.LoadAsync(file, header.TableOffset, (int)header.Blocks(node.Length), cancellationToken).ConfigureAwait(false);
+        await node._bat.LoadAsync(file, header.TableOffset, (int)Math.Min(header.MaxTableEntries, VpcHeader.MaxEntries), cancellationToken).ConfigureAwait(false);
+        await node._batmap.LoadAsync(file, VpcLayout.TableEnd(header.TableOffset, header.MaxTableEntries), cancellationToken).ConfigureAwait(false);
+        node._layout = new VpcLayout(footers.Best, header, file.Length, node._batmap);
+        node._stale = VpcStaleEntries.SetAside(node._bat, node.DiskBlocks, node._layout, footers.EndOffset(file.Length));
         if (node.HasParent)
         {
             node._locators = await VpcParent.ReadLocatorsAsync(file, header, cancellationToken).ConfigureAwait(false);
@@ -102,6 +114,7 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
             ClusterSize = BlockSize,
             BackingFile = HasParent ? _parentName : null,
             BackingFormat = HasParent ? VpcDriver.FormatName : null,
+            Warnings = VpcSize.Warning(Footer, _calculation) is { } warning ? [warning] : [],
             FormatSpecific = info,
         };
     }
@@ -162,12 +175,13 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
 
     private void RequireInside(int block, long place)
     {
-        if (place < VpcFooter.Length || _layout.Span > File.Length - place)
+        long limit = _footers.EndOffset(File.Length);
+        if (place < VpcFooter.Length || _layout.Span > limit - place)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{Name}: block {block:#,0} (guest offset {block * BlockSize:#,0}) is said to be at offset {place:#,0}, {_layout.Span:#,0} bytes long,"
-                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                    + $" but the blocks end at {limit:#,0}, where the footer or the file's end is. Look at all of it with Test-DiskImage.",
                 Name,
                 place);
         }

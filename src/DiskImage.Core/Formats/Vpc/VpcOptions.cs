@@ -30,8 +30,10 @@ public enum VpcSubformat
 /// <summary>Options when a VHD is opened.</summary>
 public sealed record VpcOpenOptions
 {
+    internal const string SizeOption = "force_size_calc";
+
     /// <summary>Which size counts.</summary>
-    [DriverOption("force_size_calc", "Which of the two sizes in the footer is the disk's: auto goes by the creator application")]
+    [DriverOption(SizeOption, "Which of the two sizes in the footer is the disk's: auto goes by the creator application")]
     public VpcSizeCalculation ForceSizeCalculation { get; init; }
 
     /// <summary>Take a parent whose identity or time stamp is not the recorded one.</summary>
@@ -60,16 +62,16 @@ public sealed record VpcCreateOptions : ICreateOptions
     internal const long DefaultBlockSize = 2 << 20;
 
     /// <inheritdoc/>
-    [DriverOption("size", "Virtual size in bytes; rounded up to a size that a disk geometry can say, unless force_size is on", IsSize = true, Minimum = 0)]
+    [DriverOption("size", "Virtual size in bytes, a dynamic disk's at most 2040G; rounded up to a sector", IsSize = true, Minimum = 0)]
     public long? Size { get; init; }
 
     /// <summary>Fixed or dynamic.</summary>
     [DriverOption("subformat", "dynamic grows as it is written to; fixed has all its space from the start")]
     public VpcSubformat Subformat { get; init; }
 
-    /// <summary>Exactly the size that was asked for.</summary>
-    [DriverOption("force_size", "Exactly the size given, as Hyper-V and Azure take it, not rounded up to a disk geometry")]
-    public bool ForceSize { get; init; }
+    /// <summary>Exactly the size that was asked for. QEMU's default is the other way round.</summary>
+    [DriverOption("force_size", "Exactly the size given; off rounds it up to a size that a disk geometry can say, as Virtual PC has it")]
+    public bool ForceSize { get; init; } = true;
 
     /// <summary>Bytes per block.</summary>
     [DriverOption("block_size", "Bytes that are allocated together in a dynamic disk; Windows takes 512k and 2M", IsSize = true, Minimum = 4096, Maximum = 256 << 20, PowerOfTwo = true)]

@@ -3,7 +3,7 @@ namespace DiskImage.Formats.Vpc;
 /// <summary>What services that take a VHD ask of it beyond the format.</summary>
 public static class VpcProfile
 {
-    private const long MiB = 1 << 20;
+    private const long MiB = 1 << 20, AzureLargest = 32767L << 30;
 
     /// <summary>
     /// Why Azure would refuse a disk: it takes fixed disks of whole MiB, the footer right behind them. Empty if it would not. No I/O.
@@ -23,6 +23,10 @@ public static class VpcProfile
         if (info.CurrentSize % MiB != 0 || info.CurrentSize == 0)
         {
             objections.Add($"the size is {info.CurrentSize:#,0} bytes; Azure takes whole MiB ({MiB:#,0}), at least one");
+        }
+        if (info.CurrentSize > AzureLargest)
+        {
+            objections.Add($"the size is {info.CurrentSize:#,0} bytes; Azure takes up to {AzureLargest:#,0} (32,767 GiB)");
         }
         if (info.CurrentSize != virtualSize)
         {

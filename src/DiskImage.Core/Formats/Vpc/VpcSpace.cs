@@ -195,7 +195,7 @@ internal sealed class VpcSpace(BlockNode file, VpcBat bat, VpcLayout layout)
         }
         if (!_isTailZero)
         {
-            await file.WriteZeroesAsync(_end, FooterOffset - _end).ConfigureAwait(false); // left there by a program that died
+            await file.WriteZeroesAsync(_end, Math.Max(0, FooterOffset - _end)).ConfigureAwait(false); // left there by a program that died
             _isTailZero = true;
         }
         if (offset > FooterOffset)

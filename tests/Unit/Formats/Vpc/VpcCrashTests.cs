@@ -13,6 +13,8 @@ public sealed class VpcCrashTests
     private const int Size = 256 << 10;
     private const string Unmarked = "BitmapHidesData"; // a sector that was written to, but not yet marked, when the machine died
 
+    private const string Behind = "Behind"; // the disk is shorter already, and its table is not
+
     public static TheoryData<int, string, bool> Runs()
     {
         var data = new TheoryData<int, string, bool>();
@@ -105,9 +107,9 @@ public sealed class VpcCrashTests
             bool IsOneOf(int at, int length)
                 => possible.Exists(s => at >= s.Contents.Length || now.AsSpan(at, length).SequenceEqual(s.Contents.AsSpan(at, length)));
             CheckReport report = await VpcDisks.CheckAsync(disk);
-            Assert.All(report.Findings, f => Assert.True(f.Severity is CheckSeverity.Leak || f.Kind.StartsWith("Footer", StringComparison.Ordinal) || f.Kind.Equals(Unmarked, StringComparison.Ordinal), $"{what}: {f}"));
+            Assert.All(report.Findings, f => Assert.True(f.Severity is CheckSeverity.Leak || f.Kind.StartsWith("Footer", StringComparison.Ordinal) || f.Kind.Equals(Unmarked, StringComparison.Ordinal) || f.Kind.Equals(Behind, StringComparison.Ordinal), $"{what}: {f}"));
             report = await VpcDisks.RepairAsync(disk, RepairMode.All);
-            Assert.True(report.Findings.All(f => f.Kind.Equals(Unmarked, StringComparison.Ordinal)), $"{what}: after repair {string.Join(", ", report.Findings)}");
+            Assert.True(report.Findings.All(f => f.Kind.Equals(Unmarked, StringComparison.Ordinal) || f.Kind.Equals(Behind, StringComparison.Ordinal)), $"{what}: after repair {string.Join(", ", report.Findings)}");
             byte[] after = await VpcDisks.ReadAsync(disk);
             Assert.True(now.AsSpan().SequenceEqual(after), $"{what}: the repair changed the contents");
         }

@@ -181,7 +181,7 @@ public sealed class VpcModelTests : IDisposable
     [Fact]
     public async Task The_size_after_a_resize_is_what_everybody_takes_it_for()
     {
-        await Images.CreateAsync(_folder["a.vhd"], "vpc", "size=10M");
+        await Images.CreateAsync(_folder["a.vhd"], "vpc", "size=10M,force_size=off");
         await using BlockNode disk = await Images.OpenAsync(_folder["a.vhd"], writable: true);
         Assert.Equal("qemu", VpcOracleTests.Info(disk).CreatorApplication);
         await disk.ResizeAsync(VpcGeometry.Covering((20 << 20) / 512).Sectors * 512);
