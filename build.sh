@@ -1,17 +1,28 @@
 #!/usr/bin/env bash
-# build.ps1 for a machine that may lack PowerShell: ./build.sh -Task Build | Test | Demo | Bench | Package
-# Uses pwsh from PATH, else the .NET tool named in .config/dotnet-tools.json, else runs all that needs no PowerShell
-# and says in one line what was not run.
+# build.ps1 for a machine that may lack PowerShell: ./build.sh -Task Build | Test | TestWindows | Demo | Bench | Package
+# Nothing but the .NET SDK is needed: PowerShell is a pwsh on PATH that is new enough, else the .NET tool that
+# .config/dotnet-tools.json pins, restored here. Where neither is to be had, all that needs no PowerShell runs, and one line says
+# what was not run.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 
-if command -v pwsh >/dev/null 2>&1; then
+wanted=7.6 # as #requires in build.ps1
+
+# Exits with 0 if the PowerShell that the arguments start can run build.ps1.
+is_new_enough() {
+    "$@" -NoProfile -NonInteractive -Command "exit [int](\$PSVersionTable.PSVersion -lt [version]'$wanted')" >/dev/null 2>&1 </dev/null
+}
+
+if command -v pwsh >/dev/null 2>&1 && is_new_enough pwsh; then
     exec pwsh -NoProfile -NonInteractive -File ./build.ps1 "$@"
 fi
 
-if dotnet tool restore >/dev/null 2>&1 </dev/null && dotnet tool run pwsh -- -NoProfile -Command exit >/dev/null 2>&1 </dev/null; then
+if tool_log=$(dotnet tool restore 2>&1 </dev/null) && is_new_enough dotnet tool run pwsh --; then
     exec dotnet tool run pwsh -- -NoProfile -NonInteractive -File ./build.ps1 "$@"
 fi
+
+echo "build.sh: PowerShell could not be restored as a .NET tool: ${tool_log##*$'\n'}" >&2
 
 task=Build
 configuration=Release
@@ -32,7 +43,7 @@ build() {
 }
 
 not_run() {
-    echo "NOT RUN: $1, because there is no PowerShell 7.4 (neither pwsh on PATH nor the .NET tool)."
+    echo "NOT RUN: $1, because there is no PowerShell $wanted (neither pwsh on PATH nor the .NET tool)."
 }
 
 # The sum of one counter over the unit tests' result files.
@@ -61,8 +72,9 @@ run_tests() {
 case "${task,,}" in
     build) build ;;
     test) run_tests ;;
+    testwindows) not_run 'the tests in a Windows PowerShell'; exit 1 ;;
     demo) build && not_run 'the demo'; exit 1 ;;
     bench) not_run 'the comparison with qemu-img'; dotnet run --configuration Release --project bench/DiskImage.Bench.csproj -- --filter '*' ;;
     package) build && not_run 'the packaging'; exit 1 ;;
-    *) echo "build.sh: unknown task $task; Build, Test, Demo, Bench or Package" >&2; exit 2 ;;
+    *) echo "build.sh: unknown task $task; Build, Test, TestWindows, Demo, Bench or Package" >&2; exit 2 ;;
 esac

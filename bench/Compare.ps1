@@ -1,4 +1,4 @@
-#requires -Version 7.4
+#requires -Version 7.6
 <#
 .SYNOPSIS
     Times conversions and comparisons beside qemu-img, on the same files, in turns.

@@ -2,8 +2,8 @@
 .SYNOPSIS
     Runs the Pester tests against output/DiskImage in this shell, which should be a fresh one.
 .DESCRIPTION
-    Writes TestResults/pester.xml (NUnit) and TestResults/pester-counts.json. Where Pester 5 is missing, the tests are
-    counted as skipped.
+    Writes TestResults/pester.xml (NUnit) and TestResults/pester-counts.json. Pester is the one that build/Pester.proj restores
+    into output/packages; where that failed, the tests are counted as skipped.
 .PARAMETER Path
     Test files or folders; all of tests/Pester by default.
 #>
@@ -14,9 +14,11 @@ $ProgressPreference = 'SilentlyContinue'
 $results = "$PSScriptRoot/../TestResults"
 $null = New-Item $results -ItemType Directory -Force
 
-$pester = Get-Module Pester -ListAvailable | Where-Object { $_.Version.Major -eq 5 } | Sort-Object Version -Descending | Select-Object -First 1
-if ($pester) {
-    Import-Module $pester.Path
+[xml] $packages = Get-Content "$PSScriptRoot/../Directory.Packages.props" -Raw
+$version = $packages.SelectSingleNode('//PackageVersion[@Include="Pester"]').Version
+$pester = "$PSScriptRoot/../output/packages/pester/$version/tools/Pester.psd1"
+if (Test-Path $pester) {
+    Import-Module $pester
     $run = Invoke-Pester -Configuration @{
         Run        = @{ Path = $Path; PassThru = $true }
         Output     = @{ RenderMode = [Console]::IsOutputRedirected ? 'Plaintext' : 'Auto' }
@@ -30,7 +32,7 @@ if ($pester) {
     }
 } else {
     $tests = @(Get-ChildItem $Path -Recurse -Filter '*.Tests.ps1' | Select-String '^\s*It\s').Count
-    Write-Host "NOT RUN: the Pester tests ($tests It blocks, counted as skipped), because Pester 5 is missing. Install-Module Pester -MaximumVersion 5.99 gets it."
+    Write-Host "NOT RUN: the Pester tests ($tests It blocks, counted as skipped), because Pester $version could not be restored (dotnet restore build/Pester.proj says why)."
     $counts = @{ Passed = 0; Failed = 0; Skipped = $tests }
 }
 

@@ -1,11 +1,15 @@
 using System.Buffers.Binary;
-using DiskImage.Compression.Zstd;
 
 namespace DiskImage.Tests.Compression.Zstd;
 
 /// <summary>Writes frames by hand, with every choice open, right or wrong.</summary>
 internal sealed class ZstdFrameBuilder
 {
+    /// <summary>The extra bits of each code: of literal lengths, of match lengths (RFC 8878, section 3.1.1.3.2.1.1).</summary>
+    private static readonly int[]
+        s_literalBits = [.. new int[16], 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+        s_matchBits = [.. new int[32], 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+
     private readonly List<byte> _bytes = [];
     private readonly List<int> _blocks = [];
 
@@ -76,8 +80,8 @@ internal sealed class ZstdFrameBuilder
         var bits = new List<bool>();
         foreach ((uint offset, uint match, uint literals) in extra.Reverse())
         {
-            Append(literals, SymbolMeaning.LiteralLength.ExtraBits(literalCode));
-            Append(match, SymbolMeaning.MatchLength.ExtraBits(matchCode));
+            Append(literals, s_literalBits[literalCode]);
+            Append(match, s_matchBits[matchCode]);
             Append(offset, offsetCode);
         }
         return [(byte)extra.Length, 0x54, literalCode, offsetCode, matchCode, .. Stream(bits)];

@@ -2,7 +2,7 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Compression.Zstd;
 
-/// <summary>The zstd program compresses, at every level and with the switches that change the format; both decoders read it.</summary>
+/// <summary>The zstd program compresses, at every level and with the switches that change the format; we read it.</summary>
 public sealed class ZstdOracleTests(ZstdOracleTests.Inputs inputs) : IClassFixture<ZstdOracleTests.Inputs>
 {
     public static TheoryData<string> Switches()
@@ -26,7 +26,7 @@ public sealed class ZstdOracleTests(ZstdOracleTests.Inputs inputs) : IClassFixtu
 
     [OracleTheory("zstd")]
     [MemberData(nameof(Switches))]
-    public async Task What_zstd_writes_both_decoders_read(string switches)
+    public async Task What_zstd_writes_we_read(string switches)
     {
         using var folder = new TestFolder();
         await Programs.RunAsync("zstd", [.. switches.Split(' '), "-q", "-r", inputs.Folder["in"], "--output-dir-flat", folder.Root]);

@@ -1,5 +1,5 @@
 using System.IO.Compression;
-using DiskImage.Compression.Zstd;
+using DiskImage.Compression;
 
 namespace DiskImage.Tests.Formats.Qcow2;
 

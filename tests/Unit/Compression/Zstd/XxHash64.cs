@@ -3,7 +3,7 @@ using System.Numerics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
-namespace DiskImage.Compression.Zstd;
+namespace DiskImage.Tests.Compression.Zstd;
 
 /// <summary>XXH64 with seed 0, the hash whose low half ends a frame (RFC 8878, section 3.1.1).</summary>
 internal static class XxHash64

@@ -1,14 +1,12 @@
-using DiskImage.Tests.Support;
+namespace DiskImage.Tests.Support;
 
-namespace DiskImage.Tests.Formats.Vpc;
-
-/// <summary>A theory that mounts a VHD with libyal's vhdimount; skipped, with the reason, where that cannot be.</summary>
+/// <summary>A theory that mounts a VHD or VHDX with libyal's vhdimount; skipped, with the reason, where that cannot be.</summary>
 public sealed class VhdiTheoryAttribute : TheoryAttribute
 {
     public VhdiTheoryAttribute() => Skip = Vhdi.WhyNot();
 }
 
-/// <summary>A fact that mounts a VHD with libyal's vhdimount; skipped, with the reason, where that cannot be.</summary>
+/// <summary>A fact that mounts a VHD or VHDX with libyal's vhdimount; skipped, with the reason, where that cannot be.</summary>
 public sealed class VhdiFactAttribute : FactAttribute
 {
     public VhdiFactAttribute() => Skip = Vhdi.WhyNot();
@@ -17,8 +15,9 @@ public sealed class VhdiFactAttribute : FactAttribute
 /// <summary>libvhdi as a reader of whole disks, chains included.</summary>
 internal static class Vhdi
 {
+    /// <summary>What a mount lacks here, if anything: the one list of its needs.</summary>
     public static string? WhyNot()
-        => Programs.WhyMissing("vhdimount") ?? Programs.WhyMissing("fusermount") ?? (CanOpenFuse() ? null : "/dev/fuse cannot be opened here");
+        => Programs.WhyMissing("vhdimount") ?? Programs.WhyMissing("vhdiinfo") ?? Programs.WhyMissing("fusermount") ?? (CanOpenFuse() ? null : "/dev/fuse cannot be opened here");
 
     /// <summary>What the disk reads as, its parents taken from the same folder.</summary>
     public static async Task<byte[]> ReadAsync(string path, string mountPoint)
