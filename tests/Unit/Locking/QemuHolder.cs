@@ -13,7 +13,7 @@ internal sealed class QemuHolder : IDisposable
     public static async Task<QemuHolder> StartAsync(string path, string format, bool writes)
     {
         string[] arguments = writes ? ["-f", format, path] : ["-r", "-f", format, path];
-        var process = new Process { StartInfo = new ProcessStartInfo("qemu-io", arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true } };
+        var process = new Process { StartInfo = new ProcessStartInfo("qemu-io", arguments) { UseShellExecute = false, RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true } };
         process.Start();
         var holder = new QemuHolder(process);
         try

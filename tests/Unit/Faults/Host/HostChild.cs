@@ -105,7 +105,7 @@ internal static partial class HostChild
         await TryAsync("resize", async () => await file.ResizeAsync(limit + 1));
         await TryAsync("preallocate", async () => await file.ResizeAsync(limit + 4096, PreallocationMode.Full));
         await TryAsync("write", async () => await file.Child("file")!.WriteAsync(limit, new byte[4096]));
-        using Process child = Process.Start(new ProcessStartInfo("grep", ["^SigIgn", "/proc/self/status"]) { RedirectStandardOutput = true })!;
+        using Process child = Process.Start(new ProcessStartInfo("grep", ["^SigIgn", "/proc/self/status"]) { UseShellExecute = false, RedirectStandardOutput = true })!;
         string ignored = (await child.StandardOutput.ReadToEndAsync()).Split(':')[1].Trim();
         const int FileSizeSignalBit = 24;
         Console.WriteLine((ulong.Parse(ignored, NumberStyles.HexNumber, CultureInfo.InvariantCulture) >> FileSizeSignalBit & 1) == 0 ? "child unharmed" : "child ignores the signal");

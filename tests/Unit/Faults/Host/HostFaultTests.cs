@@ -34,8 +34,8 @@ public sealed class HostFaultTests : IDisposable
             Assert.StartsWith($"{what} WriteFailed", line, StringComparison.Ordinal);
             Assert.Contains("cannot make what was written durable", line, StringComparison.Ordinal); // the first cause
         }
-        Assert.Contains("read done", lines);
-        Assert.Contains("file unchanged", lines);
+        Assert.Contains("read done", lines, StringComparer.Ordinal);
+        Assert.Contains("file unchanged", lines, StringComparer.Ordinal);
         if (format.Equals("qcow2", StringComparison.Ordinal) && Programs.Find("qemu-img") is not null)
         {
             (int code, string output, _) = await Programs.TryAsync("qemu-img", "check", "-r", "leaks", path);

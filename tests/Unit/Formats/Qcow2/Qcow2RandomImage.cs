@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Compression;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Options;
 using DiskImage.Tests.Support;

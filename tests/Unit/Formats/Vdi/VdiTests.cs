@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Filters.WriteLog;
-using DiskImage.Formats.Vdi;
 using DiskImage.Options;
 using DiskImage.Tests.Support;
 
