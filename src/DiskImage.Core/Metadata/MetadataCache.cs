@@ -73,6 +73,9 @@ internal sealed class MetadataCache : MetadataStore
         return piece;
     }
 
+    /// <summary>True if a piece is in memory.</summary>
+    public bool Holds(long hostOffset) => _pieces.ContainsKey(hostOffset);
+
     /// <summary>A piece of a new table: zeroes, changed from end to end.</summary>
     public async ValueTask<CachedPiece> GetNewAsync(long hostOffset)
     {

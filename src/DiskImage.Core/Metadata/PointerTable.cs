@@ -22,6 +22,9 @@ internal sealed class PointerTable : MetadataStore
     /// <summary>Number of entries.</summary>
     public int Count => _bytes.Length / EntryBytes;
 
+    /// <summary>How many of the entries, from the first on, are in the file; it may end before the table does.</summary>
+    public int Stored { get; private set; }
+
     public override bool IsDirty => _dirtyEnd > _dirtyStart;
 
     /// <summary>An entry; setting one marks it changed.</summary>
@@ -49,6 +52,7 @@ internal sealed class PointerTable : MetadataStore
         byte[] bytes = new byte[count * EntryBytes];
         await File.ReadPaddedAsync(hostOffset, bytes, cancellationToken).ConfigureAwait(false);
         (_bytes, HostOffset) = (bytes, hostOffset);
+        Stored = (int)Math.Clamp((File.Length - hostOffset) / EntryBytes, 0, count);
         (_dirtyStart, _dirtyEnd) = (int.MaxValue, 0);
     }
 
@@ -58,7 +62,7 @@ internal sealed class PointerTable : MetadataStore
     /// <summary>Replaces the whole table; the caller has written these bytes to <paramref name="hostOffset"/>.</summary>
     public void Replace(long hostOffset, byte[] bytes)
     {
-        (_bytes, HostOffset) = (bytes, hostOffset);
+        (_bytes, HostOffset, Stored) = (bytes, hostOffset, bytes.Length / EntryBytes);
         (_dirtyStart, _dirtyEnd) = (int.MaxValue, 0);
     }
 

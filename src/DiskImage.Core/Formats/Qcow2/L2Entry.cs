@@ -67,6 +67,24 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
             : ClusterKind.Unallocated;
     }
 
+    /// <summary>What makes an entry one that nothing can be read or written by; null if nothing does.</summary>
+    /// <param name="extended">The image has extended L2 entries.</param>
+    /// <param name="external">The image's data is in an external data file.</param>
+    public string? Fault(bool extended, bool external)
+    {
+        if (IsCompressed)
+        {
+            return external ? "is compressed, which an image with an external data file cannot have" : null;
+        }
+        uint stored = extended ? (uint)Bitmap : 0;
+        if ((stored & (uint)(Bitmap >> 32)) != 0)
+        {
+            return $"has subclusters that are both stored and zero (bitmap {Bitmap:x16})";
+        }
+        bool isSomewhere = HostOffset != 0 || (external && IsCopied);
+        return stored == 0 || isSomewhere ? null : $"has stored subclusters but no host cluster (bitmap {Bitmap:x16})";
+    }
+
     /// <summary>How many subclusters from <paramref name="index"/> on are of the same kind.</summary>
     public int RunOf(int index, bool extended)
     {

@@ -12,6 +12,10 @@ internal sealed partial class Qcow2Checker
     {
         if (_header.SnapshotCount == 0)
         {
+            if (_geometry.InCluster(_header.SnapshotsOffset) != 0)
+            {
+                Findings.Corruption("SnapshotTable", $"The image has no snapshots, and its snapshot table is said to be at host offset {_header.SnapshotsOffset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", "set it to 0", host: Qcow2Header.SnapshotsAt);
+            }
             return;
         }
         (IReadOnlyList<Qcow2Snapshot> snapshots, DiskImageException? fault) = await Qcow2Snapshot.ReadReadableAsync(_file, _header, _cancellationToken).ConfigureAwait(false);
@@ -32,6 +36,10 @@ internal sealed partial class Qcow2Checker
             if (!snapshot.FitsVersion3 && _header.Version >= 3)
             {
                 Findings.Corruption("SnapshotTable", $"Snapshot '{snapshot.Name}' does not record the size of its disk, as it must in version 3.", "record today's", host: _header.SnapshotsOffset);
+            }
+            if (snapshot.LostExtraBytes > 0)
+            {
+                Findings.Corruption("SnapshotTable", $"Snapshot '{snapshot.Name}' has {Qcow2Snapshot.MaxExtraBytes + snapshot.LostExtraBytes:#,0} bytes of extra data; allowed: at most {Qcow2Snapshot.MaxExtraBytes:#,0}.", "leave out the rest", host: snapshot.EntryOffset);
             }
             if (!ids.Add(snapshot.Id))
             {

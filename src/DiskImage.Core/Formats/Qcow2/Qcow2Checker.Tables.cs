@@ -22,6 +22,7 @@ internal sealed partial class Qcow2Checker
             HasUncounted = true; // it is another table, not this one
             return;
         }
+        RequireEntries(offset, (isActive ? Math.Min(entries, _geometry.L1EntriesFor(_header.Size)) : entries) * 8L, what);
         ulong[] l1 = await ReadTableAsync(offset, entries).ConfigureAwait(false);
         for (int i = 0; i < l1.Length; i++)
         {
@@ -53,6 +54,7 @@ internal sealed partial class Qcow2Checker
             foreach (L2Use use in _uses)
             {
                 _cancellationToken.ThrowIfCancellationRequested();
+                RequireEntries(use.Offset, Math.Clamp(_geometry.Clusters(_header.Size - use.Guest) * _geometry.L2EntryBytes, 0, _geometry.ClusterSize), L2Table, use.Guest);
                 await _file.ReadPaddedAsync(use.Offset, table.AsMemory(0, _geometry.ClusterSize), _cancellationToken).ConfigureAwait(false);
                 CountL2(table.AsSpan(0, _geometry.ClusterSize), use);
                 if (use.IsActive)
@@ -129,17 +131,13 @@ internal sealed partial class Qcow2Checker
         {
             ReservedBits("L2", entry.Raw, guest, at, _geometry.ClusterSize);
         }
-        if (_geometry.HasSubclusters && ((uint)entry.Bitmap & (uint)(entry.Bitmap >> 32)) != 0)
+        if (entry.Fault(_geometry.HasSubclusters, _external) is { } fault)
         {
-            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has subclusters that are both stored and zero (bitmap {entry.Bitmap:x16}).", "let them read as zeroes", guest, _geometry.ClusterSize, at);
+            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} {fault}.", "let them read as zeroes", guest, _geometry.ClusterSize, at);
         }
         if (_header.Version < 3 && (entry.Raw & 1) != 0)
         {
             Findings.Corruption("ZeroInVersion2", $"The entry for guest offset {guest:#,0} is a zero cluster, which version 2 does not have.", "make it unallocated", guest, _geometry.ClusterSize, at);
-        }
-        if (_geometry.HasSubclusters && entry.HostOffset == 0 && (uint)entry.Bitmap != 0 && !_external)
-        {
-            Findings.Corruption("SubclusterBitmap", $"The entry for guest offset {guest:#,0} has stored subclusters but no host cluster.", "make them read as zeroes", guest, _geometry.ClusterSize, at);
         }
         if (entry.HostOffset == 0 || _external)
         {

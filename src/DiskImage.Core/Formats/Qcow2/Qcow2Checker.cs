@@ -58,6 +58,9 @@ internal sealed partial class Qcow2Checker
     /// <summary>The bitmap directory, a bitmap's table or its bits cannot stand as they are.</summary>
     public bool HasBrokenBitmaps { get; private set; }
 
+    /// <summary>The file ends inside a table, before entries that the disk needs.</summary>
+    public bool HasCutTable { get; private set; }
+
     /// <summary>Clusters that hold a table and something else as well, so that one of them has to move.</summary>
     public HashSet<long> Overlaps { get; } = [];
 
@@ -108,9 +111,18 @@ internal sealed partial class Qcow2Checker
         {
             Findings.Corruption("MarkedCorrupt", "The image is marked corrupt: a program met a contradiction while writing.", "clear the mark when all else is repaired", host: Qcow2Header.IncompatibleAt);
         }
-        if (_header.Has(Qcow2Incompatible.Dirty))
+        if (_header.IsInChange)
         {
             Findings.Error("Dirty", "The image was not closed properly or never completed: its refcounts may be behind its tables.", "count the references anew and clear the mark", Qcow2Header.IncompatibleAt);
+        }
+        bool saysRaw = (_header.AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None;
+        if (saysRaw && !_external)
+        {
+            Findings.Corruption("DataFileRaw", "The image says that its data file can be read as a raw image, but it has no data file.", "clear the bit that says so", host: Qcow2Header.AutoClearAt);
+        }
+        if (saysRaw && _external && _header.BackingFile is not null)
+        {
+            Findings.Warning("DataFileRaw", "The image says that its data file can be read as a raw image, but its backing file shows through as well. The next program that writes to it takes the bit away.");
         }
         if (_header.Version >= 3 && _header.Extension(Qcow2Extension.FeatureNames) is { Length: var length } && length % 48 != 0)
         {
@@ -187,6 +199,16 @@ internal sealed partial class Qcow2Checker
                 HasBrokenBitmaps |= IsBitmap(table);
                 Findings.Corruption("Overlap", $"The data for guest offset {guest:#,0} lies on {table} at host offset {cluster << _geometry.ClusterBits:#,0}.", "move the table to a place of its own", guest, _geometry.ClusterSize, at);
             }
+        }
+    }
+
+    /// <summary>Reports a table that the file ends in, before the entries that the disk needs.</summary>
+    private void RequireEntries(long offset, long length, string what, long? guest = null)
+    {
+        if (offset + length > _file.Length)
+        {
+            HasCutTable = true;
+            Findings.Corruption("OutOfFile", $"The file of {_file.Length:#,0} bytes ends inside {what} at host offset {offset:#,0}, which needs {length:#,0}.", "let what is missing be unallocated", guest, host: offset);
         }
     }
 

@@ -43,7 +43,7 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
         try
         {
             dataFile = await OpenDataFileAsync(context, header, cancellationToken).ConfigureAwait(false);
-            if (!context.ForRepair && !context.File.IsReadOnly && header.Has(Qcow2Incompatible.Dirty) && !header.Has(Qcow2Incompatible.Corrupt))
+            if (!context.ForRepair && !context.File.IsReadOnly && header.IsInChange && !header.Has(Qcow2Incompatible.Corrupt))
             {
                 // After everything else that can be refused: a failed open modifies nothing.
                 _ = await new Qcow2Repairer(context.File, header, null, cancellationToken).RunAsync(RepairMode.All).ConfigureAwait(false);

@@ -22,7 +22,7 @@ internal sealed record Qcow2Header
     public const long MaxHostOffset = 1L << 56; // spec: bits 9-55 of an entry
 
     // Byte offsets of the fields that are rewritten in place.
-    public const int SizeAt = 24, L1SizeAt = 36, RefcountTableAt = 48, SnapshotsAt = 60, IncompatibleAt = 72;
+    public const int SizeAt = 24, L1SizeAt = 36, RefcountTableAt = 48, SnapshotsAt = 60, IncompatibleAt = 72, AutoClearAt = 88;
 
     public required int Version { get; init; }
     public long BackingFileOffset { get; init; }
@@ -62,8 +62,11 @@ internal sealed record Qcow2Header
     /// <summary>The external data file's name as the image names it.</summary>
     public string? DataFile => TextOf(Qcow2Extension.ExternalDataFile);
 
-    /// <summary>The bytes of an extension, or null.</summary>
-    public byte[]? Extension(uint type) => Extensions.FirstOrDefault(e => e.Type == type)?.Data;
+    /// <summary>The bytes of an extension, or null. Of two of one type the last counts, as in QEMU.</summary>
+    public byte[]? Extension(uint type) => Extensions.LastOrDefault(e => e.Type == type)?.Data;
+
+    /// <summary>A program did not come to the end of what it was doing: refcounts must not be relied on.</summary>
+    public bool IsInChange => Has(Qcow2Incompatible.Dirty) || (Version < 3 && Extension(Qcow2Extension.InChange) is not null);
 
     /// <summary>Reads and checks the header of an image.</summary>
     /// <param name="file">The image's file.</param>
@@ -141,6 +144,9 @@ internal sealed record Qcow2Header
                 BackingFileOffset >= HeaderLength && BackingFileOffset <= cluster - BackingFileSize,
                 8, "backing_file_offset", BackingFileOffset, "a place inside the first cluster, after the header");
         }
+        check.That(
+            forRepair || Has(Qcow2Incompatible.ExternalDataFile) || (AutoClear & Qcow2AutoClear.RawExternalData) == Qcow2AutoClear.None,
+            AutoClearAt, "autoclear_features", $"{(ulong)AutoClear:x}, which says that the data file is raw,", "without that bit, as the image has no data file. Clear it with Repair-DiskImage -Mode All");
         bool typeBit = Has(Qcow2Incompatible.CompressionType);
         check.That(
             CompressionType <= Qcow2CompressionType.Zstd || (Incompatible & ~Qcow2Incompatible.Known) != 0,

@@ -124,8 +124,7 @@ internal sealed partial class Qcow2Node
         IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
         if (snapshots.Any(s => !s.FitsVersion3))
         {
-            await SwitchSnapshotsAsync([.. snapshots.Select(s => s.ForVersion3(_header.Size))], _header).ConfigureAwait(false);
-            await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+            await ChangeWholeAsync(() => SwitchSnapshotsAsync([.. snapshots.Select(s => s.ForVersion3(_header.Size))], _header)).ConfigureAwait(false);
         }
     }
 
@@ -136,6 +135,22 @@ internal sealed partial class Qcow2Node
     private async ValueTask MakeVersion2Async(CancellationToken cancellationToken)
     {
         await UpdateHeaderAsync(_header with { Incompatible = _header.Incompatible | Qcow2Incompatible.Dirty }).ConfigureAwait(false);
+        try
+        {
+            await ExpandZeroesAsync(cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            // Counts what was added, also if only some of it was, and clears the mark; there was no corruption before.
+            _ = await new Qcow2Repairer(File, _header, null, CancellationToken.None).RunAsync(RepairMode.All).ConfigureAwait(false);
+            await ReloadAsync(forWriting: true, CancellationToken.None).ConfigureAwait(false);
+        }
+        await SwitchHeaderAsync(_header with { Version = 2, HeaderLength = Qcow2Header.V2Length, Compatible = default, AutoClear = default, UnknownFields = [], Extensions = [.. _header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] }).ConfigureAwait(false);
+    }
+
+    /// <summary>Replaces the zero clusters of every L2 table.</summary>
+    private async ValueTask ExpandZeroesAsync(CancellationToken cancellationToken)
+    {
         IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, _header, cancellationToken).ConfigureAwait(false);
         var done = new HashSet<long>();
         byte[] table = new byte[_geometry.ClusterSize];
@@ -158,9 +173,6 @@ internal sealed partial class Qcow2Node
                 }
             }
         }
-        _ = await new Qcow2Repairer(File, _header, null, CancellationToken.None).RunAsync(RepairMode.All).ConfigureAwait(false);
-        await ReloadAsync(forWriting: true, CancellationToken.None).ConfigureAwait(false);
-        await SwitchHeaderAsync(_header with { Version = 2, HeaderLength = Qcow2Header.V2Length, Compatible = default, AutoClear = default, UnknownFields = [], Extensions = [.. _header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] }).ConfigureAwait(false);
     }
 
     /// <summary>Replaces the zero clusters of an L2 table; true if there were any.</summary>

@@ -32,12 +32,12 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
         await UnderGateAsync(async () =>
         {
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
-            byte[] old = CopyOfL1();
+            List<(long Offset, long Length)> unused = await CollectAsync(CopyOfL1(), cancellationToken).ConfigureAwait(false);
             for (int i = _l1.NextUsed(0); i < _l1.Count; i = _l1.NextUsed(i + 1))
             {
                 _l1[i] = 0;
             }
-            await ShareAsync(old, -1, isActive: false).ConfigureAwait(false);
+            FreeAfterFlush(unused);
             await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
             await TrimAsync(cancellationToken).ConfigureAwait(false);
         }).ConfigureAwait(false);
@@ -84,7 +84,8 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
             shown = Math.Max(shown, Math.Min(length, Round.Up(old, _geometry.ClusterSize)));
             if (shown > old)
             {
-                ZeroWriteMode mode = _header.BackingFile is null ? ZeroWriteMode.MayUnmap : ZeroWriteMode.KeepAllocated; // it need not be open
+                bool isUnseen = _header.BackingFile is not null && Backing is null; // then what reads as zeroes now need not when it is there
+                ZeroWriteMode mode = isUnseen ? ZeroWriteMode.KeepAllocated : ZeroWriteMode.MayUnmap;
                 await WriteZeroesAsync(old, shown - old, mode, cancellationToken).ConfigureAwait(false);
             }
             if (IsRawData && preallocation == PreallocationMode.Off)
@@ -140,11 +141,9 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
             byte[] whole = CopyOfL1();
             int keep = (int)_geometry.L1EntriesFor(length);
+            whole.AsSpan(0, Math.Min(keep * 8, whole.Length)).Clear();
+            List<(long Offset, long Length)> unused = await CollectAsync(whole, cancellationToken).ConfigureAwait(false);
             await UpdateHeaderAsync(_header with { Size = length }).ConfigureAwait(false); // from here on the rest is leaked, not lost
-            for (int i = _l1.NextUsed(0); i < keep; i = _l1.NextUsed(i + 1))
-            {
-                whole.AsSpan(i * 8, 8).Clear();
-            }
             for (int i = keep; i < _l1.Count; i++)
             {
                 if (_l1[i] != 0)
@@ -152,7 +151,7 @@ internal sealed partial class Qcow2Node : IRebasable, IEmptiable
                     _l1[i] = 0;
                 }
             }
-            await ShareAsync(whole, -1, isActive: false).ConfigureAwait(false);
+            FreeAfterFlush(unused);
             if (lastCluster < keep * _geometry.L2Span && _l1[keep - 1] != 0)
             {
                 await DropEntriesAsync(lastCluster, keep * _geometry.L2Span).ConfigureAwait(false);

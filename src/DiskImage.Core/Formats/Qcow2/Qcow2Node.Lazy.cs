@@ -26,6 +26,7 @@ internal sealed partial class Qcow2Node
     /// <summary>Makes everything durable, the refcounts included.</summary>
     private async ValueTask SettleRefcountsAsync(CancellationToken cancellationToken)
     {
+        await FinishChangeAsync().ConfigureAwait(false);
         bool isMarked = _order.Postponed > 0;
         _order.Postponed = 0;
         await FlushLockedAsync(cancellationToken).ConfigureAwait(false);

@@ -78,7 +78,7 @@ internal sealed partial class Qcow2Node
                     await TakeMoreAsync(place, _geometry.ClusterSize, references - 1).ConfigureAwait(false);
                     places[table] = (place, references);
                     _l2.Forget(place, _geometry.ClusterSize);
-                    await FillL2Async(place, table).ConfigureAwait(false);
+                    await FillL2Async(place, table, guest: Math.Max(0, Length - 1)).ConfigureAwait(false);
                     _guard.AddTable(place);
                 }
                 await _order.FlushAsync(cancellationToken).ConfigureAwait(false);

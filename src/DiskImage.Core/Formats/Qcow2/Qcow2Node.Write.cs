@@ -32,11 +32,11 @@ internal sealed partial class Qcow2Node
             CachedPiece piece = await WritableL2PieceAsync(offset).ConfigureAwait(false);
             int index = PieceIndex(offset);
             L2Entry entry = EntryAt(piece, index);
+            RequireSound(entry, offset);
             if (!IsOurs(entry))
             {
                 return await AllocateForAsync(piece, index, offset, length).ConfigureAwait(false);
             }
-            RequireAligned(entry.HostOffset, offset, "L2 entry");
             int subcluster = _geometry.InCluster(offset) / _geometry.SubclusterSize;
             return entry.KindOf(subcluster, _geometry.HasSubclusters) == ClusterKind.Normal
                 ? await InPlaceAsync(piece, index, offset, length).ConfigureAwait(false)
@@ -192,9 +192,10 @@ internal sealed partial class Qcow2Node
         _guard.SnapshotTable = (_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(snapshots));
         await ProtectAsync(snapshots, cancellationToken).ConfigureAwait(false);
         await LoadBitmapsAsync(cancellationToken).ConfigureAwait(false);
-        if ((_header.AutoClear & ~Qcow2AutoClear.Known) != Qcow2AutoClear.None)
+        Qcow2AutoClear kept = Qcow2AutoClear.Bitmaps | (IsRawData ? Qcow2AutoClear.RawExternalData : Qcow2AutoClear.None);
+        if ((_header.AutoClear & ~kept) != Qcow2AutoClear.None)
         {
-            await UpdateHeaderAsync(_header with { AutoClear = _header.AutoClear & Qcow2AutoClear.Known }).ConfigureAwait(false);
+            await UpdateHeaderAsync(_header with { AutoClear = _header.AutoClear & kept }).ConfigureAwait(false);
         }
     }
 
@@ -238,8 +239,10 @@ internal sealed partial class Qcow2Node
         _header = header;
     }
 
-    /// <summary>The external data file reads like the disk itself, and must go on doing so.</summary>
-    private bool IsRawData => (_header.AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None;
+    /// <summary>
+    /// The external data file reads like the disk itself, and must go on doing so. Over a backing file it cannot, whatever the bit says.
+    /// </summary>
+    private bool IsRawData => (_header.AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None && _header.BackingFile is null;
 
     /// <summary>True if an entry's host cluster belongs to this entry alone.</summary>
     private bool IsOurs(L2Entry entry)
@@ -279,8 +282,9 @@ internal sealed partial class Qcow2Node
         long wanted = _geometry.Clusters(offset + length - start);
         int most = (int)Math.Min(wanted, (_l2.PieceSize / _geometry.L2EntryBytes) - index);
         int count = 1;
-        while (count < most && !IsOurs(EntryAt(piece, index + count)))
+        while (count < most && EntryAt(piece, index + count) is var next && !IsOurs(next))
         {
+            RequireSound(next, start + ((long)count << _geometry.ClusterBits));
             count++;
         }
         L2Entry first = EntryAt(piece, index);
@@ -328,7 +332,7 @@ internal sealed partial class Qcow2Node
     private async ValueTask<CachedPiece> WritableL2PieceAsync(long guest)
     {
         int l1Index = _geometry.L1Index(guest);
-        ulong entry = _l1[l1Index];
+        ulong entry = L1Entry(guest);
         long old = L2Entry.OffsetOf(entry);
         if (old == 0 || (entry & L2Entry.Copied(0)) == 0)
         {
@@ -336,7 +340,7 @@ internal sealed partial class Qcow2Node
             (long table, _) = await _refcounts.AllocateAsync(1).ConfigureAwait(false);
             await RequireNotMetadataAsync(table, _geometry.ClusterSize).ConfigureAwait(false);
             _l2.Forget(table, _geometry.ClusterSize);
-            await FillL2Async(table, old).ConfigureAwait(false);
+            await FillL2Async(table, old, guest).ConfigureAwait(false);
             _l1[l1Index] = L2Entry.Copied(table);
             _guard.AddTable(table);
             if (old != 0)
@@ -347,13 +351,13 @@ internal sealed partial class Qcow2Node
         return (await L2PieceAsync(guest, CancellationToken.None).ConfigureAwait(false))!;
     }
 
-    /// <summary>Makes a new L2 table: a copy of another, or of nothing if that is at 0.</summary>
-    private async ValueTask FillL2Async(long table, long from)
+    /// <summary>Makes a new L2 table: a copy of another, which maps an offset, or of nothing if that is at 0.</summary>
+    private async ValueTask FillL2Async(long table, long from, long guest)
     {
         for (long at = 0; at < _geometry.ClusterSize; at += _l2.PieceSize)
         {
             // In this order: reading a piece may write back all that are changed, and a new one must not go with them before it is filled.
-            CachedPiece? source = from == 0 ? null : await _l2.GetAsync(from + at, CancellationToken.None).ConfigureAwait(false);
+            CachedPiece? source = from == 0 ? null : await L2PieceAsync(from, at, guest, CancellationToken.None).ConfigureAwait(false);
             CachedPiece target = await _l2.GetNewAsync(table + at).ConfigureAwait(false);
             source?.Bytes.CopyTo(target.Bytes, 0);
         }

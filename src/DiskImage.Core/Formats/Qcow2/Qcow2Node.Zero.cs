@@ -83,9 +83,9 @@ internal sealed partial class Qcow2Node
         {
             long end = offset + length;
             int l1Index = _geometry.L1Index(offset);
-            if (!createTables && _l1[l1Index] == 0)
+            if (!createTables && L1Entry(offset) == 0)
             {
-                return Math.Min(end, _l1.NextUsed(l1Index) * _geometry.L2Span) - offset;
+                return Math.Min(end, EndOfUnmapped(l1Index)) - offset;
             }
             CachedPiece piece = await WritableL2PieceAsync(offset).ConfigureAwait(false);
             long at = offset;
@@ -95,6 +95,7 @@ internal sealed partial class Qcow2Node
                 int first = (int)(at - cluster) / _geometry.SubclusterSize;
                 int last = next == Length ? _geometry.SubclustersPerCluster : (int)(next - cluster) / _geometry.SubclusterSize;
                 L2Entry old = EntryAt(piece, index);
+                RequireSound(old, at);
                 if (change(old, first, last) is not { } entry)
                 {
                     break;

@@ -32,6 +32,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private readonly bool? _lazyOption;
     private readonly Qcow2OverlapCheck _overlapCheck;
     private readonly bool _isSparse;
+    private readonly bool _requiresAll;
     private Qcow2Header _header;
     private Qcow2Geometry _geometry;
     private long _grownTo; // while the disk grows: its length to be
@@ -50,6 +51,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         _decompressor = Qcow2Compression.Decompressor(header.CompressionType);
         _compressor = new Lazy<IBlockCompressor>(() => Qcow2Compression.Compressor(header.CompressionType));
         (_lazyOption, _overlapCheck) = (options.LazyRefcounts, options.OverlapCheck);
+        _requiresAll = options.MissingClusters == Qcow2MissingClusters.Error;
         _discardToHost = options.Discard == Qcow2DiscardMode.Unmap;
         _isSparse = dataFile is not null || file.AllocatedLength < file.Length - (file.Length / 8);
         IsReadOnly = file.IsReadOnly;
@@ -90,7 +92,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         BackingFile = _header.BackingFile,
         BackingFormat = _header.BackingFormat,
         Encrypted = _header.CryptMethod != 0,
-        Dirty = _header.Has(Qcow2Incompatible.Dirty),
+        Dirty = _header.IsInChange,
         FormatSpecific = Qcow2Info.Of(_header),
     };
 
@@ -170,7 +172,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         int length = (int)Math.Clamp(File.Length - host, 0, maxLength);
         if (length == 0)
         {
-            throw Corrupt($"the compressed cluster for guest offset {_geometry.ClusterStart(offset):#,0} lies past the end of the file's {File.Length:#,0} bytes", host);
+            throw Missing("compressed cluster", _geometry.ClusterStart(offset), File, host);
         }
         bool whole = buffer.Length == _geometry.ClusterSize;
         byte[] packed = ArrayPool<byte>.Shared.Rent(length);
@@ -202,10 +204,9 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private async ValueTask<BlockExtent> MapPieceAsync(long offset, long end, CancellationToken cancellationToken)
     {
         int l1Index = _geometry.L1Index(offset);
-        if (_l1[l1Index] == 0)
+        if (L1Entry(offset) == 0)
         {
-            long next = _l1.NextUsed(l1Index) * _geometry.L2Span; // counts of entries are bounded, so this fits
-            return new(offset, Math.Min(next, Length) - offset, BlockStatus.None);
+            return new(offset, Math.Min(EndOfUnmapped(l1Index), Length) - offset, BlockStatus.None);
         }
         CachedPiece? piece = await L2PieceAsync(offset, cancellationToken).ConfigureAwait(false);
         return piece is not null
@@ -237,6 +238,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     /// <summary>From an offset to the end of its run of like subclusters inside one cluster.</summary>
     private BlockExtent ExtentOf(L2Entry entry, long offset)
     {
+        RequireSound(entry, offset);
         int within = _geometry.InCluster(offset), subcluster = within / _geometry.SubclusterSize;
         int run = entry.RunOf(subcluster, _geometry.HasSubclusters);
         long length = ((long)(subcluster + run) * _geometry.SubclusterSize) - within;
@@ -255,7 +257,10 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
             case ClusterKind.Compressed:
                 return new(offset, _geometry.ClusterSize - within, BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed);
             default:
-                RequireAligned(entry.HostOffset, offset, "L2 entry");
+                if (entry.HostOffset >= _dataNode.Length && _requiresAll)
+                {
+                    throw Missing("cluster", offset - within, _dataNode, entry.HostOffset);
+                }
                 return new(offset, length, BlockStatus.Allocated | BlockStatus.Data, _dataNode, entry.HostOffset + within);
         }
     }
@@ -263,13 +268,47 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     /// <summary>The piece of the L2 table that maps an offset; null if the table is missing.</summary>
     private async ValueTask<CachedPiece?> L2PieceAsync(long guest, CancellationToken cancellationToken)
     {
-        long table = L2Entry.OffsetOf(_l1[_geometry.L1Index(guest)]);
+        long table = L2Entry.OffsetOf(L1Entry(guest));
         if (table == 0)
         {
             return null;
         }
         RequireAligned(table, guest, "L1 entry");
-        return await _l2.GetAsync(table + PieceStart(guest), cancellationToken).ConfigureAwait(false);
+        return await L2PieceAsync(table, PieceStart(guest), guest, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>A piece of an L2 table; what the disk needs of it must be in the file.</summary>
+    /// <param name="table">Where the table is.</param>
+    /// <param name="start">Where in it the piece begins.</param>
+    /// <param name="guest">Any offset that the table maps.</param>
+    /// <param name="cancellationToken">Stops the wait.</param>
+    private ValueTask<CachedPiece> L2PieceAsync(long table, long start, long guest, CancellationToken cancellationToken)
+    {
+        if (table + start + _l2.PieceSize > File.Length && _requiresAll && !_l2.Holds(table + start))
+        {
+            long first = (guest & -_geometry.L2Span) + (start / _geometry.L2EntryBytes << _geometry.ClusterBits);
+            long needed = Math.Clamp(_geometry.Clusters(Length - first) * _geometry.L2EntryBytes, 0, _l2.PieceSize);
+            if (table + start + needed > File.Length)
+            {
+                throw Missing("L2 table", guest, File, table);
+            }
+        }
+        return _l2.GetAsync(table + start, cancellationToken);
+    }
+
+    /// <summary>Where a run of ranges without an L2 table ends, or what the file has of the L1 table.</summary>
+    private long EndOfUnmapped(int l1Index)
+    {
+        int next = _l1.NextUsed(l1Index);
+        return (l1Index < _l1.Stored ? Math.Min(next, _l1.Stored) : next) * _geometry.L2Span; // counts of entries are bounded, so this fits
+    }
+
+    /// <summary>The L1 entry of an offset, which the file must have.</summary>
+    private ulong L1Entry(long guest)
+    {
+        int index = _geometry.L1Index(guest);
+        ulong entry = _l1[index];
+        return entry != 0 || index < _l1.Stored || !_requiresAll ? entry : throw Missing("L1 table", guest, File, _l1.HostOffset);
     }
 
     /// <summary>Byte offset, in its L2 table, of the piece that maps an offset.</summary>
@@ -296,6 +335,35 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         }
         _l2.Changed(piece, index * _geometry.L2EntryBytes, _geometry.L2EntryBytes);
     }
+
+    /// <summary>Refuses an entry by which nothing can be read or written: misplaced, or with subclusters that contradict each other.</summary>
+    private void RequireSound(L2Entry entry, long guest)
+    {
+        bool isExternal = !ReferenceEquals(_dataNode, File);
+        if (entry.Fault(_geometry.HasSubclusters, isExternal) is { } fault)
+        {
+            throw Corrupt($"the L2 entry for guest offset {guest:#,0} {fault}", entry.HostOffset);
+        }
+        if (entry.IsCompressed || entry.HostOffset == 0)
+        {
+            return;
+        }
+        RequireAligned(entry.HostOffset, guest, "L2 entry");
+        if (isExternal && entry.HostOffset != _geometry.ClusterStart(guest))
+        {
+            throw Corrupt(
+                $"the L2 entry for guest offset {guest:#,0} points to offset {entry.HostOffset:#,0} of the external data file; allowed: {_geometry.ClusterStart(guest):#,0}, where the guest has it",
+                entry.HostOffset);
+        }
+    }
+
+    /// <summary>Something that the tables say is there lies past the end of its file.</summary>
+    private DiskImageException Missing(string what, long guest, BlockNode file, long host) => new(
+        DiskImageErrorKind.Corrupt,
+        $"{file.Name}: the {what} for guest offset {guest:#,0} is at host offset {host:#,0}, but the file has only {file.Length:#,0} bytes. If this is a copy that was cut short, copy the image again."
+            + " Repair-DiskImage -Mode All makes what is missing read as zeroes for good; the open option missing-clusters=zero only reads it so, as QEMU does.",
+        file.Name,
+        host);
 
     private void RequireAligned(long hostOffset, long guest, string what)
     {

@@ -30,6 +30,16 @@ public enum Qcow2OverlapCheck
     All,
 }
 
+/// <summary>What a cluster reads as that the tables say to be past the end of its file.</summary>
+public enum Qcow2MissingClusters
+{
+    /// <summary>Reading it is an error.</summary>
+    Error,
+
+    /// <summary>Zeroes, as QEMU has it.</summary>
+    Zero,
+}
+
 /// <summary>Options when a qcow2 image is opened.</summary>
 public sealed record Qcow2OpenOptions
 {
@@ -48,6 +58,10 @@ public sealed record Qcow2OpenOptions
     /// <summary>Refcounts may stay behind while the image is open; null to do as the image says.</summary>
     [DriverOption("lazy-refcounts", "Write refcounts only when the image is closed: quicker flushes, a repair after a crash; as the image says if not given")]
     public bool? LazyRefcounts { get; init; }
+
+    /// <summary>What a cluster reads as that the tables say to be past the end of its file.</summary>
+    [DriverOption("missing-clusters", "What reads as a cluster past the end of its file, as in a copy that was cut short: error, or zero as QEMU does")]
+    public Qcow2MissingClusters MissingClusters { get; init; }
 
     /// <summary>What no write may land on.</summary>
     [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place), cached (also active tables), all (also those of snapshots)")]

@@ -97,6 +97,7 @@ internal sealed partial class Qcow2Refcounts
                 Put(block, i, 1);
             }
             _firstFree = first + (end - index);
+            Note(HostOffset(first), (long)(end - index) << _geometry.ClusterBits);
             return (HostOffset(first), end - index);
         }
     }
@@ -156,6 +157,7 @@ internal sealed partial class Qcow2Refcounts
             _table[range + i] = (ulong)HostOffset(start + i);
             _guard.AddTable(HostOffset(start + i));
         }
+        Note(HostOffset(start + blocks), count << _geometry.ClusterBits);
         return HostOffset(start + blocks);
     }
 
@@ -198,6 +200,10 @@ internal sealed partial class Qcow2Refcounts
             CachedPiece block = await EnsureBlockAsync(cluster).ConfigureAwait(false);
             int index = (int)(cluster & (PerBlock - 1)), stop = (int)Math.Min(PerBlock, index + (end - cluster));
             AddInBlock(block, index, stop, cluster, change);
+            if (change > 0)
+            {
+                Note(HostOffset(cluster), (long)(stop - index) << _geometry.ClusterBits);
+            }
             cluster += stop - index;
         }
     }
@@ -318,6 +324,7 @@ internal sealed partial class Qcow2Refcounts
         _geometry = geometry;
         _blocks.Clear();
         _toFree.Clear();
+        (_account, _owed) = (null, []);
         (_firstFree, _freeByte, _toFreeBytes) = (0, 0, 0);
     }
 

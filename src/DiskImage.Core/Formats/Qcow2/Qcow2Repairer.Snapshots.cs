@@ -15,6 +15,10 @@ internal sealed partial class Qcow2Repairer
     {
         if (_header.SnapshotCount == 0)
         {
+            if (_header.SnapshotsOffset != 0)
+            {
+                await WriteSnapshotsFieldAsync([], 0).ConfigureAwait(false);
+            }
             return [];
         }
         (IReadOnlyList<Qcow2Snapshot> readable, DiskImageException? fault) = await Qcow2Snapshot.ReadReadableAsync(file, _header, cancellationToken).ConfigureAwait(false);
@@ -36,7 +40,7 @@ internal sealed partial class Qcow2Repairer
             mended = _header.Version >= 3 ? mended.ForVersion3(_header.Size) : mended;
             kept.Add(ids.Add(mended.Id) ? mended : mended with { Id = FreeId(ids) });
         }
-        bool isSound = fault is null && IsPlace(_header.SnapshotsOffset) && !ClustersOf(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(readable)).Any(overlaps.Contains);
+        bool isSound = fault is null && readable.All(s => s.LostExtraBytes == 0) && IsPlace(_header.SnapshotsOffset) && !ClustersOf(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(readable)).Any(overlaps.Contains);
         if (!isSound || !kept.SequenceEqual(readable, ReferenceEqualityComparer.Instance))
         {
             byte[] table = Qcow2Snapshot.ToTable(kept);
@@ -46,11 +50,16 @@ internal sealed partial class Qcow2Repairer
                 await file.WriteAsync(place, table, cancellationToken).ConfigureAwait(false);
             }
             await file.FlushAsync(cancellationToken).ConfigureAwait(false);
-            _header = _header with { SnapshotCount = kept.Count, SnapshotsOffset = place };
-            await file.WriteAsync(
-                Qcow2Header.SnapshotsAt, _header.ToCluster(file.Name).AsMemory(Qcow2Header.SnapshotsAt..Qcow2Header.IncompatibleAt), cancellationToken).ConfigureAwait(false);
+            await WriteSnapshotsFieldAsync(kept, place).ConfigureAwait(false);
         }
         return kept;
+    }
+
+    private async ValueTask WriteSnapshotsFieldAsync(IReadOnlyCollection<Qcow2Snapshot> kept, long place)
+    {
+        _header = _header with { SnapshotCount = kept.Count, SnapshotsOffset = place };
+        await file.WriteAsync(
+            Qcow2Header.SnapshotsAt, _header.ToCluster(file.Name).AsMemory(Qcow2Header.SnapshotsAt..Qcow2Header.IncompatibleAt), cancellationToken).ConfigureAwait(false);
     }
 
     private static string FreeId(HashSet<string> ids)

@@ -53,6 +53,11 @@ internal sealed partial class Qcow2Repairer(BlockNode file, Qcow2Header header, 
     private async ValueTask RepairAllAsync(Qcow2Checker before)
     {
         await MarkAsync(_header.Incompatible | Qcow2Incompatible.Dirty).ConfigureAwait(false);
+        if (before.HasCutTable)
+        {
+            await file.ResizeAsync(FileEnd, PreallocationMode.Off, cancellationToken).ConfigureAwait(false); // the rest of it reads as nothing
+        }
+        await ClearUntrueRawBitAsync().ConfigureAwait(false);
         long l1Cluster = _header.L1TableOffset >> _header.ClusterBits;
         if (before.Overlaps.Any(c => c >= l1Cluster && c < l1Cluster + Geometry.Clusters(_header.L1Size * 8L)))
         {
@@ -90,6 +95,32 @@ internal sealed partial class Qcow2Repairer(BlockNode file, Qcow2Header header, 
         }
         await SetCopiedFlagsAsync(mended.References).ConfigureAwait(false);
         await MarkAsync(_header.Incompatible & ~(Qcow2Incompatible.Dirty | Qcow2Incompatible.Corrupt)).ConfigureAwait(false);
+        await ClearInChangeAsync().ConfigureAwait(false);
+    }
+
+    /// <summary>Takes out the mark of a version 2 image; that of version 3 is a bit.</summary>
+    private async ValueTask ClearInChangeAsync()
+    {
+        if (_header.Version < 3 && _header.IsInChange)
+        {
+            await file.FlushAsync(cancellationToken).ConfigureAwait(false);
+            _header = _header with { Extensions = [.. _header.Extensions.Where(e => e.Type != Qcow2Extension.InChange)] };
+            await file.WriteAsync(0, _header.ToCluster(file.Name), cancellationToken).ConfigureAwait(false);
+            await file.FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Clears the bit that says that the data file is raw where there is none, or where a backing file shows through as well.</summary>
+    private async ValueTask ClearUntrueRawBitAsync()
+    {
+        bool isTrue = _header.Has(Qcow2Incompatible.ExternalDataFile) && _header.BackingFile is null;
+        if (!isTrue && (_header.AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None)
+        {
+            _header = _header with { AutoClear = _header.AutoClear & ~Qcow2AutoClear.RawExternalData };
+            byte[] field = new byte[8];
+            BigEndian.U64(field, 0, (ulong)_header.AutoClear);
+            await file.WriteAsync(Qcow2Header.AutoClearAt, field, cancellationToken).ConfigureAwait(false);
+        }
     }
 
     private async ValueTask MarkAsync(Qcow2Incompatible features)

@@ -10,6 +10,7 @@ internal sealed record Qcow2Snapshot
     public const int FixedBytes = 40; // before the extra data
     public const int KnownExtraBytes = 24; // VM state size, virtual size, instruction count
     public const int MaxExtraBytes = 1024; // QEMU's limit
+    public const int UsualEntryBytes = FixedBytes + KnownExtraBytes + 64; // ours: a guess at what is to be read
     public const int MaxTableBytes = 1024 * Qcow2Header.MaxSnapshots; // QEMU's limit
     private const ulong NoInstructionCount = ulong.MaxValue;
 
@@ -37,6 +38,9 @@ internal sealed record Qcow2Snapshot
     /// </summary>
     public byte[] Extra { get; init; } = new byte[KnownExtraBytes];
 
+    /// <summary>Bytes of extra data beyond what QEMU takes: they are left out when the table is written.</summary>
+    public int LostExtraBytes { get; init; }
+
     /// <summary>True if its entry has what version 3 demands: the size of the disk.</summary>
     public bool FitsVersion3 => VirtualSize is not null;
 
@@ -59,16 +63,16 @@ internal sealed record Qcow2Snapshot
         {
             return ([], null);
         }
-        int most = (int)Math.Clamp(file.Length - header.SnapshotsOffset, 0, MaxTableBytes);
-        byte[] table = new byte[Math.Min(most, header.SnapshotCount * (FixedBytes + MaxExtraBytes + 2048L))];
-        if (table.Length > 0) // else the place is past the end of the file
-        {
-            await file.ReadAsync(header.SnapshotsOffset, table, cancellationToken).ConfigureAwait(false);
-        }
+        int most = (int)Math.Clamp(file.Length - header.SnapshotsOffset, 0, MaxTableBytes); // 0: the place is past the end of the file
+        byte[] table = await ReadTableAsync(file, header.SnapshotsOffset, Math.Min(most, header.SnapshotCount * (long)UsualEntryBytes), cancellationToken).ConfigureAwait(false);
         var snapshots = new List<Qcow2Snapshot>(header.SnapshotCount);
         int at = 0;
         for (int i = 0; i < header.SnapshotCount; i++)
         {
+            while (table.Length < most && !IsWhole(table.AsSpan(Math.Min(at, table.Length))))
+            {
+                table = await ReadTableAsync(file, header.SnapshotsOffset, Math.Min(most, table.Length * 2L), cancellationToken).ConfigureAwait(false);
+            }
             ReadOnlySpan<byte> entry = table.AsSpan(Math.Min(at, table.Length));
             if (FaultOf(entry) is { } what)
             {
@@ -81,16 +85,29 @@ internal sealed record Qcow2Snapshot
         return (snapshots, null);
     }
 
+    private static async ValueTask<byte[]> ReadTableAsync(BlockNode file, long offset, long length, CancellationToken cancellationToken)
+    {
+        byte[] table = new byte[length];
+        if (length > 0)
+        {
+            await file.ReadAsync(offset, table, cancellationToken).ConfigureAwait(false);
+        }
+        return table;
+    }
+
     /// <summary>Bytes of its entry in the table it was read from, with the padding behind it.</summary>
     public int StoredLength { get; init; }
 
     /// <summary>Bytes of the table that these snapshots, all of them, were read from.</summary>
     public static int StoredTableLength(IEnumerable<Qcow2Snapshot> snapshots) => snapshots.Sum(s => s.StoredLength);
 
+    /// <summary>Bytes that the table of some snapshots takes.</summary>
+    public static long TableLength(IEnumerable<Qcow2Snapshot> snapshots) => snapshots.Sum(s => Round.Up(s.Length, 8));
+
     /// <summary>The table as it stands in the file.</summary>
     public static byte[] ToTable(IReadOnlyCollection<Qcow2Snapshot> snapshots)
     {
-        byte[] table = new byte[snapshots.Sum(s => (int)Round.Up(s.Length, 8))];
+        byte[] table = new byte[TableLength(snapshots)];
         int at = 0;
         foreach (Qcow2Snapshot snapshot in snapshots)
         {
@@ -115,10 +132,15 @@ internal sealed record Qcow2Snapshot
         {
             return $"its L1 table has {l1Size} entries; allowed: at most {Qcow2Header.MaxL1Bytes / 8}";
         }
-        return extraSize > MaxExtraBytes || FixedBytes + (int)extraSize + idLength + nameLength > bytes.Length
-            ? $"its extra data of {extraSize} bytes, id of {idLength} and name of {nameLength} do not fit; allowed: extra data of at most {MaxExtraBytes}, all inside the file"
-            : null;
+        return IsWhole(bytes)
+            ? null
+            : $"its extra data of {extraSize} bytes, id of {idLength} and name of {nameLength} reach past the {bytes.Length:#,0} bytes that follow; allowed: all inside the file, and the table at most {MaxTableBytes:#,0} long";
     }
+
+    /// <summary>True if an entry, as long as it says it is, lies in some bytes.</summary>
+    private static bool IsWhole(ReadOnlySpan<byte> bytes)
+        => bytes.Length >= FixedBytes
+            && (long)FixedBytes + BigEndian.U32(bytes, 36) + BigEndian.U16(bytes, 12) + BigEndian.U16(bytes, 14) <= bytes.Length;
 
     private static Qcow2Snapshot Parse(ReadOnlySpan<byte> bytes, out int length)
     {
@@ -138,7 +160,8 @@ internal sealed record Qcow2Snapshot
             VmStateSize = extra.Length >= 8 ? BigEndian.U64(extra, 0) : BigEndian.U32(bytes, 32),
             VirtualSize = extra.Length >= 16 ? (long)BigEndian.U64(extra, 8) : null,
             InstructionCount = instructions == NoInstructionCount ? null : instructions,
-            Extra = extra.ToArray(),
+            Extra = extra[..Math.Min(extra.Length, MaxExtraBytes)].ToArray(),
+            LostExtraBytes = Math.Max(0, extra.Length - MaxExtraBytes),
             Id = Encoding.UTF8.GetString(bytes.Slice(idAt, idLength)),
             Name = Encoding.UTF8.GetString(bytes.Slice(idAt + idLength, nameLength)),
         };
