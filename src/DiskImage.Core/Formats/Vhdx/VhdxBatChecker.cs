@@ -43,7 +43,10 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
                     node.Regions.Bat.Offset + (index * VhdxGeometry.EntryBytes), part.AsMemory(0, count * VhdxGeometry.EntryBytes), cancellationToken).ConfigureAwait(false);
                 for (int i = 0; i < count; i++)
                 {
-                    await CheckEntryAsync(index + i, new BatEntry(LittleEndian.U64(part, i * VhdxGeometry.EntryBytes))).ConfigureAwait(false);
+                    if (_geometry.IsInUse(index + i, node.Metadata.HasParent))
+                    {
+                        await CheckEntryAsync(index + i, new BatEntry(LittleEndian.U64(part, i * VhdxGeometry.EntryBytes))).ConfigureAwait(false);
+                    }
                 }
                 index += count;
                 bytes?.Report(Math.Min(node.Length, _geometry.StartOf(_geometry.BlockAt(index))));
@@ -57,7 +60,24 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
         {
             Findings.Corruption("Bitmap", $"payload block {block} is partially present, and the BAT region has no room for the entry of its sector bitmap", guest: _geometry.StartOf(block), guestLength: _geometry.BytesOf(block));
         }
+        await node.EachStaleEntryAsync(CheckStale, cancellationToken).ConfigureAwait(false);
         CheckLeaks();
+    }
+
+    /// <summary>An entry behind the last block means nothing, until a program makes the disk larger or frees what it names.</summary>
+    private void CheckStale(long index, BatEntry entry)
+    {
+        string what = $"BAT entry {index} is behind the disk's last block and names offset {entry.FileOffset:#,0}";
+        if (node.IsStalePlace(entry) && _space.IsUsed(entry.FileOffset, _geometry.BlockSize))
+        {
+            Findings.Corruption("Stale", $"{what}, which is in use: a program that makes the disk larger or smaller would show or free that", Clear, host: PlaceOf(index));
+        }
+        else
+        {
+            Findings.Warning("Stale", $"{what}, which nothing else does", Clear, PlaceOf(index));
+        }
+        node.MarkStale(_space, entry);
+        Replace(index, default);
     }
 
     private async ValueTask CheckEntryAsync(long index, BatEntry entry)

@@ -53,14 +53,20 @@ internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>
     private async ValueTask CheckHeadersAsync()
     {
         byte[] sector = new byte[VhdxHeader.Size];
+        var faults = new List<(int Index, string Fault)>();
         for (int i = 0; i < 2; i++)
         {
             await file.ReadPaddedAsync(VhdxHeader.PlaceOf(i), sector, cancellationToken).ConfigureAwait(false);
             if (VhdxHeader.TryParse(sector, out string? fault) is null)
             {
                 HasHeaderFault = true;
-                Findings.Corruption("Header", $"header {i + 1} cannot be used: {fault}; the other one is in use", "write it anew from the other", host: VhdxHeader.PlaceOf(i));
+                faults.Add((i, fault!));
             }
+        }
+        foreach ((int index, string fault) in faults)
+        {
+            string instead = faults.Count == 1 ? "the other one is in use" : "nothing else about the two contradicts the other or the file";
+            Findings.Corruption("Header", $"header {index + 1} cannot be used: {fault}; {instead}", faults.Count == 1 ? "write it anew from the other" : "write it anew", host: VhdxHeader.PlaceOf(index));
         }
     }
 

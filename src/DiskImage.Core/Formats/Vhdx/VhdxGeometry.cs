@@ -67,6 +67,10 @@ internal sealed class VhdxGeometry
     /// <summary>The payload block of a BAT index that is not that of a bitmap block.</summary>
     public long BlockAt(long index) => index - (index / (ChunkRatio + 1L));
 
+    /// <summary>True if the entry at a BAT index means a block of the disk. Others are stale, whatever they say.</summary>
+    public bool IsInUse(long index, bool hasParent)
+        => IsBitmapIndex(index) ? index / (ChunkRatio + 1L) < Chunks && (hasParent || index < EntriesWithoutBitmaps) : BlockAt(index) < Blocks;
+
     /// <summary>Bit of a sector in its chunk's bitmap block.</summary>
     public int BitOf(long guest) => (int)(guest / SectorSize) & (VhdxLayout.SectorsPerChunk - 1);
 

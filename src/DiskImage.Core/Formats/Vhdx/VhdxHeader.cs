@@ -9,7 +9,7 @@ internal sealed record VhdxHeader
     public const int Size = 4096;
     public const uint Signature = 0x64616568; // "head"
     public const ushort SupportedVersion = 1, SupportedLogVersion = 0;
-    private const int ChecksumAt = 4, SequenceAt = 8, FileWriteAt = 16, DataWriteAt = 32, LogGuidAt = 48, LogVersionAt = 64, VersionAt = 66, LogLengthAt = 68, LogOffsetAt = 72;
+    private const int ChecksumAt = 4, SequenceAt = 8, FileWriteAt = 16, DataWriteAt = 32, LogGuidAt = 48, LogVersionAt = 64, VersionAt = 66, LogLengthAt = 68, LogOffsetAt = 72, ReservedAt = 80;
 
     public required ulong SequenceNumber { get; init; }
 
@@ -43,18 +43,24 @@ internal sealed record VhdxHeader
         fault = signature != Signature ? $"its signature is 0x{signature:X8}; allowed: 0x{Signature:X8} (\"head\")"
             : stored != Crc32C.OfAllBut(bytes, ChecksumAt) ? $"its checksum is 0x{stored:X8}; computed: 0x{Crc32C.OfAllBut(bytes, ChecksumAt):X8}"
             : null;
-        return fault is not null ? null : new VhdxHeader
-        {
-            SequenceNumber = LittleEndian.U64(bytes, SequenceAt),
-            FileWriteGuid = LittleEndian.Guid(bytes, FileWriteAt),
-            DataWriteGuid = LittleEndian.Guid(bytes, DataWriteAt),
-            LogGuid = LittleEndian.Guid(bytes, LogGuidAt),
-            LogVersion = LittleEndian.U16(bytes, LogVersionAt),
-            Version = LittleEndian.U16(bytes, VersionAt),
-            LogLength = LittleEndian.U32(bytes, LogLengthAt),
-            LogOffset = (long)Math.Min(LittleEndian.U64(bytes, LogOffsetAt), long.MaxValue),
-        };
+        return fault is not null ? null : Parse(bytes);
     }
+
+    /// <summary>Reads a header whatever its checksum says; null if its signature is wrong or a reserved byte is set.</summary>
+    public static VhdxHeader? TryParseUnsealed(ReadOnlySpan<byte> bytes)
+        => LittleEndian.U32(bytes, 0) == Signature && !bytes[ReservedAt..].ContainsAnyExcept((byte)0) ? Parse(bytes) : null;
+
+    private static VhdxHeader Parse(ReadOnlySpan<byte> bytes) => new()
+    {
+        SequenceNumber = LittleEndian.U64(bytes, SequenceAt),
+        FileWriteGuid = LittleEndian.Guid(bytes, FileWriteAt),
+        DataWriteGuid = LittleEndian.Guid(bytes, DataWriteAt),
+        LogGuid = LittleEndian.Guid(bytes, LogGuidAt),
+        LogVersion = LittleEndian.U16(bytes, LogVersionAt),
+        Version = LittleEndian.U16(bytes, VersionAt),
+        LogLength = LittleEndian.U32(bytes, LogLengthAt),
+        LogOffset = (long)Math.Min(LittleEndian.U64(bytes, LogOffsetAt), long.MaxValue),
+    };
 
     /// <summary>The header as it stands in the file, checksum included.</summary>
     public byte[] ToBytes()
@@ -103,11 +109,15 @@ internal sealed record VhdxHeader
 /// <param name="Current">The header that counts.</param>
 /// <param name="CurrentIndex">Which of the two it is: 0 or 1.</param>
 /// <param name="Faults">What is wrong with each; null for nothing.</param>
-internal sealed record VhdxHeaderPair(VhdxHeader Current, int CurrentIndex, IReadOnlyList<string?> Faults)
+/// <param name="IsSealed">False if both checksums are wrong and the rest was believed, for a repair.</param>
+internal sealed record VhdxHeaderPair(VhdxHeader Current, int CurrentIndex, IReadOnlyList<string?> Faults, bool IsSealed = true)
 {
     /// <summary>Reads both and chooses. Looks at the file type identifier too.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <param name="forRepair">True to believe headers under wrong checksums if they fit each other.</param>
     /// <exception cref="DiskImageException">InvalidFormat: not a VHDX file; Corrupt: no header counts; Unsupported: a version.</exception>
-    public static async ValueTask<VhdxHeaderPair> ReadAsync(BlockNode file, CancellationToken cancellationToken)
+    public static async ValueTask<VhdxHeaderPair> ReadAsync(BlockNode file, CancellationToken cancellationToken, bool forRepair = false)
     {
         byte[] bytes = new byte[VhdxHeader.Size];
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
@@ -116,24 +126,33 @@ internal sealed record VhdxHeaderPair(VhdxHeader Current, int CurrentIndex, IRea
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidFormat, $"{file.Name}: does not begin with \"vhdxfile\", so it is not a VHDX file", file.Name, 0);
         }
-        var headers = new VhdxHeader?[2];
+        VhdxHeader?[] headers = new VhdxHeader?[2], unsealed = new VhdxHeader?[2];
         var faults = new string?[2];
         for (int i = 0; i < 2; i++)
         {
             await file.ReadPaddedAsync(VhdxHeader.PlaceOf(i), bytes, cancellationToken).ConfigureAwait(false);
             headers[i] = VhdxHeader.TryParse(bytes, out faults[i]);
+            unsealed[i] = VhdxHeader.TryParseUnsealed(bytes);
         }
+        bool isSealed = headers is not [null, null], isBelieved = !isSealed && Fit(unsealed[0], unsealed[1]);
+        headers = isBelieved && forRepair ? unsealed : headers;
         int current = Choose(headers[0], headers[1]);
         if (current < 0)
         {
             string why = headers[0] is null
                 ? $"neither header can be used: of the first, {faults[0]}; of the second, {faults[1]}"
+                    + (isBelieved ? ". All else about them fits: Repair-DiskImage -Mode All writes them anew" : "")
                 : $"both headers have the sequence number {headers[0]!.SequenceNumber} and differ, so neither counts";
             throw VhdxLayout.Corrupt(file.Name, why, VhdxHeader.PlaceOf(0));
         }
         headers[current]!.Require(file, VhdxHeader.PlaceOf(current));
-        return new(headers[current]!, current, faults);
+        return new(headers[current]!, current, faults, isSealed);
     }
+
+    /// <summary>True if two headers under wrong checksums are one program's successive writes of the same facts.</summary>
+    private static bool Fit(VhdxHeader? first, VhdxHeader? second)
+        => first is not null && second is not null && Math.Max(first.SequenceNumber, second.SequenceNumber) - Math.Min(first.SequenceNumber, second.SequenceNumber) <= 1
+            && first with { SequenceNumber = second.SequenceNumber, FileWriteGuid = second.FileWriteGuid } == second;
 
     /// <summary>The higher sequence number counts. Disk2vhd writes the same header twice, which is harmless.</summary>
     private static int Choose(VhdxHeader? first, VhdxHeader? second) => (first, second) switch

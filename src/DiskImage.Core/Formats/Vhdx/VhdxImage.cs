@@ -19,10 +19,11 @@ internal sealed record VhdxImage(
     /// <summary>Reads an image. Changes nothing.</summary>
     /// <param name="file">The file.</param>
     /// <param name="discardLog">True to read it as if its log were empty, if it cannot be replayed.</param>
+    /// <param name="forRepair">True to believe headers and region tables of which only the checksums are wrong.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    public static async ValueTask<VhdxImage> ReadAsync(BlockNode file, bool discardLog, CancellationToken cancellationToken)
+    public static async ValueTask<VhdxImage> ReadAsync(BlockNode file, bool discardLog, bool forRepair, CancellationToken cancellationToken)
     {
-        VhdxHeaderPair headers = await VhdxHeaderPair.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+        VhdxHeaderPair headers = await VhdxHeaderPair.ReadAsync(file, cancellationToken, forRepair).ConfigureAwait(false);
         VhdxLogSequence? log = null;
         string? lost = null;
         if (headers.Current.HasLog)
@@ -31,13 +32,13 @@ internal sealed record VhdxImage(
             {
                 log = await VhdxLogReader.FindAsync(file, headers.Current, cancellationToken).ConfigureAwait(false);
             }
-            catch (DiskImageException e) when (discardLog && e.Kind == DiskImageErrorKind.Corrupt)
+            catch (DiskImageException e) when (discardLog && headers.IsSealed && e.Kind == DiskImageErrorKind.Corrupt)
             {
                 lost = e.Message;
             }
         }
         BlockNode view = log is null ? file : new VhdxReplayedNode(file, log);
-        VhdxRegionTable regions = await VhdxRegionTable.ReadAsync(view, headers.Current, cancellationToken).ConfigureAwait(false);
+        VhdxRegionTable regions = await VhdxRegionTable.ReadAsync(view, headers.Current, forRepair, cancellationToken).ConfigureAwait(false);
         VhdxMetadata metadata = await VhdxMetadata.ReadAsync(view, regions.Metadata, cancellationToken).ConfigureAwait(false);
         var geometry = new VhdxGeometry(metadata.BlockSize, metadata.LogicalSectorSize, metadata.VirtualSize);
         long entries = geometry.EntriesWithoutBitmaps, bytes = entries * VhdxGeometry.EntryBytes;

@@ -177,7 +177,7 @@ internal sealed partial class VhdxNode : ICompactable
             for (int i = 0; i < words.Length; i++)
             {
                 var entry = new BatEntry(LittleEndian.U64(entries.Span, i * VhdxGeometry.EntryBytes));
-                if (!entry.IsStored)
+                if (!entry.IsStored || !_geometry.IsInUse(firstIndex + i, _metadata.HasParent))
                 {
                     continue;
                 }

@@ -14,12 +14,15 @@ internal sealed partial class VhdxNode : IRepairable
         await UnderGateAsync(() => FlushLockedAsync(cancellationToken)).ConfigureAwait(false);
         var checker = new VhdxChecker(File, this, bytes, cancellationToken);
         CheckReport before = await checker.RunAsync().ConfigureAwait(false), after = before;
+        bool hasLost = false;
         if (mode == RepairMode.All && (before.Corruptions > 0 || checker.Replacements.Count > 0))
         {
             await UnderGateAsync(() => RepairLockedAsync(checker, cancellationToken)).ConfigureAwait(false);
             after = await CheckAgainAsync().ConfigureAwait(false);
+            hasLost = checker.Replacements.Count > 0 || checker.Shared.Count > 0;
         }
-        if (after.Corruptions == 0 && after.Leaks > 0)
+        // Where an entry was wrong, the block that it meant may still be in what nothing refers to: that is left for the user to look at.
+        if (!hasLost && after.Corruptions == 0 && after.Leaks > 0)
         {
             await UnderGateAsync(async () =>
             {

@@ -56,7 +56,7 @@ internal sealed partial class VhdxNode
         try
         {
             _geometry = wanted;
-            await ClearEntriesAsync(old, wanted.EntriesWithBitmaps, isGivenUp: false, cancellationToken).ConfigureAwait(false);
+            await ClearEntriesAsync(old, wanted.EntriesWithBitmaps, givenUp: null, cancellationToken).ConfigureAwait(false);
             await ClearTailOfLastBlockAsync(old).ConfigureAwait(false);
             bool hasPlaces = _metadata.IsFixed || preallocation is PreallocationMode.Falloc or PreallocationMode.Full;
             for (long block = old.Blocks; block < wanted.Blocks && (hasPlaces || _metadata.HasParent); block++)
@@ -82,7 +82,7 @@ internal sealed partial class VhdxNode
         VhdxGeometry old = _geometry;
         await WriteSizeAsync(wanted.VirtualSize).ConfigureAwait(false);
         _geometry = wanted;
-        await ClearEntriesAsync(wanted, old.EntriesWithBitmaps, isGivenUp: true, cancellationToken).ConfigureAwait(false);
+        await ClearEntriesAsync(wanted, old.EntriesWithBitmaps, givenUp: old, cancellationToken).ConfigureAwait(false);
         await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
         await TruncateAsync(cancellationToken).ConfigureAwait(false);
     }
@@ -118,9 +118,13 @@ internal sealed partial class VhdxNode
 
     /// <summary>
     /// Clears the entries that have no meaning in a disk of a size, up to index <paramref name="end"/>, in one entry of the log, and
-    /// gives up what they refer to. The cache holds no changes.
+    /// gives up what those refer to that were in use. The cache holds no changes.
     /// </summary>
-    private async ValueTask ClearEntriesAsync(VhdxGeometry size, long end, bool isGivenUp, CancellationToken cancellationToken)
+    /// <param name="size">The disk of that size.</param>
+    /// <param name="end">Where it ends.</param>
+    /// <param name="givenUp">The disk whose entries were in use; null to give nothing up. What a stale entry names may live.</param>
+    /// <param name="cancellationToken">Stops the reading.</param>
+    private async ValueTask ClearEntriesAsync(VhdxGeometry size, long end, VhdxGeometry? givenUp, CancellationToken cancellationToken)
     {
         long bat = _regions.Bat.Offset, from = size.EntriesWithoutBitmaps;
         long kept = _metadata.HasParent && size.Chunks > 0 ? size.BitmapIndex(size.Chunks - 1) : -1; // the last chunk's bitmap stays
@@ -133,7 +137,7 @@ internal sealed partial class VhdxNode
                 if (words[i] != 0 && firstIndex + i != kept)
                 {
                     isClear = false;
-                    GiveUpEntry(firstIndex + i, new BatEntry(LittleEndian.U64(entries.Span, i * VhdxGeometry.EntryBytes)), size, isGivenUp);
+                    GiveUpEntry(firstIndex + i, new BatEntry(LittleEndian.U64(entries.Span, i * VhdxGeometry.EntryBytes)), givenUp);
                 }
             }
         }, cancellationToken).ConfigureAwait(false);
@@ -159,13 +163,13 @@ internal sealed partial class VhdxNode
         _cache.Clear();
     }
 
-    private void GiveUpEntry(long index, BatEntry entry, VhdxGeometry size, bool isGivenUp)
+    private void GiveUpEntry(long index, BatEntry entry, VhdxGeometry? old)
     {
-        if (!isGivenUp || entry.FileOffset < VhdxLayout.MiB)
+        if (old is null || entry.FileOffset < VhdxLayout.MiB || !old.IsInUse(index, _metadata.HasParent))
         {
             return;
         }
-        if (!size.IsBitmapIndex(index))
+        if (!old.IsBitmapIndex(index))
         {
             GiveUp(entry);
         }

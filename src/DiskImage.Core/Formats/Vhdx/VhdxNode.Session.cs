@@ -1,4 +1,5 @@
 using System.Buffers;
+using DiskImage.Block;
 using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vhdx;
@@ -165,7 +166,73 @@ internal sealed partial class VhdxNode
                     Name, $"BAT entry {index} {why}, so no place can be chosen for new data. Nothing was written; Repair-DiskImage -Mode All may put it right", _regions.Bat.Offset + (index * VhdxGeometry.EntryBytes));
             }
         }, CancellationToken.None).ConfigureAwait(false);
+        await EachStaleEntryAsync((_, entry) => MarkStale(space, entry), CancellationToken.None).ConfigureAwait(false);
         return space;
+    }
+
+    /// <summary>Keeps the place that a stale entry names from being used, unless it is in use: else it would come to name something that lives.</summary>
+    internal void MarkStale(VhdxSpace space, BatEntry entry)
+    {
+        if (IsStalePlace(entry) && !space.IsUsed(entry.FileOffset, _geometry.BlockSize))
+        {
+            _ = space.TryMark(entry.FileOffset, _geometry.BlockSize);
+        }
+    }
+
+    /// <summary>True if a block could lie where a stale entry says.</summary>
+    internal bool IsStalePlace(BatEntry entry) => entry.FileOffset >= VhdxLayout.MiB && entry.FileOffset <= File.Length - _geometry.BlockSize;
+
+    /// <summary>Shows the entries behind the last block that name a place, as they are in the file. They mean nothing; holes are not read.</summary>
+    internal async ValueTask EachStaleEntryAsync(Action<long, BatEntry> visit, CancellationToken cancellationToken)
+    {
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(VhdxLayout.MiB);
+        try
+        {
+            long at = _regions.Bat.Offset + (_geometry.EntriesWithoutBitmaps * VhdxGeometry.EntryBytes), end = Math.Min(_regions.Bat.End, File.Length);
+            while (at < end)
+            {
+                BlockExtent extent = await File.GetExtentAsync(at, end - at, cancellationToken).ConfigureAwait(false);
+                if (extent.IsZero)
+                {
+                    at = Binary.Round.Down(extent.End, VhdxGeometry.EntryBytes) is var next && next > at ? next : at + VhdxGeometry.EntryBytes;
+                    continue;
+                }
+                Memory<byte> part = buffer.AsMemory(0, (int)Math.Min(VhdxLayout.MiB, Math.Max(VhdxGeometry.EntryBytes, Binary.Round.Down(extent.Length, VhdxGeometry.EntryBytes))));
+                await File.ReadPaddedAsync(at, part, cancellationToken).ConfigureAwait(false);
+                ShowStale(part.Span, (at - _regions.Bat.Offset) / VhdxGeometry.EntryBytes, visit);
+                at += part.Length;
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    private void ShowStale(ReadOnlySpan<byte> entries, long firstIndex, Action<long, BatEntry> visit)
+    {
+        for (int at = 0; at < entries.Length; at += VhdxGeometry.EntryBytes)
+        {
+            int skipped = entries[at..].IndexOfAnyExcept((byte)0);
+            if (skipped < 0)
+            {
+                return;
+            }
+            at += (int)Binary.Round.Down(skipped, VhdxGeometry.EntryBytes);
+            var entry = new BatEntry(Binary.LittleEndian.U64(entries, at));
+            long index = firstIndex + (at / VhdxGeometry.EntryBytes);
+            if (entry.FileOffset != 0 && !_geometry.IsInUse(index, _metadata.HasParent))
+            {
+                visit(index, entry);
+            }
+        }
+    }
+
+    /// <summary>Called before what the disk shows changes: blocks that share a place are found before one is written to.</summary>
+    private async ValueTask BeginChangeAsync()
+    {
+        _ = await SpaceAsync().ConfigureAwait(false);
+        await BeginAsync(isVisible: true).ConfigureAwait(false);
     }
 
     /// <summary>Entries of the BAT that mean something: with those of bitmap blocks if the disk has a parent and the region has the room.</summary>

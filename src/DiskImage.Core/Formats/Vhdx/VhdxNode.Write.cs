@@ -15,7 +15,7 @@ internal sealed partial class VhdxNode
         await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            await BeginAsync(isVisible: true).ConfigureAwait(false);
+            await BeginChangeAsync().ConfigureAwait(false);
             long block = _geometry.BlockOf(offset);
             BatEntry entry = await EntryAsync(_geometry.PayloadIndex(block), cancellationToken).ConfigureAwait(false);
             long covered = Math.Min(length, _geometry.StartOf(block) + _geometry.BytesOf(block) - offset);

@@ -41,12 +41,12 @@ internal sealed partial class VhdxNode
                 entry = await EntryAsync(_geometry.PayloadIndex(block), cancellationToken).ConfigureAwait(false);
                 if (isWhole && entry.IsStored)
                 {
-                    await BeginAsync(isVisible: true).ConfigureAwait(false);
+                    await BeginChangeAsync().ConfigureAwait(false);
                     await ReplaceAsync(block, entry, new BatEntry(BlockState.Unmapped)).ConfigureAwait(false);
                 }
                 else if (entry.State == BlockState.FullyPresent)
                 {
-                    await BeginAsync(isVisible: true).ConfigureAwait(false);
+                    await BeginChangeAsync().ConfigureAwait(false);
                     RequirePayload(entry, block);
                 }
             }).ConfigureAwait(false);
@@ -70,7 +70,7 @@ internal sealed partial class VhdxNode
         {
             return (default, Math.Min(wanted, _geometry.StartOf(block + blocks)) - offset);
         }
-        await BeginAsync(isVisible: true).ConfigureAwait(false);
+        await BeginChangeAsync().ConfigureAwait(false);
         if (isUndecided)
         {
             // All of it reads as zeroes; with this it does on a parent to come, too.

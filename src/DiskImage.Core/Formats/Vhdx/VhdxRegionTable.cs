@@ -52,22 +52,37 @@ internal sealed class VhdxRegionTable
     }
 
     /// <summary>Reads the first copy that is right, and checks that its regions can be what it says.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="header">The header that counts.</param>
+    /// <param name="forRepair">True to believe copies under wrong checksums if they say the same.</param>
+    /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">Corrupt; Unsupported if a required region is unknown.</exception>
-    public static async ValueTask<VhdxRegionTable> ReadAsync(BlockNode file, VhdxHeader header, CancellationToken cancellationToken)
+    public static async ValueTask<VhdxRegionTable> ReadAsync(BlockNode file, VhdxHeader header, bool forRepair, CancellationToken cancellationToken)
     {
         var faults = new string?[2];
+        byte[][] copies = [new byte[Size], new byte[Size]];
         for (int i = 0; i < 2; i++)
         {
-            byte[] bytes = new byte[Size];
-            await file.ReadPaddedAsync(PlaceOf(i), bytes, cancellationToken).ConfigureAwait(false);
-            if (TryParse(bytes, out faults[i]) is { } table)
+            await file.ReadPaddedAsync(PlaceOf(i), copies[i], cancellationToken).ConfigureAwait(false);
+            if (TryParse(copies[i], out faults[i]) is { } table)
             {
                 table.Require(file, header, PlaceOf(i));
                 return table;
             }
         }
+        Array.ForEach(copies, Seal);
+        bool isBelieved = copies[0].AsSpan().SequenceEqual(copies[1]) && TryParse(copies[0], out _) is { } same && same.HasNothingElse;
+        if (isBelieved && forRepair)
+        {
+            VhdxRegionTable table = TryParse(copies[0], out _)!;
+            table.Require(file, header, PlaceOf(0));
+            return table;
+        }
         throw VhdxLayout.Corrupt(
-            file.Name, $"neither region table can be used: of the first, {faults[0]}; of the second, {faults[1]}", VhdxLayout.RegionTable1At);
+            file.Name,
+            $"neither region table can be used: of the first, {faults[0]}; of the second, {faults[1]}"
+                + (isBelieved ? ". They say the same: Repair-DiskImage -Mode All writes them anew" : ""),
+            VhdxLayout.RegionTable1At);
     }
 
     /// <summary>Where the first (0) and second (1) copy lies.</summary>
@@ -83,7 +98,7 @@ internal sealed class VhdxRegionTable
         {
             Put(bytes, i, regions[i]);
         }
-        LittleEndian.U32(bytes, ChecksumAt, Crc32C.OfAllBut(bytes, ChecksumAt));
+        Seal(bytes);
         return new(bytes, regions);
     }
 
@@ -95,7 +110,7 @@ internal sealed class VhdxRegionTable
         int index = Array.FindIndex(regions, r => r.Id == changed.Id);
         regions[index] = changed;
         Put(bytes, index, changed);
-        LittleEndian.U32(bytes, ChecksumAt, Crc32C.OfAllBut(bytes, ChecksumAt));
+        Seal(bytes);
         return new(bytes, regions);
     }
 
@@ -123,6 +138,11 @@ internal sealed class VhdxRegionTable
         }
         return new(bytes, regions);
     }
+
+    /// <summary>True if every byte behind the entries is zero.</summary>
+    private bool HasNothingElse => !_bytes.AsSpan(EntriesAt + (Regions.Count * EntryBytes)).ContainsAnyExcept((byte)0);
+
+    private static void Seal(byte[] bytes) => LittleEndian.U32(bytes, ChecksumAt, Crc32C.OfAllBut(bytes, ChecksumAt));
 
     private static void Put(byte[] bytes, int index, VhdxRegion region)
     {

@@ -173,6 +173,10 @@ internal sealed class VhdxSpace(string path)
                 continue;
             }
             bool isBitmap = geometry.IsBitmapIndex(firstIndex + i);
+            if (!isBitmap && geometry.BlockAt(firstIndex + i) >= geometry.Blocks)
+            {
+                continue; // stale: behind the last block of a differencing disk's last chunk
+            }
             if (entry.FileOffset < VhdxLayout.MiB)
             {
                 return (firstIndex + i, $"names offset {entry.FileOffset:#,0}");

@@ -48,7 +48,7 @@ public sealed class VhdxCheckTests
         {
             CheckReport report = await node.RepairAsync(RepairMode.All, null, CancellationToken.None);
             Assert.Equal(severity == CheckSeverity.Corruption ? 1 : 0, report.CorruptionsFixed);
-            Assert.Equal(canRepair, report.Findings.Count == 0);
+            Assert.Equal(canRepair, report.Findings.All(f => f.Severity == CheckSeverity.Leak && severity != CheckSeverity.Leak)); // what a wrong entry meant may be there
         }
         if (canRepair)
         {
