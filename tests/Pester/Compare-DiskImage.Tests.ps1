@@ -19,6 +19,13 @@ BeforeAll {
 AfterAll { Pop-Location }
 
 Describe 'Compare-DiskImage' {
+    It 'blames the path that is missing' {
+        foreach ($case in @(@('a.raw', 'nowhere.raw'), @('nowhere.raw', 'a.raw'))) {
+            $problem = { Compare-DiskImage @case -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*' -PassThru
+            $problem.TargetObject | Should -Be (Join-Path $folder 'nowhere.raw')
+        }
+    }
+
     It 'finds the same disk in two formats the same' {
         $result = Compare-DiskImage a.raw a.qcow2
         $result | Should -BeOfType DiskImage.PowerShell.DiskImageComparison

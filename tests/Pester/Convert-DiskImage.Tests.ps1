@@ -100,9 +100,18 @@ Describe 'Convert-DiskImage' {
         ([pscustomobject]@{ Path = 'disk.raw'; Destination = 'out/two.raw' } | Convert-DiskImage).Format | Should -Be 'raw'
     }
 
-    It 'does not let the second of two sources replace the first' {
+    It 'refuses several sources for something that is no folder before it writes: <Title>' -ForEach @(
+        @{ Title = 'piped'; Convert = { 'disk.raw', 'out/a.raw' | Convert-DiskImage -Destination out/one.qcow2 -Force } }
+        @{ Title = 'wildcards'; Convert = { Convert-DiskImage disk.raw, out/*.raw out/one.qcow2 } }
+    ) {
         Copy-Item disk.raw out/a.raw
-        $made = 'disk.raw', 'out/a.raw' | Convert-DiskImage -Destination out/one.qcow2 -Force -ErrorAction SilentlyContinue -ErrorVariable problems
+        & $Convert -ErrorAction SilentlyContinue 2>&1 | ForEach-Object { Format-Error $_ } | Should -Be (@('DiskImageInvalidOption InvalidArgument') * 2)
+        (Get-ChildItem out).Name | Should -Be 'a.raw'
+    }
+
+    It 'does not let a source of the same name in the folder replace the one before' {
+        $null = Convert-DiskImage disk.raw out/disk.vhdx
+        $made = 'disk.raw', 'out/disk.vhdx' | Convert-DiskImage -Destination out -DestinationFormat qcow2 -Force -ErrorAction SilentlyContinue -ErrorVariable problems
         @($made).Count | Should -Be 1
         Format-Error $problems | Should -Be 'DiskImageInvalidOption InvalidArgument'
     }
@@ -134,6 +143,55 @@ Describe 'Convert-DiskImage' {
         $null = New-DiskImage out/top.qcow2 -BackingPath ../disk.raw
         { Convert-DiskImage out/top.qcow2 disk.raw -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
         (Get-FileHash disk.raw).Hash | Should -Be $hash
+    }
+
+    It 'refuses a file that the source is made of by way of <Name>' -ForEach @(
+        @{ Name = 'a linked folder'; Target = 'out/linked/base.qcow2' }
+        @{ Name = 'a hard link'; Target = 'out/hard.qcow2' }
+        @{ Name = './'; Target = 'out/./base.qcow2' }
+        @{ Name = 'a link to its data file'; Target = 'out/link.data' }
+    ) -Skip:$IsWindows {
+        $null = Convert-DiskImage disk.raw out/base.qcow2 -Option 'data_file=base.data,data_file_raw=on'
+        $data = (Get-FileHash out/base.data).Hash
+        $null = New-DiskImage out/top.qcow2 -BackingPath base.qcow2
+        $null = New-Item out/linked -ItemType SymbolicLink -Target (Join-Path $folder 'out')
+        $null = New-Item out/hard.qcow2 -ItemType HardLink -Target (Join-Path $folder 'out/base.qcow2')
+        $null = New-Item out/link.data -ItemType SymbolicLink -Target (Join-Path $folder 'out/base.data')
+        foreach ($more in @{}, @{ InPlace = $true }) {
+            { Convert-DiskImage out/top.qcow2 $Target -Force @more -DestinationFormat qcow2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        }
+
+        (Get-FileHash out/base.data).Hash | Should -Be $data
+        Invoke-Qemu qemu-img compare -q disk.raw out/top.qcow2
+    }
+
+    It 'keeps the mode, a symbolic link and what is private' -Skip:$IsWindows {
+        $null = New-DiskImage out/real.qcow2 1MB
+        [IO.File]::SetUnixFileMode("$folder/out/real.qcow2", 'UserRead, UserWrite')
+        $null = New-Item out/link.qcow2 -ItemType SymbolicLink -Target real.qcow2
+        (Convert-DiskImage disk.raw out/link.qcow2 -Force -Durable -Verify).Path | Should -Be (Join-Path $folder 'out/link.qcow2')
+        (Get-Item out/link.qcow2).LinkTarget | Should -Be 'real.qcow2'
+        [int][IO.File]::GetUnixFileMode("$folder/out/real.qcow2") | Should -Be 0x180 # rw-------
+        Invoke-Qemu qemu-img compare -q disk.raw out/real.qcow2
+    }
+
+    It 'refuses <What> before the conversion' -ForEach @(
+        @{ What = 'a folder'; Target = 'out/sub.qcow2'; Id = 'DiskImageInvalidOption' }
+        @{ What = 'a read-only file'; Target = 'out/protected.qcow2'; Id = 'DiskImageAccessDenied' }
+    ) {
+        $null = New-Item out/sub.qcow2/full -ItemType Directory -Force
+        Set-Content out/protected.qcow2 'something'
+        Set-ItemProperty out/protected.qcow2 IsReadOnly $true
+        try {
+            { New-DiskImage $Target 1MB -Force -WhatIf -ErrorAction Stop } | Should -Throw -ErrorId "$Id,*"
+            { Copy-DiskImage disk.raw $Target -Force -WhatIf -ErrorAction Stop } | Should -Throw -ErrorId "$Id,*"
+            if ($What -ne 'a folder') {
+                { Convert-DiskImage disk.raw $Target -Force -WhatIf -ErrorAction Stop } | Should -Throw -ErrorId "$Id,*"
+                Get-Content out/protected.qcow2 | Should -Be 'something'
+            }
+        } finally {
+            Set-ItemProperty out/protected.qcow2 IsReadOnly $false
+        }
     }
 
     It 'refuses an existing destination, and replaces it with -Force' {
@@ -205,6 +263,12 @@ Describe 'Convert-DiskImage -BackingPath' {
         $null = Convert-DiskImage disk.raw chain/same.raw
         (Convert-DiskImage chain/top.qcow2 chain/copy.qcow2 -BackingPath same.raw -Force).Statistics.BytesSkipped | Should -BeGreaterThan 4MB
         Invoke-Qemu qemu-img compare -q chain/top.qcow2 chain/copy.qcow2
+    }
+
+    It 'copies everything if the same file is read as another format' {
+        $null = New-DiskImage chain/raw-view.qcow2 -BackingPath base.qcow2 -BackingFormat raw
+        $null = Convert-DiskImage chain/raw-view.qcow2 chain/copy.qcow2 -BackingPath base.qcow2 -BackingFormat qcow2 -Force
+        Invoke-Qemu qemu-img compare -q chain/raw-view.qcow2 chain/copy.qcow2
     }
 
     It 'copies everything if the backing image is another' {
@@ -291,21 +355,21 @@ Describe 'A conversion that is interrupted' {
     AfterAll { Remove-Item $slow }
 
     It 'by Ctrl+C leaves nothing behind and the source as it was' {
-        $stopped = Invoke-Interrupted Convert-DiskImage @{ Path = $slow; Destination = $target; ClusterSize = 512; Verify = $true } { Test-Grown "$target.incomplete" 2MB }
+        $stopped = Invoke-Interrupted Convert-DiskImage @{ Path = $slow; Destination = $target; ClusterSize = 512; Verify = $true } { Test-Begun $folder 2MB }
         $stopped.State | Should -Be 'Stopped'
         $stopped.Errors | Should -BeNullOrEmpty
         $target | Should -Not -Exist
-        "$target.incomplete" | Should -Not -Exist
+        Get-Unfinished $folder | Should -BeNullOrEmpty
         Test-Released $slow | Should -BeTrue
         (Get-FileHash $slow).Hash | Should -Be $slowHash
     }
 
     It 'by Ctrl+C keeps the file it was to replace' {
         Set-Content $target 'something'
-        $stopped = Invoke-Interrupted Convert-DiskImage @{ Path = $slow; Destination = $target; ClusterSize = 512; Verify = $true; Force = $true } { Test-Grown "$target.incomplete" 2MB }
+        $stopped = Invoke-Interrupted Convert-DiskImage @{ Path = $slow; Destination = $target; ClusterSize = 512; Verify = $true; Force = $true } { Test-Begun $folder 2MB }
         $stopped.State | Should -Be 'Stopped'
         Get-Content $target | Should -Be 'something'
-        "$target.incomplete" | Should -Not -Exist
+        Get-Unfinished $folder | Should -BeNullOrEmpty
     }
 
     It 'by kill leaves a file that is never taken for good, and the next run clears it away' -Skip:$IsWindows {
@@ -318,7 +382,7 @@ Describe 'A conversion that is interrupted' {
         '-NoProfile', '-NonInteractive', '-Command', $script | ForEach-Object { $start.ArgumentList.Add($_) }
         $start.RedirectStandardOutput = $true
         $child = [Diagnostics.Process]::Start($start)
-        while (-not $child.HasExited -and -not (Test-Grown "$target.incomplete" 2MB)) {
+        while (-not $child.HasExited -and -not (Test-Begun $folder 2MB)) {
             Start-Sleep -Milliseconds 2
         }
 
@@ -327,13 +391,14 @@ Describe 'A conversion that is interrupted' {
         $child.ExitCode | Should -Be 137
         $target | Should -Not -Exist
         (Get-FileHash $slow).Hash | Should -Be $slowHash
-        $result = Test-DiskImage "$target.incomplete"
+        $left = Get-Unfinished $folder
+        $result = Test-DiskImage $left
         $result.IsConsistent | Should -BeFalse
         $result.Findings.Kind | Should -Contain 'Incomplete'
-        Test-DiskImage "$target.incomplete" -Quiet | Should -BeFalse
+        Test-DiskImage $left -Quiet | Should -BeFalse
 
         $null = Convert-DiskImage $slow $target
-        "$target.incomplete" | Should -Not -Exist
+        Get-Unfinished $folder | Should -BeNullOrEmpty
         Test-DiskImage $target -Quiet | Should -BeTrue
     }
 }

@@ -11,6 +11,17 @@ BeforeAll {
 AfterAll { Pop-Location }
 
 Describe 'Copy-DiskImage' {
+    It 'refuses a file that the source is made of, by way of a linked folder' -Skip:$IsWindows {
+        $null = New-DiskImage top.qcow2 -BackingPath disk.qcow2
+        $null = New-Item linked -ItemType SymbolicLink -Target $folder
+        foreach ($target in 'linked/top.qcow2', 'linked/disk.qcow2') {
+            { Copy-DiskImage top.qcow2 $target -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        }
+
+        Invoke-Qemu qemu-img compare -q disk.raw top.qcow2
+        Remove-Item linked, top.qcow2
+    }
+
     It 'copies what qemu-img dd copies: <Theirs>' -ForEach @(
         @{ Theirs = , 'bs=512'; Ours = @{} }
         @{ Theirs = 'bs=64k', 'skip=3'; Ours = @{ BlockSize = '64k'; Skip = 3 } }

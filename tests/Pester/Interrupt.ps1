@@ -49,6 +49,17 @@ function New-NoiseFile([string] $Path, [int] $MiB, [int] $Seed) {
 # For Invoke-Interrupted -When: true once the cmdlet has told of progress, so it is in the middle of its work.
 $UnderWay = { param($shell) $shell.Streams.Progress.Count -gt 0 }
 
+# The temporary files in a folder of images that are being made or were left.
+function Get-Unfinished([string] $Folder) {
+    [IO.Directory]::GetFiles($Folder, 'diskimage-*.incomplete')
+}
+
+# True once an image that is being made in a folder is longer than a number of bytes.
+function Test-Begun([string] $Folder, [long] $Length = 0) {
+    $file = Get-Unfinished $Folder | Select-Object -First 1
+    $file -and (Test-Grown $file $Length)
+}
+
 # True once a file is there and longer than a number of bytes.
 function Test-Grown([string] $Path, [long] $Length = 0) {
     $file = [IO.FileInfo]::new($Path)

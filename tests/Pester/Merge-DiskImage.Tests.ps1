@@ -21,6 +21,15 @@ Describe 'Merge-DiskImage' {
         $null = Convert-DiskImage top.qcow2 expected.raw
     }
 
+    It 'knows the base by way of <Name>' -ForEach @{ Name = 'a linked folder' }, @{ Name = 'a hard link' } -Skip:$IsWindows {
+        $null = New-Item linked -ItemType SymbolicLink -Target $folder
+        $null = New-Item hard.qcow2 -ItemType HardLink -Target "$folder/base.qcow2"
+        $base = $Name -eq 'a hard link' ? 'hard.qcow2' : 'linked/base.qcow2'
+        (Merge-DiskImage top.qcow2 $base -KeepTop -Confirm:$false -WarningAction SilentlyContinue).Path | Should -Be "$folder/base.qcow2"
+        Invoke-Qemu qemu-img compare -q expected.raw base.qcow2
+        Remove-Item linked
+    }
+
     It 'merges into the backing image, which grows, and empties the image' {
         $info = Merge-DiskImage top.qcow2
         $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo

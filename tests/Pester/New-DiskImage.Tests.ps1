@@ -56,7 +56,7 @@ Describe 'New-DiskImage' {
         $made = 'a.nothing', 'b.raw' | New-DiskImage -Size 1MB -ErrorAction SilentlyContinue -ErrorVariable problems
         $made.Path | Split-Path -Leaf | Should -Be 'b.raw'
         Format-Error $problems | Should -Be 'DiskImageInvalidOption InvalidArgument'
-        $problems[0].TargetObject | Should -Be 'a.nothing'
+        $problems[0].TargetObject | Should -Be (Join-Path $folder 'a.nothing')
         $problems[0].Exception.Message | Should -BeLike '*-Format: raw, qcow2*'
     }
 
@@ -79,7 +79,10 @@ Describe 'New-DiskImage' {
 
     It 'refuses a folder' {
         $null = New-Item a.qcow2 -ItemType Directory
-        { New-DiskImage a.qcow2 1MB -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+        foreach ($more in @{}, @{ Force = $true }) {
+            $problem = { New-DiskImage a.qcow2 1MB @more -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*' -PassThru
+            $problem.CategoryInfo.Category | Should -Be 'InvalidArgument'
+        }
     }
 
     It 'wants a size' {
@@ -209,6 +212,46 @@ Describe 'New-DiskImage -BackingPath' {
         { New-DiskImage "$folder/base.qcow2" -BackingPath base.qcow2 -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
     }
 
+    It 'cannot be the new image by way of <Name>' -ForEach @{ Name = 'a linked folder' }, @{ Name = 'a hard link' } -Skip:$IsWindows {
+        $null = New-Item "$folder/linked" -ItemType SymbolicLink -Target $folder
+        $null = New-Item "$folder/hard.qcow2" -ItemType HardLink -Target "$folder/base.qcow2"
+        $hash = (Get-FileHash "$folder/base.qcow2").Hash
+        $path = $Name -eq 'a hard link' ? "$folder/hard.qcow2" : "$folder/linked/base.qcow2"
+        { New-DiskImage $path -BackingPath "$folder/base.qcow2" -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        (Get-FileHash "$folder/base.qcow2").Hash | Should -Be $hash
+        Remove-Item "$folder/linked", "$folder/hard.qcow2"
+    }
+
+    It 'may be named with ~ and with a PSDrive, which are recorded as full paths' {
+        $null = New-PSDrive -Name images -PSProvider FileSystem -Root $folder
+        $info = New-DiskImage "$folder/tops/drive.qcow2" -BackingPath images:/base.qcow2
+        $info.BackingFile | Should -Be (Join-Path $folder 'base.qcow2')
+        $info.BackingFormat | Should -Be 'qcow2'
+        { New-DiskImage "$folder/tops/home.qcow2" -BackingPath '~/no such image.qcow2' -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageNotFound,*' -ExpectedMessage "*$((Resolve-Path ~).ProviderPath)*"
+        { New-DiskImage "$folder/tops/env.qcow2" -BackingPath env:PATH -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+    }
+
+    It 'is said to be in the current folder, if it is, and how to write it' {
+        $null = New-Item "$folder/elsewhere" -ItemType Directory
+        $null = New-DiskImage "$folder/elsewhere/near.qcow2" 1MB
+        Push-Location "$folder/elsewhere"
+        try {
+            $problem = { New-DiskImage "$folder/tops/g.qcow2" -BackingPath near.qcow2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*' -PassThru
+        } finally {
+            Pop-Location
+        }
+
+        $problem.Exception.Message | Should -BeLike "*current folder*'$(Join-Path '..' 'elsewhere' 'near.qcow2')'*'$(Join-Path $folder 'elsewhere' 'near.qcow2')'*"
+        $problem.TargetObject | Should -Be (Join-Path $folder 'tops/g.qcow2')
+    }
+
+    It 'is recorded so that QEMU takes no part of it for a protocol' -Skip:$IsWindows {
+        [IO.File]::Copy("$folder/base.qcow2", "$folder/a:b.qcow2")
+        (New-DiskImage "$folder/h.qcow2" -BackingPath a:b.qcow2).BackingFile | Should -BeExactly './a:b.qcow2'
+        Invoke-Qemu qemu-img info --backing-chain "$folder/h.qcow2" | Should -Not -BeNullOrEmpty
+    }
+
     It 'cannot be had with raw' {
         { New-DiskImage "$folder/e.raw" -BackingPath base.raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
     }
@@ -218,11 +261,63 @@ Describe 'New-DiskImage -BackingPath' {
     }
 }
 
+Describe 'New-DiskImage where something is' {
+    BeforeAll {
+        $folder = Join-Path $TestDrive 'taken'
+        $null = New-Item $folder -ItemType Directory
+        Push-Location $folder
+    }
+
+    AfterAll { Pop-Location }
+
+    AfterEach { Get-ChildItem $folder | Remove-Item -Recurse -Force }
+
+    It 'writes into the file itself with -InPlace, which needs -Force' {
+        Set-Content old.qcow2 'something'
+        { New-DiskImage old.qcow2 1MB -InPlace -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage '*-Force*'
+        Get-Content old.qcow2 | Should -Be 'something'
+        (New-DiskImage old.qcow2 1MB -InPlace -Force).Format | Should -Be 'qcow2'
+        (Get-ChildItem).Name | Should -Be 'old.qcow2'
+    }
+
+    It 'warns of hard links, which keep the old file, unless it is written in place' -Skip:$IsWindows {
+        Set-Content old.qcow2 'something'
+        $null = New-Item second -ItemType HardLink -Target "$folder/old.qcow2"
+        $null = New-DiskImage old.qcow2 1MB -Force -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -BeLike '*1 other name*'
+        Get-Content second | Should -Be 'something'
+        Remove-Item second
+        $null = New-Item second -ItemType HardLink -Target "$folder/old.qcow2"
+        $null = New-DiskImage old.qcow2 2MB -Force -InPlace -WarningVariable warnings
+        $warnings | Should -BeNullOrEmpty
+        (Get-DiskImageInfo second).VirtualSize | Should -Be 2MB
+    }
+
+    It 'deletes no file that happens to have such a name' {
+        Set-Content new.qcow2.incomplete 'something'
+        $null = New-DiskImage new.qcow2 1MB
+        Get-Content new.qcow2.incomplete | Should -Be 'something'
+    }
+
+    It 'makes a name of 255 bytes' {
+        $name = 'x' * 249 + '.qcow2'
+        (New-DiskImage $name 1MB).Path | Should -Be (Join-Path $folder $name)
+        (New-DiskImage $name 2MB -Force).VirtualSize | Should -Be 2MB
+        (Get-ChildItem).Name | Should -Be $name
+    }
+
+    It 'names the full path in its error' {
+        Set-Content old.qcow2 'something'
+        $problem = { New-DiskImage old.qcow2 1MB -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageAlreadyExists,*' -PassThru
+        $problem.TargetObject | Should -Be (Join-Path $folder 'old.qcow2')
+    }
+}
+
 Describe 'Ctrl+C in New-DiskImage' {
     It 'leaves nothing behind' {
         $path = Join-Path $TestDrive 'stopped.raw'
-        $stopped = Invoke-Interrupted New-DiskImage @{ Path = $path; Size = 2GB; Option = 'preallocation=full' } { Test-Grown "$path.incomplete" }
-        "$path.incomplete" | Should -Not -Exist
+        $stopped = Invoke-Interrupted New-DiskImage @{ Path = $path; Size = 2GB; Option = 'preallocation=full' } { Test-Begun $TestDrive }
+        Get-Unfinished $TestDrive | Should -BeNullOrEmpty
         if ($stopped.State -eq 'Stopped') {
             $path | Should -Not -Exist
         }

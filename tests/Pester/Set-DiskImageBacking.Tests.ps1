@@ -28,6 +28,35 @@ Describe 'Set-DiskImageBacking' {
         Invoke-Qemu qemu-img compare -q expected.raw top.qcow2
     }
 
+    It 'does not put an image on itself by way of <Name>' -ForEach @(
+        @{ Name = 'a linked folder'; Backing = 'linked/top.qcow2' }
+        @{ Name = 'a hard link'; Backing = 'hard.qcow2' }
+        @{ Name = 'what stands on it'; Backing = 'linked/upper.qcow2' }
+    ) -Skip:$IsWindows {
+        $null = New-DiskImage upper.qcow2 -BackingPath top.qcow2
+        $null = New-Item linked -ItemType SymbolicLink -Target $folder
+        $null = New-Item hard.qcow2 -ItemType HardLink -Target "$folder/top.qcow2"
+        foreach ($more in @{}, @{ Unsafe = $true }) {
+            { Set-DiskImageBacking top.qcow2 $Backing @more -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        }
+
+        Remove-Item linked
+        Invoke-Qemu qemu-img compare -q expected.raw top.qcow2
+    }
+
+    It 'takes a PSDrive, and says where a relative name was looked for' {
+        $null = New-PSDrive -Name images -PSProvider FileSystem -Root $folder
+        (Set-DiskImageBacking top.qcow2 images:/other.raw -PassThru).BackingFile | Should -Be "$folder/other.raw"
+        $null = New-Item sub -ItemType Directory
+        Copy-Item other.raw sub/near.raw
+        Push-Location sub
+        try {
+            { Set-DiskImageBacking ../top.qcow2 near.raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*' -ExpectedMessage "*current folder*'sub/near.raw'*"
+        } finally {
+            Pop-Location
+        }
+    }
+
     It 'makes the image stand alone with an empty path: <Title>' -ForEach @{ Title = 'plain'; More = @{} }, @{ Title = 'compressed'; More = @{ Compress = $true } } {
         $info = Set-DiskImageBacking top.qcow2 '' -PassThru @More
         $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo

@@ -8,7 +8,7 @@ namespace DiskImage.PowerShell;
 /// <summary>A cmdlet that makes a new image from each of the images it is given.</summary>
 public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 {
-    private readonly List<(string Image, string Destination)> _waiting = []; // all with the same destination
+    private readonly List<(string Image, string Destination, string Path)> _waiting = []; // all with the same destination
     private RuntimeDefinedParameterDictionary? _formatParameters;
 
     /// <summary>Where the new image is to be.</summary>
@@ -48,19 +48,21 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// </summary>
     private protected sealed override async Task ProcessImagesAsync(IReadOnlyList<string> images, CancellationToken cancellationToken)
     {
-        string destination = Destination;
-        if (await AskAsync(() => IsFolder(SessionPath.Literal(SessionState.Path, destination))).ConfigureAwait(false))
+        string given = Destination;
+        string? path = null;
+        await RunItemAsync(given, async () => path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
+        if (path is null)
         {
-            await ProcessWaitingAsync(cancellationToken).ConfigureAwait(false);
-            await base.ProcessImagesAsync(images, cancellationToken).ConfigureAwait(false);
             return;
         }
-        if (_waiting.Count > 0 && !_waiting[0].Destination.Equals(destination, StringComparison.Ordinal))
+        if (_waiting.Count > 0 && (IsFolder(path) || !_waiting[0].Path.Equals(path, StringComparison.Ordinal)))
         {
             await ProcessWaitingAsync(cancellationToken).ConfigureAwait(false);
-            Destination = destination;
+            Destination = given;
         }
-        _waiting.AddRange(images.Select(image => (image, destination)));
+        bool isFolder = IsFolder(path);
+        await base.ProcessImagesAsync([.. images.Where(i => isFolder || !IsThere(i))], cancellationToken).ConfigureAwait(false);
+        _waiting.AddRange(images.Where(i => !isFolder && IsThere(i)).Select(i => (i, given, path)));
     }
 
     /// <inheritdoc/>
@@ -69,22 +71,35 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// <summary>True if images are made in the destination, not as the destination.</summary>
     private protected virtual bool IsFolder(string destination) => false;
 
+    /// <summary>False for a source that is an error and nothing else, so it becomes no destination.</summary>
+    private bool IsThere(string image)
+    {
+        try
+        {
+            return Opener.IdentityOf(image) is not null;
+        }
+        catch (DiskImageException)
+        {
+            return false;
+        }
+    }
+
     private async Task ProcessWaitingAsync(CancellationToken cancellationToken)
     {
-        (string Image, string Destination)[] waiting = [.. _waiting];
+        (string Image, string Destination, string Path)[] waiting = [.. _waiting];
         _waiting.Clear();
-        foreach ((string image, string destination) in waiting)
+        foreach ((string image, string given, string path) in waiting)
         {
-            Destination = destination; // bound anew for each object of the pipeline
+            Destination = given; // bound anew for each object of the pipeline
             await RunItemAsync(
                 image,
                 () => waiting.Length == 1
                     ? ProcessImageAsync(image, cancellationToken)
                     : throw new DiskImageException(
                         DiskImageErrorKind.InvalidOption,
-                        $"{destination}: is no folder, and {waiting.Length:#,0} sources are to become it. Nothing is written. "
+                        $"{path}: is no folder, and {waiting.Length:#,0} sources are to become it. Nothing is written. "
                         + "Give a folder as -Destination, with -DestinationFormat, or a script block that makes a name of each.",
-                        destination)).ConfigureAwait(false);
+                        path)).ConfigureAwait(false);
         }
     }
 

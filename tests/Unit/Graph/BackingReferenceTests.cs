@@ -34,6 +34,36 @@ public sealed class BackingReferenceTests : IDisposable
         => Assert.Equal(DiskImageErrorKind.NotFound, await KindAsync(_folder["top.qcow2"], "nowhere.raw"));
 
     [Fact]
+    public async Task A_name_that_is_in_the_current_folder_only_is_said_to_be_there()
+    {
+        Directory.CreateDirectory(_folder["sub"]);
+        File.WriteAllBytes(_folder["base.raw"], new byte[4096]);
+        var error = await Assert.ThrowsAsync<DiskImageException>(async () => await ResolveAsync(_folder["sub/top.qcow2"], "base.raw", currentFolder: _folder.Root));
+        Assert.Equal(DiskImageErrorKind.NotFound, error.Kind);
+        Assert.Contains($"'{Path.Combine("..", "base.raw")}' or '{_folder["base.raw"]}'", error.Message, StringComparison.Ordinal);
+        error = await Assert.ThrowsAsync<DiskImageException>(async () => await ResolveAsync(_folder["sub/top.qcow2"], "nowhere.raw", currentFolder: _folder.Root));
+        Assert.DoesNotContain("current folder", error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("a:b.raw", "./a:b.raw")]
+    [InlineData("sub/a:b.raw", "sub/a:b.raw")]
+    [InlineData("./a:b.raw", "./a:b.raw")]
+    [InlineData("nbd:c.raw", "./nbd:c.raw")]
+    [InlineData("plain.raw", "plain.raw")]
+    public async Task A_colon_is_kept_from_looking_like_a_protocol(string name, string recorded)
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            return; // there it is a drive or a stream
+        }
+        Directory.CreateDirectory(_folder["sub"]);
+        File.WriteAllBytes(_folder[name], new byte[4096]);
+        Assert.Equal(recorded, (await ResolveAsync(_folder["top.qcow2"], name)).Name);
+        Assert.Equal(recorded, BackingReference.Unseen(name, "raw").Name);
+    }
+
+    [Fact]
     public async Task The_new_image_itself_is_refused()
     {
         File.WriteAllBytes(_folder["top.qcow2"], new byte[1024]);

@@ -1,0 +1,186 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Graph;
+using DiskImage.Options;
+using DiskImage.Tests.Support;
+
+namespace DiskImage.Tests.Faults;
+
+/// <summary>Whatever fails while an image is made, everything is closed, nothing half made is left, and what was there stays.</summary>
+public sealed class NewImageFaultTests : IDisposable
+{
+    private const string Options = "size=4M,data_file=disk.data";
+
+    private readonly TestFolder _folder = new();
+    private readonly FailingStorage _storage = new();
+    private readonly ImageCreator _creator;
+
+    public NewImageFaultTests()
+        => _creator = new ImageCreator(new ImageOpener(new DriverRegistry([.. Images.Registry.Formats], [_storage]), OpenPolicy.Default));
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public async Task All_files_bear_temporary_names_until_all_take_theirs()
+    {
+        await using (NewImage image = await BeginAsync(TargetMode.New))
+        {
+            await image.Node.WriteAsync(70000, new byte[] { 7 });
+            Assert.Equal(2, Directory.GetFiles(_folder.Root, "diskimage-*.incomplete").Length);
+            Assert.Equal(2, Directory.GetFiles(_folder.Root).Length);
+            await image.CompleteAsync(durable: true, CheckAsync, CancellationToken.None);
+        }
+        Assert.Equal("disk.data disk.qcow2", Files());
+        Assert.Equal(["disk.data", "disk.qcow2"], _storage.Published); // the one that names the other last
+        await using BlockNode disk = await Images.OpenAsync(_folder["disk.qcow2"]);
+        await CheckAsync(disk);
+
+        static async ValueTask CheckAsync(BlockNode made)
+        {
+            byte[] read = new byte[1];
+            await made.ReadAsync(70000, read);
+            Assert.Equal(7, read[0]);
+        }
+    }
+
+    [Theory]
+    [InlineData("disk.data")]
+    [InlineData("disk.qcow2")]
+    public async Task A_failing_rename_takes_the_others_back(string failing)
+    {
+        await File.WriteAllTextAsync(_folder["disk.qcow2"], "old");
+        _storage.FailingRename = failing;
+        await using (NewImage image = await BeginAsync(TargetMode.Replace))
+        {
+            Assert.Equal(DiskImageErrorKind.Io, (await Assert.ThrowsAsync<DiskImageException>(async () => await image.CompleteAsync(durable: false, CancellationToken.None))).Kind);
+        }
+        await RequireOldAsync();
+    }
+
+    [Fact]
+    public async Task A_name_that_is_taken_meanwhile_takes_the_companion_back()
+    {
+        await using (NewImage image = await BeginAsync(TargetMode.New))
+        {
+            await File.WriteAllTextAsync(_folder["disk.qcow2"], "old");
+            Assert.Equal(
+                DiskImageErrorKind.AlreadyExists, (await Assert.ThrowsAsync<DiskImageException>(async () => await image.CompleteAsync(durable: false, CancellationToken.None))).Kind);
+        }
+        await RequireOldAsync();
+    }
+
+    [Theory]
+    [InlineData(TargetMode.New)]
+    [InlineData(TargetMode.Replace)]
+    public async Task A_failing_close_leaves_nothing_open_and_nothing_behind(TargetMode mode)
+    {
+        if (mode == TargetMode.Replace)
+        {
+            await File.WriteAllTextAsync(_folder["disk.qcow2"], "old");
+        }
+        await using (NewImage image = await BeginAsync(mode))
+        {
+            await image.Node.WriteAsync(0, new byte[100_000]);
+            _storage.FailsWrites = true; // what is cached cannot be written back
+            await Assert.ThrowsAsync<DiskImageException>(async () => await image.CompleteAsync(durable: false, CancellationToken.None));
+        }
+        if (mode == TargetMode.Replace)
+        {
+            await RequireOldAsync();
+        }
+        Assert.True(_storage.AllClosed);
+        Assert.Equal(mode == TargetMode.Replace ? "disk.qcow2" : "", Files());
+    }
+
+    [Fact]
+    public async Task Given_up_with_writes_failing_it_is_removed_all_the_same()
+    {
+        NewImage image = await BeginAsync(TargetMode.New);
+        await image.Node.WriteAsync(0, new byte[100_000]);
+        _storage.FailsWrites = true;
+        await image.DisposeAsync();
+        Assert.True(_storage.AllClosed);
+        Assert.Equal("", Files());
+    }
+
+    /// <summary>The making of an image fails at its n-th write, for every n.</summary>
+    [Theory]
+    [InlineData("qcow2", Options)]
+    [InlineData("vhdx", "size=4M")]
+    [InlineData("vpc", "size=4M")]
+    public async Task Every_write_of_the_making_may_fail(string format, string options)
+    {
+        int failed = 0;
+        for (int good = 0; ; good++, failed++)
+        {
+            _storage.GoodWrites = good;
+            try
+            {
+                await using NewImage image = await BeginAsync(TargetMode.New, format, options);
+                await image.CompleteAsync(durable: false, CancellationToken.None);
+                break;
+            }
+            catch (DiskImageException e)
+            {
+                Assert.Equal(DiskImageErrorKind.Io, e.Kind);
+                Assert.True(_storage.AllClosed, $"open after write {good} failed");
+                Assert.Equal("", Files());
+            }
+        }
+        Assert.InRange(failed, 3, 1000);
+    }
+
+    [Fact]
+    public async Task Cancelled_between_the_steps_it_is_removed()
+    {
+        await File.WriteAllTextAsync(_folder["disk.qcow2"], "old");
+        using var stop = new CancellationTokenSource();
+        await using (NewImage image = await BeginAsync(TargetMode.Replace))
+        {
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(async () => await image.CompleteAsync(
+                durable: false,
+                _ =>
+                {
+                    stop.Cancel();
+                    return default;
+                },
+                stop.Token));
+        }
+        await RequireOldAsync();
+    }
+
+    [Fact]
+    public async Task What_replaces_an_image_is_flushed_first_and_what_replaces_none_is_not()
+    {
+        await using (NewImage image = await BeginAsync(TargetMode.New))
+        {
+            await image.CompleteAsync(durable: false, CancellationToken.None);
+        }
+        Assert.Equal(0, _storage.Flushes);
+        Assert.False(_storage.FlushedBeforePublished);
+        _storage.FlushedBeforePublished = true;
+        File.Delete(_folder["disk.data"]);
+        await using (NewImage image = await BeginAsync(TargetMode.Replace))
+        {
+            await image.CompleteAsync(durable: false, CancellationToken.None);
+        }
+        Assert.InRange(_storage.Flushes, 2, 100); // both files
+        Assert.True(_storage.FlushedBeforePublished);
+    }
+
+    private async Task RequireOldAsync()
+    {
+        Assert.Equal("disk.qcow2", Files());
+        Assert.Equal("old", await File.ReadAllTextAsync(_folder["disk.qcow2"]));
+        Assert.True(_storage.AllClosed);
+    }
+
+    private string Files() => string.Join(' ', Directory.EnumerateFiles(_folder.Root).Select(f => Path.GetFileName(f)).Order(StringComparer.Ordinal));
+
+    private async Task<NewImage> BeginAsync(TargetMode mode, string format = "qcow2", string options = Options)
+    {
+        FormatDriver driver = Images.Registry.Format(format);
+        object record = ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options));
+        return await _creator.CreateAsync(_folder["disk.qcow2"], driver, record, mode, openOptions: null, CancellationToken.None);
+    }
+}
