@@ -32,8 +32,6 @@ public sealed class Qcow2PreallocatedNodeTests() : Qcow2Conformance("preallocati
 /// <summary>Half of the disk shows through from below, and the backing image is shorter than the disk.</summary>
 public abstract class Qcow2OverBackingConformance(string options) : NodeConformance
 {
-    private protected override bool CanPreallocate => false; // it would hide the backing image
-
     private protected override bool CanResize => true;
 
     private protected override async Task<BlockNode> MakeAsync(byte[] contents, bool writable)

@@ -121,34 +121,6 @@ internal sealed partial class Qcow2Node
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         => UnderGateAsync(() => FlushLockedAsync(cancellationToken));
 
-    /// <summary>
-    /// Reserves a host cluster for every guest cluster of a range in which nothing was ever written, and claims host space for it as the mode
-    /// says. With subclusters a backing file goes on to show through; without, there must be none.
-    /// </summary>
-    public ValueTask PreallocateAsync(long offset, long end, PreallocationMode mode, CancellationToken cancellationToken) => AloneAsync(async () =>
-    {
-        PreallocationMode growth = mode == PreallocationMode.Metadata ? PreallocationMode.Off : mode;
-        while (offset < end)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            WriteMapping mapping = await EnsureMappedAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
-            if (mapping.IsNew)
-            {
-                long hostEnd = mapping.HostStart + (mapping.CopyEnd - mapping.CopyStart), inside = Math.Min(hostEnd, _dataNode.Length) - mapping.HostStart;
-                if (inside > 0 && !IsRawData) // a raw data file is the disk already
-                {
-                    await _dataNode.WriteZeroesAsync(mapping.HostStart, inside, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
-                }
-                if (hostEnd > _dataNode.Length)
-                {
-                    await _dataNode.ResizeAsync(hostEnd, growth, cancellationToken).ConfigureAwait(false);
-                }
-                await PointToAsync(mapping, holdsData: IsRawData || !_geometry.HasSubclusters).ConfigureAwait(false);
-            }
-            offset += mapping.Length;
-        }
-    });
-
     protected override async ValueTask CloseCoreAsync()
     {
         try
@@ -159,12 +131,31 @@ internal sealed partial class Qcow2Node
                 {
                     await SettleRefcountsAsync(CancellationToken.None).ConfigureAwait(false);
                     await SettleBitmapsAsync().ConfigureAwait(false);
+                    await EndOnClusterAsync().ConfigureAwait(false);
                 }).ConfigureAwait(false);
             }
         }
         finally
         {
             _gate.Dispose();
+        }
+    }
+
+    /// <summary>A file that was made longer ends with a whole cluster, as programs expect that go by clusters or sectors.</summary>
+    private async ValueTask EndOnClusterAsync()
+    {
+        long length = File.Length;
+        if (length == _lengthAtOpen || _geometry.InCluster(length) == 0 || !File.GrowsOnWrite)
+        {
+            return;
+        }
+        try
+        {
+            await File.ResizeAsync(Round.Up(length, _geometry.ClusterSize)).ConfigureAwait(false);
+        }
+        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NoSpace)
+        {
+            // What is there is whole without it.
         }
     }
 

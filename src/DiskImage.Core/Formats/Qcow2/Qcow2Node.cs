@@ -33,6 +33,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private readonly Qcow2OverlapCheck _overlapCheck;
     private readonly bool _isSparse;
     private readonly bool _requiresAll;
+    private readonly long _lengthAtOpen;
     private Qcow2Header _header;
     private Qcow2Geometry _geometry;
     private long _grownTo; // while the disk grows: its length to be
@@ -54,6 +55,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         _requiresAll = options.MissingClusters == Qcow2MissingClusters.Error;
         _discardToHost = options.Discard == Qcow2DiscardMode.Unmap;
         _isSparse = dataFile is not null || file.AllocatedLength < file.Length - (file.Length / 8);
+        _lengthAtOpen = file.Length;
         IsReadOnly = file.IsReadOnly;
     }
 

@@ -104,6 +104,45 @@ public sealed class Qcow2AmendCrashTests
         }
     }
 
+    /// <summary>Cancelled at any request: no mark is left, no finding but space at the end of the file, and the disk reads the same.</summary>
+    [Theory]
+    [InlineData("cluster_size=4k", "compat=0.10")]
+    [InlineData($"cluster_size=4k,{Backing}", "compat=0.10")]
+    [InlineData("cluster_size=4k,compat=0.10", "compat=1.1,refcount_bits=32")]
+    [InlineData("cluster_size=512,refcount_bits=64", "refcount_bits=1")]
+    public async Task Cancelled_it_leaves_no_mark(string options, string change)
+    {
+        byte[] backing = new byte[Size * 3 / 4];
+        new Random(1).NextBytes(backing);
+        var data = new MemoryNode();
+        byte[] image = await MakeAsync(options, backing, data), expected = await ReadAsync(image, backing, data);
+        int cancelled = 0;
+        for (long number = 1; number <= 120; number += 1 + (number / 20))
+        {
+            using var stop = new CancellationTokenSource();
+            var memory = new MemoryNode((byte[])image.Clone());
+            var file = new Trigger(memory);
+            await using (BlockNode disk = await OpenAsync(file, backing, data))
+            {
+                file.At(number, stop.Cancel);
+                try
+                {
+                    await ((IAmendable)s_qcow2).AmendAsync(disk, ((IAmendable)s_qcow2).AmendOptions.Bind(OptionSchema.Split(change)), null, stop.Token);
+                }
+                catch (OperationCanceledException)
+                {
+                    cancelled++;
+                }
+                file.At(0, () => { });
+            }
+            string what = $"{options}, {change}, cancelled at request {number}";
+            byte[] after = memory.ToArray();
+            Assert.True((await ReadAsync(after, backing, data)).AsSpan().SequenceEqual(expected), $"{what}: reads otherwise");
+            Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(after, what)).Leaks); // a dirty bit is an error there
+        }
+        Assert.NotEqual(0, cancelled);
+    }
+
     private static async Task<byte[]> MakeAsync(string options, byte[] backing, MemoryNode data)
     {
         var file = new MemoryNode();
