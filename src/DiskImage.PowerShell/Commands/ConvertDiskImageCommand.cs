@@ -97,7 +97,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         string target = InFolder(given, source, format);
         RequireOther(source, target);
         IReadOnlyList<DiskBitmap>? bitmaps = await SelectBitmapsAsync(source, cancellationToken).ConfigureAwait(false);
-        NewImageOptions options = Options(disk, format, profile);
+        NewImageOptions options = Options(source.Node, disk, format, profile);
         _ = await options.ResolveBackingAsync(Opener, target, cancellationToken).ConfigureAwait(false);
         string what = Snapshot is null ? source.Path : $"snapshot {Snapshot} of {source.Path}";
         await MakeAsync(
@@ -106,6 +106,10 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             $"Convert {what} ({source.Format.Name}) to {format.Name}",
             async image =>
             {
+                foreach (string loss in await ConversionFacts.LossesAsync(source.Node, disk, image.Node, bitmaps is not null, cancellationToken).ConfigureAwait(false))
+                {
+                    await WarnAsync($"{target}: {loss}.").ConfigureAwait(false);
+                }
                 ConvertResult result = await FillAsync(source.Node, disk, bitmaps, image, cancellationToken).ConfigureAwait(false);
                 await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, format, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
                 _ = _made.Add(target);
@@ -183,13 +187,17 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
 
     private static IEnumerable<BlockNode> Below(BlockNode node) => node.Children.Values.SelectMany(Below).Prepend(node);
 
-    private NewImageOptions Options(BlockNode disk, FormatDriver format, ImageProfile? profile)
+    private NewImageOptions Options(BlockNode source, BlockNode disk, FormatDriver format, ImageProfile? profile)
     {
         NewImageOptions options = OptionsOf(format);
         options.AddBacking(BackingPath, BackingFormat);
         foreach ((string name, object? value) in profile?.Options ?? new Dictionary<string, object?>(StringComparer.Ordinal))
         {
             options.Take(name, value, $"-{nameof(Profile)}");
+        }
+        foreach ((string name, object? value) in BackingPath is null ? ConversionFacts.KeptOptions(source, options.Known) : [])
+        {
+            options.TakeUnlessGiven(name, value);
         }
         long unit = profile?.SizeUnit ?? 1, rest = disk.Length % unit;
         options.Add(nameof(ICreateOptions.Size), rest == 0 ? disk.Length : checked(disk.Length - rest + unit), nameof(Path));
