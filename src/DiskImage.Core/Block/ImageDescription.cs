@@ -24,6 +24,12 @@ public sealed record ImageDescription
     /// <summary>The image was not closed properly.</summary>
     public bool Dirty { get; init; }
 
+    /// <summary>Bytes of the sectors that the disk shows; null where the image does not tell.</summary>
+    public int? LogicalSectorSize { get; init; }
+
+    /// <summary>Bytes of the sectors that the disk says it has inside; null where the image does not tell.</summary>
+    public int? PhysicalSectorSize { get; init; }
+
     /// <summary>What whoever uses the image should know, each as a sentence without its name; none if it is as it should be.</summary>
     public IReadOnlyList<string> Warnings { get; init; } = [];
 

@@ -20,6 +20,9 @@ internal class GivenOptions(OptionSchema schema)
 
     private protected OptionSchema Schema { get; } = schema;
 
+    /// <summary>The options there are.</summary>
+    public OptionSchema Known => Schema;
+
     /// <summary>Parameters for a schema's options.</summary>
     /// <param name="schema">The options.</param>
     /// <param name="cmdlet">The cmdlet that is to have them; its own parameters come first.</param>
@@ -67,6 +70,9 @@ internal class GivenOptions(OptionSchema schema)
             Take(name ?? given.Name, given.Value is SwitchParameter value ? value.ToBool() : given.Value, $"-{given.Name}");
         }
     }
+
+    /// <summary>Takes a value that was found out, unless the user gave one.</summary>
+    public void TakeUnlessGiven(string name, object? value) => _ = _values.TryAdd(name, (value, ""));
 
     /// <summary>Sets a value that was found out, over whatever was given.</summary>
     public void Set(string name, object? value) => _values[name] = (value, "");

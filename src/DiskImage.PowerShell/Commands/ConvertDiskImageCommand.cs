@@ -98,7 +98,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         RequireOther(source, target);
         RequireNotMade(target);
         IReadOnlyList<DiskBitmap>? bitmaps = await SelectBitmapsAsync(source, cancellationToken).ConfigureAwait(false);
-        NewImageOptions options = Options(disk, format, profile, await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
+        NewImageOptions options = Options(source.Node, disk, format, profile, await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
         _ = await options.ResolveBackingAsync(Opener, target, Folder, cancellationToken).ConfigureAwait(false);
         string what = Snapshot is null ? source.Path : $"snapshot {Snapshot} of {source.Path}";
         await MakeAsync(
@@ -107,6 +107,10 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             $"Convert {what} ({source.Format.Name}) to {format.Name}",
             async image =>
             {
+                foreach (string loss in await ConversionFacts.LossesAsync(source.Node, disk, image.Node, bitmaps is not null, cancellationToken).ConfigureAwait(false))
+                {
+                    await WarnAsync($"{target}: {loss}.").ConfigureAwait(false);
+                }
                 ConvertResult result = await FillAsync(source.Node, disk, bitmaps, image, cancellationToken).ConfigureAwait(false);
                 await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
                 if (Opener.IdentityOf(target) is { } made)
@@ -179,13 +183,17 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         }
     }
 
-    private NewImageOptions Options(BlockNode disk, FormatDriver format, ImageProfile? profile, string? backingPath)
+    private NewImageOptions Options(BlockNode source, BlockNode disk, FormatDriver format, ImageProfile? profile, string? backingPath)
     {
         NewImageOptions options = OptionsOf(format);
         options.AddBacking(backingPath, BackingFormat);
         foreach ((string name, object? value) in profile?.Options ?? new Dictionary<string, object?>(StringComparer.Ordinal))
         {
             options.Take(name, value, $"-{nameof(Profile)}");
+        }
+        foreach ((string name, object? value) in BackingPath is null ? ConversionFacts.KeptOptions(source, options.Known) : [])
+        {
+            options.TakeUnlessGiven(name, value);
         }
         long unit = profile?.SizeUnit ?? 1, rest = disk.Length % unit;
         options.Add(nameof(ICreateOptions.Size), rest == 0 ? disk.Length : checked(disk.Length - rest + unit), nameof(Path));

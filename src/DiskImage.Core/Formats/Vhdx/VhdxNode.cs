@@ -88,6 +88,8 @@ internal sealed partial class VhdxNode : FormatNode, IDescribed
         BackingFile = _metadata.Locator?.LocalPaths.FirstOrDefault(),
         BackingFormat = _metadata.HasParent ? VhdxDriver.FormatName : null,
         Dirty = _hadLog,
+        LogicalSectorSize = _metadata.LogicalSectorSize,
+        PhysicalSectorSize = _metadata.PhysicalSectorSize,
         FormatSpecific = new VhdxInfo
         {
             Subformat = _metadata.HasParent ? VhdxSubformat.Differencing : _metadata.IsFixed ? VhdxSubformat.Fixed : VhdxSubformat.Dynamic,
