@@ -9,7 +9,7 @@
     Description          = 'Creates, converts, compares, checks, describes and patches disk images: the work of qemu-img, in managed code, on Windows, Linux and macOS, with objects instead of text.'
 
     CompatiblePSEditions = @('Core')
-    PowerShellVersion    = '7.4'
+    PowerShellVersion    = '7.6'
 
     FormatsToProcess     = @('DiskImage.Format.ps1xml')
     TypesToProcess       = @('DiskImage.Types.ps1xml')

@@ -98,7 +98,7 @@ function Invoke-Test {
 function Invoke-Package {
     Invoke-Build
     $module = "$root/output/DiskImage"
-    foreach ($rid in 'win-x64', 'linux-x64', 'osx-arm64') {
+    foreach ($rid in 'win-x64', 'win-arm64', 'linux-x64', 'linux-arm64', 'osx-arm64') {
         if (-not (Test-Path "$module/lib/$rid/DiskImage.PowerShell.dll")) {
             throw "The ReadyToRun image for $rid is missing; a package has them all."
         }

@@ -60,9 +60,17 @@ Describe 'The assemblies' {
     It 'come from the ReadyToRun image of this platform where there is one' {
         $os = $IsWindows ? 'win' : $IsMacOS ? 'osx' : 'linux'
         $rid = "$os-$([Runtime.InteropServices.RuntimeInformation]::ProcessArchitecture)".ToLowerInvariant()
-        $expected = [Environment]::Version.Major -ge 10 -and $images.Name -contains $rid ? "$ModuleFolder/lib/$rid" : "$ModuleFolder/lib"
+        $expected = $images.Name -contains $rid ? "$ModuleFolder/lib/$rid" : "$ModuleFolder/lib"
         $location = (Get-Command New-DiskImage).ImplementingType.Assembly.Location
         Split-Path $location | Should -Be ([IO.Path]::GetFullPath($expected))
+    }
+
+    It 'are compiled for each platform that users have' {
+        if (-not $images) {
+            Set-ItResult -Skipped -Because 'a quick build has no ReadyToRun images'
+        }
+
+        $images.Name | Sort-Object | Should -Be 'linux-arm64', 'linux-x64', 'osx-arm64', 'win-arm64', 'win-x64'
     }
 
     It 'are compiled ahead of time in every platform''s folder and portable above' {
@@ -75,6 +83,58 @@ Describe 'The assemblies' {
                 $native | Should -Be ($folder.Name -ne 'lib') -Because "$folder/$($portable.Name)"
             }
         }
+    }
+}
+
+Describe 'The load context' {
+    BeforeAll {
+        # In a fresh shell: assemblies of the same names and keys as the module's but another version are loaded first, each with one
+        # type that says which it is. Then the module is used.
+        $script = @'
+            $ErrorActionPreference = 'Stop'
+            $names = (Get-ChildItem 'MODULE/lib' -File -Filter *.dll).ForEach{ [Reflection.AssemblyName]::GetAssemblyName($_.FullName) }
+            foreach ($name in $names) {
+                $name.Version = 'VERSION'
+                $builder = [Reflection.Emit.PersistedAssemblyBuilder]::new($name, [object].Assembly)
+                $null = $builder.DefineDynamicModule($name.Name).DefineType("Session.$($name.Name.Replace('.', ''))", 'Public').CreateType()
+                $builder.Save("FOLDER/$($name.Name).dll")
+                $null = [Reflection.Assembly]::LoadFrom("FOLDER/$($name.Name).dll")
+            }
+            Import-Module 'MODULE/DiskImage.psd1'
+            $null = Convert-DiskImage 'FOLDER/disk.raw' 'FOLDER/disk.qcow2' -Compress -Option @{ compression_type = 'zstd' } -Verify
+            (Compare-DiskImage 'FOLDER/disk.raw' 'FOLDER/disk.qcow2').Identical
+            foreach ($name in $names) {
+                ("Session.$($name.Name.Replace('.', ''))" -as [type]).Assembly.GetName().Version.ToString()
+                [Runtime.Loader.AssemblyLoadContext]::Default.Assemblies.Where{ $_.GetName().Name -eq $name.Name }.ForEach{ $_.GetName().Version.ToString() }
+            }
+'@
+    }
+
+    It 'keeps apart from <_> of each of its assemblies, loaded before' -ForEach '99.0.0.0', '0.0.0.1' {
+        $folder = New-Item -ItemType Directory "$TestDrive/$_"
+        $null = New-TestDisk "$folder/disk.raw" -Size 1MB -Seed 5
+        $fresh = Invoke-FreshPwsh $script.Replace('MODULE', $ModuleFolder).Replace('FOLDER', $folder).Replace('VERSION', $_)
+        $fresh.Error | Should -BeNullOrEmpty
+        $assemblies = (Get-ChildItem "$ModuleFolder/lib" -File -Filter *.dll).Count
+        $assemblies | Should -BeGreaterThan 2
+        $fresh.Output -split '\r?\n' | Should -Be (@('True') + @($_) * 2 * $assemblies)
+    }
+
+    It 'lets scripts name the module''s types' {
+        [DiskImage.PowerShell.DiskImageInfo].Assembly | Should -Be (Get-Command New-DiskImage).ImplementingType.Assembly
+        [DiskImage.Block.DiskImageException].Assembly.Location | Split-Path | Should -Be (Split-Path (Get-Command New-DiskImage).ImplementingType.Assembly.Location)
+    }
+
+    It 'takes the module in again after it was removed or forced' {
+        $fresh = Invoke-FreshPwsh @"
+            Import-Module '$ModuleManifest'
+            Remove-Module DiskImage
+            Import-Module '$ModuleManifest'
+            Import-Module '$ModuleManifest' -Force
+            "`$((Get-Command -Module DiskImage).Count) `$(@(Get-Module -All DiskImage, dynamic_code_module_DiskImage*).Count)"
+"@
+        $fresh.Error | Should -BeNullOrEmpty
+        $fresh.Output | Should -Be "$($exported.Count) 2"
     }
 }
 
