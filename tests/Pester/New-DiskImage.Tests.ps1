@@ -256,8 +256,10 @@ Describe 'New-DiskImage -BackingPath' {
         { New-DiskImage "$folder/e.raw" -BackingPath base.raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
     }
 
-    It 'is subject to -References' {
-        { New-DiskImage "$folder/tops/f.qcow2" -BackingPath ../base.qcow2 -References SameFolder -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageRefused,*'
+    It 'is opened wherever it is, but what it names itself is subject to -References' {
+        $null = New-DiskImage "$folder/tops/f.qcow2" -BackingPath ../base.qcow2 -References SameFolder
+        { New-DiskImage "$folder/g.qcow2" -BackingPath tops/f.qcow2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageRefused,*' -ExpectedMessage '*f.qcow2: names the backing file*'
+        New-DiskImage "$folder/g.qcow2" -BackingPath tops/f.qcow2 -References LocalFiles | ForEach-Object BackingFile | Should -Be 'tops/f.qcow2'
     }
 }
 

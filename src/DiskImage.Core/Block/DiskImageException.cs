@@ -48,13 +48,14 @@ public enum DiskImageErrorKind
 
 /// <summary>
 /// The only exception that leaves the library for reasons that lie in images, files or requests.
-/// <see cref="Exception.Message"/> tells a person what happened, the value found, what is allowed and what to do next.
+/// <see cref="Exception.Message"/> tells a person what happened, the value found, what is allowed and what to do next. Names from
+/// images stand in it, so it is <see cref="Printable"/>.
 /// </summary>
 public sealed class DiskImageException : IOException
 {
     /// <summary>Makes an error of a kind, optionally tied to a path and a byte offset in it.</summary>
     public DiskImageException(DiskImageErrorKind kind, string message, string? path = null, long? offset = null, Exception? cause = null)
-        : base(message, cause)
+        : base(Printable.Of(message), cause)
         => (Kind, Path, Offset) = (kind, path, offset);
 
     /// <summary>The stable classification.</summary>

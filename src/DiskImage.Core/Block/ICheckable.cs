@@ -19,15 +19,21 @@ public enum CheckSeverity
 /// <summary>One defect.</summary>
 /// <param name="Kind">What kind, as a short stable word.</param>
 /// <param name="Severity">How bad it is.</param>
-/// <param name="Message">What was found and what it should be.</param>
+/// <param name="Message">What was found and what it should be, as <see cref="Printable"/> text.</param>
 /// <param name="GuestOffset">The first byte of the virtual disk that is concerned, if any is.</param>
 /// <param name="GuestLength">How many bytes of it.</param>
 /// <param name="HostOffset">The byte of the image file that is concerned, if one is.</param>
 public sealed record CheckFinding(
     string Kind, CheckSeverity Severity, string Message, long? GuestOffset = null, long? GuestLength = null, long? HostOffset = null)
 {
+    /// <summary>What was found and what it should be, as <see cref="Printable"/> text.</summary>
+    public string Message { get; } = Printable.Of(Message);
+
     /// <summary>What repairing would do about it; null if nothing can be done.</summary>
     public string? Repair { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{Severity}: {Message}";
 }
 
 /// <summary>What a check found.</summary>

@@ -2,6 +2,11 @@ using DiskImage.Block;
 
 namespace DiskImage.Drivers;
 
+/// <summary>What probing found.</summary>
+/// <param name="Format">The format.</param>
+/// <param name="Contents">What a file seems to hold that was taken by the last resort, since no other format recognises it; null for others.</param>
+public sealed record ProbedFile(FormatDriver Format, FileContents? Contents);
+
 /// <summary>The drivers of a program, by name and by probe. It holds what it is given: no scanning, no statics.</summary>
 public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnlyList<ProtocolDriver> protocols)
 {
@@ -10,6 +15,8 @@ public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnl
 
     /// <summary>Bytes of a file's end that drivers get to see when probing. Ours: the formats that sign the end do it in one sector.</summary>
     public const int ProbeTailLength = 512;
+
+    private const int LastResort = 1; // the score of a format that takes what nobody else wants
 
     /// <summary>All formats, the last resort (raw) first.</summary>
     public IReadOnlyList<FormatDriver> Formats { get; } = formats;
@@ -32,11 +39,16 @@ public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnl
                 DiskImageErrorKind.Unsupported, $"Unknown protocol '{scheme}'. Known: {string.Join(", ", Protocols.SelectMany(p => p.Schemes))}.");
 
     /// <summary>The format that a file name's ending suggests, or null.</summary>
-    public FormatDriver? FormatByExtension(string fileName)
-        => Formats.FirstOrDefault(f => f.Extensions.Any(e => fileName.EndsWith(e, StringComparison.OrdinalIgnoreCase)));
+    public FormatDriver? FormatByExtension(string fileName) => Formats.FirstOrDefault(f => Ends(fileName, f.Extensions));
 
-    /// <summary>The format that recognises the node's contents best.</summary>
-    public async ValueTask<FormatDriver> ProbeAsync(BlockNode file, CancellationToken cancellationToken)
+    /// <summary>The names of formats, with or without a driver here, that a file name's ending promises; "raw" among them. Empty for other endings.</summary>
+    public IReadOnlyList<string> PromisedBy(string fileName)
+        => [.. Formats.Where(f => Ends(fileName, f.Extensions)).Select(f => f.Name)
+            .Concat(ForeignFormat.All.Where(f => Ends(fileName, f.Extensions)).Select(f => f.Format ?? f.Extensions[0].TrimStart('.')))
+            .Distinct(StringComparer.Ordinal)];
+
+    /// <summary>The format that recognises the node's contents best, and what else is to be said of them.</summary>
+    public async ValueTask<ProbedFile> ProbeAsync(BlockNode file, CancellationToken cancellationToken)
     {
         byte[] header = new byte[(int)Math.Min(ProbeLength, file.Length)];
         await file.ReadAsync(0, header, cancellationToken).ConfigureAwait(false);
@@ -52,10 +64,19 @@ public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnl
                 (best, bestScore) = (format, score);
             }
         }
+        if (bestScore > LastResort)
+        {
+            return new ProbedFile(best, null);
+        }
+        byte[] disc = new byte[file.Length >= FileContents.DiscAt + FileContents.DiscBytes ? FileContents.DiscBytes : 0];
+        await file.ReadAsync(FileContents.DiscAt * Math.Min(disc.Length, 1), disc, cancellationToken).ConfigureAwait(false);
         return bestScore > 0
-            ? best
+            ? new ProbedFile(best, FileContents.Of(header, tail, disc, [.. Formats.Select(f => f.Name)]))
             : throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: no known format recognises it. Name one with -Format.", file.Name);
     }
+
+    private static bool Ends(string fileName, IReadOnlyList<string> extensions)
+        => extensions.Any(e => fileName.EndsWith(e, StringComparison.OrdinalIgnoreCase));
 
     private static bool Named(FormatDriver format, string name)
         => format.Name.Equals(name, StringComparison.OrdinalIgnoreCase) || format.Aliases.Contains(name, StringComparer.OrdinalIgnoreCase);

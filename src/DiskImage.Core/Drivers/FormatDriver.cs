@@ -95,6 +95,9 @@ public interface ICreateOptions
     /// <summary>The backing file's format; null if unknown.</summary>
     string? BackingFormat => null;
 
+    /// <summary>The name of a further file that is to hold the image's data; null for none.</summary>
+    string? DataFile => null;
+
     /// <summary>True for a new file whose data are overwritten in place, on file systems that otherwise copy on write.</summary>
     bool NoCow => false;
 }

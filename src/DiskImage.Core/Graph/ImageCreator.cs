@@ -68,7 +68,7 @@ public sealed class ImageCreator(ImageOpener opener)
                     openOptions,
                     async (reference, _, stop) =>
                     {
-                        ImageLocator locator = opener.Policy.Admit(reference, place.Locator);
+                        ImageLocator locator = opener.Policy.Admit(reference, place.Locator, OpenPolicy.DataRole);
                         return await target.TryOpenAsync(Full(locator), writable, stop).ConfigureAwait(false)
                             ?? await opener.OpenFileAsync(locator, writable, stop).ConfigureAwait(false);
                     },
@@ -99,7 +99,7 @@ public sealed class ImageCreator(ImageOpener opener)
         string image = target.Place.Locator;
         async ValueTask<BlockNode> OpenCompanionAsync(string name, bool create, CancellationToken token)
         {
-            ImageLocator locator = opener.Policy.Admit(name, image);
+            ImageLocator locator = opener.Policy.Admit(name, image, OpenPolicy.DataRole);
             if (!create)
             {
                 BlockNode existing = await opener.OpenFileAsync(locator, writable: true, token).ConfigureAwait(false);

@@ -30,22 +30,79 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
     /// <summary>True if the text is a plain path, with neither scheme nor json.</summary>
     public bool IsPlainPath => ReferenceEquals(Text, Address);
 
+    /// <summary>The address of a file as a full path, relative ones from the process's current folder.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: it cannot be a path.</exception>
+    public string FullPath
+    {
+        get
+        {
+            try
+            {
+                return Path.GetFullPath(Address);
+            }
+            catch (Exception e) when (e is ArgumentException or NotSupportedException or PathTooLongException)
+            {
+                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{Text}' is not a path: {e.Message}", cause: e);
+            }
+        }
+    }
+
     /// <summary>Tells the parts of a locator. A single letter before a colon is a Windows drive, not a scheme.</summary>
-    /// <exception cref="DiskImageException">InvalidOption: empty, with a NUL, or <c>json:</c> text that is not understood.</exception>
+    /// <exception cref="DiskImageException">InvalidOption: empty, with a NUL, or URI or <c>json:</c> text that is not understood.</exception>
     public static ImageLocator Parse(string text)
     {
         if (string.IsNullOrWhiteSpace(text))
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, "An image's path is empty.");
         }
-        if (text.Contains('\0', StringComparison.Ordinal))
+        ImageLocator locator = text.StartsWith(JsonPrefix, StringComparison.Ordinal) ? ParseJson(text) : ParseText(text);
+        return string.IsNullOrWhiteSpace(locator.Address)
+            ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{text}' has no path.")
+            : locator.Address.Contains('\0', StringComparison.Ordinal) || text.Contains('\0', StringComparison.Ordinal)
+            ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"An image's path has a NUL character: '{text}'.")
+            : locator;
+    }
+
+    /// <summary>This locator, with a relative path taken from <paramref name="folder"/>.</summary>
+    public ImageLocator From(string folder) => IsFile ? this with { Address = PathFrom(folder, Address, OperatingSystem.IsWindows()) } : this;
+
+    /// <summary>
+    /// A path as seen from a folder. On Windows <c>\a</c> is on the folder's drive or share, and <c>C:a</c> in the folder if that is on the drive,
+    /// else at the drive's root: the process's own current folders have no say.
+    /// </summary>
+    internal static string PathFrom(string folder, string path, bool isWindows)
+    {
+        if (!isWindows)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"An image's path has a NUL character: '{text.Replace('\0', '?')}'.");
+            return path.StartsWith('/') ? path : Path.Combine(folder, path);
         }
-        if (text.StartsWith(JsonPrefix, StringComparison.Ordinal))
+        if (path is ['\\' or '/', '\\' or '/', ..] or [_, ':', '\\' or '/', ..])
         {
-            return ParseJson(text);
+            return path;
         }
+        string root = WindowsRoot(folder);
+        return path is ['\\' or '/', ..] ? root.TrimEnd('\\', '/') + path
+            : path is not [_, ':', ..] ? Joined(folder, path)
+            : root is [_, ':', ..] && char.ToUpperInvariant(root[0]) == char.ToUpperInvariant(path[0]) ? Joined(folder, path[2..])
+            : $"{path[..2]}\\{path[2..]}";
+
+        static string Joined(string folder, string path) => folder.Length == 0 || folder[^1] is '\\' or '/' ? folder + path : $"{folder}\\{path}";
+    }
+
+    /// <summary>The drive or share that a full Windows path begins with.</summary>
+    private static string WindowsRoot(string path)
+    {
+        if (path is [_, ':', ..])
+        {
+            return path[..2];
+        }
+        int server = path.Length > 2 ? path.AsSpan(2).IndexOfAny('\\', '/') : -1;
+        int share = server < 0 ? -1 : path.AsSpan(server + 3).IndexOfAny('\\', '/');
+        return share < 0 ? path : path[..(server + 3 + share)];
+    }
+
+    private static ImageLocator ParseText(string text)
+    {
         Match uri = SchemePattern().Match(text);
         if (!uri.Success)
         {
@@ -61,10 +118,6 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
             ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{text}' names no file. A URL of a file has the form file:///folder/name.");
         return new ImageLocator(text, "file", address);
     }
-
-    /// <summary>This locator, with a relative path taken from <paramref name="folder"/>.</summary>
-    public ImageLocator From(string folder)
-        => IsFile && !Path.IsPathFullyQualified(Address) ? this with { Address = Path.Combine(folder, Address) } : this;
 
     private static ImageLocator ParseJson(string text)
     {
@@ -94,7 +147,7 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
                 Options = flat.ToDictionary(p => p.Key, p => (object?)p.Value.ToString(), StringComparer.Ordinal),
             };
         }
-        catch (JsonException e)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or ArgumentException) // the last two: half a surrogate pair
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{text}: not valid JSON: {e.Message}", cause: e);
         }

@@ -28,6 +28,17 @@ public sealed record OpenRequest(string Locator)
 
     /// <summary>Where a relative path is taken from; null for the process's current folder.</summary>
     public string? Folder { get; init; }
+
+    /// <summary>What is opened to be read now is to be written to next: what speaks against that is said now.</summary>
+    public bool BeforeWriting { get; init; }
+
+    /// <summary>
+    /// Open the image for what it says about itself: a data file that cannot be opened is no obstacle, and reading from it throws why.
+    /// </summary>
+    public bool ToDescribe { get; init; }
+
+    /// <summary>The parameter by which the user names this image's format, for messages.</summary>
+    public string FormatParameter { get; init; } = "Format";
 }
 
 /// <summary>An open image. Disposing it closes the whole graph.</summary>
@@ -53,13 +64,29 @@ internal readonly record struct ChainLink(string Path, NodeIdentity? Identity)
 }
 
 /// <summary>From a locator to an open graph: protocol, probe, format, and the chain of references the policy admits.</summary>
-public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
+/// <param name="registry">The drivers.</param>
+/// <param name="policy">The gate.</param>
+/// <param name="warn">Told what a user should know about files that are opened; may be called more than once with the same.</param>
+public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Action<string>? warn = null)
 {
     /// <summary>The drivers in use.</summary>
     public DriverRegistry Registry { get; } = registry;
 
     /// <summary>The gate in use.</summary>
     public OpenPolicy Policy { get; } = policy;
+
+    /// <summary>An opener that also admits what the user named for an image that is to be made or changed: its backing and data file.</summary>
+    /// <param name="options">The record of the image's create options.</param>
+    /// <param name="imagePath">Its full path.</param>
+    public ImageOpener Naming(object options, string imagePath)
+        => options is ICreateOptions given
+            ? new(Registry, Policy.Naming(given.BackingFile, imagePath).Naming(given.DataFile, imagePath), warn)
+            : this;
+
+    /// <summary>An opener that also admits the name of a backing image that the user gave for an image.</summary>
+    /// <param name="reference">The name, as it is to stand in the image.</param>
+    /// <param name="imagePath">The image's full path.</param>
+    public ImageOpener NamingBacking(string reference, string imagePath) => new(Registry, Policy.Naming(reference, imagePath), warn);
 
     /// <summary>Opens an image with everything below it. A failed open closes all and modifies nothing.</summary>
     public ValueTask<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
@@ -99,25 +126,28 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
     private async ValueTask<OpenedImage> OpenAsync(
         OpenRequest request, ImageLocator locator, IReadOnlyList<ChainLink> chain, CancellationToken cancellationToken)
     {
-        ChainLink link = new(locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text, IdentityOf(locator));
+        ChainLink link = new(locator.IsFile ? locator.FullPath : locator.Text, IdentityOf(locator));
         CheckChain(link, chain); // before it is opened: a file that is open for writing further up would seem to be somebody else's
         BlockNode file = await OpenFileAsync(locator, request.Writable, cancellationToken).ConfigureAwait(false);
         try
         {
-            string? formatName = request.Format ?? locator.Format;
-            FormatDriver format = formatName is null
-                ? await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false)
-                : Registry.Format(formatName);
-            IReadOnlyList<ChainLink> chainToHere = [.. chain, link];
-            ReferenceOpener backing = async (reference, referenceFormat, token)
-                => request.Opened.Count > 0 && IdentityOf(Policy.Admit(reference, file.Name)) is { } named && request.Opened.TryGetValue(named, out BlockNode? opened)
-                    ? new BorrowedNode(opened, isReadOnly: true)
-                    : (await OpenReferenceAsync(file.Name, reference, referenceFormat, chainToHere, token, request.Opened).ConfigureAwait(false)).Node;
-            ReferenceOpener data = (reference, _, token) => OpenFileAsync(Policy.Admit(reference, file.Name), request.Writable, token);
+            string? named = request.Format ?? locator.Format;
+            ProbedFile? probed = named is null ? await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false) : null;
+            FormatDriver format = probed?.Format ?? Registry.Format(named!);
+            var judgement = new ProbeJudgement(Registry, file.Name, request.FormatParameter);
+            if (locator.IsFile && probed?.Contents is { } contents // devices are another protocol's: they promise nothing
+                && judgement.Judge(contents, request.Writable || request.BeforeWriting) is { } warning)
+            {
+                Warn(warning);
+            }
+            var references = new ReferenceOpening(this, request, file.Name, [.. chain, link], probed is not null && judgement.PromisesRaw);
             object options = Bind(format, OptionSchema.Values(request.Options).Concat(locator.Options));
-            BlockNode node = await format.OpenAsync(
-                new FormatOpenContext(file, options, request.WithBacking && locator.WithBacking ? backing : null, data, request.ForRepair), cancellationToken).ConfigureAwait(false);
-            return new OpenedImage(node, format, file.Name, WasProbed: formatName is null);
+            var context = new FormatOpenContext(
+                file, options, request.WithBacking && locator.WithBacking ? references.OpenBackingAsync : null, references.OpenDataAsync, request.ForRepair);
+            BlockNode node = probed is null
+                ? await OpenNamedAsync(format, context, request, cancellationToken).ConfigureAwait(false)
+                : await format.OpenAsync(context, cancellationToken).ConfigureAwait(false);
+            return new OpenedImage(node, format, file.Name, WasProbed: probed is not null);
         }
         catch
         {
@@ -126,20 +156,20 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
         }
     }
 
-    /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to.</summary>
+    /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to, <paramref name="from"/> how the image was asked for.</summary>
     internal async ValueTask<OpenedImage> OpenReferenceAsync(
         string imagePath,
         string reference,
         string? format,
         IReadOnlyList<ChainLink> chain,
         CancellationToken cancellationToken,
-        IReadOnlyDictionary<NodeIdentity, BlockNode>? alreadyOpen = null)
+        OpenRequest? from = null)
     {
         ImageLocator locator = Policy.Admit(reference, imagePath);
-        var request = new OpenRequest(locator.Address) { Format = format };
+        var request = new OpenRequest(locator.Address) { Format = format, FormatParameter = "BackingFormat" };
         try
         {
-            return await OpenAsync(alreadyOpen is null ? request : request with { Opened = alreadyOpen }, locator, chain, cancellationToken).ConfigureAwait(false);
+            return await OpenAsync(from is null ? request : request with { Opened = from.Opened, ToDescribe = from.ToDescribe }, locator, chain, cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound && chain.Count > 0)
         {
@@ -147,6 +177,29 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
                 e.Kind, $"{imagePath}: its backing file '{reference}' cannot be opened: {e.Message}", imagePath, cause: e);
         }
     }
+
+    /// <summary>Opens an image in the format that was named. What turns out to be something else is called so.</summary>
+    private async ValueTask<BlockNode> OpenNamedAsync(FormatDriver format, FormatOpenContext context, OpenRequest request, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await format.OpenAsync(context, cancellationToken).ConfigureAwait(false);
+        }
+        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.InvalidFormat)
+        {
+            BlockNode file = context.File;
+            ProbedFile found = await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false);
+            if (found.Format == format || found.Contents?.Kind == ContentsKind.Unknown)
+            {
+                throw; // a damaged one
+            }
+            string seems = found.Contents?.Description ?? $"a {found.Format.Name} image";
+            string wayOut = found.Contents is null ? $" Give -{request.FormatParameter} {found.Format.Name}, or leave it out." : "";
+            throw new DiskImageException(e.Kind, $"{file.Name}: is not a {format.Name} image; it looks like {seems}.{wayOut} ({e.Message})", file.Name, e.Offset, e);
+        }
+    }
+
+    private void Warn(string text) => warn?.Invoke(text);
 
     private object Bind(FormatDriver format, IEnumerable<KeyValuePair<string, object?>> given)
         => format.OpenOptions.Bind(Policy.OptionsFor(format.OpenOptions).Concat(given));
@@ -161,9 +214,56 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy)
         if (chain.Count >= Policy.MaximumDepth)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Refused, $"{chain[0].Path}: its backing chain is longer than {Policy.MaximumDepth} images", chain[0].Path);
+                DiskImageErrorKind.Refused,
+                $"{chain[0].Path}: its backing chain is longer than {Policy.MaximumDepth:#,0} images. If that is meant, allow more with -MaximumChainDepth.",
+                chain[0].Path);
         }
     }
 
     private NodeIdentity? IdentityOf(ImageLocator locator) => Registry.Protocol(locator.Scheme).IdentityOf(locator.Address);
+
+    /// <summary>The opening of what one image names.</summary>
+    /// <param name="opener">Opens it.</param>
+    /// <param name="request">How the image itself was asked for.</param>
+    /// <param name="imagePath">The image.</param>
+    /// <param name="chain">The images down to this one.</param>
+    /// <param name="isDoubtful">The format was found by probing, and the image's name is one of disks without a format.</param>
+    private sealed class ReferenceOpening(ImageOpener opener, OpenRequest request, string imagePath, IReadOnlyList<ChainLink> chain, bool isDoubtful)
+    {
+        public async ValueTask<BlockNode> OpenBackingAsync(string reference, string? format, CancellationToken cancellationToken)
+        {
+            ImageLocator locator = Admit(reference, OpenPolicy.BackingRole);
+            return request.Opened.Count > 0 && opener.IdentityOf(locator) is { } named && request.Opened.TryGetValue(named, out BlockNode? opened)
+                ? new BorrowedNode(opened, isReadOnly: true)
+                : (await opener.OpenReferenceAsync(imagePath, reference, format, chain, cancellationToken, request).ConfigureAwait(false)).Node;
+        }
+
+        public async ValueTask<BlockNode> OpenDataAsync(string reference, string? format, CancellationToken cancellationToken)
+        {
+            try
+            {
+                return await opener.OpenFileAsync(Admit(reference, OpenPolicy.DataRole), request.Writable, cancellationToken).ConfigureAwait(false);
+            }
+            catch (DiskImageException e) when (request.ToDescribe || e.Kind == DiskImageErrorKind.NotFound)
+            {
+                DiskImageException told = e.Kind == DiskImageErrorKind.NotFound
+                    ? new DiskImageException(e.Kind, $"{imagePath}: its data file '{reference}' cannot be opened: {e.Message}", imagePath, cause: e)
+                    : e;
+                return request.ToDescribe ? new UnopenedNode(reference, told) : throw told;
+            }
+        }
+
+        /// <summary>The gate, and a word about a guest's disk that begins like an image.</summary>
+        private ImageLocator Admit(string reference, string role)
+        {
+            ImageLocator locator = opener.Policy.Admit(reference, imagePath, role);
+            if (isDoubtful)
+            {
+                opener.Warn(
+                    $"{imagePath}: has the name of a raw disk, but begins like another image, which names the {role} '{reference}'. "
+                    + $"If a guest may have written that, give -{request.FormatParameter} raw; if not, name the format to silence this.");
+            }
+            return locator;
+        }
+    }
 }

@@ -9,10 +9,10 @@ public enum ReferenceScope
     /// <summary>No reference is followed: an image that needs one does not open.</summary>
     None,
 
-    /// <summary>Files in the image's own folder and below, not through symbolic links that lead out of it.</summary>
+    /// <summary>Files in the image's own folder and below, not through symbolic links that lead out of it. The default.</summary>
     SameFolder,
 
-    /// <summary>Regular files of this machine, and of the network share the image is on, by path. The default.</summary>
+    /// <summary>Regular files of this machine, and of the network share the image is on, by path.</summary>
     LocalFiles,
 
     /// <summary>Whatever the image names: URIs and json: descriptions too.</summary>
@@ -21,17 +21,23 @@ public enum ReferenceScope
 
 /// <summary>
 /// The gate between what an image says and what the program does. An image is untrusted input: the names in it (backing file,
-/// data file) are opened only within these bounds.
+/// data file) are opened only within these bounds. What the user names is the user's own word and has none.
 /// </summary>
 public sealed record OpenPolicy
 {
+    /// <summary>What an image names to have below it.</summary>
+    internal const string BackingRole = "backing file";
+
+    /// <summary>What an image names to hold its data.</summary>
+    internal const string DataRole = "data file";
+
     private const string IgnoreIdMismatchOption = "ignore_id_mismatch"; // in every format that checks its parent
 
-    /// <summary>Local files by path, chains of up to 200 images.</summary>
+    /// <summary>Files in the image's folder, chains of up to 200 images.</summary>
     public static OpenPolicy Default { get; } = new();
 
-    /// <summary>How far references reach.</summary>
-    public ReferenceScope References { get; init; } = ReferenceScope.LocalFiles;
+    /// <summary>How far references reach, to read as to write.</summary>
+    public ReferenceScope References { get; init; } = ReferenceScope.SameFolder;
 
     /// <summary>Images in one chain at most, the first included. Ours: deeper chains are an attack or an accident.</summary>
     public int MaximumDepth { get; init; } = 200;
@@ -42,6 +48,16 @@ public sealed record OpenPolicy
     /// <summary>Reads files, also those that images name, though others may be writing to them. Writing never shares.</summary>
     public bool ForceShare { get; init; }
 
+    /// <summary>Full paths and locators that the user named: whatever image names one of these too, it is opened.</summary>
+    private HashSet<string> Named { get; init; } = [];
+
+    /// <summary>The policy that also admits what the user named for an image to name.</summary>
+    /// <param name="reference">The name, as it is to stand in the image; null for none.</param>
+    /// <param name="imagePath">The image's full path.</param>
+    public OpenPolicy Naming(string? reference, string imagePath)
+        => string.IsNullOrEmpty(reference) ? this
+            : this with { Named = new(Named.Append(KeyOf(ImageLocator.Parse(reference).From(FolderOf(imagePath)))), ImagePaths.Comparer) };
+
     /// <summary>What the policy says about the options with which images of a format are opened; options that are given come after these.</summary>
     internal IEnumerable<KeyValuePair<string, object?>> OptionsFor(OptionSchema schema)
         => IgnoreIdMismatch && schema.Find(IgnoreIdMismatchOption) is not null ? [new(IgnoreIdMismatchOption, true)] : [];
@@ -49,61 +65,43 @@ public sealed record OpenPolicy
     /// <summary>Passes a reference or refuses it.</summary>
     /// <param name="reference">The name as it stands in the image.</param>
     /// <param name="imagePath">The image's full path.</param>
-    /// <exception cref="DiskImageException">Refused, saying what would allow it.</exception>
-    public ImageLocator Admit(string reference, string imagePath)
+    /// <param name="role">What the image names it for.</param>
+    /// <exception cref="DiskImageException">Refused, saying what would allow it; InvalidOption: it is no name.</exception>
+    public ImageLocator Admit(string reference, string imagePath, string role = BackingRole)
     {
-        if (References == ReferenceScope.None)
+        ArgumentNullException.ThrowIfNull(reference);
+        bool isDescription = reference.StartsWith("json:", StringComparison.Ordinal);
+        if (References == ReferenceScope.Anywhere || (isDescription && Named.Contains(reference)))
         {
-            throw Refusal("references are not followed here");
+            return ImageLocator.Parse(reference).From(FolderOf(imagePath));
         }
-        if (References != ReferenceScope.Anywhere && reference.StartsWith("json:", StringComparison.Ordinal))
+        if (isDescription)
         {
-            throw Refusal("only paths of local files are followed"); // without looking into it
+            throw Refusal("which is not the path of a file on this machine", ReferenceScope.Anywhere); // without looking into it
         }
-        ImageLocator locator = ImageLocator.Parse(reference);
-        if (References == ReferenceScope.Anywhere)
+        ImageLocator locator = ImageLocator.Parse(reference).From(FolderOf(imagePath));
+        if (Named.Contains(KeyOf(locator)))
         {
-            return locator.From(Path.GetDirectoryName(imagePath) ?? ".");
+            return locator;
         }
-        if (!locator.IsFile)
-        {
-            throw Refusal("only paths of local files are followed");
-        }
-        string folder = Path.GetDirectoryName(imagePath) ?? ".";
-        locator = locator.From(folder);
-        string path = Path.GetFullPath(locator.Address), full = Path.GetFullPath(folder);
-        if (OperatingSystem.IsWindows() && !IsNearRoot(Path.GetPathRoot(path)!, Path.GetPathRoot(full)!))
-        {
-            throw Refusal("only paths of local files are followed"); // asking another machine for a file tells it who asks
-        }
-        return References == ReferenceScope.LocalFiles || IsBelow(path, Path.EndsInDirectorySeparator(full) ? full : full + Path.DirectorySeparatorChar)
+        string folder = ImageLocator.Parse(FolderOf(imagePath)).FullPath;
+        return !locator.IsFile || (OperatingSystem.IsWindows() && !ImagePaths.IsNear(locator.FullPath, folder)) // asking another machine tells it who asks
+            ? throw Refusal("which is not the path of a file on this machine", ReferenceScope.Anywhere)
+            : References == ReferenceScope.LocalFiles
             ? locator
-            : throw Refusal("only files in its own folder are followed");
+            : !ImagePaths.IsBelow(locator.FullPath, folder)
+            ? throw Refusal($"which leads out of the image's folder ({locator.FullPath})", ReferenceScope.LocalFiles)
+            : References == ReferenceScope.SameFolder
+            ? locator
+            : throw Refusal("and no names are followed here", ReferenceScope.SameFolder);
 
-        DiskImageException Refusal(string rule) => new(
+        DiskImageException Refusal(string why, ReferenceScope needed) => new(
             DiskImageErrorKind.Refused,
-            $"{imagePath}: names '{reference}', which is not opened: {rule}. If you trust the image, allow more with -References.",
+            $"{imagePath}: names the {role} '{reference}', {why}. It is not opened; if you trust the image, allow it with -References {needed}.",
             imagePath);
     }
 
-    /// <summary>True for the root of a Windows path that is a drive's, or that the image has as well (a share).</summary>
-    internal static bool IsNearRoot(string root, string imageRoot)
-        => root is [_, ':', '\\' or '/'] || root.Equals(imageRoot, StringComparison.OrdinalIgnoreCase);
+    private static string FolderOf(string imagePath) => Path.GetDirectoryName(imagePath) is { Length: > 0 } folder ? folder : ".";
 
-    /// <summary>True for a path in a folder or below it, no part of which, seen from there, is a symbolic link.</summary>
-    private static bool IsBelow(string path, string folder)
-    {
-        if (!path.StartsWith(folder, StringComparison.Ordinal))
-        {
-            return false;
-        }
-        for (string at = path; at.Length >= folder.Length; at = Path.GetDirectoryName(at)!)
-        {
-            if (new FileInfo(at).LinkTarget is not null)
-            {
-                return false;
-            }
-        }
-        return true;
-    }
+    private static string KeyOf(ImageLocator locator) => locator.IsFile && !locator.Text.StartsWith("json:", StringComparison.Ordinal) ? locator.FullPath : locator.Text;
 }

@@ -137,5 +137,9 @@ public sealed class OptionDescriptor
     private string Show(long number) => IsSize ? SizeText.Format(number) : number.ToString(CultureInfo.InvariantCulture);
 
     private DiskImageException Wrong(object? value)
-        => new(DiskImageErrorKind.InvalidOption, $"Option '{Name}' cannot be '{value}'. Allowed: {AllowedText}.");
+    {
+        string text = Convert.ToString(value, CultureInfo.InvariantCulture) ?? "";
+        string why = IsSize && SizeText.IsTooLarge(text) ? $" {SizeText.WhyNot(text)}" : "";
+        return new(DiskImageErrorKind.InvalidOption, $"Option '{Name}' cannot be '{text}'.{why} Allowed: {AllowedText}.");
+    }
 }

@@ -1,4 +1,5 @@
 using System.Collections;
+using System.Globalization;
 using System.Reflection;
 using DiskImage.Block;
 
@@ -64,17 +65,21 @@ public sealed class OptionSchema
         }
     }
 
-    /// <summary>Named values from what a user can give: null, option text, a list of option texts, or a dictionary.</summary>
+    /// <summary>Named values from what a user can give: null, option text, a list of these, or any dictionary or list of pairs.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: it is something else.</exception>
     public static IEnumerable<KeyValuePair<string, object?>> Values(object? given) => given switch
     {
         null => [],
         string text => Split(text),
-        IDictionary dictionary => dictionary.Cast<DictionaryEntry>()
-            .Select(entry => new KeyValuePair<string, object?>(entry.Key.ToString() ?? "", entry.Value)),
+        DictionaryEntry pair => [new(TextOf(pair.Key), pair.Value)],
         IEnumerable list => list.Cast<object?>().SelectMany(Values),
+        _ when given.GetType() is { IsGenericType: true } type && type.GetGenericTypeDefinition() == typeof(KeyValuePair<,>)
+            => [new(TextOf(type.GetProperty("Key")!.GetValue(given)), type.GetProperty("Value")!.GetValue(given))],
         _ => throw new DiskImageException(
             DiskImageErrorKind.InvalidOption, $"Options are given as text (name=value,name=value) or as a dictionary, not as {given.GetType().Name}."),
     };
+
+    private static string TextOf(object? key) => Convert.ToString(key, CultureInfo.InvariantCulture) ?? "";
 
     private DiskImageException Unknown(string name)
     {

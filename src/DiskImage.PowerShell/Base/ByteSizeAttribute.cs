@@ -1,4 +1,6 @@
+using System.Globalization;
 using System.Management.Automation;
+using System.Numerics;
 using DiskImage.Options;
 
 namespace DiskImage.PowerShell;
@@ -15,8 +17,9 @@ public sealed class ByteSizeAttribute : ArgumentTransformationAttribute
         {
             null => null,
             string text when SizeText.TryParse(text, out long size) => size,
-            string text => throw new ArgumentTransformationMetadataException(
-                $"'{text}' is not a size. Give bytes, or a number with one of the suffixes k, M, G, T, P, E: 65536, 64k, 10G, 1.5TB."),
+            string text => throw new ArgumentTransformationMetadataException(SizeText.WhyNot(text)),
+            double or decimal or ulong or BigInteger when LanguagePrimitives.ConvertTo<double>(value) >= long.MaxValue
+                => throw new ArgumentTransformationMetadataException(SizeText.WhyNot(LanguagePrimitives.ConvertTo<double>(value).ToString("F0", CultureInfo.InvariantCulture))),
             _ => value,
         };
     }

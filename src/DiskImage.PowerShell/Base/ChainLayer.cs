@@ -9,8 +9,13 @@ namespace DiskImage.PowerShell;
 /// <param name="Length">Its virtual size in bytes.</param>
 /// <param name="Identity">Its file.</param>
 /// <param name="CanBeEmptied">It can drop all that its own layer holds.</param>
-internal sealed record ChainLayer(string Path, string Format, long Length, NodeIdentity? Identity, bool CanBeEmptied)
+/// <param name="DataFiles">Further files that hold its data.</param>
+internal sealed record ChainLayer(
+    string Path, string Format, long Length, NodeIdentity? Identity, bool CanBeEmptied, IReadOnlyList<string> DataFiles)
 {
+    /// <summary>All of its files, for what a user agrees to.</summary>
+    public string Files => WrittenFiles.Text(Path, DataFiles);
+
     /// <summary>The layers of an open image, the top first.</summary>
     public static IReadOnlyList<ChainLayer> Of(OpenedImage image)
     {
@@ -19,7 +24,8 @@ internal sealed record ChainLayer(string Path, string Format, long Length, NodeI
         {
             ImageDescription? said = (node as IDescribed)?.Describe();
             string path = System.IO.Path.IsPathRooted(node.Name) ? System.IO.Path.GetFullPath(node.Name) : node.Name;
-            layers.Add(new ChainLayer(path, said?.Format ?? image.Format.Name, node.Length, node.HolderIdentity(), node is IEmptiable));
+            layers.Add(new ChainLayer(
+                path, said?.Format ?? image.Format.Name, node.Length, node.HolderIdentity(), node is IEmptiable, WrittenFiles.Further(node)));
         }
         return layers;
     }

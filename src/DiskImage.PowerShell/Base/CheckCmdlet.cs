@@ -23,26 +23,49 @@ public abstract class CheckCmdlet : OpenImageCmdlet
     }
 
     /// <summary>
-    /// Why an image does not open on what it stands on, for formats that know it by its identity; nothing if it does. A parent that is not
-    /// at hand is nothing wrong with the image itself.
+    /// Why an image does not open on what it stands on; nothing if it does. A backing image that is not at hand is nothing wrong with the image
+    /// itself.
     /// </summary>
     /// <param name="image">The image, open for reading without what it stands on.</param>
     /// <param name="path">Where it is.</param>
     /// <param name="cancellationToken">Stops it.</param>
     private protected async Task<IReadOnlyList<CheckFinding>> ParentFaultsAsync(OpenedImage image, string path, CancellationToken cancellationToken)
     {
-        if (image.Format is not ICreatable { RecordsBackingIdentity: true } || image.Describe().BackingFile is null)
+        if ((image.Node as IDescribed)?.Describe().BackingFile is null)
         {
             return [];
         }
+        string kind = image.Format is ICreatable { RecordsBackingIdentity: true } ? "Parent" : "Backing";
         try
         {
-            await (await OpenAsync(path, cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+            await (await OpenAsync(Request(path) with { ToDescribe = true }, cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
             return [];
         }
         catch (DiskImageException e)
         {
-            return [new CheckFinding("Parent", IsDefect(e.Kind) ? CheckSeverity.Corruption : CheckSeverity.Warning, e.Message)];
+            return [new CheckFinding(kind, IsDefect(e.Kind) ? CheckSeverity.Corruption : CheckSeverity.Warning, e.Message)];
+        }
+    }
+
+    /// <summary>Why files with data of the image's own layer are not open. The structures can be checked without them, the data cannot be read.</summary>
+    private protected static IEnumerable<CheckFinding> UnopenedFiles(OpenedImage image)
+        => image.Node.Children.Values.OfType<UnopenedNode>().Select(n => new CheckFinding(
+            "DataFile", n.Reason.Kind == DiskImageErrorKind.Refused ? CheckSeverity.Warning : CheckSeverity.Error, n.Reason.Message));
+
+    /// <summary>Dirty bitmaps that were not saved properly: nothing is wrong with the contents, but nobody can rely on them.</summary>
+    private protected static async ValueTask<IReadOnlyList<CheckFinding>> BrokenBitmapsAsync(OpenedImage image, CancellationToken cancellationToken)
+    {
+        try
+        {
+            IReadOnlyList<DiskBitmap> bitmaps = image.Node is IBitmaps keeper ? await keeper.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
+            return [.. bitmaps.Where(b => b.IsInUse).Select(b => new CheckFinding(
+                "BitmapInUse",
+                CheckSeverity.Warning,
+                $"Bitmap '{b.Name}' was not saved properly, so what it has recorded cannot be relied on. Remove-DiskImageBitmap removes it."))];
+        }
+        catch (DiskImageException)
+        {
+            return []; // what is wrong with the directory is the check's to tell
         }
     }
 

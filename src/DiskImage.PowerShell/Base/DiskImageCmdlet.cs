@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Drivers;
@@ -9,6 +10,9 @@ namespace DiskImage.PowerShell;
 /// <summary>What the cmdlets of this module share: drivers, the opening of images, errors per item, progress.</summary>
 public abstract class DiskImageCmdlet : PipelineCmdlet
 {
+    private const int MostSteps = 20; // of -WhatIf; the rest is counted
+
+    private readonly ConcurrentQueue<string> _warnings = new();
     private readonly HashSet<string> _warned = new(StringComparer.Ordinal); // an image may be opened several times
     private string? _folder;
 
@@ -25,12 +29,15 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     private protected virtual bool WarnsOfImages => true;
 
     /// <summary>Opens images within <see cref="Policy"/>.</summary>
-    private protected ImageOpener Opener => new(Registry, Policy);
+    private protected ImageOpener Opener => new(Registry, Policy, _warnings.Enqueue);
 
     /// <inheritdoc/>
     protected override void BeginProcessing() => _folder = SessionPath.Folder(SessionState.Path);
 
-    /// <summary>Runs work for one item; a <see cref="DiskImageException"/> becomes a non-terminating error about it.</summary>
+    /// <summary>
+    /// Runs work for one item. What goes wrong, whatever it is, becomes a non-terminating error about the item: the others go on. Only the
+    /// end of the pipeline ends it.
+    /// </summary>
     protected async Task RunItemAsync(object target, Func<Task> work)
     {
         ArgumentNullException.ThrowIfNull(work);
@@ -38,21 +45,25 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         {
             await work().ConfigureAwait(false);
         }
-        catch (DiskImageException e)
+        catch (Exception e) when (!IsStopping)
         {
+            await WarnPendingAsync().ConfigureAwait(false);
             await PostAsync(() => WriteError(DiskImageError.Record(e, target))).ConfigureAwait(false);
+            return;
         }
+        await WarnPendingAsync().ConfigureAwait(false);
     }
 
     /// <summary>Asks whether something may be changed (<c>-WhatIf</c>, <c>-Confirm</c>).</summary>
-    protected Task<bool> ConfirmAsync(string target, string action) => AskAsync(() => ShouldProcess(target, action));
+    protected Task<bool> ConfirmAsync(string target, string action)
+        => AskAsync(() => ShouldProcess(Printable.Of(target), Printable.Of(action)));
 
-    /// <summary>Asks whether something may be changed; <c>-WhatIf</c> tells the steps too, a line each.</summary>
-    protected Task<bool> ConfirmAsync(string target, string action, IEnumerable<string> steps) => AskAsync(() =>
+    /// <summary>Asks whether something may be changed; <c>-WhatIf</c> tells the steps too, a line each, and of many the first and how many more.</summary>
+    protected Task<bool> ConfirmAsync(string target, string action, IReadOnlyCollection<string> steps) => AskAsync(() =>
     {
-        string line = $"{action} {target}";
+        string line = Printable.Of($"{action} {target}");
         bool go = ShouldProcess(line, $"{line}?", "Confirm", out ShouldProcessReason reason);
-        foreach (string step in reason == ShouldProcessReason.WhatIf ? steps : [])
+        foreach (string step in reason == ShouldProcessReason.WhatIf ? ReadableText.First(steps, MostSteps).Select(Printable.Of) : [])
         {
             _ = ShouldProcess(step, step, "Confirm");
         }
@@ -73,7 +84,8 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         string path, NewImageOptions options, TargetMode mode, Func<object, string> action, Func<NewImage, Task<DiskImageCopyStatistics?>> fill, CancellationToken cancellationToken)
     {
         object record = options.Bind();
-        var creator = new ImageCreator(Opener);
+        ImageOpener opener = Opener.Naming(record, path);
+        var creator = new ImageCreator(opener);
         StoragePlace place = await creator.LookAsync(path, mode, cancellationToken).ConfigureAwait(false);
         if (place.OtherNames > 0)
         {
@@ -81,7 +93,10 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
                 $"{place.Locator}: has {place.OtherNames:#,0} other {(place.OtherNames == 1 ? "name" : "names")} (hard links). "
                 + "They keep the old image; only this name gets the new one. With -InPlace all of them do.").ConfigureAwait(false);
         }
-        if (!await ConfirmAsync(path, action(record)).ConfigureAwait(false))
+        string target = record is ICreateOptions { DataFile: { Length: > 0 } data }
+            ? WrittenFiles.Text(path, [opener.Policy.Admit(data, path).Address])
+            : path;
+        if (!await ConfirmAsync(target, action(record)).ConfigureAwait(false))
         {
             return;
         }
@@ -91,7 +106,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         {
             statistics = await fill(image).ConfigureAwait(false);
         }
-        OpenedImage made = await Opener.OpenAsync(new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+        OpenedImage made = await opener.OpenAsync(new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (made.ConfigureAwait(false))
         {
             DiskImageInfo info = await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false);
@@ -111,7 +126,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     };
 
     /// <summary>Warns.</summary>
-    protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(text));
+    protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(Printable.Of(text)));
 
     /// <summary>Runs a job with its progress shown.</summary>
     /// <typeparam name="T">What the job returns.</typeparam>
@@ -120,7 +135,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     protected async Task<T> ShowAsync<T>(string activity, Func<IProgress<JobProgress>, Task<T>> job)
     {
         ArgumentNullException.ThrowIfNull(job);
-        var display = new ProgressDisplay(activity, record => TryPost(() => WriteProgress(record)));
+        var display = new ProgressDisplay(Printable.Of(activity), record => TryPost(() => WriteProgress(record)));
         try
         {
             return await job(display).ConfigureAwait(false);
@@ -143,6 +158,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         OpenedImage image = await Opener.OpenAsync(request with { Folder = _folder }, cancellationToken).ConfigureAwait(false);
         try
         {
+            await WarnPendingAsync().ConfigureAwait(false);
             string how = image.WasProbed ? "recognised as" : "opened as";
             await VerboseAsync($"{image.Path}: {how} {image.Format.Name}, {ReadableSize.WithBytes(image.Node.Length)}").ConfigureAwait(false);
             if (WarnsOfImages)
@@ -165,11 +181,20 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         {
             foreach (string warning in (node as IDescribed)?.Describe().Warnings ?? [])
             {
-                string text = $"{node.Name}: {warning}.";
-                if (_warned.Add(text))
-                {
-                    await WarnAsync(text).ConfigureAwait(false);
-                }
+                _warnings.Enqueue($"{node.Name}: {warning}.");
+            }
+        }
+        await WarnPendingAsync().ConfigureAwait(false);
+    }
+
+    /// <summary>Says, once each, what is to be said of images.</summary>
+    private async ValueTask WarnPendingAsync()
+    {
+        while (_warnings.TryDequeue(out string? warning))
+        {
+            if (_warned.Add(warning))
+            {
+                await WarnAsync(warning).ConfigureAwait(false);
             }
         }
     }

@@ -6,8 +6,18 @@ namespace DiskImage.PowerShell;
 /// <summary>The one table from a kind of error to what PowerShell's users match on: the id <c>DiskImage&lt;Kind&gt;</c> and a category.</summary>
 internal static class DiskImageError
 {
-    public static ErrorRecord Record(DiskImageException error, object? target)
-        => new(error, $"DiskImage{error.Kind}", Category(error.Kind), target ?? error.Path);
+    /// <summary>The id of what no kind stands for: a fault of this program.</summary>
+    public const string UnexpectedId = "DiskImageUnexpected";
+
+    /// <summary>The record of an error.</summary>
+    /// <param name="error">What was thrown.</param>
+    /// <param name="target">What was being worked on; the file concerned if null.</param>
+    public static ErrorRecord Record(Exception error, object? target)
+        => error is DiskImageException known
+            ? new(known, $"DiskImage{known.Kind}", Category(known.Kind), target ?? known.Path)
+            : new(
+                new InvalidOperationException(Printable.Of($"{target}: a fault of this program ({error.GetType().Name}): {error.Message}"), error),
+                UnexpectedId, ErrorCategory.NotSpecified, target);
 
     private static ErrorCategory Category(DiskImageErrorKind kind) => kind switch
     {

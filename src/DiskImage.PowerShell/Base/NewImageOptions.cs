@@ -51,7 +51,7 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
             return null;
         }
         BackingReference backing = await BackingReference.ResolveAsync(
-            opener, path, name, Given(nameof(ICreateOptions.BackingFormat))?.ToString(), currentFolder, cancellationToken).ConfigureAwait(false);
+            opener.NamingBacking(name, path), path, name, Given(nameof(ICreateOptions.BackingFormat))?.ToString(), currentFolder, cancellationToken).ConfigureAwait(false);
         foreach ((string option, object? value) in backing.OptionsFor(Format))
         {
             Set(option, value);

@@ -6,6 +6,9 @@ namespace DiskImage.PowerShell;
 /// <summary>A cmdlet that opens each of the images it is given.</summary>
 public abstract class OpenImageCmdlet : ImagePathCmdlet
 {
+    /// <summary>What a chain may have at most: opening and reading one takes stack for each of its images.</summary>
+    internal const int MostImages = 1000;
+
     /// <summary>The images' format; probed if absent.</summary>
     [Parameter]
     [ArgumentCompleter(typeof(FormatNameCompleter))]
@@ -17,9 +20,14 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [ArgumentCompleter(typeof(OpenOptionCompleter))]
     public object? OpenOption { get; set; }
 
-    /// <summary>How far names that stand inside an image (backing file, data file) are followed.</summary>
+    /// <summary>How far names that stand inside an image (backing file, data file) are followed, to read and to write.</summary>
     [Parameter]
-    public ReferenceScope References { get; set; } = ReferenceScope.LocalFiles;
+    public ReferenceScope References { get; set; } = ReferenceScope.SameFolder;
+
+    /// <summary>Images in one chain at most, the first included.</summary>
+    [Parameter]
+    [ValidateRange(1, MostImages)]
+    public int MaximumChainDepth { get; set; } = OpenPolicy.Default.MaximumDepth;
 
     /// <summary>Takes a parent that is not the one a differencing disk records, or was written to since, in every image of a chain.</summary>
     [Parameter]
@@ -28,7 +36,7 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with
     {
-        References = References, IgnoreIdMismatch = IgnoreIdMismatch, ForceShare = ReadsAlongWriters,
+        References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch, ForceShare = ReadsAlongWriters,
     };
 
     /// <summary>True if the user has images read though others may be writing to them.</summary>
@@ -44,9 +52,14 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
 
     /// <summary>Opens this layer of an image read-only, looks at it and closes it again.</summary>
     /// <typeparam name="T">What is found.</typeparam>
-    private protected async Task<T> LookAsync<T>(string path, Func<OpenedImage, ValueTask<T>> look, CancellationToken cancellationToken)
+    /// <param name="path">The image.</param>
+    /// <param name="look">Looks.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <param name="beforeWriting">The image is to be changed next: what speaks against that is said before the user is asked.</param>
+    private protected async Task<T> LookAsync<T>(
+        string path, Func<OpenedImage, ValueTask<T>> look, CancellationToken cancellationToken, bool beforeWriting = false)
     {
-        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(Request(path) with { WithBacking = false, BeforeWriting = beforeWriting }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             return await look(image).ConfigureAwait(false);

@@ -1,5 +1,6 @@
 using System.Collections;
 using System.Management.Automation;
+using DiskImage.Options;
 
 namespace DiskImage.PowerShell;
 
@@ -12,18 +13,12 @@ internal static class OptionArgument
         {
             PSObject wrapped when !ReferenceEquals(wrapped.BaseObject, wrapped) => Unwrap(wrapped.BaseObject),
             string => argument,
-            IDictionary dictionary => Unwrapped(dictionary),
+            DictionaryEntry or IEnumerable when IsOfPairs(argument)
+                => OptionSchema.Values(argument).Select(p => new KeyValuePair<string, object?>(p.Key, Unwrap(p.Value))).ToArray(),
             object?[] list => Array.ConvertAll(list, Unwrap),
             _ => argument,
         };
 
-    private static Hashtable Unwrapped(IDictionary dictionary)
-    {
-        var copy = new Hashtable(StringComparer.OrdinalIgnoreCase);
-        foreach (DictionaryEntry entry in dictionary)
-        {
-            copy[entry.Key.ToString() ?? ""] = Unwrap(entry.Value);
-        }
-        return copy;
-    }
+    private static bool IsOfPairs(object argument)
+        => argument is IDictionary or DictionaryEntry or IEnumerable<KeyValuePair<string, object?>> or IEnumerable<KeyValuePair<string, string>>;
 }

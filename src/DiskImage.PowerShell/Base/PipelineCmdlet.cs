@@ -39,6 +39,9 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
         }
     }
 
+    /// <summary>True if the work is to end: what it throws then is only that.</summary>
+    private protected bool IsStopping => _stop.IsCancellationRequested;
+
     /// <summary>Runs work to its end and serves its calls meanwhile. To be called on the pipeline thread.</summary>
     protected void Run(Func<CancellationToken, Task> work)
     {
@@ -101,7 +104,10 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
             }
         });
 
-    /// <summary>Has the pipeline thread compute something, and waits for it. A <see cref="DiskImageException"/> comes back to the caller.</summary>
+    /// <summary>
+    /// Has the pipeline thread compute something, and waits for it. What it throws comes back to the caller, but for PowerShell's own exceptions:
+    /// these end the pipeline.
+    /// </summary>
     protected async Task<T> AskAsync<T>(Func<T> question)
     {
         var answer = new TaskCompletionSource<T>(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -111,10 +117,10 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
             {
                 if (_failure is null)
                 {
-                    Try(() => answer.SetResult(question()));
+                    Try(() => answer.SetResult(question()), isQuestion: true);
                 }
             }
-            catch (DiskImageException e)
+            catch (Exception e)
             {
                 answer.SetException(e);
             }
@@ -128,19 +134,19 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
     protected ValueTask OutputAsync(object output) => PostAsync(() => WriteObject(output, enumerateCollection: false));
 
     /// <summary>Says what was decided, if the user listens.</summary>
-    protected ValueTask VerboseAsync(string text) => PostAsync(() => WriteVerbose(text));
+    protected ValueTask VerboseAsync(string text) => PostAsync(() => WriteVerbose(Printable.Of(text)));
 
     /// <inheritdoc/>
     protected override void StopProcessing() => _stop.Cancel();
 
     /// <summary>A call that throws (the pipeline is stopping, or an error was to stop it) ends the work; <see cref="Run"/> rethrows.</summary>
-    private void Try(Action call)
+    private void Try(Action call, bool isQuestion = false)
     {
         try
         {
             call();
         }
-        catch (Exception e) when (e is not DiskImageException)
+        catch (Exception e) when (e is RuntimeException || !isQuestion)
         {
             _failure = ExceptionDispatchInfo.Capture(e);
             _stop.Cancel();

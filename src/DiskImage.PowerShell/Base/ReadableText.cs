@@ -1,16 +1,43 @@
+using System.Collections;
+using System.Globalization;
 using System.Text;
+using DiskImage.Block;
 
 namespace DiskImage.PowerShell;
 
-/// <summary>Texts in the columns of the default views.</summary>
+/// <summary>Texts in the default views. What may come from an image or a file system is shown as <see cref="Printable"/> has it.</summary>
 public static class ReadableText
 {
+    private const int MostListed = 10; // findings in a view
+
+    /// <summary>A text that nothing obeys; empty for none.</summary>
+    public static string Shown(object? text) => Printable.Of(Convert.ToString(text, CultureInfo.InvariantCulture));
+
+    /// <summary>The last part of a path.</summary>
+    public static string Leaf(string? path) => Printable.Of(Path.GetFileName(path));
+
+    /// <summary>The texts of a list in a line.</summary>
+    public static string Joined(IEnumerable? list) => string.Join(", ", (list ?? Array.Empty<object>()).Cast<object?>().Select(Shown));
+
+    /// <summary>The first lines of a list, and how many more there are.</summary>
+    public static string Lines(IEnumerable? list)
+        => string.Join('\n', First([.. (list ?? Array.Empty<object>()).Cast<object?>().Select(Shown)], MostListed));
+
+    /// <summary>An object's properties, a line each.</summary>
+    public static string Properties(object? item)
+        => item is null ? "" : string.Join('\n', item.GetType().GetProperties().Select(p => (p.Name, Value: p.GetValue(item))).Where(p => p.Value is not null)
+            .Select(p => $"{p.Name}: {(p.Value is IEnumerable list and not string ? Joined(list) : Shown(p.Value))}"));
+
+    /// <summary>The first of some texts; what follows is counted.</summary>
+    internal static IEnumerable<string> First(IReadOnlyCollection<string> texts, int most)
+        => texts.Count <= most ? texts : texts.Take(most).Append($"… and {texts.Count - most:#,0} more");
+
     /// <summary>Breaks a text between words into lines of at most <paramref name="width"/> characters; PowerShell's own wrapping breaks words.</summary>
     public static string Wrap(string? text, int width)
     {
         var lines = new StringBuilder();
         int used = 0;
-        foreach (string word in (text ?? "").Split(' ', StringSplitOptions.RemoveEmptyEntries))
+        foreach (string word in Printable.Of(text).Split(' ', StringSplitOptions.RemoveEmptyEntries))
         {
             bool fits = used + 1 + word.Length <= width;
             _ = lines.Append(used == 0 ? "" : fits ? " " : "\n").Append(word);

@@ -89,7 +89,7 @@ internal static partial class SessionPath
         {
             throw new DiskImageException(DiskImageErrorKind.NotFound, e.Message, path, cause: e);
         }
-        catch (Exception e) when (e is PSArgumentException or PSNotSupportedException or PSInvalidOperationException or ProviderInvocationException or WildcardPatternException)
+        catch (Exception e) when (e is not (DiskImageException or PipelineStoppedException)) // what providers and paths throw is theirs; the item is at fault
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{path}' is not a path: {e.Message}", path, cause: e);
         }

@@ -44,6 +44,6 @@ public sealed class SizeChangeAttribute : ArgumentTransformationAttribute
         return SizeText.TryParse(sign == 0 ? text : text[1..], out long size)
             ? new SizeChange(sign < 0 ? -size : size, sign != 0)
             : throw new ArgumentTransformationMetadataException(
-                $"'{text}' is not a size. Give bytes, or a number with one of the suffixes k, M, G, T, P, E: 10G; with a sign the disk grows or shrinks by it: +1G, -512M.");
+                $"{SizeText.WhyNot(sign == 0 ? text : text[1..])} With a sign the disk grows or shrinks by it: +1G, -512M.");
     }
 }

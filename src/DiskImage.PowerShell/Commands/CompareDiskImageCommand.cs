@@ -36,8 +36,8 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
         await using (left.ConfigureAwait(false))
         {
             OpenedImage? right = null;
-            await RunItemAsync(
-                other, async () => right = await OpenAsync(new OpenRequest(other) { Format = DifferenceFormat }, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+            var request = new OpenRequest(other) { Format = DifferenceFormat, FormatParameter = nameof(DifferenceFormat) };
+            await RunItemAsync(other, async () => right = await OpenAsync(request, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             if (right is null)
             {
                 return;

@@ -16,11 +16,15 @@ public sealed class GetDiskImageInfoCommand : ReadImageCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: BackingChain).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(Request(path) with { WithBacking = BackingChain, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             for (BlockNode? node = image.Node; node is not null; node = node.Child("backing"))
             {
+                foreach (UnopenedNode unopened in References == ReferenceScope.None ? [] : node.Children.Values.OfType<UnopenedNode>())
+                {
+                    await WarnAsync($"{unopened.Reason.Message} Only what the image itself says is shown.").ConfigureAwait(false);
+                }
                 await OutputAsync(await DiskImageInfo.OfAsync(node, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             }
         }

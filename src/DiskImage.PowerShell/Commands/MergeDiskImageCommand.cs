@@ -11,6 +11,8 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(DiskImageInfo))]
 public sealed class MergeDiskImageCommand : OpenImageCmdlet
 {
+    private string? _base; // as PowerShell resolves it
+
     /// <summary>The image of the chain that takes it all; the image's own backing image if absent.</summary>
     [Parameter(Position = 1)]
     [ValidateNotNullOrEmpty]
@@ -29,8 +31,12 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc/>
+    private protected override OpenPolicy Policy => base.Policy.Naming(_base, ".");
+
+    /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
+        _base = BasePath is null ? null : await AskAsync(() => SessionPath.Literal(SessionState.Path, BasePath)).ConfigureAwait(false);
         if (Delete && KeepTop)
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, "-Delete and -KeepTop contradict each other.", path);
@@ -42,7 +48,7 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
             chain = ChainLayer.Of(opened);
         }
         ChainLayer top = chain[0];
-        int depth = await DepthAsync(chain).ConfigureAwait(false);
+        int depth = Depth(chain);
         ChainLayer target = chain[depth];
         bool empties = !KeepTop && !Delete && depth == 1;
         if (empties && !top.CanBeEmptied)
@@ -50,7 +56,7 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported, $"{top.Path}: images of format '{top.Format}' cannot be emptied in place. Merge with -KeepTop or -Delete.", top.Path);
         }
-        if (!await AgreeAsync(chain, depth, empties).ConfigureAwait(false))
+        if (!await AgreeAsync(chain, depth, empties, cancellationToken).ConfigureAwait(false))
         {
             return;
         }
@@ -75,20 +81,19 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
     }
 
     /// <summary>How many layers below the top the base is.</summary>
-    private async Task<int> DepthAsync(IReadOnlyList<ChainLayer> chain)
+    private int Depth(IReadOnlyList<ChainLayer> chain)
     {
         if (chain.Count == 1)
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{chain[0].Path}: has no backing image that it could be merged into.", chain[0].Path);
         }
-        if (BasePath is null)
+        if (BasePath is null || _base is null)
         {
             return 1;
         }
         // As PowerShell resolves it, else as it would stand in the image: from the image's folder.
-        string given = await AskAsync(() => SessionPath.Literal(SessionState.Path, BasePath)).ConfigureAwait(false);
         string beside = System.IO.Path.Combine(System.IO.Path.GetDirectoryName(chain[0].Path) ?? ".", BasePath);
-        foreach (string candidate in new[] { given, beside })
+        foreach (string candidate in new[] { _base, beside })
         {
             NodeIdentity? identity = Opener.IdentityOf(candidate);
             for (int depth = 1; identity is not null && depth < chain.Count; depth++)
@@ -105,12 +110,20 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
             chain[0].Path);
     }
 
-    private async Task<bool> AgreeAsync(IReadOnlyList<ChainLayer> chain, int depth, bool empties)
+    private async Task<bool> AgreeAsync(IReadOnlyList<ChainLayer> chain, int depth, bool empties, CancellationToken cancellationToken)
     {
+        ChainLayer[] changed = [.. chain.Take(depth + 1).Skip(Delete ? 0 : 1)];
+        foreach ((string image, string layer) in await FolderDependents.FindAsync(
+            Registry, changed, chain, cancellationToken).ConfigureAwait(false))
+        {
+            await WarnAsync($"{image}: stands on {layer}, which the merge changes{(Delete ? " or removes" : "")}, so it will not read as before.").ConfigureAwait(false);
+        }
         string removed = string.Join(", ", chain.Take(depth).Select(l => l.Path));
-        string then = Delete ? $", then remove {removed}" : empties ? ", then empty it" : "";
+        string[] recording = [.. chain.Take(depth).Where(l => Registry.Format(l.Format) is ICreatable { RecordsBackingIdentity: true }).Select(l => l.Path)];
+        string record = recording.Length == 0 ? "" : $", recording that in {string.Join(" and ", recording)}";
+        string then = record + (Delete ? $", then remove {removed}" : empties ? ", then empty it" : "");
         string through = depth == 1 ? "" : $" by way of {string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}";
-        if (!await ConfirmAsync(chain[0].Path, $"Merge into {chain[depth].Path}{through}{then}").ConfigureAwait(false))
+        if (!await ConfirmAsync(empties ? chain[0].Files : chain[0].Path, $"Merge into {chain[depth].Files}{through}{then}").ConfigureAwait(false))
         {
             return false;
         }
@@ -120,7 +133,7 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
                 $"{string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}: will not read as before, because what is below changes. {chain[0].Path} stays as it is and stays valid.").ConfigureAwait(false);
         }
         bool asked = Delete && !Force && !(MyInvocation.BoundParameters.TryGetValue("Confirm", out object? confirm) && confirm is SwitchParameter { IsPresent: false });
-        return !asked || await AskAsync(() => ShouldContinue($"Remove {removed} after the merge?", "Remove the merged images")).ConfigureAwait(false);
+        return !asked || await AskAsync(() => ShouldContinue(Printable.Of($"Remove {removed} after the merge?"), "Remove the merged images")).ConfigureAwait(false);
     }
 
     /// <summary>

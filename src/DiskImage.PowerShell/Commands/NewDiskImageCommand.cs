@@ -46,9 +46,14 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [ValidateNotNullOrEmpty]
     public string? BackingFormat { get; set; }
 
-    /// <summary>How far the backing image's name, and names in it, are followed.</summary>
+    /// <summary>How far names that stand in the backing image are followed. The names given here are always followed.</summary>
     [Parameter]
-    public ReferenceScope References { get; set; } = ReferenceScope.LocalFiles;
+    public ReferenceScope References { get; set; } = ReferenceScope.SameFolder;
+
+    /// <summary>Images in one chain at most, the first included.</summary>
+    [Parameter]
+    [ValidateRange(1, OpenImageCmdlet.MostImages)]
+    public int MaximumChainDepth { get; set; } = OpenPolicy.Default.MaximumDepth;
 
     /// <summary>Takes a parent below the backing image that is not the one it records, or was written to since.</summary>
     [Parameter]
@@ -63,7 +68,7 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     public SwitchParameter InPlace { get; set; }
 
     /// <inheritdoc/>
-    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References, IgnoreIdMismatch = IgnoreIdMismatch };
+    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch };
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()

@@ -17,15 +17,16 @@ public sealed class OptimizeDiskImageCommand : OpenImageCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        string name = await LookAsync(
+        (string name, string files) = await LookAsync(
             path,
             image =>
             {
                 _ = image.Require<ICompactable>(Lack);
-                return new ValueTask<string>(image.Path);
+                return new ValueTask<(string, string)>((image.Path, WrittenFiles.Of(image)));
             },
-            cancellationToken).ConfigureAwait(false);
-        if (!await ConfirmAsync(name, "Give up unused and zero space and make the file shorter").ConfigureAwait(false))
+            cancellationToken,
+            beforeWriting: true).ConfigureAwait(false);
+        if (!await ConfirmAsync(files, "Give up unused and zero space and make the file shorter").ConfigureAwait(false))
         {
             return;
         }

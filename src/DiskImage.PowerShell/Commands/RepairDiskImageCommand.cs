@@ -25,7 +25,7 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
             await OutputAsync(await WithParentAsync(found, path, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             return;
         }
-        if (!await ConfirmAsync(found.Path, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", found.Findings.Select(Step)).ConfigureAwait(false))
+        if (!await ConfirmAsync(found.Path, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", [.. found.Findings.Select(Step)]).ConfigureAwait(false))
         {
             return;
         }

@@ -29,8 +29,11 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        (string name, long present) = await LookAsync(
-            path, image => new ValueTask<(string, long)>((image.Path, image.Node.Length)), cancellationToken).ConfigureAwait(false);
+        (string name, string files, long present) = await LookAsync(
+            path,
+            image => new ValueTask<(string, string, long)>((image.Path, WrittenFiles.Of(image), image.Node.Length)),
+            cancellationToken,
+            beforeWriting: true).ConfigureAwait(false);
         long size = Size.From(present, name);
         if (!Size.IsRelative && size != Size.Bytes)
         {
@@ -47,7 +50,7 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
         {
             await VerboseAsync($"{name}: has that size already").ConfigureAwait(false);
         }
-        else if (!await ConfirmAsync(name, $"{(size < present ? "Shrink" : "Grow")} from {ReadableSize.WithBytes(present)} to {ReadableSize.WithBytes(size)}").ConfigureAwait(false))
+        else if (!await ConfirmAsync(files, $"{(size < present ? "Shrink" : "Grow")} from {ReadableSize.WithBytes(present)} to {ReadableSize.WithBytes(size)}").ConfigureAwait(false))
         {
             return;
         }

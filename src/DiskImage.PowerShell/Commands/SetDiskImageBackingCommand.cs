@@ -38,7 +38,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        (string name, string? present) = await LookAsync(
+        (string name, string files, string? present) = await LookAsync(
             path,
             image =>
             {
@@ -47,13 +47,14 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
                 {
                     _ = image.Require<ICompressedWritable>("store nothing compressed");
                 }
-                return new ValueTask<(string, string?)>((image.Path, image.Describe().BackingFile));
+                return new ValueTask<(string, string, string?)>((image.Path, WrittenFiles.Of(image), image.Describe().BackingFile));
             },
-            cancellationToken).ConfigureAwait(false);
+            cancellationToken,
+            beforeWriting: true).ConfigureAwait(false);
         string named = await AskAsync(() => SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
         BackingReference? backing = named.Length == 0 ? null : await ResolveAsync(name, named, cancellationToken).ConfigureAwait(false);
         string action = $"{(Unsafe ? "Rename the backing image, contents unchecked, from" : "Rebase from")} {present ?? "none"} to {backing?.Name ?? "none"}";
-        if (!await ConfirmAsync(name, action).ConfigureAwait(false))
+        if (!await ConfirmAsync(files, action).ConfigureAwait(false))
         {
             return;
         }
@@ -80,7 +81,8 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
     {
         try
         {
-            BackingReference backing = await BackingReference.ResolveAsync(Opener, image, named, BackingFormat, Folder, cancellationToken).ConfigureAwait(false);
+            BackingReference backing = await BackingReference.ResolveAsync(
+                Opener.NamingBacking(named, image), image, named, BackingFormat, Folder, cancellationToken).ConfigureAwait(false);
             await VerboseAsync(
                 $"{image}: is to stand on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
             return backing;
@@ -97,8 +99,9 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
     {
         try
         {
-            string locator = Policy.Admit(backing.Name, image) is { IsFile: true } file ? file.Address : backing.Name;
-            OpenedImage opened = await Opener.OpenAsync(new OpenRequest(locator) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
+            ImageOpener opener = Opener.NamingBacking(backing.Name, image);
+            string locator = opener.Policy.Admit(backing.Name, image) is { IsFile: true } file ? file.Address : backing.Name;
+            OpenedImage opened = await opener.OpenAsync(new OpenRequest(locator) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
             try
             {
                 BackingReference.RequireOther(Opener, image, backing.Name, opened);

@@ -58,10 +58,12 @@ public sealed class TestDiskImageCommand : CheckCmdlet
     private async Task<DiskImageCheckResult> CheckAsync(string path, List<CheckFinding> also, CancellationToken cancellationToken)
     {
         ImageProfile? profile = ImageProfile.Find(Profile);
-        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(Request(path) with { WithBacking = false, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             also.AddRange(await ParentFaultsAsync(image, path, cancellationToken).ConfigureAwait(false));
+            also.AddRange(UnopenedFiles(image));
+            also.AddRange(await BrokenBitmapsAsync(image, cancellationToken).ConfigureAwait(false));
             if (profile is not null)
             {
                 also.AddRange(profile.Objections(image).Select(o => new CheckFinding("Profile", CheckSeverity.Error, $"{profile.Name} would refuse it: {o}.")));

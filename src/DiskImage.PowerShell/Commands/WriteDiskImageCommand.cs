@@ -22,7 +22,9 @@ public sealed class WriteDiskImageCommand : OpenImageCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        if (!await ConfirmAsync(path, $"Write {Bytes.Length:#,0} {(Bytes.Length == 1 ? "byte" : "bytes")} at offset {Offset:#,0}").ConfigureAwait(false))
+        string files = await LookAsync(
+            path, image => new ValueTask<string>(WrittenFiles.Of(image)), cancellationToken, beforeWriting: true).ConfigureAwait(false);
+        if (!await ConfirmAsync(files, $"Write {Bytes.Length:#,0} {(Bytes.Length == 1 ? "byte" : "bytes")} at offset {Offset:#,0}").ConfigureAwait(false))
         {
             return;
         }

@@ -18,7 +18,7 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
         return path is null ? [] : [.. Members(path, OptionCompleter.Bound(fakeBoundParameters, "Format"))
             .Where(m => m.Name.StartsWith(word, StringComparison.OrdinalIgnoreCase))
             .DistinctBy(m => m.Name, StringComparer.Ordinal)
-            .Select(m => new CompletionResult(Quoted(m.Name), m.Name, CompletionResultType.ParameterValue, m.Help))];
+            .Select(m => new CompletionResult(Quoted(m.Name), Printable.Of(m.Name), CompletionResultType.ParameterValue, Printable.Of(m.Help)))];
     }
 
     /// <summary>The names in an open image, each with a line about it.</summary>
@@ -44,7 +44,7 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
     private async Task<IEnumerable<(string Name, string Help)>> ReadAsync(string path, string? format)
     {
         var opener = new ImageOpener(DiskImageCmdlet.Registry, OpenPolicy.Default with { ForceShare = true });
-        OpenedImage image = await opener.OpenAsync(new OpenRequest(path) { Format = format, WithBacking = false }, CancellationToken.None).ConfigureAwait(false);
+        OpenedImage image = await opener.OpenAsync(new OpenRequest(path) { Format = format, WithBacking = false, ToDescribe = true }, CancellationToken.None).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             return await MembersAsync(image.Node).ConfigureAwait(false);

@@ -47,6 +47,9 @@ public sealed record DiskImageCheckResult
     /// <summary>One object per defect.</summary>
     public IReadOnlyList<CheckFinding> Findings { get; init; } = [];
 
+    /// <inheritdoc/>
+    public override string ToString() => Printable.Of($"{Path}: {(IsConsistent ? "consistent" : "not consistent")}");
+
     /// <summary>The result of a check, with what is known beside it.</summary>
     internal static DiskImageCheckResult Of(string path, string? format, CheckReport report, IReadOnlyList<CheckFinding> also) => new()
     {

@@ -55,6 +55,9 @@ public sealed record DiskImageInfo
     /// <summary>What a conversion did to make this image; null if it was not made by one.</summary>
     public DiskImageCopyStatistics? Statistics { get; init; }
 
+    /// <inheritdoc/>
+    public override string ToString() => Printable.Of(Path);
+
     internal static async Task<DiskImageInfo> OfAsync(BlockNode node, CancellationToken cancellationToken)
     {
         ImageDescription described = (node as IDescribed)?.Describe()
@@ -77,7 +80,7 @@ public sealed record DiskImageInfo
             Snapshots = snapshots.Select(s => DiskImageSnapshot.Of(node.Name, s)).ToArray(),
             Bitmaps = bitmaps.Select(b => DiskImageBitmap.Of(node.Name, b)).ToArray(),
             FormatSpecific = described.FormatSpecific,
-            Children = node.Children.Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength)).ToArray(),
+            Children = node.Children.Where(c => c.Value is not UnopenedNode).Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength)).ToArray(),
         };
     }
 
@@ -116,7 +119,11 @@ public sealed record DiskImageInfo
 /// <param name="Path">Its path or URI.</param>
 /// <param name="Length">Its length in bytes.</param>
 /// <param name="AllocatedLength">Bytes of host storage that it takes itself; null where that is not known.</param>
-public sealed record DiskImageChild(string Role, string Path, long Length, long? AllocatedLength);
+public sealed record DiskImageChild(string Role, string Path, long Length, long? AllocatedLength)
+{
+    /// <inheritdoc/>
+    public override string ToString() => Printable.Of($"{Role}: {Path}");
+}
 
 /// <summary>What a conversion did.</summary>
 /// <param name="BytesCopied">Bytes of data written.</param>

@@ -16,6 +16,9 @@ public sealed record DiskImageSnapshot(
 {
     internal static DiskImageSnapshot Of(string path, DiskSnapshot snapshot)
         => new(path, snapshot.Id, snapshot.Name, snapshot.VmStateSize, snapshot.Date, snapshot.VmClock, snapshot.ICount, snapshot.VirtualSize);
+
+    /// <inheritdoc/>
+    public override string ToString() => Printable.Of($"{Id}: {Name}");
 }
 
 /// <summary>A dirty bitmap that an image keeps: which parts of the disk were written since it was cleared.</summary>
@@ -28,6 +31,9 @@ public sealed record DiskImageBitmap(string Path, string Name, long Granularity,
 {
     internal static DiskImageBitmap Of(string path, DiskBitmap bitmap)
         => new(path, bitmap.Name, bitmap.Granularity, Words(bitmap).ToArray(), bitmap.DirtyBytes);
+
+    /// <inheritdoc/>
+    public override string ToString() => Printable.Of(Name);
 
     private static IEnumerable<string> Words(DiskBitmap bitmap)
     {

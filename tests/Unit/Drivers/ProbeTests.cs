@@ -62,7 +62,7 @@ public sealed class ProbeTests
     }
 
     private static async Task<string> ProbeAsync(byte[] contents)
-        => (await Images.Registry.ProbeAsync(new MemoryNode(contents, readOnly: true), CancellationToken.None)).Name;
+        => (await Images.Registry.ProbeAsync(new MemoryNode(contents, readOnly: true), CancellationToken.None)).Format.Name;
 
     private sealed record Options : ICreateOptions
     {

@@ -8,7 +8,7 @@ namespace DiskImage.Tests.Graph;
 public sealed class BackingReferenceTests : IDisposable
 {
     private readonly TestFolder _folder = new();
-    private readonly ImageOpener _opener = new(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default);
+    private readonly ImageOpener _opener = new(BuiltInDrivers.CreateRegistry(), new OpenPolicy { References = ReferenceScope.LocalFiles });
 
     public void Dispose() => _folder.Dispose();
 

@@ -63,8 +63,52 @@ public sealed class ImageLocatorTests
     [InlineData("json:{\"file\":{\"filename\":\"\"}}")]
     [InlineData("json:{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":1}}}}}}}}}}}}}}}}}")]
     [InlineData("a\0b")]
+    [InlineData("file:")]
+    [InlineData("json:{\"file\":{\"filename\":\"\\ud800\"}}")]
+    [InlineData("json:{\"\\udc00\":1,\"filename\":\"a\"}")]
+    [InlineData("json:{\"filename\":\"a\\u0000b\"}")]
+    [InlineData("json:{\"filename\":\" \"}")]
     public void What_is_not_understood_is_an_option_error(string text)
         => Assert.Equal(DiskImageErrorKind.InvalidOption, Assert.Throws<DiskImageException>(() => ImageLocator.Parse(text)).Kind);
+
+    /// <summary>Whatever stands in an image: only errors of the library come of it, from parsing, the gate and the opening.</summary>
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    public async Task Odd_names_do_no_more_than_fail(int seed)
+    {
+        string[] parts =
+        [
+            "file:", "file://", "file:///", "json:", "json:{", "{\"driver\":", "\"file\":{\"filename\":\"", "\"}}", "\\ud800", "\\u0000", "%00", "%ff", "%",
+            "[", "]", "://", "//", "\\\\?\\", "\\\\.\\", "C:", ":", "..", "/", "\\", "\0", "\ud800", "\udfff", "\u202e", "\u001b]0;", "\n", "*", "?", "#", "~", " ", "nbd", "a",
+            new string('x', 300), new string('y', 5000),
+        ];
+        var random = new Random(seed);
+        using var folder = new TestFolder();
+        foreach (ReferenceScope scope in Enum.GetValues<ReferenceScope>())
+        {
+            var policy = new OpenPolicy { References = scope };
+            var opener = new ImageOpener(Images.Registry, policy);
+            for (int i = 0; i < 400; i++)
+            {
+                string name = string.Concat(Enumerable.Range(0, random.Next(1, 6)).Select(_ => parts[random.Next(parts.Length)]));
+                try
+                {
+                    _ = policy.Naming(name, folder["image"]).Admit(name, folder["image"]);
+                    await using OpenedImage image = await opener.OpenReferenceAsync(folder["image"], name, null, [new ChainLink(folder["image"], null)], CancellationToken.None);
+                }
+                catch (DiskImageException e)
+                {
+                    Assert.DoesNotContain(e.Message, char.IsControl);
+                }
+                catch (Exception e)
+                {
+                    Assert.Fail($"seed {seed}, {scope}, name {string.Join(' ', name.Select(c => ((int)c).ToString("x4", null)))}: {e}");
+                }
+            }
+        }
+    }
 
     [Fact]
     public async Task Json_opens_with_its_options()

@@ -53,6 +53,22 @@ public sealed class SizeTextTests
     [InlineData("NaN")]
     public void Is_refused(string? text) => Assert.False(SizeText.TryParse(text, out _));
 
+    [Theory]
+    [InlineData("8E", true)]
+    [InlineData("8EB", true)]
+    [InlineData("8192PiB", true)]
+    [InlineData("9223372036854775808", true)]
+    [InlineData("99999999999999999999999999999999999", true)]
+    [InlineData("0xFFFFFFFFFFFFFFFF", true)]
+    [InlineData("10Q", false)]
+    [InlineData("", false)]
+    [InlineData("0.3k", false)]
+    public void Too_large_is_not_the_same_as_no_size(string text, bool isTooLarge)
+    {
+        Assert.Equal(isTooLarge, SizeText.WhyNot(text).Contains("too large: a size is at most 9,223,372,036,854,775,807 bytes", StringComparison.Ordinal));
+        Assert.Equal(!isTooLarge, SizeText.WhyNot(text).Contains("k, M, G, T, P, E", StringComparison.Ordinal));
+    }
+
     [Fact]
     public void What_is_written_reads_back()
         => Prop.ForAll(

@@ -28,7 +28,7 @@ internal static class Images
     {
         FormatDriver driver = Registry.Format(format);
         object record = ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options));
-        return await new ImageCreator(Opener).CreateAsync(path, driver, record, replace: false, openOptions: null, CancellationToken.None);
+        return await new ImageCreator(Opener.Naming(record, Path.GetFullPath(path))).CreateAsync(path, driver, record, replace: false, openOptions: null, CancellationToken.None);
     }
 
     public static async Task<ConvertResult> ConvertAsync(

@@ -52,7 +52,7 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
 
     public override string Description => "The disk's bytes and nothing else";
 
-    public override IReadOnlyList<string> Extensions => [".raw", ".img", ".iso", ".bin", ".dd"];
+    public override IReadOnlyList<string> Extensions => [".raw", ".img", ".iso", ".bin", ".dd", ".ima", ".flp", ".vfd", ".dsk"];
 
     public override IReadOnlyList<Type> NodeTypes => [typeof(RawNode)];
 

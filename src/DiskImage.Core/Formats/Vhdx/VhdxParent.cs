@@ -28,7 +28,7 @@ internal static class VhdxParent
             {
                 parent = await open(path, VhdxDriver.FormatName, cancellationToken).ConfigureAwait(false);
             }
-            catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.InvalidOption)
+            catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.InvalidOption || ParentMismatch.IsRefused(e, file.Name))
             {
                 tried.Add(path);
                 failure ??= e;
@@ -46,6 +46,7 @@ internal static class VhdxParent
             }
         }
         throw mismatch is not null ? mismatch
+            : failure is { Kind: DiskImageErrorKind.Refused } ? failure
             : tried.Count == 0
             ? VhdxLayout.Corrupt(file.Name, "it is a differencing disk, and its parent locator holds no path")
             : ParentMismatch.Missing(file.Name, tried, failure!);

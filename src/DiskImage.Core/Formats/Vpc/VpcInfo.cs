@@ -1,3 +1,5 @@
+using DiskImage.Block;
+
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>What kind of disk a VHD holds. Spec: "Disk Type".</summary>
@@ -19,7 +21,11 @@ public enum VpcDiskType
 /// <summary>One way that a differencing disk names its parent.</summary>
 /// <param name="PlatformCode">W2ru, W2ku, Wi2r, Wi2k, MacX or Mac.</param>
 /// <param name="Text">The path; null if it is not text or cannot be read.</param>
-public sealed record VpcParentLocatorInfo(string PlatformCode, string? Text);
+public sealed record VpcParentLocatorInfo(string PlatformCode, string? Text)
+{
+    /// <inheritdoc/>
+    public override string ToString() => Printable.Of($"{PlatformCode}: {Text}");
+}
 
 /// <summary>What a VHD says beyond the facts that all formats share.</summary>
 public sealed record VpcInfo

@@ -77,7 +77,7 @@ internal static class VpcParent
             {
                 parent = await open(candidate, VpcDriver.FormatName, cancellationToken).ConfigureAwait(false);
             }
-            catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.InvalidOption)
+            catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.InvalidOption || ParentMismatch.IsRefused(e, path))
             {
                 missing ??= e; // the first name is the one that was meant
                 continue;
@@ -94,7 +94,8 @@ internal static class VpcParent
             mismatch ??= wrong;
             await parent.DisposeAsync().ConfigureAwait(false);
         }
-        throw mismatch ?? (missing is not null
+        throw mismatch ?? (missing is { Kind: DiskImageErrorKind.Refused } ? missing
+            : missing is not null
             ? ParentMismatch.Missing(path, candidates.Select(Shown), missing)
             : new DiskImageException(
                 DiskImageErrorKind.NotFound, $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe.", path));

@@ -28,7 +28,7 @@ public sealed class VhdxParentTests
         await WriteAsync(folder["old/top.vhdx"], (3 * MiB) - 100, expected[((3 * MiB) - 100)..((3 * MiB) + 100)]);
         Directory.Move(folder["old"], folder["new"]);
 
-        await using BlockNode top = await Images.OpenAsync(folder["new/top.vhdx"]);
+        await using BlockNode top = await Images.OpenAsync(folder["new/top.vhdx"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
         Assert.Equal(expected, await VhdxDisks.ReadAllAsync(top));
         var info = (VhdxInfo)((IDescribed)top).Describe().FormatSpecific!;
         Assert.Equal((VhdxSubformat.Differencing, @".\mid\mid.vhdx"), (info.Subformat, Assert.Single(info.ParentPaths)));

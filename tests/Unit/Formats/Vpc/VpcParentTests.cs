@@ -21,7 +21,7 @@ public sealed class VpcParentTests : IDisposable
     {
         Directory.CreateDirectory(_folder["a/b"]);
         byte[] expected = await ChainAsync("base.vhd", "a/mid.vhd", "a/b/top.vhd");
-        await using (BlockNode top = await Images.OpenAsync(_folder["a/b/top.vhd"]))
+        await using (BlockNode top = await Images.OpenAsync(_folder["a/b/top.vhd"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles }))
         {
             Assert.Equal(expected, await VpcDisks.ReadAsync(top));
             VpcInfo info = VpcOracleTests.Info(top);
@@ -201,7 +201,8 @@ public sealed class VpcParentTests : IDisposable
     {
         Directory.CreateDirectory(_folder["sub"]);
         await MakeByHandAsync("W2ku", @"\nowhere\lost.vhd", "gone.vhd");
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["c.vhd"]));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            () => Images.OpenAsync(_folder["c.vhd"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles }));
         Assert.Equal(DiskImageErrorKind.NotFound, error.Kind);
         Assert.Contains("lost.vhd", error.Message, StringComparison.Ordinal);
         Assert.Contains("gone.vhd", error.Message, StringComparison.Ordinal);
@@ -301,7 +302,8 @@ public sealed class VpcParentTests : IDisposable
         {
             string parent = i == 0 ? "" : $",backing_file={Path.GetRelativePath(Path.GetDirectoryName(_folder[names[i]])!, _folder[names[i - 1]])}";
             await Images.CreateAsync(_folder[names[i]], "vpc", i == 0 ? $"size={Size},force_size" : $"size={Size}{parent}");
-            await using BlockNode disk = await Images.OpenAsync(_folder[names[i]], writable: true);
+            await using BlockNode disk = await Images.OpenAsync(
+                _folder[names[i]], writable: true, policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
             if (i == 0)
             {
                 random.NextBytes(expected.AsSpan(4 << 20, 1 << 20));
