@@ -6,6 +6,7 @@
  *   HOSTFAULT_ERRNO  the error number
  *   HOSTFAULT_SKIP   calls that pass before the first one fails (default 0)
  *   HOSTFAULT_COUNT  calls that fail; later ones pass again (default: all)
+ *   HOSTFAULT_LIMIT  only calls that reach past this offset count: a file that cannot grow, on a disk that is full
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -37,12 +38,12 @@ static int is_named(const char *call)
     return 0;
 }
 
-/* Not 0, with errno set, if this call is to fail. */
-static int fails(const char *call, int descriptor)
+/* Not 0, with errno set, if this call, which reaches up to an offset, is to fail. */
+static int fails(const char *call, int descriptor, long end)
 {
     const char *part = getenv("HOSTFAULT_PATH");
     char link[64], path[4096];
-    if (part == NULL || !is_named(call)) {
+    if (part == NULL || !is_named(call) || end <= number_of("HOSTFAULT_LIMIT", -1)) {
         return 0;
     }
     snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
@@ -62,28 +63,24 @@ static int fails(const char *call, int descriptor)
     return 1;
 }
 
-#define PASS(result, name, parameters, arguments)                           \
-    if (fails(call, descriptor)) {                                          \
-        return -1;                                                          \
-    }                                                                       \
-    static result (*next) parameters;                                       \
-    if (next == NULL) {                                                     \
-        next = (result (*) parameters)dlsym(RTLD_NEXT, #name);              \
-    }                                                                       \
-    return next arguments
-
-#define REPLACE(result, name, as, parameters, arguments)                    \
+#define REPLACE(result, name, as, end, parameters, arguments)              \
     result name parameters                                                  \
     {                                                                       \
-        const char *call = as;                                              \
-        PASS(result, name, parameters, arguments);                          \
+        static result (*next) parameters;                                   \
+        if (fails(as, descriptor, end)) {                                   \
+            return -1;                                                      \
+        }                                                                   \
+        if (next == NULL) {                                                 \
+            next = (result (*) parameters)dlsym(RTLD_NEXT, #name);          \
+        }                                                                   \
+        return next arguments;                                              \
     }
 
-REPLACE(int, fsync, "fsync", (int descriptor), (descriptor))
-REPLACE(int, fdatasync, "fsync", (int descriptor), (descriptor))
-REPLACE(int, ftruncate, "ftruncate", (int descriptor, off_t length), (descriptor, length))
-REPLACE(int, ftruncate64, "ftruncate", (int descriptor, off_t length), (descriptor, length))
-REPLACE(int, fallocate, "fallocate", (int descriptor, int mode, off_t offset, off_t length), (descriptor, mode, offset, length))
-REPLACE(int, fallocate64, "fallocate", (int descriptor, int mode, off_t offset, off_t length), (descriptor, mode, offset, length))
-REPLACE(ssize_t, pwrite, "pwrite", (int descriptor, const void *bytes, size_t count, off_t offset), (descriptor, bytes, count, offset))
-REPLACE(ssize_t, pwrite64, "pwrite", (int descriptor, const void *bytes, size_t count, off_t offset), (descriptor, bytes, count, offset))
+REPLACE(int, fsync, "fsync", 0, (int descriptor), (descriptor))
+REPLACE(int, fdatasync, "fsync", 0, (int descriptor), (descriptor))
+REPLACE(int, ftruncate, "ftruncate", (long)length, (int descriptor, off_t length), (descriptor, length))
+REPLACE(int, ftruncate64, "ftruncate", (long)length, (int descriptor, off_t length), (descriptor, length))
+REPLACE(int, fallocate, "fallocate", (long)(offset + length), (int descriptor, int mode, off_t offset, off_t length), (descriptor, mode, offset, length))
+REPLACE(int, fallocate64, "fallocate", (long)(offset + length), (int descriptor, int mode, off_t offset, off_t length), (descriptor, mode, offset, length))
+REPLACE(ssize_t, pwrite, "pwrite", (long)(offset + (off_t)count), (int descriptor, const void *bytes, size_t count, off_t offset), (descriptor, bytes, count, offset))
+REPLACE(ssize_t, pwrite64, "pwrite", (long)(offset + (off_t)count), (int descriptor, const void *bytes, size_t count, off_t offset), (descriptor, bytes, count, offset))

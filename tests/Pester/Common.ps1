@@ -50,9 +50,12 @@ function Invoke-Qemu {
     $output
 }
 
-# Runs a script in a new PowerShell without profile or loaded modules. Returns ExitCode, Output and Error.
+# Runs a script in a new PowerShell without profile or loaded modules, with further environment variables. Returns ExitCode, Output and Error.
 function Invoke-FreshPwsh {
-    param([Parameter(Mandatory)] [string] $Script)
+    param(
+        [Parameter(Mandatory)] [string] $Script,
+        [hashtable] $Environment = @{}
+    )
 
     $start = [Diagnostics.ProcessStartInfo]::new([Environment]::ProcessPath)
     if ([IO.Path]::GetFileNameWithoutExtension($start.FileName) -eq 'dotnet') {
@@ -66,6 +69,10 @@ function Invoke-FreshPwsh {
 
     $start.RedirectStandardInput = $start.RedirectStandardOutput = $start.RedirectStandardError = $true
     $start.Environment['NO_COLOR'] = '1'
+    foreach ($name in $Environment.Keys) {
+        $start.Environment[$name] = $Environment[$name]
+    }
+
     $process = [Diagnostics.Process]::Start($start)
     $process.StandardInput.Close()
     $errors = $process.StandardError.ReadToEndAsync()

@@ -133,13 +133,21 @@ Describe 'Get-DiskImageInfo' {
     }
 
     It 'says of a folder and of a used file what is wrong' {
-        { Get-DiskImageInfo . -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+        $null = Get-DiskImageInfo . -ErrorAction SilentlyContinue -ErrorVariable problems
+        Format-Error $problems | Should -Be 'DiskImageInvalidOption InvalidArgument'
         $used = [IO.File]::Open((Join-Path $folder 'base.raw'), 'Open', 'ReadWrite', 'None')
         try {
             { Get-DiskImageInfo base.raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageLocked,*'
         } finally {
             $used.Dispose()
         }
+    }
+
+    It 'says that a path is too long, not that the file is missing' {
+        $null = Get-DiskImageInfo -LiteralPath ('x' * 300) -ErrorAction SilentlyContinue -ErrorVariable problems
+        Format-Error $problems | Should -Be 'DiskImageInvalidOption InvalidArgument'
+        $null = Get-DiskImageInfo ('x' * 300) -ErrorAction SilentlyContinue -ErrorVariable problems
+        Format-Error $problems | Should -Be 'DiskImageInvalidOption InvalidArgument'
     }
 
     It 'follows no reference with -References None' {

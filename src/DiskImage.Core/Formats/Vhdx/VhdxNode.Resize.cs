@@ -72,8 +72,26 @@ internal sealed partial class VhdxNode
         }
         catch
         {
-            _geometry = old;
+            await ShrinkBackAsync(old).ConfigureAwait(false);
             throw;
+        }
+    }
+
+    /// <summary>Takes back a growth that failed or was cancelled. If that fails too, space is leaked: the first failure is what counts.</summary>
+    private async ValueTask ShrinkBackAsync(VhdxGeometry old)
+    {
+        try
+        {
+            await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+            await ShrinkAsync(old, CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (DiskImageException)
+        {
+            // what made the growth fail is on its way already
+        }
+        finally
+        {
+            _geometry = old;
         }
     }
 

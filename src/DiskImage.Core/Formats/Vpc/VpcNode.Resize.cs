@@ -39,9 +39,34 @@ internal sealed partial class VpcNode
         }).ConfigureAwait(false);
         if (preallocation != PreallocationMode.Off)
         {
-            await PreallocateAsync(old, length, preallocation, cancellationToken).ConfigureAwait(false);
+            try
+            {
+                await PreallocateAsync(old, length, preallocation, cancellationToken).ConfigureAwait(false);
+            }
+            catch
+            {
+                await ShrinkBackAsync(old).ConfigureAwait(false);
+                throw;
+            }
         }
     });
+
+    /// <summary>Takes back a growth that failed or was cancelled. If that fails too, the disk stays larger: the first failure is what counts.</summary>
+    private async ValueTask ShrinkBackAsync(long length)
+    {
+        try
+        {
+            await UnderGateAsync(async () =>
+            {
+                await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+                await ShrinkAsync(await SpaceAsync().ConfigureAwait(false), length).ConfigureAwait(false);
+            }).ConfigureAwait(false);
+        }
+        catch (DiskImageException)
+        {
+            // what made the growth fail is on its way already
+        }
+    }
 
     /// <summary>Gives every block of a range a place, with no bit set, and claims host space for it as the mode says.</summary>
     private async ValueTask PreallocateAsync(long offset, long end, PreallocationMode mode, CancellationToken cancellationToken)

@@ -25,8 +25,16 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         HostFile host = HostFile.Current;
         RequireRegular(path, host.KindOf(path)); // devices and pipes may act on being opened
         bool isShared = context.ForceShare && !context.Writable;
-        SafeFileHandle handle = Try(path, "open it", () => host.Open(
-            path, context.Writable, context.Writable ? HostSharing.Nobody : isShared ? HostSharing.Everybody : HostSharing.Readers));
+        HostSharing sharing = context.Writable ? HostSharing.Nobody : isShared ? HostSharing.Everybody : HostSharing.Readers;
+        SafeFileHandle handle;
+        try
+        {
+            handle = Try(path, "open it", () => host.Open(path, context.Writable, sharing));
+        }
+        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
+        {
+            throw new DiskImageException(e.Kind, $"{path}: no such file", path, cause: e);
+        }
         try
         {
             RequireRegular(path, host.KindOf(handle)); // it may be another by now

@@ -19,6 +19,9 @@ internal sealed record HostFault(string Path, string Calls, int Error)
     /// <summary>Calls that fail; null for all.</summary>
     public int? Count { get; init; }
 
+    /// <summary>Only calls that reach past this offset fail, or count; null for all.</summary>
+    public long? Limit { get; init; }
+
     /// <summary>Why such faults cannot be had here; null if they can.</summary>
     public static string? WhyMissing()
         => !OperatingSystem.IsLinux() ? "faults of system calls are preloaded on Linux only"
@@ -44,6 +47,10 @@ internal sealed record HostFault(string Path, string Calls, int Error)
             if (fault.Count is int count)
             {
                 environment["HOSTFAULT_COUNT"] = $"{count}";
+            }
+            if (fault.Limit is long limit)
+            {
+                environment["HOSTFAULT_LIMIT"] = $"{limit}";
             }
         }
         process.Start();
