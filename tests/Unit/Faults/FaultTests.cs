@@ -1,4 +1,5 @@
 using DiskImage.Block;
+using DiskImage.Drivers;
 using DiskImage.Filters.FaultInjection;
 using DiskImage.Tests.Support;
 
@@ -49,6 +50,69 @@ public sealed class FaultTests
             }
             await MemoryDisk.LeaksAtMostAsync(memory.ToArray(), what);
         }
+    }
+
+    /// <summary>Compressed data whose table cannot be had, or that cannot be written, takes no space; nor does a table that cannot be copied.</summary>
+    [Theory]
+    [InlineData("cluster_size=4k")]
+    [InlineData("cluster_size=512")]
+    [InlineData("cluster_size=64k,compat=0.10")]
+    public async Task A_compressed_write_that_fails_takes_nothing(string options)
+    {
+        const int Size = 4 << 20;
+        var made = new MemoryNode(await MemoryDisk.NewAsync($"size={Size},{options}"));
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(made))
+        {
+            await disk.WriteAsync(0, SectorModel.Data(0, 400, 1));
+            _ = await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None); // its tables are shared from here on
+        }
+        bool failed = true;
+        for (int number = 1; failed; number++)
+        {
+            var memory = new MemoryNode(made.ToArray());
+            var file = new FaultInjectionNode(memory);
+            await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+            {
+                var compressed = (ICompressedWritable)disk;
+                byte[] packed = new byte[compressed.CompressionUnit];
+                int length = compressed.Compress(new byte[compressed.CompressionUnit], packed)!.Value;
+                file.Arm(new Fault(RequestKinds.All, number, DiskImageErrorKind.NoSpace));
+                failed = false;
+                foreach (long at in new[] { 0, Size / 2 })
+                {
+                    try
+                    {
+                        await compressed.WriteCompressedAsync(at, packed.AsMemory(0, length), CancellationToken.None);
+                    }
+                    catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NoSpace)
+                    {
+                        failed = true;
+                    }
+                }
+                file.Arm(null);
+            }
+            CheckReport report = await MemoryDisk.LeaksAtMostAsync(memory.ToArray(), $"{options}, request {number}");
+            Assert.True(report.Leaks == 0, $"{options}, request {number}: {string.Join('\n', report.Findings.Take(3))}");
+        }
+    }
+
+    /// <summary>A child that fails to close keeps neither the others open nor its failure to itself.</summary>
+    [Fact]
+    public async Task Every_child_is_closed_though_one_fails()
+    {
+        var backing = new MemoryNode(new byte[1 << 20], readOnly: true);
+        var file = new Unclosable(new MemoryNode(await MemoryDisk.NewAsync("size=1M,backing_file=base,backing_fmt=raw")));
+        FormatDriver driver = Images.Registry.Format("qcow2");
+        BlockNode disk = await driver.OpenAsync(
+            new FormatOpenContext(file, driver.OpenOptions.Defaults(), (_, _, _) => new(backing), (_, _, _) => throw new InvalidOperationException()), CancellationToken.None);
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => disk.DisposeAsync().AsTask());
+        Assert.Equal("it stays open", error.Message);
+        Assert.True(backing.IsClosed);
+    }
+
+    private sealed class Unclosable(BlockNode child) : FilterNode(child)
+    {
+        protected override ValueTask CloseCoreAsync() => throw new DiskImageException(DiskImageErrorKind.Io, "it stays open");
     }
 
     /// <summary>A new image that cannot be written is an error, never a broken image taken for good.</summary>

@@ -41,18 +41,20 @@ internal sealed partial class Qcow2Node
                     DiskImageErrorKind.Unsupported, $"{Name}: a compressed cluster can only be written to a writable image, at a multiple of {_geometry.ClusterSize:#,0}", Name);
             }
             await RecordLockedAsync(offset, _geometry.ClusterSize).ConfigureAwait(false);
+            RequireSound(EntryAt(await WritableL2PieceAsync(offset).ConfigureAwait(false), PieceIndex(offset)), offset); // before space is taken
             long host = await _refcounts.AllocateBytesAsync(packed.Length).ConfigureAwait(false);
-            await RequireNotMetadataAsync(host, packed.Length).ConfigureAwait(false);
+            CachedPiece piece;
             try
             {
+                await RequireNotMetadataAsync(host, packed.Length).ConfigureAwait(false);
                 await WritePackedAsync(host, packed, cancellationToken).ConfigureAwait(false);
+                piece = await WritableL2PieceAsync(offset).ConfigureAwait(false);
             }
             catch
             {
                 await _refcounts.AddAsync(host, packed.Length, -1).ConfigureAwait(false);
                 throw;
             }
-            CachedPiece piece = await WritableL2PieceAsync(offset).ConfigureAwait(false);
             L2Entry old = EntryAt(piece, PieceIndex(offset));
             SetEntry(piece, PieceIndex(offset), L2Entry.Compressed(host, packed.Length, _geometry.ClusterBits));
             FreeData(old);

@@ -329,9 +329,18 @@ internal sealed partial class Qcow2Node
         {
             RequireAligned(old, guest, "L1 entry");
             (long table, _) = await _refcounts.AllocateAsync(1).ConfigureAwait(false);
-            await RequireNotMetadataAsync(table, _geometry.ClusterSize).ConfigureAwait(false);
-            _l2.Forget(table, _geometry.ClusterSize);
-            await FillL2Async(table, old, guest).ConfigureAwait(false);
+            try
+            {
+                await RequireNotMetadataAsync(table, _geometry.ClusterSize).ConfigureAwait(false);
+                _l2.Forget(table, _geometry.ClusterSize);
+                await FillL2Async(table, old, guest).ConfigureAwait(false);
+            }
+            catch
+            {
+                _l2.Forget(table, _geometry.ClusterSize);
+                await _refcounts.AddAsync(table, _geometry.ClusterSize, -1).ConfigureAwait(false);
+                throw;
+            }
             _l1[l1Index] = L2Entry.Copied(table);
             _guard.AddTable(table);
             if (old != 0)

@@ -172,15 +172,21 @@ internal sealed partial class Qcow2Refcounts
         bool canShare = _freeByte != 0 && await GetAsync(current, CancellationToken.None).ConfigureAwait(false) < _geometry.MaxRefcount;
         int room = canShare ? _geometry.ClusterSize - _geometry.InCluster(_freeByte) : 0;
         long offset = _freeByte;
+        long fresh = 0;
         if (length > room)
         {
-            (long fresh, _) = await AllocateAsync(1).ConfigureAwait(false);
+            (fresh, _) = await AllocateAsync(1).ConfigureAwait(false);
             canShare &= fresh == HostOffset(current + 1); // then it straddles
             offset = canShare ? _freeByte : fresh;
         }
-        if (canShare)
+        try
         {
-            await AddAsync(HostOffset(current), 1, +1).ConfigureAwait(false);
+            await AddAsync(HostOffset(current), canShare ? 1 : 0, +1).ConfigureAwait(false);
+        }
+        catch
+        {
+            await AddAsync(fresh, fresh == 0 ? 0 : 1, -1).ConfigureAwait(false);
+            throw;
         }
         _freeByte = offset + length;
         if (_geometry.InCluster(_freeByte) == 0)
