@@ -22,6 +22,9 @@ public abstract class NodeConformance : IDisposable
     /// <summary>True if its length can be changed.</summary>
     private protected virtual bool CanResize => false;
 
+    /// <summary>True if space can be claimed ahead when its length is changed.</summary>
+    private protected virtual bool CanPreallocate => CanResize;
+
     public void Dispose()
     {
         Folder.Dispose();
@@ -293,6 +296,11 @@ public abstract class NodeConformance : IDisposable
         await ReadsAsAsync(contents[..(1000 * 512)], node);
         foreach (PreallocationMode mode in new[] { PreallocationMode.Off, PreallocationMode.Falloc, PreallocationMode.Full })
         {
+            if (mode != PreallocationMode.Off && !CanPreallocate)
+            {
+                await ExpectAsync(DiskImageErrorKind.InvalidOption, () => node.ResizeAsync(Size, mode));
+                continue;
+            }
             long before = node.Length;
             await node.ResizeAsync(before + 70_144, mode);
             await ReadsAsAsync([.. contents[..(1000 * 512)], .. new byte[node.Length - (1000 * 512)]], node);
