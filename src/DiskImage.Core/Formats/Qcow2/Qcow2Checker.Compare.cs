@@ -34,6 +34,8 @@ internal sealed partial class Qcow2Checker
                         continue;
                     }
                     NeedsRebuild |= counted > _geometry.MaxRefcount;
+                    _hasTooLow |= stored < counted;
+                    _rootIsUnused |= stored == 0 && counted > 0 && IsTable((first + k) << _geometry.ClusterBits, ActiveL1);
                     run.Add(first + k, stored, counted);
                 }
             }
@@ -68,7 +70,7 @@ internal sealed partial class Qcow2Checker
         {
             return;
         }
-        ulong[] l1 = await ReadTableAsync(_header.L1TableOffset, _header.L1Size).ConfigureAwait(false);
+        ulong[] l1 = await ReadTableAsync(_header.L1TableOffset, L1Entries).ConfigureAwait(false);
         byte[] table = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize);
         var shared = new HashSet<long>(); // looked at already
         for (int i = 0; i < l1.Length; i++)
@@ -88,11 +90,17 @@ internal sealed partial class Qcow2Checker
             for (int k = 0; k < _geometry.L2Entries; k++)
             {
                 var entry = new L2Entry(BigEndian.U64(table, k * _geometry.L2EntryBytes));
-                if (entry.IsCopied && References[entry.HostOffset >> _geometry.ClusterBits] == 1)
+                if (!_external && entry.IsCopied && References[entry.HostOffset >> _geometry.ClusterBits] == 1)
                 {
                     continue;
                 }
-                if (!entry.IsCompressed && entry.HostOffset != 0 && _geometry.InCluster(entry.HostOffset) == 0 && !_external)
+                if (_external && !entry.IsCompressed && entry.HostOffset != 0 && !entry.IsCopied) // what lies there has no refcounts
+                {
+                    Findings.Corruption(
+                        "CopiedFlag", $"The data cluster for guest offset {(i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits):#,0} lies in the external data file and lacks the flag that says it has one reference.",
+                        "set the flag", (i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits), _geometry.ClusterSize, l2 + (k * _geometry.L2EntryBytes));
+                }
+                else if (!entry.IsCompressed && entry.HostOffset != 0 && _geometry.InCluster(entry.HostOffset) == 0 && !_external)
                 {
                     CheckFlag(entry.Raw, entry.HostOffset, (i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits), l2 + (k * _geometry.L2EntryBytes), "data cluster");
                 }

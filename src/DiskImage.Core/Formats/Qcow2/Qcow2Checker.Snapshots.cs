@@ -6,7 +6,12 @@ namespace DiskImage.Formats.Qcow2;
 /// <summary>The references of snapshots and bitmaps.</summary>
 internal sealed partial class Qcow2Checker
 {
-    private const string DropSnapshots = "drop the snapshots that cannot be read", DropBitmaps = "drop all bitmaps";
+    private const string DropSnapshots = "drop the snapshots that cannot be read", DropBitmaps = "drop this bitmap", DropAllBitmaps = "drop all bitmaps";
+
+    private readonly Dictionary<string, int> _bitmapOf = new(StringComparer.Ordinal); // which bitmap a table belongs to, by what it is called
+
+    /// <summary>The bitmaps, by their number in the directory, that cannot stand as they are.</summary>
+    public HashSet<int> BrokenBitmaps { get; } = [];
 
     private async ValueTask CountSnapshotsAsync()
     {
@@ -58,8 +63,8 @@ internal sealed partial class Qcow2Checker
         }
         catch (DiskImageException e)
         {
-            HasUncounted = true;
-            Findings.Corruption("BitmapDirectory", e.Message, DropBitmaps, host: e.Offset);
+            HasUncounted = HasBrokenBitmapDirectory = true;
+            Findings.Corruption("BitmapDirectory", e.Message, DropAllBitmaps, host: e.Offset);
             return;
         }
         if (directory.Entries.Count == 0)
@@ -71,31 +76,62 @@ internal sealed partial class Qcow2Checker
             Findings.Warning("BitmapsStale", "The image has bitmaps, but was written to by a program that does not know them: they are lost, and what they occupied is leaked or used otherwise.");
             return;
         }
-        _ = AddTable(directory.Offset, directory.Length, "the bitmap directory", repair: DropBitmaps);
+        _ = AddTable(directory.Offset, directory.Length, BitmapDirectory, repair: "write it anew");
+        HasBrokenBitmapDirectory |= ClustersOf(directory.Offset, directory.Length).Any(Overlaps.Contains);
         var names = new HashSet<string>(StringComparer.Ordinal);
-        foreach (Qcow2BitmapEntry bitmap in directory.Entries)
+        for (int i = 0; i < directory.Entries.Count; i++)
         {
-            if (!names.Add(bitmap.Name))
+            long found = Findings.Corruptions;
+            await CountBitmapAsync(directory.Entries[i], i, names.Add(directory.Entries[i].Name), directory.Offset).ConfigureAwait(false);
+            if (Findings.Corruptions > found)
             {
-                Findings.Corruption("BitmapDirectory", $"Two bitmaps have the name '{bitmap.Name}'.", DropBitmaps, host: directory.Offset);
+                _ = BrokenBitmaps.Add(i);
             }
-            CheckBitmap(bitmap, directory.Offset);
-            if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, $"the table of bitmap '{bitmap.Name}'", repair: DropBitmaps))
+        }
+    }
+
+    private async ValueTask CountBitmapAsync(Qcow2BitmapEntry bitmap, int number, bool isFirst, long at)
+    {
+        if (!isFirst)
+        {
+            Findings.Corruption("BitmapDirectory", $"Two bitmaps have the name '{bitmap.Name}'.", DropBitmaps, host: at);
+        }
+        CheckBitmap(bitmap, at);
+        string table = $"the table of bitmap '{bitmap.Name}'", data = $"data of bitmap '{bitmap.Name}'";
+        (_bitmapOf[table], _bitmapOf[data]) = (number, number);
+        if (!AddTable(bitmap.TableOffset, bitmap.TableSize * 8L, table, repair: DropBitmaps))
+        {
+            return;
+        }
+        foreach (ulong entry in await ReadTableAsync(bitmap.TableOffset, bitmap.TableSize).ConfigureAwait(false))
+        {
+            long offset = L2Entry.OffsetOf(entry);
+            if ((entry & ~(0x00FF_FFFF_FFFF_FE00UL | 1)) != 0 || (offset != 0 && (entry & 1) != 0))
             {
-                continue;
+                Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table entry {entry:x16} with reserved bits set.", DropBitmaps, host: bitmap.TableOffset);
             }
-            foreach (ulong entry in await ReadTableAsync(bitmap.TableOffset, bitmap.TableSize).ConfigureAwait(false))
+            else if (offset != 0)
             {
-                long offset = L2Entry.OffsetOf(entry);
-                if ((entry & ~(0x00FF_FFFF_FFFF_FE00UL | 1)) != 0 || (offset != 0 && (entry & 1) != 0))
-                {
-                    Findings.Corruption("BitmapTable", $"Bitmap '{bitmap.Name}' has a table entry {entry:x16} with reserved bits set.", DropBitmaps, host: bitmap.TableOffset);
-                }
-                else if (offset != 0)
-                {
-                    _ = AddTable(offset, _geometry.ClusterSize, $"data of bitmap '{bitmap.Name}'", repair: DropBitmaps);
-                }
+                _ = AddTable(offset, _geometry.ClusterSize, data, repair: DropBitmaps);
             }
+        }
+    }
+
+    /// <summary>Data lies on a bitmap's table or bits, or on the directory of bitmaps.</summary>
+    private void BreakBitmap(string table)
+    {
+        HasBrokenBitmapDirectory |= ReferenceEquals(table, BitmapDirectory);
+        if (_bitmapOf.TryGetValue(table, out int number))
+        {
+            _ = BrokenBitmaps.Add(number);
+        }
+    }
+
+    private IEnumerable<long> ClustersOf(long offset, long length)
+    {
+        for (long cluster = offset >> _geometry.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)
+        {
+            yield return cluster;
         }
     }
 

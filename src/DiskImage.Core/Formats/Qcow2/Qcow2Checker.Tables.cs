@@ -32,6 +32,10 @@ internal sealed partial class Qcow2Checker
             {
                 ReservedBits("L1", l1[i], guest, offset + (i * 8L), _geometry.L2Span);
             }
+            if (isActive && l2 != 0 && i >= _neededL1)
+            {
+                _ = _beyond.Add(l2 >> _geometry.ClusterBits);
+            }
             if (l2 != 0 && AddTable(l2, _geometry.ClusterSize, L2Table, guest, isShared: true))
             {
                 if (_usesOf.TryAdd(l2, _uses.Count))
@@ -111,7 +115,7 @@ internal sealed partial class Qcow2Checker
             else
             {
                 long inFile = Math.Min(length, Round.Up(_file.Length, _geometry.ClusterSize) - offset); // the last sector may be cut short
-                if (inFile <= 0 || entry.IsCopied)
+                if (offset >= _file.Length || entry.IsCopied)
                 {
                     Findings.Corruption("CompressedDescriptor", $"The compressed cluster for guest offset {guest:#,0} lies at offset {offset:#,0}, {length} bytes{(entry.IsCopied ? ", and bears the copied flag" : "")}; allowed: inside the file of {_file.Length:#,0} bytes, without the flag.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
                 }
@@ -122,6 +126,10 @@ internal sealed partial class Qcow2Checker
                 if (inFile > 0)
                 {
                     AddData(offset, inFile, guest, at, use.Times);
+                }
+                if (offset < _file.Length && _packed.Count << _geometry.ClusterBits < MaxUnpacked)
+                {
+                    _ = _packed.TryAdd(entry.WithCopied(false), (guest, at));
                 }
             }
             Tally(use.IsActive, -1, isCompressed: true);
@@ -139,8 +147,14 @@ internal sealed partial class Qcow2Checker
         {
             Findings.Corruption("ZeroInVersion2", $"The entry for guest offset {guest:#,0} is a zero cluster, which version 2 does not have.", "make it unallocated", guest, _geometry.ClusterSize, at);
         }
-        if (entry.HostOffset == 0 || _external)
+        bool isNowhere = entry.HostOffset == 0 && !(_external && entry.IsCopied); // offset 0 is a place in an external data file only
+        if (isNowhere)
         {
+            return;
+        }
+        if (_external)
+        {
+            CheckInDataFile(entry, guest, at);
             return;
         }
         if (_geometry.InCluster(entry.HostOffset) != 0)
@@ -150,6 +164,21 @@ internal sealed partial class Qcow2Checker
         }
         AddData(entry.HostOffset, _geometry.ClusterSize, guest, at, use.Times);
         Tally(use.IsActive, entry.HostOffset, isCompressed: false);
+    }
+
+    /// <summary>A cluster in an external data file has the offset that the guest has. Spec: "Header", bit 2 of incompatible_features.</summary>
+    private void CheckInDataFile(L2Entry entry, long guest, long at)
+    {
+        bool holdsData = _geometry.HasSubclusters ? (uint)entry.Bitmap != 0 : (entry.Raw & 1) == 0;
+        if (entry.HostOffset != guest)
+        {
+            Findings.Corruption("Misplaced", $"The entry for guest offset {guest:#,0} points to offset {entry.HostOffset:#,0} of the external data file; allowed: the same offset.", "point it there", guest, _geometry.ClusterSize, at);
+        }
+        else if (holdsData && guest >= _dataLength)
+        {
+            bool isRaw = (_header.AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None;
+            Findings.Corruption("OutOfFile", $"The data for guest offset {guest:#,0} is past the end of the external data file, at {_dataLength:#,0}.", isRaw ? null : "make it read as zeroes", guest, _geometry.ClusterSize, at);
+        }
     }
 
     private void ReservedBits(string table, ulong entry, long guest, long at, long length)

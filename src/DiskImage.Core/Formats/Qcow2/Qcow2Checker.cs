@@ -18,7 +18,8 @@ namespace DiskImage.Formats.Qcow2;
 /// </remarks>
 internal sealed partial class Qcow2Checker
 {
-    private const string ActiveL1 = "the active L1 table", L2Table = "an L2 table", RebuildRefcounts = "build the refcounts anew";
+    private const string Header = "the header", GuestData = "guest data", ActiveL1 = "the active L1 table", L2Table = "an L2 table", RebuildRefcounts = "build the refcounts anew";
+    private const string RefcountTableName = "the refcount table", RefcountBlocks = "a refcount block", BitmapDirectory = "the bitmap directory";
 
     private readonly BlockNode _file;
     private readonly Qcow2Header _header;
@@ -29,11 +30,18 @@ internal sealed partial class Qcow2Checker
     private readonly SparseCounters _isTable; // the same, quicker to ask
     private readonly long _fileClusters;
     private readonly bool _external;
+    private readonly long? _dataLength; // of the external data file
     private long _allocated, _compressed, _fragmented, _nextContiguous = -1, _highest = -1;
 
-    public Qcow2Checker(BlockNode file, Qcow2Header header, IProgress<long>? bytes, CancellationToken cancellationToken)
+    /// <summary>A check of a file.</summary>
+    /// <param name="file">The image's file.</param>
+    /// <param name="header">Its header.</param>
+    /// <param name="bytes">Told how many bytes of the virtual disk are looked at.</param>
+    /// <param name="cancellationToken">Stops the check.</param>
+    /// <param name="dataFile">The external data file, if the image has one and it is at hand.</param>
+    public Qcow2Checker(BlockNode file, Qcow2Header header, IProgress<long>? bytes, CancellationToken cancellationToken, BlockNode? dataFile = null)
     {
-        (_file, _header, _bytes, _cancellationToken) = (file, header, bytes, cancellationToken);
+        (_file, _header, _bytes, _cancellationToken, _dataLength) = (file, header, bytes, cancellationToken, dataFile?.Length);
         _geometry = new Qcow2Geometry(header);
         _fileClusters = _geometry.Clusters(file.Length);
         _external = header.Has(Qcow2Incompatible.ExternalDataFile);
@@ -55,8 +63,23 @@ internal sealed partial class Qcow2Checker
     /// <summary>True if a table could not be read, so that what it refers to was not counted: such space only looks like a leak.</summary>
     public bool HasUncounted { get; private set; }
 
-    /// <summary>The bitmap directory, a bitmap's table or its bits cannot stand as they are.</summary>
-    public bool HasBrokenBitmaps { get; private set; }
+    /// <summary>
+    /// Why the active L1 table cannot be what the image was last written with; null if nothing speaks against it. While that is so, what
+    /// nothing refers to may be the disk's data.
+    /// </summary>
+    public string? RootFault { get; private set; }
+
+    /// <summary>Entries of the active L1 table that can stand: fewer than the header says where the others are no entries.</summary>
+    public int L1Entries { get; private set; }
+
+    /// <summary>A field of the header has a value that does not let the image be opened, and is understood otherwise here.</summary>
+    public bool HasHeaderFault { get; private set; }
+
+    /// <summary>True if every cluster whose refcount is too high is known to be used less: nothing contradicts what was counted.</summary>
+    public bool LeaksAreCertain => RootFault is null && !HasUncounted && !NeedsRebuild && !_hasTooLow && Overlaps.Count == 0 && L1Entries == _header.L1Size;
+
+    /// <summary>The bitmap directory cannot be read, or lies on something else.</summary>
+    public bool HasBrokenBitmapDirectory { get; private set; }
 
     /// <summary>The file ends inside a table, before entries that the disk needs.</summary>
     public bool HasCutTable { get; private set; }
@@ -67,29 +90,30 @@ internal sealed partial class Qcow2Checker
     /// <summary>Counts the references of everything but the refcount structure, as a base for a new one.</summary>
     public async ValueTask CountWithoutRefcountsAsync()
     {
-        _ = AddTable(0, _geometry.ClusterSize, "the header");
+        _ = AddTable(0, _geometry.ClusterSize, Header);
         await CountTablesAsync().ConfigureAwait(false);
     }
 
     public async ValueTask<CheckReport> RunAsync()
     {
-        CheckHeader();
-        AddTable(0, _geometry.ClusterSize, "the header");
+        await CheckHeaderAsync().ConfigureAwait(false);
+        AddTable(0, _geometry.ClusterSize, Header);
         await CountRefcountStructureAsync().ConfigureAwait(false);
         await CountTablesAsync().ConfigureAwait(false);
         await CompareRefcountsAsync().ConfigureAwait(false);
         await CheckCopiedFlagsAsync().ConfigureAwait(false);
+        JudgeRoot();
         return Report();
     }
 
     private async ValueTask CountTablesAsync()
     {
-        await CountL1Async(_header.L1TableOffset, _header.L1Size, ActiveL1, isActive: true).ConfigureAwait(false);
+        await CountActiveL1Async().ConfigureAwait(false);
         await CountSnapshotsAsync().ConfigureAwait(false);
-        long found = Findings.Corruptions;
         await CountBitmapsAsync().ConfigureAwait(false);
-        HasBrokenBitmaps = Findings.Corruptions > found;
         await CountL2Async().ConfigureAwait(false);
+        await CheckPackedAsync().ConfigureAwait(false);
+        TrimOverlappedL1();
     }
 
     public CheckReport Report() => new()
@@ -105,8 +129,13 @@ internal sealed partial class Qcow2Checker
         ImageEndOffset = (_highest + 1) << _geometry.ClusterBits,
     };
 
-    private void CheckHeader()
+    private async ValueTask CheckHeaderAsync()
     {
+        byte[] fields = new byte[Qcow2Header.IncompatibleAt];
+        await _file.ReadPaddedAsync(0, fields, _cancellationToken).ConfigureAwait(false);
+        Field(Qcow2Header.RefcountTableAt, "refcount_table_offset", BigEndian.U64(fields, Qcow2Header.RefcountTableAt), long.MaxValue);
+        Field(Qcow2Header.SnapshotsAt, "nb_snapshots", BigEndian.U32(fields, Qcow2Header.SnapshotsAt), Qcow2Header.MaxSnapshots);
+        Field(Qcow2Header.SnapshotsOffsetAt, "snapshots_offset", BigEndian.U64(fields, Qcow2Header.SnapshotsOffsetAt), long.MaxValue);
         if (_header.Has(Qcow2Incompatible.Corrupt))
         {
             Findings.Corruption("MarkedCorrupt", "The image is marked corrupt: a program met a contradiction while writing.", "clear the mark when all else is repaired", host: Qcow2Header.IncompatibleAt);
@@ -128,11 +157,20 @@ internal sealed partial class Qcow2Checker
         {
             Findings.Warning("FeatureNames", $"The feature name table is {length} bytes long; allowed: a multiple of 48.");
         }
+
+        void Field(int at, string name, ulong value, long most)
+        {
+            if (value > (ulong)most)
+            {
+                HasHeaderFault = true;
+                Findings.Corruption("HeaderField", $"The header field {name} is {value}; allowed: at most {most}.", "set it to what the image has", host: at);
+            }
+        }
     }
 
     private async ValueTask CountRefcountStructureAsync()
     {
-        if (!AddTable(_header.RefcountTableOffset, (long)_header.RefcountTableClusters << _geometry.ClusterBits, "the refcount table", repair: RebuildRefcounts) || _header.RefcountTableClusters == 0)
+        if (!AddTable(_header.RefcountTableOffset, (long)_header.RefcountTableClusters << _geometry.ClusterBits, RefcountTableName, repair: RebuildRefcounts) || _header.RefcountTableClusters == 0)
         {
             NeedsRebuild = true;
             return;
@@ -140,7 +178,12 @@ internal sealed partial class Qcow2Checker
         RefcountTable = await ReadTableAsync(_header.RefcountTableOffset, _header.RefcountTableClusters * (_geometry.ClusterSize / 8)).ConfigureAwait(false);
         for (int i = 0; i < RefcountTable.Length; i++)
         {
-            if (RefcountTable[i] != 0 && !AddTable((long)RefcountTable[i], _geometry.ClusterSize, $"refcount block {i}", repair: RebuildRefcounts))
+            if (RefcountTable[i] == 0)
+            {
+                continue;
+            }
+            bool isTaken = RefcountTable[i] <= long.MaxValue && HoldsTable((long)RefcountTable[i], _geometry.ClusterSize); // then it counts something else
+            if (!AddTable((long)RefcountTable[i], _geometry.ClusterSize, RefcountBlocks, repair: RebuildRefcounts) || isTaken)
             {
                 RefcountTable[i] = 0;
                 NeedsRebuild = true;
@@ -169,11 +212,13 @@ internal sealed partial class Qcow2Checker
         {
             ulong count = References.Add(cluster);
             _ = _isTable.Add(cluster);
-            string? there = _tables.TryAdd(cluster, what) ? (count > 1 ? "guest data" : null) : _tables[cluster];
+            string? there = _tables.TryAdd(cluster, what) ? (count > 1 ? GuestData : null) : _tables[cluster];
             if (there is not null && !(isShared && ReferenceEquals(there, what)))
             {
                 _ = Overlaps.Add(cluster);
                 NeedsRebuild |= IsRefcount(what) || IsRefcount(there);
+                BreakBitmap(there);
+                _rootMeets ??= ReferenceEquals(there, ActiveL1) ? what : ReferenceEquals(what, ActiveL1) ? there : null;
                 Findings.Corruption("Overlap", $"{Capital(what)} at host offset {cluster << _geometry.ClusterBits:#,0} lies on {there}.", "move it to a place of its own", guest, host: cluster << _geometry.ClusterBits);
             }
         }
@@ -196,7 +241,7 @@ internal sealed partial class Qcow2Checker
             {
                 _ = Overlaps.Add(cluster);
                 NeedsRebuild |= IsRefcount(table);
-                HasBrokenBitmaps |= IsBitmap(table);
+                BreakBitmap(table);
                 Findings.Corruption("Overlap", $"The data for guest offset {guest:#,0} lies on {table} at host offset {cluster << _geometry.ClusterBits:#,0}.", "move the table to a place of its own", guest, _geometry.ClusterSize, at);
             }
         }
@@ -225,7 +270,7 @@ internal sealed partial class Qcow2Checker
         return false;
     }
 
-    private static bool IsRefcount(string what) => what.Contains("refcount", StringComparison.Ordinal);
+    private static bool IsRefcount(string what) => ReferenceEquals(what, RefcountTableName) || ReferenceEquals(what, RefcountBlocks);
 
     private static bool IsBitmap(string what) => what.Contains("bitmap", StringComparison.Ordinal);
 

@@ -46,7 +46,7 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
             if (!context.ForRepair && !context.File.IsReadOnly && header.IsInChange && !header.Has(Qcow2Incompatible.Corrupt))
             {
                 // After everything else that can be refused: a failed open modifies nothing.
-                _ = await new Qcow2Repairer(context.File, header, null, cancellationToken).RunAsync(RepairMode.All).ConfigureAwait(false);
+                _ = await Qcow2Repairer.RunAsync(context.File, header, dataFile, RepairMode.All, null, cancellationToken).ConfigureAwait(false);
                 header = await Qcow2Header.ReadAsync(context.File, forRepair: false, cancellationToken).ConfigureAwait(false);
             }
             return await Qcow2Node.OpenAsync(context.File, dataFile, backing, header, (Qcow2OpenOptions)context.Options, context.ForRepair, cancellationToken).ConfigureAwait(false);

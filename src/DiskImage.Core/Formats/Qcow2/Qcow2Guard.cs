@@ -92,7 +92,7 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry, Qcow2Overl
         }
         return null;
 
-        bool Meets((long Offset, long Length) range) => range.Offset < hostOffset + length && hostOffset < range.Offset + range.Length;
+        bool Meets((long Offset, long Length) range) => range.Length > 0 && range.Offset < hostOffset + length && hostOffset < range.Offset + range.Length;
     }
 
     /// <summary>Refuses a range that holds a structure of the image.</summary>

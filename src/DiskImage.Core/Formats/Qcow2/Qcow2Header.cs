@@ -22,7 +22,7 @@ internal sealed record Qcow2Header
     public const long MaxHostOffset = 1L << 56; // spec: bits 9-55 of an entry
 
     // Byte offsets of the fields that are rewritten in place.
-    public const int SizeAt = 24, L1SizeAt = 36, RefcountTableAt = 48, SnapshotsAt = 60, IncompatibleAt = 72, AutoClearAt = 88;
+    public const int SizeAt = 24, L1SizeAt = 36, RefcountTableAt = 48, SnapshotsAt = 60, SnapshotsOffsetAt = 64, IncompatibleAt = 72, AutoClearAt = 88;
 
     public required int Version { get; init; }
     public long BackingFileOffset { get; init; }

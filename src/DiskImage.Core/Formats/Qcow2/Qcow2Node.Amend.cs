@@ -142,7 +142,7 @@ internal sealed partial class Qcow2Node
         finally
         {
             // Counts what was added, also if only some of it was, and clears the mark; there was no corruption before.
-            _ = await new Qcow2Repairer(File, _header, null, CancellationToken.None).RunAsync(RepairMode.All).ConfigureAwait(false);
+            _ = await Qcow2Repairer.RunAsync(File, _header, DataFile, RepairMode.All, null, CancellationToken.None).ConfigureAwait(false);
             await ReloadAsync(forWriting: true, CancellationToken.None).ConfigureAwait(false);
         }
         await SwitchHeaderAsync(_header with { Version = 2, HeaderLength = Qcow2Header.V2Length, Compatible = default, AutoClear = default, UnknownFields = [], Extensions = [.. _header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] }).ConfigureAwait(false);

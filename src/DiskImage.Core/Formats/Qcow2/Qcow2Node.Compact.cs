@@ -65,7 +65,7 @@ internal sealed partial class Qcow2Node : ICompactable
         }
         await SettleRefcountsAsync(cancellationToken).ConfigureAwait(false); // from here on they are not late, so no mark is needed
         await SettleBitmapsAsync().ConfigureAwait(false);
-        CheckReport report = await new Qcow2Repairer(File, _header, null, cancellationToken).RunAsync(RepairMode.Leaks).ConfigureAwait(false);
+        CheckReport report = await Qcow2Repairer.RunAsync(File, _header, DataFile, RepairMode.Leaks, null, cancellationToken).ConfigureAwait(false);
         if (report.Corruptions + report.CheckErrors > 0)
         {
             CheckFinding? finding = report.Findings.FirstOrDefault(f => f.Severity is CheckSeverity.Corruption or CheckSeverity.Error);

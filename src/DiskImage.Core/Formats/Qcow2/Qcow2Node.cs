@@ -74,17 +74,42 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
 
     internal Qcow2Header Header => _header;
 
+    private BlockNode? DataFile => ReferenceEquals(_dataNode, File) ? null : _dataNode;
+
     /// <summary>Opens the tables of an image whose header is checked. The children are the node's on success.</summary>
     public static async ValueTask<Qcow2Node> OpenAsync(
         BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options, bool forRepair, CancellationToken cancellationToken)
     {
         var node = new Qcow2Node(file, dataFile, backing, header, options);
         await node._l1.LoadAsync(header.L1TableOffset, header.L1Size, cancellationToken).ConfigureAwait(false);
+        if (!forRepair)
+        {
+            node.RequireRoot();
+        }
         if (!file.IsReadOnly && !forRepair)
         {
             await node.PrepareForWritingAsync(cancellationToken).ConfigureAwait(false);
         }
         return node;
+    }
+
+    /// <summary>Refuses an L1 table that cannot be one: it is not in the file, or leads to more tables than the file can hold.</summary>
+    private void RequireRoot()
+    {
+        long needed = _geometry.L1EntriesFor(_header.Size), clusters = _geometry.Clusters(File.Length);
+        if (needed > 0 && (_l1.HostOffset == 0 || _l1.HostOffset >= File.Length))
+        {
+            throw Corrupt($"the L1 table is at host offset {_l1.HostOffset:#,0}; allowed: a place behind the header and inside the file of {File.Length:#,0} bytes", _l1.HostOffset);
+        }
+        long used = 0;
+        for (int i = _l1.NextUsed(0); i < _l1.Count && used <= clusters; i = _l1.NextUsed(i + 1))
+        {
+            used++;
+        }
+        if (used > clusters)
+        {
+            throw Corrupt($"the L1 table leads to more L2 tables than the file of {File.Length:#,0} bytes has clusters", _l1.HostOffset);
+        }
     }
 
     public ImageDescription Describe() => new()
@@ -104,7 +129,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         {
             await UnderGateAsync(() => SettleRefcountsAsync(cancellationToken)).ConfigureAwait(false);
         }
-        return await AloneAsync(() => new Qcow2Checker(File, _header, bytes, cancellationToken).RunAsync()).ConfigureAwait(false);
+        return await AloneAsync(() => new Qcow2Checker(File, _header, bytes, cancellationToken, DataFile).RunAsync()).ConfigureAwait(false);
     }
 
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
@@ -114,7 +139,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
             await SettleRefcountsAsync(cancellationToken).ConfigureAwait(false);
             await SettleBitmapsAsync().ConfigureAwait(false);
         }).ConfigureAwait(false);
-        CheckReport report = await new Qcow2Repairer(File, _header, bytes, cancellationToken).RunAsync(mode).ConfigureAwait(false);
+        CheckReport report = await Qcow2Repairer.RunAsync(File, _header, DataFile, mode, bytes, cancellationToken).ConfigureAwait(false);
         await ReloadAsync(forWriting: report.Corruptions == 0, cancellationToken).ConfigureAwait(false);
         return report;
     });

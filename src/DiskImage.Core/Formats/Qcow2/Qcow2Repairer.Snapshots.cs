@@ -21,14 +21,14 @@ internal sealed partial class Qcow2Repairer
             }
             return [];
         }
-        (IReadOnlyList<Qcow2Snapshot> readable, DiskImageException? fault) = await Qcow2Snapshot.ReadReadableAsync(file, _header, cancellationToken).ConfigureAwait(false);
+        (IReadOnlyList<Qcow2Snapshot> readable, DiskImageException? fault) = await Qcow2Snapshot.ReadReadableAsync(_file, _header, _cancellationToken).ConfigureAwait(false);
         var kept = new List<Qcow2Snapshot>();
         var ids = new HashSet<string>(StringComparer.Ordinal) { "" };
         var taken = new HashSet<long>(ClustersOf(_header.L1TableOffset, _header.L1Size * 8L));
         foreach (Qcow2Snapshot snapshot in readable)
         {
             long length = snapshot.L1Size * 8L;
-            bool covers = snapshot.L1Size >= Geometry.L1EntriesFor(snapshot.VirtualSize ?? _header.Size);
+            bool covers = snapshot.L1Size >= _geometry.L1EntriesFor(snapshot.VirtualSize ?? _header.Size);
             bool isThere = length == 0 || (IsPlace(snapshot.L1Offset) && length <= _length - snapshot.L1Offset);
             if (!covers || !isThere || ClustersOf(snapshot.L1Offset, length).Any(c => !taken.Add(c)))
             {
@@ -38,7 +38,9 @@ internal sealed partial class Qcow2Repairer
                 ? snapshot with { L1Offset = await CopyToEndAsync(snapshot.L1Offset, (int)length).ConfigureAwait(false) }
                 : snapshot;
             mended = _header.Version >= 3 ? mended.ForVersion3(_header.Size) : mended;
-            kept.Add(ids.Add(mended.Id) ? mended : mended with { Id = FreeId(ids) });
+            mended = ids.Add(mended.Id) ? mended : mended with { Id = FreeId(ids) };
+            kept.Add(mended);
+            _kept.Add((snapshot, mended));
         }
         bool isSound = fault is null && readable.All(s => s.LostExtraBytes == 0) && IsPlace(_header.SnapshotsOffset) && !ClustersOf(_header.SnapshotsOffset, Qcow2Snapshot.StoredTableLength(readable)).Any(overlaps.Contains);
         if (!isSound || !kept.SequenceEqual(readable, ReferenceEqualityComparer.Instance))
@@ -47,9 +49,9 @@ internal sealed partial class Qcow2Repairer
             long place = table.Length == 0 ? 0 : FileEnd;
             if (table.Length > 0)
             {
-                await file.WriteAsync(place, table, cancellationToken).ConfigureAwait(false);
+                await _file.WriteAsync(place, table, _cancellationToken).ConfigureAwait(false);
             }
-            await file.FlushAsync(cancellationToken).ConfigureAwait(false);
+            await _file.FlushAsync(_cancellationToken).ConfigureAwait(false);
             await WriteSnapshotsFieldAsync(kept, place).ConfigureAwait(false);
         }
         return kept;
@@ -58,8 +60,8 @@ internal sealed partial class Qcow2Repairer
     private async ValueTask WriteSnapshotsFieldAsync(IReadOnlyCollection<Qcow2Snapshot> kept, long place)
     {
         _header = _header with { SnapshotCount = kept.Count, SnapshotsOffset = place };
-        await file.WriteAsync(
-            Qcow2Header.SnapshotsAt, _header.ToCluster(file.Name).AsMemory(Qcow2Header.SnapshotsAt..Qcow2Header.IncompatibleAt), cancellationToken).ConfigureAwait(false);
+        await _file.WriteAsync(
+            Qcow2Header.SnapshotsAt, _header.ToCluster(_file.Name).AsMemory(Qcow2Header.SnapshotsAt..Qcow2Header.IncompatibleAt), _cancellationToken).ConfigureAwait(false);
     }
 
     private static string FreeId(HashSet<string> ids)
@@ -75,20 +77,20 @@ internal sealed partial class Qcow2Repairer
 
     private IEnumerable<long> ClustersOf(long offset, long length)
     {
-        for (long cluster = offset >> _header.ClusterBits; cluster < Geometry.Clusters(offset + length); cluster++)
+        for (long cluster = offset >> _header.ClusterBits; cluster < _geometry.Clusters(offset + length); cluster++)
         {
             yield return cluster;
         }
     }
 
-    /// <summary>Copies a table to the end of the file. Counting follows, so nothing is allocated here.</summary>
+    /// <summary>Copies a table to the end of the _file. Counting follows, so nothing is allocated here.</summary>
     private async ValueTask<long> CopyToEndAsync(long offset, int length)
     {
         byte[] table = new byte[length];
-        await file.ReadPaddedAsync(offset, table, cancellationToken).ConfigureAwait(false);
+        await _file.ReadPaddedAsync(offset, table, _cancellationToken).ConfigureAwait(false);
         long place = FileEnd;
-        await file.WriteAsync(place, table, cancellationToken).ConfigureAwait(false);
-        await file.FlushAsync(cancellationToken).ConfigureAwait(false);
+        await _file.WriteAsync(place, table, _cancellationToken).ConfigureAwait(false);
+        await _file.FlushAsync(_cancellationToken).ConfigureAwait(false);
         return place;
     }
 }
