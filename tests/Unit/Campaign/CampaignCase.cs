@@ -98,7 +98,7 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
     }
 
     /// <summary>Writes, zeroes, resizes, takes a snapshot. Where it must succeed, all else must go on reading as it did, and the check find nothing.</summary>
-    private async Task ChangeAsync(CampaignImage subject, bool mustSucceed, View? view, string what)
+    private static async Task ChangeAsync(CampaignImage subject, bool mustSucceed, View? view, string what)
     {
         what = $"{what}: written to";
         var file = new MemoryNode((byte[])subject.File.Clone());
@@ -269,8 +269,8 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         }
     }
 
-    private static Task TryAsync(BlockNode file, string what, Func<BlockNode, Task> work, bool mustSucceed = false)
-        => TryAsync<object>(file, what, async counted =>
+    private static async Task TryAsync(BlockNode file, string what, Func<BlockNode, Task> work, bool mustSucceed = false)
+        => await TryAsync<object>(file, what, async counted =>
         {
             await work(counted);
             return null!;

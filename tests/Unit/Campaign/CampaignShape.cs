@@ -1,6 +1,5 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
-using DiskImage.Formats.Vhdx;
 using DiskImage.Jobs;
 using DiskImage.Options;
 using DiskImage.Tests.Support;

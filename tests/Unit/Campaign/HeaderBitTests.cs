@@ -1,4 +1,3 @@
-using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Campaign;
 

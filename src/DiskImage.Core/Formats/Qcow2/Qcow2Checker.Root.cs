@@ -1,4 +1,3 @@
-using DiskImage.Binary;
 using DiskImage.Compression;
 
 namespace DiskImage.Formats.Qcow2;

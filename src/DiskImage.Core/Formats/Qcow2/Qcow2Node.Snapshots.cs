@@ -1,8 +1,6 @@
 using System.Globalization;
 using System.Text;
-using DiskImage.Binary;
 using DiskImage.Block;
-using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 

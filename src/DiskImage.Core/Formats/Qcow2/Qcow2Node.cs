@@ -385,7 +385,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     }
 
     /// <summary>Something that the tables say is there lies past the end of its file.</summary>
-    private DiskImageException Missing(string what, long guest, BlockNode file, long host) => new(
+    private static DiskImageException Missing(string what, long guest, BlockNode file, long host) => new(
         DiskImageErrorKind.Corrupt,
         $"{file.Name}: the {what} for guest offset {guest:#,0} is at host offset {host:#,0}, but the file has only {file.Length:#,0} bytes. If this is a copy that was cut short, copy the image again."
             + " Repair-DiskImage -Mode All makes what is missing read as zeroes for good; the open option missing-clusters=zero only reads it so, as QEMU does.",

@@ -57,7 +57,7 @@ internal sealed partial class Qcow2Repairer
         return kept;
     }
 
-    private async ValueTask WriteSnapshotsFieldAsync(IReadOnlyCollection<Qcow2Snapshot> kept, long place)
+    private async ValueTask WriteSnapshotsFieldAsync(List<Qcow2Snapshot> kept, long place)
     {
         _header = _header with { SnapshotCount = kept.Count, SnapshotsOffset = place };
         await _file.WriteAsync(

@@ -72,7 +72,14 @@ internal sealed partial class Qcow2Repairer
         {
             return found;
         }
-        await (mode == RepairMode.All ? RepairAllAsync(before) : SetRefcountsAsync(before, leaksOnly: true)).ConfigureAwait(false);
+        if (mode == RepairMode.All)
+        {
+            await RepairAllAsync(before).ConfigureAwait(false);
+        }
+        else
+        {
+            await SetRefcountsAsync(before, leaksOnly: true).ConfigureAwait(false);
+        }
         await _file.FlushAsync(_cancellationToken).ConfigureAwait(false);
         CheckReport left = await NewChecker().RunAsync().ConfigureAwait(false);
         var comparison = new Qcow2ContentsComparison(_original, _found, _file, _header, _dataFile, _cancellationToken);

@@ -206,7 +206,7 @@ public sealed class Qcow2KeptDataTests
         Assert.True(left is { Corruptions: 0, Leaks: 0, CheckErrors: 0 }, string.Join('\n', left!.Findings.Take(3)));
         await using BlockNode repaired = await MemoryDisk.OpenAsync(file);
         string[] kept = [.. (await ((ISnapshots)repaired).GetSnapshotsAsync(CancellationToken.None)).Select(s => s.Name)];
-        Assert.Equal(Enumerable.Range(1, Count).Where(i => i != Bad).Select(i => $"snapshot {i}"), kept);
+        Assert.Equal(Enumerable.Range(1, Count).Where(i => i != Bad).Select(i => $"snapshot {i}"), kept, StringComparer.Ordinal);
     }
 
     /// <summary>Two entries that lead to one cluster: nobody can tell whose it is, so each gets its own, and a write to one leaves the other.</summary>

@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using DiskImage.Block;
 using DiskImage.Formats.Vhdx;
 using DiskImage.Tests.Support;
