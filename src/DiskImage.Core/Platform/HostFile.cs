@@ -105,11 +105,15 @@ internal abstract class HostFile
             ArgumentOutOfRangeException => (DiskImageErrorKind.NoSpace, TooLarge), // so the runtime says EFBIG, and too large a length on Windows
             ArgumentException or NotSupportedException => (DiskImageErrorKind.InvalidOption, "no file of this system can have that name"),
             IOException io when Current.Meaning(io.HResult) is { } meaning => meaning,
-            _ => (otherwise, cause.Message),
+            _ => (otherwise, WithoutPath(cause.Message)),
         };
         string where = offset is long at ? $" at offset {at:#,0}" : "";
         return new DiskImageException(kind, $"{path}: cannot {doing}{where}: {what}", path, offset, cause);
     }
+
+    /// <summary>The runtime adds the name that a file was opened by, <c> : 'NAME'</c>. A file that is being made has one that means nothing to the user.</summary>
+    private static string WithoutPath(string message)
+        => message.LastIndexOf(" : '", StringComparison.Ordinal) is var at and > 0 && message[^1] == '\'' ? message[..at] : message;
 
     /// <summary>What is said of a path, or of one of its parts, that is longer than the host allows.</summary>
     protected const string TooLong = "the path, or one of the names in it, is longer than this system allows";

@@ -99,9 +99,13 @@ internal abstract partial class UnixNames : HostNames
         int descriptor = Open(folder, FolderFlags);
         Check(descriptor, $"open({folder})");
         using var handle = new SafeFileHandle(descriptor, ownsHandle: true);
-        if (Synchronize(handle) != 0 && Marshal.GetLastPInvokeError() != Invalid) // EINVAL: the file system has nothing to flush in folders
+        try
         {
-            throw Error("fsync");
+            HostFile.Current.Flush(handle);
+        }
+        catch (IOException e) when (e.HResult == Invalid)
+        {
+            // A file system that has nothing to flush in folders.
         }
     }
 
@@ -156,9 +160,6 @@ internal abstract partial class UnixNames : HostNames
 
     [LibraryImport("libc", EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial int Open(string path, int flags);
-
-    [LibraryImport("libc", EntryPoint = "fsync", SetLastError = true)]
-    private static partial int Synchronize(SafeFileHandle handle);
 
     [LibraryImport("libc", EntryPoint = "fchown", SetLastError = true)]
     private static partial int ChangeOwner(SafeFileHandle handle, uint owner, uint group);

@@ -3,6 +3,7 @@ using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
 using DiskImage.Options;
+using DiskImage.Platform;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Graph;
@@ -157,6 +158,38 @@ public sealed class ReplacementTests : IDisposable
             }
         }
         Assert.Equal("old", File.ReadAllText(path));
+    }
+
+    [LinuxFact(Root = true)]
+    public async Task In_a_folder_that_cannot_be_written_to_the_error_says_how_and_in_place_it_works()
+    {
+        string path = Old();
+        await Programs.RunAsync("chattr", "+i", _folder.Root); // a folder that root cannot write to either
+        try
+        {
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.Replace));
+            Assert.Equal(DiskImageErrorKind.AccessDenied, error.Kind);
+            Assert.Contains("-InPlace", error.Message, StringComparison.Ordinal);
+            Assert.DoesNotContain(ImageCreator.IncompleteSuffix, error.Message, StringComparison.Ordinal);
+            Assert.Equal("old", File.ReadAllText(path));
+            error = await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.New, "another.qcow2"));
+            Assert.Equal(DiskImageErrorKind.AccessDenied, error.Kind);
+            Assert.DoesNotContain(ImageCreator.IncompleteSuffix, error.Message, StringComparison.Ordinal);
+            await using NewImage image = await BeginAsync(TargetMode.InPlace);
+            await image.CompleteAsync(durable: true, CancellationToken.None);
+        }
+        finally
+        {
+            await Programs.RunAsync("chattr", "-i", _folder.Root);
+        }
+        await (await Images.OpenAsync(path, "qcow2")).DisposeAsync();
+    }
+
+    [Fact]
+    public void Errors_of_the_host_speak_of_the_name_the_file_will_have()
+    {
+        DiskImageException error = HostFile.Error(new IOException("Input/output error : '/x/diskimage-0a1b2c3d-0a1b2c3d.incomplete'", 5), "/x/disk.qcow2", "write", 512);
+        Assert.Equal("/x/disk.qcow2: cannot write at offset 512: Input/output error", error.Message);
     }
 
     [Fact]

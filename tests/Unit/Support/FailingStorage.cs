@@ -9,6 +9,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
     private readonly ProtocolDriver _files = Images.Registry.Protocol("file");
     private readonly List<WatchedNode> _nodes = [];
     private readonly List<string> _published = [];
+    private readonly HashSet<string> _dirty = new(StringComparer.Ordinal); // files, each written by way of one node after another
 
     public override string Name => "file";
 
@@ -28,8 +29,8 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
 
     public int Flushes { get; private set; }
 
-    /// <summary>Nothing was written to a file between its last flush and its renaming, since this was last set.</summary>
-    public bool FlushedBeforePublished { get; set; } = true;
+    /// <summary>Nothing was written to a file between its last flush and its renaming.</summary>
+    public bool FlushedBeforePublished { get; private set; } = true;
 
     public bool AllClosed => _nodes.TrueForAll(n => n.IsClosed);
 
@@ -69,7 +70,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
         public override async ValueTask PublishAsync(bool durable)
         {
             string name = Path.GetFileName(Place.Address);
-            storage.FlushedBeforePublished &= storage._nodes.TrueForAll(n => !n.IsDirty);
+            storage.FlushedBeforePublished &= storage._dirty.Count == 0;
             if (name.Equals(storage.FailingRename, StringComparison.Ordinal))
             {
                 throw new DiskImageException(DiskImageErrorKind.Io, $"{Place.Locator}: told to fail", Place.Locator);
@@ -90,8 +91,6 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
     private sealed class WatchedNode(FailingStorage storage, BlockNode node) : FilterNode(node)
     {
         public bool IsClosed { get; private set; }
-
-        public bool IsDirty { get; private set; }
 
         protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
         {
@@ -114,7 +113,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
         protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         {
             storage.Flushes++;
-            IsDirty = false;
+            _ = storage._dirty.Remove(Name);
             return base.FlushCoreAsync(cancellationToken);
         }
 
@@ -127,7 +126,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
         private void Change()
         {
             storage.RequireWritable(Name);
-            IsDirty = true;
+            _ = storage._dirty.Add(Name);
         }
     }
 }

@@ -181,7 +181,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.AccessDenied,
-                    $"{place.Locator}: cannot be replaced in one step: no file of the same owner and access rights can be made in its folder ({e.Message}). "
+                    $"{place.Locator}: cannot be replaced in one step: its folder cannot be written to, or a new file there cannot be given its owner and access rights. "
                     + "With -InPlace the new image is written into the file itself; then what it holds is lost at once, also if the work does not succeed.",
                     place.Locator,
                     cause: e);
