@@ -35,6 +35,7 @@ internal sealed partial class Qcow2Checker
                     }
                     NeedsRebuild |= counted > _geometry.MaxRefcount;
                     _hasTooLow |= stored < counted;
+                    _headerIsUnused |= first + k == 0 && stored == 0;
                     _rootIsUnused |= stored == 0 && counted > 0 && IsTable((first + k) << _geometry.ClusterBits, ActiveL1);
                     run.Add(first + k, stored, counted);
                 }

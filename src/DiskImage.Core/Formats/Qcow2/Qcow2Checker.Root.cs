@@ -11,7 +11,7 @@ internal sealed partial class Qcow2Checker
     private readonly Dictionary<L2Entry, (long Guest, long At)> _packed = []; // compressed clusters that are looked into
     private readonly HashSet<long> _beyond = []; // clusters that L1 entries past the end of the disk lead to
     private int _neededL1;
-    private bool _rootIsUnused, _rootIsPlausible, _rootIsFlagged, _hasTooLow;
+    private bool _rootIsUnused, _headerIsUnused, _rootIsPlausible, _rootIsFlagged, _hasTooLow;
     private string? _rootMeets; // the structure that the active L1 table lies on
 
     /// <summary>Compressed clusters that do not decompress: they were cut off with the file, or their entry leads to something else.</summary>
@@ -91,7 +91,7 @@ internal sealed partial class Qcow2Checker
         {
             RootFault ??= $"is cut off at the end of the file, at {_file.Length:#,0}";
         }
-        else if (_rootIsUnused && !_rootIsPlausible && Findings.Leaks > 0 && !_header.Has(Qcow2Incompatible.Dirty))
+        else if (_rootIsUnused && !_headerIsUnused && !_rootIsPlausible && Findings.Leaks > 0 && !_header.IsInChange) // where the header is called free as well, the refcounts are wrong
         {
             RootFault ??= "lies in a cluster that the refcounts call free, while other clusters are in use that nothing refers to";
         }

@@ -17,6 +17,7 @@ namespace DiskImage.Formats.Qcow2;
 /// </remarks>
 internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, IRepairable, ICompressedWritable, IReservable
 {
+    private const int MaxSharedTables = 32 << 10; // L1 entries that lead to a table of another: a repair may leave some. Ours
     private const int MaxPieceBytes = 64 << 10; // of an L2 table, per cache entry. Ours
 
     private readonly SemaphoreSlim _gate = new(1, 1);
@@ -96,19 +97,19 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     /// <summary>Refuses an L1 table that cannot be one: it is not in the file, or leads to more tables than the file can hold.</summary>
     private void RequireRoot()
     {
-        long needed = _geometry.L1EntriesFor(_header.Size), clusters = _geometry.Clusters(File.Length);
+        long needed = _geometry.L1EntriesFor(_header.Size), most = _geometry.Clusters(File.Length) + MaxSharedTables;
         if (needed > 0 && (_l1.HostOffset == 0 || _l1.HostOffset >= File.Length))
         {
             throw Corrupt($"the L1 table is at host offset {_l1.HostOffset:#,0}; allowed: a place behind the header and inside the file of {File.Length:#,0} bytes", _l1.HostOffset);
         }
         long used = 0;
-        for (int i = _l1.NextUsed(0); i < _l1.Count && used <= clusters; i = _l1.NextUsed(i + 1))
+        for (int i = _l1.NextUsed(0); i < _l1.Count && used <= most; i = _l1.NextUsed(i + 1))
         {
             used++;
         }
-        if (used > clusters)
+        if (used > most)
         {
-            throw Corrupt($"the L1 table leads to more L2 tables than the file of {File.Length:#,0} bytes has clusters", _l1.HostOffset);
+            throw Corrupt($"the L1 table has more than {most:#,0} entries; a file of {File.Length:#,0} bytes cannot hold so many L2 tables", _l1.HostOffset);
         }
     }
 
