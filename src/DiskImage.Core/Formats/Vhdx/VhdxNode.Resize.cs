@@ -70,7 +70,7 @@ internal sealed partial class VhdxNode
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
             await WriteSizeAsync(wanted.VirtualSize).ConfigureAwait(false);
         }
-        catch
+        catch (Exception e) when (e is DiskImageException or OperationCanceledException)
         {
             await ShrinkBackAsync(old).ConfigureAwait(false);
             throw;

@@ -48,13 +48,34 @@ internal sealed partial class VhdxNode
             await UpdateHeaderAsync(_header with { FileWriteGuid = Guid.NewGuid(), DataWriteGuid = data, LogGuid = Guid.Empty, LogVersion = VhdxHeader.SupportedLogVersion }).ConfigureAwait(false);
             var log = new VhdxLog(File, _header);
             await log.BeginAsync().ConfigureAwait(false);
-            await UpdateHeadersAsync(_header with { LogGuid = log.Id }).ConfigureAwait(false);
+            await NameLogAsync(log).ConfigureAwait(false);
             (_log, _isNewData) = (log, isVisible);
         }
         else if (isVisible && !_isNewData)
         {
             await UpdateHeadersAsync(_header with { DataWriteGuid = ComingDataWriteGuid }).ConfigureAwait(false);
             _isNewData = true;
+        }
+    }
+
+    /// <summary>Makes both headers name the log; none if that fails and the host lets it.</summary>
+    private async ValueTask NameLogAsync(VhdxLog log)
+    {
+        try
+        {
+            await UpdateHeadersAsync(_header with { LogGuid = log.Id }).ConfigureAwait(false);
+        }
+        catch (DiskImageException)
+        {
+            try
+            {
+                await UpdateHeadersAsync(_header with { LogGuid = Guid.Empty }).ConfigureAwait(false);
+            }
+            catch (DiskImageException)
+            {
+                // What went wrong first is on its way; the log that a header may name is complete, and says nothing.
+            }
+            throw;
         }
     }
 

@@ -28,8 +28,8 @@ internal sealed class VpcBatmap(WriteOrder order) : MetadataStore(order)
     /// <summary>Where the bits are.</summary>
     public long MapOffset => (long)BigEndian.U64(_header, OffsetAt);
 
-    /// <summary>Bytes of header and bits, whole sectors.</summary>
-    public long Bytes => HeaderBytes + _map.Length;
+    /// <summary>Bytes of header and bits, whole sectors; 0 if there is none.</summary>
+    public long Bytes => Exists ? HeaderBytes + _map.Length : 0;
 
     /// <summary>The checksum in the file is the right one.</summary>
     public bool IsChecksumRight { get; private set; } = true;
@@ -86,12 +86,12 @@ internal sealed class VpcBatmap(WriteOrder order) : MetadataStore(order)
     /// <summary>Bytes that it takes with bits for a number of blocks.</summary>
     public long BytesFor(int blocks) => !Exists ? 0 : HeaderBytes + Math.Max(_map.Length, Round.Up(Round.Units(blocks, 8), VpcGeometry.SectorSize));
 
-    /// <summary>Puts it in another place, with bits for a number of blocks. The place is free; what leads there is the table's length.</summary>
-    public async ValueTask MoveAsync(long tableEnd, int blocks)
+    /// <summary>Puts it in another place, with another length. The place is free; what leads there is the table's length.</summary>
+    public async ValueTask MoveAsync(long tableEnd, long bytes)
     {
         if (Exists)
         {
-            Array.Resize(ref _map, (int)(BytesFor(blocks) - HeaderBytes));
+            Array.Resize(ref _map, (int)(bytes - HeaderBytes));
             HeaderOffset = tableEnd;
             BigEndian.U64(_header, OffsetAt, (ulong)(tableEnd + HeaderBytes));
             BigEndian.U32(_header, SectorsAt, (uint)(_map.Length / VpcGeometry.SectorSize));

@@ -108,8 +108,8 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
     }
 
     /// <summary>
-    /// At every moment the file ends in a footer, and one that the bytes before it bear out. Growing: the old footer moves to the new end, its old
-    /// place is zeroed, then it says the new size. Shrinking: it says the new size, is written a second time behind that, and the rest is cut off.
+    /// At every moment the file ends in a footer, and one that the bytes before it bear out. Growing: the old footer is written to the new end, the
+    /// space between is claimed, the first one's place is zeroed, then the last one says the new size. Shrinking: it says the new size, is written a second time behind that, and the rest is cut off.
     /// </summary>
     protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
@@ -121,17 +121,9 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
         await RequireNothingBehindAsync(end, cancellationToken).ConfigureAwait(false);
         if (length > Length)
         {
-            long zeroFrom = Length;
-            if (length > end)
-            {
-                await PutAsync(length, Footer).ConfigureAwait(false);
-            }
-            await Below.WriteZeroesAsync(zeroFrom, Math.Min(length, end + VpcFooter.Length) - zeroFrom, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-            if (preallocation is PreallocationMode.Falloc or PreallocationMode.Full)
-            {
-                await ClaimAsync(zeroFrom, length, preallocation, cancellationToken).ConfigureAwait(false);
-            }
-            await Below.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+            await GrowAsync(length, footer, end, preallocation, cancellationToken).ConfigureAwait(false);
+            Volatile.Write(ref _length, length);
+            return;
         }
         await PutAsync(_footers.EndOffset(Below.Length), footer).ConfigureAwait(false);
         if (length < _footers.EndOffset(Below.Length))
@@ -166,6 +158,43 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
         if (offset + VpcFooter.Length == Below.Length)
         {
             _footers = new VpcFooters(footer, VpcFooter.Length, null);
+        }
+    }
+
+    /// <summary>Makes the bytes up to a length zeroes, with a footer behind them that says so. If that fails the file is as it was.</summary>
+    private async ValueTask GrowAsync(long length, VpcFooter footer, long end, PreallocationMode preallocation, CancellationToken cancellationToken)
+    {
+        VpcFooters before = _footers;
+        long fileLength = Below.Length, claimFrom = Math.Max(Length, end + VpcFooter.Length);
+        try
+        {
+            if (length > end)
+            {
+                await PutAsync(length, Footer).ConfigureAwait(false);
+            }
+            if (preallocation is PreallocationMode.Falloc or PreallocationMode.Full && claimFrom < length)
+            {
+                await ClaimAsync(claimFrom, length, preallocation, cancellationToken).ConfigureAwait(false);
+            }
+            await Below.WriteZeroesAsync(Length, Math.Min(length, end) - Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
+            await Below.WriteAsync(end, new byte[Math.Clamp(length - end, 0, VpcFooter.Length)], CancellationToken.None).ConfigureAwait(false);
+            await Below.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+            await PutAsync(_footers.EndOffset(Below.Length), footer).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is DiskImageException or OperationCanceledException)
+        {
+            try
+            {
+                await Below.WriteAsync(end, before.Best.ToBytes(), CancellationToken.None).ConfigureAwait(false);
+                await Below.ResizeAsync(before.EndLength == VpcFooter.Length ? fileLength : end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+                _footers = before with { EndLength = VpcFooter.Length };
+            }
+            catch (DiskImageException)
+            {
+                // What went wrong first is on its way to the caller; the file still ends in a footer.
+            }
+            throw;
         }
     }
 

@@ -30,60 +30,24 @@ internal sealed partial class VpcNode
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
             if (length > old)
             {
-                await GrowAsync(space, old, length).ConfigureAwait(false);
+                await GrowAsync(space, old, length, preallocation, cancellationToken).ConfigureAwait(false);
             }
             else
             {
                 await ShrinkAsync(space, length).ConfigureAwait(false);
             }
         }).ConfigureAwait(false);
-        if (preallocation != PreallocationMode.Off)
-        {
-            try
-            {
-                await PreallocateAsync(old, length, preallocation, cancellationToken).ConfigureAwait(false);
-            }
-            catch
-            {
-                await ShrinkBackAsync(old).ConfigureAwait(false);
-                throw;
-            }
-        }
     });
 
-    /// <summary>Takes back a growth that failed or was cancelled. If that fails too, the disk stays larger: the first failure is what counts.</summary>
-    private async ValueTask ShrinkBackAsync(long length)
-    {
-        try
-        {
-            await UnderGateAsync(async () =>
-            {
-                await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
-                await ShrinkAsync(await SpaceAsync().ConfigureAwait(false), length).ConfigureAwait(false);
-            }).ConfigureAwait(false);
-        }
-        catch (DiskImageException)
-        {
-            // what made the growth fail is on its way already
-        }
-    }
-
     /// <summary>Gives every block of a range a place, with no bit set, and claims host space for it as the mode says.</summary>
-    private async ValueTask PreallocateAsync(long offset, long end, PreallocationMode mode, CancellationToken cancellationToken)
+    private async ValueTask PreallocateAsync(VpcSpace space, long offset, long end, PreallocationMode mode, CancellationToken cancellationToken)
     {
         byte[] zeroes = new byte[mode == PreallocationMode.Full ? 1 << 20 : 0];
         for (long at = offset - InBlock(offset); at < end; at += BlockSize)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            long place = 0;
-            int block = BlockOf(at);
-            bool isNew = false;
-            await UnderGateAsync(async () =>
-            {
-                isNew = _bat.OffsetOf(block) is null;
-                place = await PlaceOfAsync(await SpaceAsync().ConfigureAwait(false), block).ConfigureAwait(false);
-            }).ConfigureAwait(false);
-            long data = place + _layout.BitmapBytes;
+            bool isNew = _bat.OffsetOf(BlockOf(at)) is null;
+            long data = await PlaceOfAsync(space, BlockOf(at)).ConfigureAwait(false) + _layout.BitmapBytes;
             if (isNew && mode == PreallocationMode.Falloc)
             {
                 await File.WriteZeroesAsync(data, BlockSize, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
@@ -95,33 +59,84 @@ internal sealed partial class VpcNode
         }
     }
 
-    private async ValueTask GrowAsync(VpcSpace space, long old, long length)
+    private async ValueTask GrowAsync(VpcSpace space, long old, long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
-        int blocks = (int)_header.Blocks(length), had = _bat.Count;
-        if (InBlock(old) != 0 && _bat.OffsetOf(DiskBlocks - 1) is long last)
+        int blocks = (int)_header.Blocks(length), had = _bat.Count, first = DiskBlocks;
+        if (InBlock(old) != 0 && _bat.OffsetOf(first - 1) is long last)
         {
             await File.WriteZeroesAsync(last + _layout.BitmapBytes + InBlock(old), BlockSize - InBlock(old)).ConfigureAwait(false);
         }
-        long tableEnd = VpcLayout.TableEnd(_header.TableOffset, blocks);
-        VpcHeader header = _header with { MaxTableEntries = Math.Max(_header.MaxTableEntries, (uint)blocks) };
-        if (blocks > _header.MaxTableEntries)
+        else if (InBlock(old) != 0)
         {
-            header = header with { Locators = await ClearAsync(space, tableEnd + _batmap.BytesFor(blocks)).ConfigureAwait(false) };
+            first--; // may get a place
         }
-        if (blocks > had)
+        (VpcFooter footer, VpcHeader before, long batmapBytes) = (Footer, _header, _batmap.Bytes);
+        try
         {
-            long from = _header.TableOffset + (had * 4L);
-            byte[] unused = new byte[tableEnd - from];
-            Array.Fill(unused, (byte)0xFF);
-            await File.WriteAsync(from, unused).ConfigureAwait(false);
-            await _batmap.MoveAsync(tableEnd, blocks).ConfigureAwait(false);
-            await File.FlushAsync().ConfigureAwait(false);
+            long tableEnd = VpcLayout.TableEnd(_header.TableOffset, blocks);
+            VpcHeader header = _header with { MaxTableEntries = Math.Max(_header.MaxTableEntries, (uint)blocks) };
+            if (blocks > _header.MaxTableEntries)
+            {
+                header = header with { Locators = await ClearAsync(space, tableEnd + _batmap.BytesFor(blocks)).ConfigureAwait(false) };
+                before = before with { Locators = header.Locators }; // their old place is about to be the table's
+            }
+            if (blocks > had)
+            {
+                long from = _header.TableOffset + (had * 4L);
+                byte[] unused = new byte[tableEnd - from];
+                Array.Fill(unused, (byte)0xFF);
+                await File.WriteAsync(from, unused).ConfigureAwait(false);
+                await _batmap.MoveAsync(tableEnd, _batmap.BytesFor(blocks)).ConfigureAwait(false);
+                await File.FlushAsync().ConfigureAwait(false);
+            }
+            await WriteHeaderAsync(header).ConfigureAwait(false);
+            _bat.SetCount(Math.Max(blocks, had));
+            space = await NewSpaceAsync().ConfigureAwait(false); // the layout has changed; what is free is found again
+            if (preallocation != PreallocationMode.Off)
+            {
+                await PreallocateAsync(space, old, length, preallocation, cancellationToken).ConfigureAwait(false);
+            }
+            await HideParentAsync(space, old, Math.Min(length, HasParent ? Backing!.Length : 0)).ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
+            await _order.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+            await SetSizeAsync(space, length).ConfigureAwait(false);
         }
-        await WriteHeaderAsync(header).ConfigureAwait(false);
-        _bat.SetCount(Math.Max(blocks, had));
-        space = await NewSpaceAsync().ConfigureAwait(false); // the layout has changed; what is free is found again
-        await HideParentAsync(space, old, Math.Min(length, HasParent ? Backing!.Length : 0)).ConfigureAwait(false);
-        await SetSizeAsync(space, length).ConfigureAwait(false);
+        catch (Exception e) when (e is DiskImageException or OperationCanceledException)
+        {
+            await TryUndoGrowthAsync(footer, before, batmapBytes, old, first, blocks).ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    /// <summary>Growing has failed: the footers say the old size again, and the blocks that were added are given up. If that fails too, the disk has
+    /// one of the two sizes, and blocks behind its end at most.</summary>
+    private async ValueTask TryUndoGrowthAsync(VpcFooter footer, VpcHeader before, long batmapBytes, long length, int first, int end)
+    {
+        try
+        {
+            if (_batmap.Exists && _header.MaxTableEntries == before.MaxTableEntries)
+            {
+                await _batmap.MoveAsync(VpcLayout.TableEnd(before.TableOffset, before.MaxTableEntries), batmapBytes).ConfigureAwait(false);
+            }
+            VpcSpace space = await NewSpaceAsync().ConfigureAwait(false);
+            await WriteFootersAsync(space, footer, length).ConfigureAwait(false);
+            for (int block = _bat.NextUsed(Math.Min(first, _bat.Count)); block < Math.Min(end, _bat.Count); block = _bat.NextUsed(block + 1))
+            {
+                Drop(space, block);
+            }
+            await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
+            if (!_batmap.Exists || _header.MaxTableEntries == before.MaxTableEntries) // else the batmap stands behind the longer table
+            {
+                await WriteHeaderAsync(before).ConfigureAwait(false);
+                _bat.SetCount((int)before.MaxTableEntries);
+            }
+            _space = null;
+            await CompactLockedAsync(dropEmpty: false, null, CancellationToken.None).ConfigureAwait(false); // blocks that made room for the table move back
+        }
+        catch (DiskImageException)
+        {
+            // What went wrong first is on its way to the caller.
+        }
     }
 
     /// <summary>Makes a range behind the disk's end its own zeroes, so that what the parent has there does not show in the new space.</summary>
