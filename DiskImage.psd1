@@ -51,7 +51,11 @@
 
     PrivateData          = @{
         PSData = @{
-            Tags = @('disk', 'image', 'qcow2', 'raw', 'qemu', 'qemu-img', 'convert', 'virtualization', 'Windows', 'Linux', 'MacOS', 'PSEdition_Core')
+            Tags         = @('disk', 'image', 'virtual-disk', 'qcow2', 'vhd', 'vhdx', 'raw', 'qemu', 'qemu-img', 'kvm', 'hyper-v', 'azure', 'convert', 'virtualization', 'Windows', 'Linux', 'MacOS', 'PSEdition_Core')
+            # The build stamps these from ProjectUrl in Directory.Build.props, or leaves them out where it is empty.
+            LicenseUri   = '{ProjectUrl}/blob/main/LICENSE'
+            ProjectUri   = '{ProjectUrl}'
+            ReleaseNotes = 'CHANGELOG.md in the folder of the module says what is new.'
         }
     }
 }

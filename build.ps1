@@ -95,6 +95,21 @@ function Invoke-Test {
     exit [Math]::Min($failed, 1)
 }
 
+function Invoke-TestWindows {
+    if (-not $IsLinux) {
+        throw 'TestWindows runs Wine on Linux. On Windows, -Task Test runs the same tests.'
+    }
+
+    Invoke-Build
+    dotnet restore "$root/build/Pester.proj" -nologo -verbosity:quiet | Out-Host
+    Assert-ExitCode 'Restoring Pester'
+    dotnet build "$root/tests/Unit/DiskImage.Tests.csproj" --configuration $Configuration --nologo -verbosity:quiet | Out-Host
+    Assert-ExitCode 'Building the unit tests'
+    $env:CONFIGURATION = $Configuration
+    bash "$root/build/TestWindows.sh" | Out-Host
+    exit $LASTEXITCODE
+}
+
 function Invoke-Package {
     Invoke-Build
     $module = "$root/output/DiskImage"
@@ -130,6 +145,7 @@ function Invoke-Package {
 switch ($Task) {
     'Build' { Invoke-Build }
     'Test' { Invoke-Test }
+    'TestWindows' { Invoke-TestWindows }
     'Demo' {
         Invoke-Build
         Invoke-FreshShell "$root/build/Demo.ps1"

@@ -34,14 +34,28 @@ function New-TestDisk {
     $Path
 }
 
+# Wine says that it is Windows; its ntdll has a function that Windows' has not.
+$IsWine = $IsWindows -and [Runtime.InteropServices.NativeLibrary]::TryGetExport([Runtime.InteropServices.NativeLibrary]::Load('ntdll'), 'wine_get_version', [ref][IntPtr]::Zero)
+
+# Skips the running test where there is no such program.
+function Skip-Without([string] $Tool) {
+    if (-not (Get-Command $Tool -CommandType Application -ErrorAction Ignore)) {
+        Set-ItResult -Skipped -Because "$Tool is not on PATH"
+    }
+}
+
+# Skips the running test under Wine, which lacks something that Windows has.
+function Skip-OnWine([string] $Lacks) {
+    if ($IsWine) {
+        Set-ItResult -Skipped -Because "Wine lacks $Lacks"
+    }
+}
+
 # Runs one of QEMU's tools: Invoke-Qemu qemu-img check a.qcow2. Returns its output lines and throws where it fails.
 # Where the tool is missing, the running test is skipped.
 function Invoke-Qemu {
     $tool, $rest = $args
-    if (-not (Get-Command $tool -CommandType Application -ErrorAction Ignore)) {
-        Set-ItResult -Skipped -Because "$tool is not on PATH"
-    }
-
+    Skip-Without $tool
     $output = & $tool @rest 2>&1 | ForEach-Object ToString
     if ($LASTEXITCODE -ne 0) {
         throw "$tool $rest failed with exit code ${LASTEXITCODE}: $($output -join "`n")"

@@ -40,6 +40,7 @@ Describe 'Compare-DiskImage' {
         $result = Compare-DiskImage a.qcow2 b.qcow2
         $result.Identical | Should -BeFalse
         $result.FirstDifference | Should -Be 1MB
+        Skip-Without qemu-img
         { Invoke-Qemu qemu-img compare a.qcow2 b.qcow2 } | Should -Throw '*mismatch*1048576*'
     }
 

@@ -28,6 +28,18 @@ Describe 'The manifest' {
         $module.ExportedVariables.Count | Should -Be 0
     }
 
+    It 'has what a gallery shows, and addresses only where the project has one' {
+        $data = (Import-PowerShellDataFile $ModuleManifest).PrivateData.PSData
+        $data.Tags.Count | Should -BeGreaterThan 5
+        $data.Tags | Should -Not -Match '\s'
+        $data.ReleaseNotes | Should -Match 'CHANGELOG\.md'
+        "$ModuleFolder/CHANGELOG.md" | Should -Exist
+        $url = "$(([xml](Get-Content "$RepositoryRoot/Directory.Build.props" -Raw)).Project.PropertyGroup.ProjectUrl)"
+        $data.ProjectUri | Should -Be ($url ? $url : $null)
+        $data.LicenseUri | Should -Be ($url ? "$url/blob/main/LICENSE" : $null)
+        Get-Content $ModuleManifest -Raw | Should -Not -Match '\{ProjectUrl\}'
+    }
+
     It 'leaves the names of the Storage module alone' {
         $module.ExportedCommands.Keys | Should -Not -BeIn 'Get-DiskImage', 'Mount-DiskImage', 'Dismount-DiskImage'
     }
@@ -187,6 +199,27 @@ Describe 'Help of <_>' -ForEach $cmdlets {
             $position = $declared[0].Position -ge 0 ? "$($declared[0].Position)" : 'Named'
             $page.position | Should -Be $position -Because "position of -$($parameter.Name)"
         }
+    }
+}
+
+Describe 'The about topics' {
+    It 'are found by the names of qemu-img and of Hyper-V''s cmdlets, in a fresh shell' {
+        $fresh = Invoke-FreshPwsh @"
+            Import-Module '$ModuleManifest'
+            foreach (`$name in 'about_DiskImage_Commands', 'qemu-img', 'Convert-VHD') {
+                (Get-Help `$name | Out-String) -match 'about_DiskImage_Commands' -and (Get-Help `$name | Out-String) -match 'qemu-img convert[^\n]*Convert-DiskImage[\s\S]*Convert-VHD[^\n]*Convert-DiskImage'
+            }
+"@
+        $fresh.Error | Should -BeNullOrEmpty
+        $fresh.Output -split '\r?\n' | Should -Be 'True', 'True', 'True'
+    }
+
+    It 'name no cmdlet that there is not, and between them every one' {
+        $text = Get-Content "$RepositoryRoot/docs/en-US/about_*.help.txt" -Raw
+        $named = [regex]::Matches($text, '\b[A-Z][a-z]+-DiskImage[A-Za-z]*\b').Value | Sort-Object -Unique
+        $windows = 'Mount-DiskImage', 'Dismount-DiskImage'
+        $named | Where-Object { $_ -notin $exported -and $_ -notin $windows } | Should -BeNullOrEmpty
+        $exported | Where-Object { $_ -notin $named } | Should -BeNullOrEmpty
     }
 }
 

@@ -3,7 +3,8 @@ using System.Text.RegularExpressions;
 namespace DiskImage.HelpBuilder;
 
 /// <summary>
-/// Makes the module's MAML help from its pages: <c>HelpBuilder manifest.psd1 pages-folder help.xml</c>. Every exported cmdlet
+/// Makes the module's MAML help from its pages: <c>HelpBuilder manifest.psd1 pages-folder help.xml</c>, and copies the about topics beside
+/// it. Every exported cmdlet
 /// has a page named after it and every page an exported cmdlet; a README.md in the folder is no page. Each malformed page is
 /// reported with file and line; any of them fails the run.
 /// </summary>
@@ -57,9 +58,11 @@ internal static partial class Program
             }
         }
 
+        string outputFolder = Path.GetDirectoryName(Path.GetFullPath(output))!;
+        Directory.CreateDirectory(outputFolder);
+        AboutTopics.Copy(folder, outputFolder, problems);
         if (problems.Count == 0)
         {
-            Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(output))!);
             MamlWriter.Write(pages).Save(output);
         }
 
