@@ -98,4 +98,45 @@ Describe 'Compare-DiskImage' {
     It 'completes formats' {
         Get-Completion 'Compare-DiskImage a b -DifferenceFormat q' | Should -Be 'qcow2'
     }
+
+    It 'lists blocks with -BlockSize' {
+        $ranges = Compare-DiskImage a.qcow2 b.qcow2 -All -BlockSize 64k
+        $ranges.Offset | Should -Be 1MB, (4MB - 64KB)
+        $ranges | ForEach-Object Length | Should -Be 64KB, 64KB
+        { Compare-DiskImage a.qcow2 b.qcow2 -BlockSize 64k -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+    }
+
+    It 'says in what the disks differ' {
+        (Compare-DiskImage a.qcow2 b.qcow2).Difference | Should -BeExactly 'Content'
+        (Compare-DiskImage a.raw a.qcow2).Difference | Should -BeNullOrEmpty
+        $null = New-DiskImage stored.qcow2 1MB
+        $null = New-DiskImage empty.qcow2 1MB
+        $null = New-DiskImage larger.qcow2 2MB
+        Write-DiskImage stored.qcow2 128KB ([byte[]]::new(65536))
+        (Compare-DiskImage stored.qcow2 empty.qcow2).Difference | Should -BeNullOrEmpty
+        $result = Compare-DiskImage stored.qcow2 empty.qcow2 -Strict
+        $result.Difference | Should -BeExactly 'Allocation'
+        $result.FirstDifference | Should -Be 128KB
+        (Compare-DiskImage empty.qcow2 larger.qcow2 -Strict).Difference | Should -BeExactly 'Size'
+        Remove-Item stored.qcow2, empty.qcow2, larger.qcow2
+    }
+
+    It 'compares snapshots' {
+        $null = Convert-DiskImage a.raw snapshots.qcow2
+        $null = New-DiskImageSnapshot snapshots.qcow2 one
+        Write-DiskImage snapshots.qcow2 5 ((Read-DiskImage a.raw 5 1)[0] -bxor 1)
+        $null = New-DiskImageSnapshot snapshots.qcow2 two
+        (Compare-DiskImage snapshots.qcow2 a.raw).FirstDifference | Should -Be 5
+        $result = Compare-DiskImage snapshots.qcow2 a.raw -Snapshot one
+        $result.Identical | Should -BeTrue
+        $result.Snapshot | Should -Be 'one'
+        (Compare-DiskImage a.raw snapshots.qcow2 -DifferenceSnapshot one).Identical | Should -BeTrue
+        (Compare-DiskImage snapshots.qcow2 snapshots.qcow2 -Snapshot one -DifferenceSnapshot two -All).Offset | Should -Be 5
+        $problem = { Compare-DiskImage a.qcow2 snapshots.qcow2 -DifferenceSnapshot nope -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*' -PassThru
+        $problem.TargetObject | Should -Be (Join-Path $folder 'snapshots.qcow2')
+        { Compare-DiskImage a.raw snapshots.qcow2 -Snapshot one -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+        Get-Completion 'Compare-DiskImage a.raw snapshots.qcow2 -DifferenceSnapshot t' | Should -Be 'two'
+        Test-Released "$folder/snapshots.qcow2" | Should -BeTrue
+        Remove-Item snapshots.qcow2
+    }
 }

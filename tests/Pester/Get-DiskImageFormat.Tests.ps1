@@ -64,4 +64,16 @@ Describe 'Get-DiskImageFormat' {
     It 'completes names' {
         Get-Completion 'Get-DiskImageFormat q' | Should -Contain 'qcow2'
     }
+
+    It 'knows VHD by the name that people call it' {
+        (Get-DiskImageFormat vhd).Name | Should -Be 'vpc'
+        (Get-DiskImageFormat vhd*).Name | Should -Be 'vhdx', 'vpc'
+        Get-Completion 'Get-DiskImageFormat vhd' | Should -Be 'vhd', 'vhdx'
+        Get-Completion 'Convert-DiskImage a b -DestinationFormat vhd' | Should -Be 'vhd', 'vhdx'
+        Get-Completion 'Get-DiskImageFormat ' | Should -Not -Contain 'vhd'
+        $path = Join-Path $TestDrive 'called.img'
+        (New-DiskImage $path 1MB -Format vhd).Format | Should -Be 'vpc'
+        (Get-DiskImageInfo $path -Format vhd).Format | Should -Be 'vpc'
+        (Measure-DiskImage -SizeBytes 1MB -DestinationFormat vhd).Format | Should -Be 'vpc'
+    }
 }

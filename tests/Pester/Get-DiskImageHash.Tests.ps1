@@ -43,4 +43,26 @@ Describe 'Get-DiskImageHash' {
         $stopped.ProgressCount | Should -BeGreaterThan 0
         Test-Released "$folder/huge.qcow2" | Should -BeTrue
     }
+
+    It 'is that of a snapshot with -Snapshot, or of each that is piped in' {
+        $null = Convert-DiskImage disk.raw snapshots.qcow2
+        $hashes = foreach ($content in 7, 8) {
+            $null = New-DiskImageSnapshot snapshots.qcow2 "before $content"
+            (Get-DiskImageHash snapshots.qcow2).Hash
+            Write-DiskImage snapshots.qcow2 100 $content
+        }
+        $hashes[0] | Should -Be (Get-FileHash disk.raw).Hash
+        $hash = Get-DiskImageHash snapshots.qcow2 -Snapshot 'before 7'
+        $hash.Hash | Should -Be $hashes[0]
+        $hash.Snapshot | Should -Be 'before 7'
+        (Get-DiskImageHash snapshots.qcow2).Snapshot | Should -BeNullOrEmpty
+        $piped = Get-DiskImageSnapshot snapshots.qcow2 | Get-DiskImageHash
+        $piped.Hash | Should -Be $hashes
+        $piped.Snapshot | Should -Be '1', '2'
+        { Get-DiskImageHash snapshots.qcow2 -Snapshot nope -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
+        { Get-DiskImageHash disk.raw -Snapshot nope -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+        Get-Completion 'Get-DiskImageHash snapshots.qcow2 -Snapshot ' | Should -Be "'before 7'", "'before 8'"
+        Test-Released "$folder/snapshots.qcow2" | Should -BeTrue
+        Remove-Item snapshots.qcow2
+    }
 }

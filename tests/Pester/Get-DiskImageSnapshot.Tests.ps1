@@ -22,7 +22,7 @@ Describe 'Get-DiskImageSnapshot' {
         $snapshots[0].Path | Should -Be "$folder/disk.qcow2"
         $snapshots[0].ImagePath | Should -Be "$folder/disk.qcow2"
         $info = Invoke-Qemu qemu-img info --output=json disk.qcow2 | Out-String | ConvertFrom-Json
-        $snapshots[0].Date.ToUnixTimeSeconds() | Should -Be $info.snapshots[0].'date-sec'
+        ([DateTimeOffset]$snapshots[0].Date).ToUnixTimeSeconds() | Should -Be $info.snapshots[0].'date-sec'
     }
 
     It 'finds by name, pattern and identifier' {

@@ -31,7 +31,7 @@ Describe 'Merge-DiskImage' {
     }
 
     It 'merges into the backing image, which grows, and empties the image' {
-        $info = Merge-DiskImage top.qcow2
+        $info = Merge-DiskImage -Confirm:$false top.qcow2
         $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo
         $info.Path | Should -Be "$folder/mid.qcow2"
         $info.VirtualSize | Should -Be 2MB
@@ -45,7 +45,7 @@ Describe 'Merge-DiskImage' {
 
     It 'leaves the image as it is with -KeepTop' {
         $before = (Get-FileHash top.qcow2).Hash
-        $null = Merge-DiskImage top.qcow2 -KeepTop
+        $null = Merge-DiskImage -Confirm:$false top.qcow2 -KeepTop
         (Get-FileHash top.qcow2).Hash | Should -Be $before
         Invoke-Qemu qemu-img compare -q expected.raw mid.qcow2
     }
@@ -56,7 +56,7 @@ Describe 'Merge-DiskImage' {
         $null = Invoke-Qemu qemu-img commit -q -b base.qcow2 theirs/top.qcow2
         $top = (Get-FileHash top.qcow2).Hash
         $mid = (Get-FileHash mid.qcow2).Hash
-        $info = Merge-DiskImage top.qcow2 -BasePath base.qcow2 -WarningVariable warnings -WarningAction SilentlyContinue
+        $info = Merge-DiskImage -Confirm:$false top.qcow2 -BasePath base.qcow2 -WarningVariable warnings -WarningAction SilentlyContinue
         $info.Path | Should -Be "$folder/base.qcow2"
         $warnings | Should -Match 'mid\.qcow2'
         (Get-FileHash top.qcow2).Hash | Should -Be $top
@@ -70,7 +70,7 @@ Describe 'Merge-DiskImage' {
     It 'finds the base by its name beside the image too' {
         Push-Location $TestDrive
         try {
-            (Merge-DiskImage merge/top.qcow2 -BasePath mid.qcow2).Path | Should -Be "$folder/mid.qcow2"
+            (Merge-DiskImage -Confirm:$false merge/top.qcow2 -BasePath mid.qcow2).Path | Should -Be "$folder/mid.qcow2"
         } finally {
             Pop-Location
         }
@@ -83,11 +83,11 @@ Describe 'Merge-DiskImage' {
         $null = New-DiskImage "top.$_" -BackingPath "mid.$_"
         Write-DiskImage "top.$_" 60000 (, 172 * 70000)
         $hash = (Get-DiskImageHash "top.$_").Hash
-        (Merge-DiskImage "top.$_").Path | Should -Be "$folder/mid.$_"
+        (Merge-DiskImage -Confirm:$false "top.$_").Path | Should -Be "$folder/mid.$_"
         (Get-DiskImageHash "mid.$_", "top.$_").Hash | Should -Be $hash, $hash
         Write-DiskImage "top.$_" 500000 (, 173 * 70000)
         $hash = (Get-DiskImageHash "top.$_").Hash
-        $null = Merge-DiskImage "top.$_" -BasePath "base.$_" -WarningAction SilentlyContinue
+        $null = Merge-DiskImage -Confirm:$false "top.$_" -BasePath "base.$_" -WarningAction SilentlyContinue
         (Get-DiskImageHash "base.$_", "top.$_").Hash | Should -Be $hash, $hash
         Set-DiskImageBacking "top.$_" "base.$_"
         (Get-DiskImageHash "top.$_").Hash | Should -Be $hash
@@ -101,7 +101,7 @@ Describe 'Merge-DiskImage' {
         $null = New-DiskImage "top.$_" -BackingPath "mid.$_"
         Write-DiskImage "top.$_" 60000 (, 172 * 70000)
         $hash = (Get-DiskImageHash "top.$_").Hash
-        $null = Merge-DiskImage "mid.$_"
+        $null = Merge-DiskImage -Confirm:$false "mid.$_"
         Test-DiskImage "top.$_", "mid.$_", "base.$_" -Quiet | Should -Be $true, $true, $true
         (Get-DiskImageHash "top.$_").Hash | Should -Be $hash
         Set-DiskImageBacking "top.$_" "base.$_"
@@ -113,7 +113,7 @@ Describe 'Merge-DiskImage' {
         $null = New-DiskImage over.qcow2 -BackingPath base.raw
         Write-DiskImage over.qcow2 100000 (, 174 * 1000)
         $hash = (Get-DiskImageHash over.qcow2).Hash
-        (Merge-DiskImage over.qcow2).Format | Should -Be 'raw'
+        (Merge-DiskImage -Confirm:$false over.qcow2).Format | Should -Be 'raw'
         (Get-FileHash base.raw).Hash | Should -Be $hash
         (Get-DiskImageHash over.qcow2).Hash | Should -Be $hash
     }
@@ -124,12 +124,22 @@ Describe 'Merge-DiskImage' {
         Invoke-Qemu qemu-img compare -q expected.raw base.qcow2
     }
 
-    It 'asks before it deletes, and before it changes anything' {
-        $before = (Get-FileHash base.qcow2).Hash
-        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Merge-DiskImage '$folder/top.qcow2' -BasePath '$folder/base.qcow2' -Delete"
+    It 'asks before it changes anything: <_>' -ForEach '', '-Delete', '-Delete -Force -Confirm' {
+        $before = (Get-FileHash *.qcow2).Hash
+        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Merge-DiskImage '$folder/top.qcow2' -BasePath '$folder/base.qcow2' $_"
         $fresh.Error | Should -Match 'NonInteractive'
-        (Get-FileHash base.qcow2).Hash | Should -Be $before
-        Test-Path top.qcow2 | Should -BeTrue
+        (Get-FileHash *.qcow2).Hash | Should -Be $before
+    }
+
+    It 'does not ask: <_>' -ForEach '-Confirm:$false', '-Force', '-Delete -Force', '-Delete -Confirm:$false' {
+        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Merge-DiskImage '$folder/top.qcow2' $_"
+        $fresh.Error | Should -BeNullOrEmpty
+        Invoke-Qemu qemu-img compare -q expected.raw mid.qcow2
+        Test-Path top.qcow2 | Should -Be ($_ -notlike '-Delete*')
+    }
+
+    It 'takes the name that Merge-VHD has for the base' {
+        (Merge-DiskImage top.qcow2 -DestinationPath base.qcow2 -Force -WarningAction SilentlyContinue).Path | Should -Be "$folder/base.qcow2"
     }
 
     It 'changes nothing with -WhatIf' {
@@ -146,12 +156,12 @@ Describe 'Merge-DiskImage' {
         @{ Title = 'contradictions'; Arguments = @{ Path = 'top.qcow2'; KeepTop = $true; Delete = $true } }
     ) {
         $before = (Get-FileHash *.qcow2).Hash
-        { Merge-DiskImage @Arguments -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        { Merge-DiskImage -Confirm:$false @Arguments -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
         (Get-FileHash *.qcow2).Hash | Should -Be $before
     }
 
     It 'goes on after a bad item' {
-        (Get-Item base.qcow2, top.qcow2 | Merge-DiskImage -ErrorAction SilentlyContinue -ErrorVariable problems).Path | Should -Be "$folder/mid.qcow2"
+        (Get-Item base.qcow2, top.qcow2 | Merge-DiskImage -Confirm:$false -ErrorAction SilentlyContinue -ErrorVariable problems).Path | Should -Be "$folder/mid.qcow2"
         $problems.FullyQualifiedErrorId | Should -BeLike 'DiskImageInvalidOption,*'
     }
 }
@@ -164,7 +174,7 @@ Describe 'Merge-DiskImage, interrupted' {
         $null = New-DiskImage empty.qcow2 -BackingPath base.qcow2 -ClusterSize 512
         $null = Convert-DiskImage slow.raw top.qcow2 -ClusterSize 512
         Set-DiskImageBacking top.qcow2 -BackingPath empty.qcow2 -Unsafe
-        $stopped = Invoke-Interrupted Merge-DiskImage @{ Path = "$folder/top.qcow2" } { Test-Grown "$folder/empty.qcow2" 2MB }
+        $stopped = Invoke-Interrupted Merge-DiskImage @{ Path = "$folder/top.qcow2"; Confirm = $false } { Test-Grown "$folder/empty.qcow2" 2MB }
         $stopped.State | Should -Be 'Stopped'
         $stopped.Errors | Should -BeNullOrEmpty
         foreach ($image in 'top.qcow2', 'empty.qcow2') {
@@ -173,7 +183,7 @@ Describe 'Merge-DiskImage, interrupted' {
         }
 
         Invoke-Qemu qemu-img compare -q slow.raw top.qcow2
-        $null = Merge-DiskImage top.qcow2
+        $null = Merge-DiskImage -Confirm:$false top.qcow2
         Invoke-Qemu qemu-img compare -q slow.raw empty.qcow2
         Remove-Item *
     }

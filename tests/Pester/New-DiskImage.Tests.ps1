@@ -111,6 +111,20 @@ Describe 'New-DiskImage' {
     It 'says which drive is missing' {
         { New-DiskImage nodrive:/a.raw 1MB -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
     }
+
+    It 'takes the names that New-VHD has for its parameters' {
+        $info = New-DiskImage hyperv.vhdx -SizeBytes 8MB -BlockSizeBytes 2MB -LogicalSectorSizeBytes 4096 -PhysicalSectorSizeBytes 4096
+        $info.VirtualSize | Should -Be 8MB
+        $info.FormatSpecific.BlockSize | Should -Be 2MB
+        $info.FormatSpecific.LogicalSectorSize | Should -Be 4096
+        $info.FormatSpecific.PhysicalSectorSize | Should -Be 4096
+        $child = New-DiskImage -ParentPath hyperv.vhdx -Path child.vhdx
+        $child.BackingFile | Should -Match 'hyperv\.vhdx'
+        (Convert-DiskImage child.vhdx -DestinationPath flat.vhd).Format | Should -Be 'vpc'
+        Copy-Item hyperv.vhdx moved.vhdx
+        Set-DiskImageBacking child.vhdx -ParentPath moved.vhdx
+        (Get-DiskImageInfo child.vhdx).BackingFile | Should -Match 'moved\.vhdx'
+    }
 }
 
 Describe 'Options of New-DiskImage' {

@@ -30,7 +30,7 @@ Describe 'Resize-DiskImage' {
     It 'takes what PowerShell reads as numbers' {
         (Resize-DiskImage disk.qcow2 -Size 3MB -PassThru).VirtualSize | Should -Be 3MB
         (Resize-DiskImage disk.qcow2 -Size +1MB -PassThru).VirtualSize | Should -Be 4MB
-        (Resize-DiskImage disk.qcow2 -Size -1MB -Shrink -PassThru).VirtualSize | Should -Be 3MB
+        (Resize-DiskImage disk.qcow2 -Size -1MB -Shrink -Confirm:$false -PassThru).VirtualSize | Should -Be 3MB
         $size = 5MB
         $info = Resize-DiskImage disk.raw -Size $size -PassThru
         $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo
@@ -43,7 +43,7 @@ Describe 'Resize-DiskImage' {
         { Resize-DiskImage $_ -512k -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
         (Get-FileHash $_).Hash | Should -Be $before
         $start = Read-DiskImage $_ 0 512k
-        Resize-DiskImage $_ -512k -Shrink
+        Resize-DiskImage $_ -512k -Shrink -Confirm:$false
         (Get-DiskImageInfo $_).VirtualSize | Should -Be 512KB
         [Convert]::ToHexString((Read-DiskImage $_ 0 512k)) | Should -Be ([Convert]::ToHexString($start))
         Invoke-Qemu qemu-img check -q disk.qcow2
@@ -59,7 +59,7 @@ Describe 'Resize-DiskImage' {
     }
 
     It 'refuses to go below nothing' {
-        { Resize-DiskImage disk.qcow2 -1G -Shrink -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageOutOfRange,*'
+        { Resize-DiskImage disk.qcow2 -1G -Shrink -Confirm:$false -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageOutOfRange,*'
     }
 
     It 'changes nothing with -WhatIf' {
@@ -72,5 +72,27 @@ Describe 'Resize-DiskImage' {
         'disk.raw', 'nowhere.raw', (Get-Item disk.qcow2) | Resize-DiskImage -Size +1M -ErrorAction SilentlyContinue -ErrorVariable problems
         $problems.FullyQualifiedErrorId | Should -BeLike 'DiskImageNotFound,*'
         (Get-DiskImageInfo disk.*).VirtualSize | Should -Be 2MB, 2MB
+    }
+
+    It 'asks before it shrinks, and only then' {
+        $before = (Get-FileHash disk.qcow2).Hash
+        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Resize-DiskImage '$folder/disk.qcow2' -512k -Shrink"
+        $fresh.Error | Should -Match 'NonInteractive'
+        (Get-FileHash disk.qcow2).Hash | Should -Be $before
+        $fresh = Invoke-FreshPwsh @"
+            Import-Module '$ModuleManifest'
+            Resize-DiskImage '$folder/disk.qcow2' +1M -Shrink
+            Resize-DiskImage '$folder/disk.qcow2' -1M -Shrink -WhatIf
+            Resize-DiskImage '$folder/disk.qcow2' -512k -Shrink -Confirm:`$false
+            `$ConfirmPreference = 'None'
+            Resize-DiskImage '$folder/disk.qcow2' -512k -Shrink
+"@
+        $fresh.Error | Should -BeNullOrEmpty
+        $fresh.Output | Should -Match '^What if: .*Shrink from 2 MiB'
+        (Get-DiskImageInfo disk.qcow2).VirtualSize | Should -Be 1MB
+    }
+
+    It 'takes the name that Resize-VHD has for the size' {
+        (Resize-DiskImage disk.qcow2 -SizeBytes 3MB -PassThru).VirtualSize | Should -Be 3MB
     }
 }

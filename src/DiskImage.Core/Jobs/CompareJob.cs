@@ -3,11 +3,25 @@ using DiskImage.Block;
 
 namespace DiskImage.Jobs;
 
+/// <summary>In what two disks differ.</summary>
+public enum DifferenceKind
+{
+    /// <summary>They read differently.</summary>
+    Content,
+
+    /// <summary>They read the same there, but one stores what the other does not, or does not know to be zero. In strict mode only.</summary>
+    Allocation,
+
+    /// <summary>Their virtual sizes, whatever they read as. In strict mode only.</summary>
+    Size,
+}
+
 /// <summary>What a comparison found.</summary>
 /// <param name="Identical">The disks read the same; in strict mode also their sizes and what they store.</param>
 /// <param name="FirstDifference">The first byte that differs, or in strict mode the first range whose status differs.</param>
 /// <param name="SizesDiffer">The virtual sizes differ.</param>
-public sealed record CompareResult(bool Identical, long? FirstDifference, bool SizesDiffer);
+/// <param name="Difference">In what they differ at <paramref name="FirstDifference"/>; null if they are identical.</param>
+public sealed record CompareResult(bool Identical, long? FirstDifference, bool SizesDiffer, DifferenceKind? Difference);
 
 /// <summary>
 /// Compares what two disks read as. Where one is longer, the rest of it must read as zeroes. Ranges that are zero in both are not
@@ -20,6 +34,8 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
 
     private readonly long _common = Math.Min(left.Length, right.Length);
     private readonly long _total = Math.Max(left.Length, right.Length);
+    private readonly Lock _found = new(); // guards _kind, and _first while it is changed
+    private DifferenceKind _kind;
     private long _first = long.MaxValue, _done, _next;
 
     /// <inheritdoc/>
@@ -28,48 +44,59 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
         bool sizesDiffer = left.Length != right.Length;
         if (strict && sizesDiffer)
         {
-            return new CompareResult(Identical: false, _common, sizesDiffer);
+            return new CompareResult(Identical: false, _common, sizesDiffer, DifferenceKind.Size);
         }
         await ParallelWork.RunAsync(ParallelWork.DefaultWorkers, token => WorkAsync(progress, token), cancellationToken).ConfigureAwait(false);
         bool same = _first == long.MaxValue;
-        return new CompareResult(same, same ? null : _first, sizesDiffer);
+        return new CompareResult(same, same ? null : _first, sizesDiffer, same ? null : _kind);
     }
 
-    /// <summary>Every range of bytes that differs, in order, as long as it goes on in both.</summary>
-    public async IAsyncEnumerable<(long Offset, long Length)> DifferencesAsync([EnumeratorCancellation] CancellationToken cancellationToken)
+    /// <summary>Every range that differs, in order, as long as it goes on in both.</summary>
+    /// <param name="granularity">
+    /// Blocks of so many bytes, from the beginning of the disks on, differ as a whole, the last one as far as the longer disk goes; 1 to tell
+    /// every byte apart.
+    /// </param>
+    /// <param name="cancellationToken">Stops it.</param>
+    public async IAsyncEnumerable<(long Offset, long Length)> DifferencesAsync(
+        long granularity, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(granularity);
         using var buffers = new Buffers();
         (long Offset, long Length) run = default;
         for (long offset = 0; offset < _total; offset += Chunk)
         {
             int length = (int)Math.Min(Chunk, _total - offset);
-            if (!await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false))
+            bool isKnown = run.Offset + run.Length >= offset + length; // a long block differs already
+            if (isKnown || !await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false))
             {
                 continue;
             }
             for (int at = 0; at < length;)
             {
-                int same = buffers.Left.AsSpan(at, length - at).CommonPrefixLength(buffers.Right.AsSpan(at, length - at));
-                at += same;
-                int start = at;
+                at += buffers.Left.AsSpan(at, length - at).CommonPrefixLength(buffers.Right.AsSpan(at, length - at));
+                if (at == length)
+                {
+                    break;
+                }
+                int first = at;
                 while (at < length && buffers.Left[at] != buffers.Right[at])
                 {
                     at++;
                 }
-                if (at == start)
+                long start = (offset + first) / granularity * granularity;
+                long last = (offset + at - 1) / granularity * granularity; // the block that the differing bytes end in
+                long end = last + Math.Min(granularity, _total - last);
+                at = (int)Math.Min(end - offset, length);
+                if (run.Length > 0 && run.Offset + run.Length >= start)
                 {
-                    continue;
-                }
-                if (run.Length > 0 && run.Offset + run.Length == offset + start)
-                {
-                    run.Length += at - start;
+                    run.Length = end - run.Offset;
                     continue;
                 }
                 if (run.Length > 0)
                 {
                     yield return run;
                 }
-                run = (offset + start, at - start);
+                run = (start, end - start);
             }
         }
         if (run.Length > 0)
@@ -89,15 +116,17 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
                 return;
             }
             int length = (int)Math.Min(Chunk, _total - offset);
-            long? differs = strict ? await FirstStatusDifferenceAsync(offset, length, cancellationToken).ConfigureAwait(false) : null;
+            if (strict && await FirstStatusDifferenceAsync(offset, length, cancellationToken).ConfigureAwait(false) is long stored)
+            {
+                Find(stored, DifferenceKind.Allocation);
+            }
             if (await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false))
             {
                 int same = buffers.Left.AsSpan(0, length).CommonPrefixLength(buffers.Right.AsSpan(0, length));
-                differs = same < length ? Math.Min(differs ?? long.MaxValue, offset + same) : differs;
-            }
-            if (differs is long found)
-            {
-                LowerFirst(found);
+                if (same < length)
+                {
+                    Find(offset + same, DifferenceKind.Content);
+                }
             }
             progress?.Report(new JobProgress("Compare", Interlocked.Add(ref _done, length), _total));
         }
@@ -179,11 +208,16 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
         return null;
     }
 
-    private void LowerFirst(long found)
+    /// <summary>Keeps the first difference; of two at one place the one in content.</summary>
+    private void Find(long offset, DifferenceKind kind)
     {
-        long seen;
-        while (found < (seen = Interlocked.Read(ref _first)) && Interlocked.CompareExchange(ref _first, found, seen) != seen)
+        lock (_found)
         {
+            if (offset < _first || (offset == _first && kind == DifferenceKind.Content))
+            {
+                _ = Interlocked.Exchange(ref _first, offset); // read without the lock
+                _kind = kind;
+            }
         }
     }
 

@@ -83,28 +83,8 @@ public sealed class OptionSchema
 
     private DiskImageException Unknown(string name)
     {
-        string[] near = [.. _byName.Keys.Where(k => Distance(k, name) <= Math.Max(2, name.Length / 3)).OrderBy(k => Distance(k, name))];
-        string known = _byName.Count == 0 ? "It has no options." : $"Known: {string.Join(", ", _byName.Keys)}.";
-        string hint = near.Length > 0 ? $"Did you mean {string.Join(" or ", near.Select(n => $"'{n}'"))}? {known}" : known;
+        string hint = _byName.Count == 0 ? "It has no options." : KnownNames.Hint(name, _byName.Keys);
         return new DiskImageException(DiskImageErrorKind.InvalidOption, $"Unknown option '{name}'. {hint}");
-    }
-
-    /// <summary>Levenshtein distance, ignoring case.</summary>
-    private static int Distance(string a, string b)
-    {
-        int[] row = [.. Enumerable.Range(0, b.Length + 1)];
-        for (int i = 1; i <= a.Length; i++)
-        {
-            int diagonal = row[0];
-            row[0] = i;
-            for (int j = 1; j <= b.Length; j++)
-            {
-                int substitute = diagonal + (char.ToUpperInvariant(a[i - 1]) == char.ToUpperInvariant(b[j - 1]) ? 0 : 1);
-                diagonal = row[j];
-                row[j] = Math.Min(substitute, Math.Min(row[j], row[j - 1]) + 1);
-            }
-        }
-        return row[b.Length];
     }
 
     private sealed record NoOptions;

@@ -14,7 +14,9 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
 
     private readonly ConcurrentQueue<string> _warnings = new();
     private readonly HashSet<string> _warned = new(StringComparer.Ordinal); // an image may be opened several times
+    private ItemsDisplay? _items; // of several images
     private string? _folder;
+    private bool _yesToAll, _noToAll; // answers of the user to questions about losses
 
     /// <summary>The session's current folder when the cmdlet began.</summary>
     private protected string? Folder => _folder;
@@ -57,6 +59,29 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     /// <summary>Asks whether something may be changed (<c>-WhatIf</c>, <c>-Confirm</c>).</summary>
     protected Task<bool> ConfirmAsync(string target, string action)
         => AskAsync(() => ShouldProcess(Printable.Of(target), Printable.Of(action)));
+
+    /// <summary>
+    /// Like <see cref="ConfirmAsync(string, string)"/>, for the one way of using a cmdlet that loses data if it was a mistake: asked also where
+    /// <c>$ConfirmPreference</c> has only what is of high impact asked about.
+    /// </summary>
+    private protected Task<bool> ConfirmLossAsync(string target, string action)
+        => AskAsync(() => ShouldProcess(Printable.Of(target), Printable.Of(action))
+            && (Confirmation != ConfirmImpact.High || ShouldContinue(Printable.Of($"{action}: {target}"), "Confirm", ref _yesToAll, ref _noToAll)));
+
+    /// <summary>The impact from which on the user is asked; None for never. On the pipeline thread.</summary>
+    private ConfirmImpact Confirmation => Switch("Confirm") switch
+    {
+        true => ConfirmImpact.Low,
+        false => ConfirmImpact.None,
+        null => LanguagePrimitives.TryConvertTo(GetVariableValue("ConfirmPreference"), out ConfirmImpact preference) ? preference : ConfirmImpact.High,
+    };
+
+    /// <summary>True if the user only wants to see what would be done. On the pipeline thread.</summary>
+    private protected bool IsWhatIf => Switch("WhatIf") ?? LanguagePrimitives.IsTrue(GetVariableValue("WhatIfPreference"));
+
+    /// <summary>A common parameter as it was given; null if it was not.</summary>
+    private protected bool? Switch(string name)
+        => MyInvocation.BoundParameters.TryGetValue(name, out object? given) && given is SwitchParameter value ? value.ToBool() : null;
 
     /// <summary>Asks whether something may be changed; <c>-WhatIf</c> tells the steps too, a line each, and of many the first and how many more.</summary>
     protected Task<bool> ConfirmAsync(string target, string action, IReadOnlyCollection<string> steps) => AskAsync(() =>
@@ -109,8 +134,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         OpenedImage made = await opener.OpenAsync(new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (made.ConfigureAwait(false))
         {
-            DiskImageInfo info = await DiskImageInfo.OfAsync(made.Node, cancellationToken).ConfigureAwait(false);
-            await OutputAsync(info with { Statistics = statistics }).ConfigureAwait(false);
+            await OutputAsync(await DiskImageInfo.OfAsync(made.Node, cancellationToken, statistics).ConfigureAwait(false)).ConfigureAwait(false);
         }
     }
 
@@ -128,6 +152,15 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     /// <summary>Warns.</summary>
     protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(Printable.Of(text)));
 
+    /// <summary>Says why what a profile stands for would refuse a new disk that holds so many bytes.</summary>
+    private protected async Task WarnOfProfileAsync(string path, ImageProfile? profile, long length)
+    {
+        foreach (string objection in profile?.ObjectionsToSize(profile.SizeOf(length)) ?? [])
+        {
+            await WarnAsync($"{path}: {profile!.Name} would refuse it: {objection}.").ConfigureAwait(false);
+        }
+    }
+
     /// <summary>Runs a job with its progress shown.</summary>
     /// <typeparam name="T">What the job returns.</typeparam>
     /// <param name="activity">What is done to which image.</param>
@@ -135,7 +168,11 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     protected async Task<T> ShowAsync<T>(string activity, Func<IProgress<JobProgress>, Task<T>> job)
     {
         ArgumentNullException.ThrowIfNull(job);
-        var display = new ProgressDisplay(Printable.Of(activity), record => TryPost(() => WriteProgress(record)));
+        var display = new ProgressDisplay(Printable.Of(activity), _items?.Id ?? -1, record =>
+        {
+            _items?.Show();
+            return Post(record);
+        });
         try
         {
             return await job(display).ConfigureAwait(false);
@@ -148,6 +185,30 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             }
         }
     }
+
+    /// <summary>Does the same for each of several images, one after the other, and shows which of them it is.</summary>
+    private protected async Task ForEachAsync(IReadOnlyList<string> images, Func<string, Task> work)
+    {
+        _items = images.Count < 2 ? null : new ItemsDisplay(MyInvocation.MyCommand.Name, images.Count, Post);
+        try
+        {
+            foreach (string image in images)
+            {
+                _items?.Next(Leaf(image));
+                await work(image).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            if (_items?.End() is { } end)
+            {
+                _ = Post(end);
+            }
+            _items = null;
+        }
+    }
+
+    private bool Post(ProgressRecord record) => TryPost(() => WriteProgress(record));
 
     /// <summary>A path's last part, for lines with little room.</summary>
     private protected static string Leaf(string path) => Path.GetFileName(path) is { Length: > 0 } name ? name : path;

@@ -41,6 +41,10 @@ internal class GivenOptions(OptionSchema schema)
             if (option.IsSize)
             {
                 attributes.Add(new ByteSizeAttribute());
+                if (option.PropertyName.EndsWith("Size", StringComparison.Ordinal))
+                {
+                    attributes.Add(new AliasAttribute($"{option.PropertyName}Bytes")); // as Hyper-V's cmdlets end their names
+                }
             }
             if (option.AllowedValues.Count > 0)
             {

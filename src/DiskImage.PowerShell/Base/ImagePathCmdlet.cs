@@ -57,11 +57,6 @@ public abstract class ImagePathCmdlet : DiskImageCmdlet
     }
 
     /// <summary>Does the work for the images that came at once.</summary>
-    private protected virtual async Task ProcessImagesAsync(IReadOnlyList<string> images, CancellationToken cancellationToken)
-    {
-        foreach (string image in images)
-        {
-            await RunItemAsync(image, () => ProcessImageAsync(image, cancellationToken)).ConfigureAwait(false);
-        }
-    }
+    private protected virtual Task ProcessImagesAsync(IReadOnlyList<string> images, CancellationToken cancellationToken)
+        => ForEachAsync(images, image => RunItemAsync(image, () => ProcessImageAsync(image, cancellationToken)));
 }

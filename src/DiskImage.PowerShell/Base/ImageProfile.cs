@@ -1,7 +1,9 @@
 using DiskImage.Block;
+using DiskImage.Drivers;
 using DiskImage.Formats.Vhdx;
 using DiskImage.Formats.Vpc;
 using DiskImage.Graph;
+using DiskImage.Options;
 
 namespace DiskImage.PowerShell;
 
@@ -15,26 +17,71 @@ namespace DiskImage.PowerShell;
 /// <param name="Options">Create options of that format.</param>
 /// <param name="SizeUnit">Virtual sizes are rounded up to a multiple of so many bytes.</param>
 /// <param name="Objections">Why it would refuse an open image, each as a clause; empty if it would not.</param>
+/// <param name="ObjectionsToSize">Why it would refuse any image of a virtual size.</param>
 internal sealed record ImageProfile(
-    string Name, string Help, string Format, IReadOnlyDictionary<string, object?> Options, long SizeUnit, Func<OpenedImage, IEnumerable<string>> Objections)
+    string Name,
+    string Help,
+    string Format,
+    IReadOnlyDictionary<string, object?> Options,
+    long SizeUnit,
+    Func<OpenedImage, IEnumerable<string>> Objections,
+    Func<long, IEnumerable<string>> ObjectionsToSize)
 {
     private const FileAttributes RefusedByHyperV = FileAttributes.SparseFile | FileAttributes.Compressed | FileAttributes.Encrypted;
 
     /// <summary>The profiles there are.</summary>
     public static IReadOnlyList<ImageProfile> All { get; } =
     [
-        new("Azure", "a fixed VHD of whole MiB", "vpc", new Dictionary<string, object?>(StringComparer.Ordinal) { ["subformat"] = "fixed", ["force_size"] = true }, 1 << 20, AzureObjections),
-        new("HyperV", "a dynamic VHDX", "vhdx", new Dictionary<string, object?>(StringComparer.Ordinal) { ["subformat"] = "dynamic" }, 512, HyperVObjections),
+        new(
+            "Azure",
+            "a fixed VHD of whole MiB",
+            "vpc",
+            new Dictionary<string, object?>(StringComparer.Ordinal) { ["subformat"] = "fixed", ["force_size"] = true },
+            1 << 20,
+            AzureObjections,
+            VpcProfile.AzureObjectionsToSize),
+        new(
+            "HyperV",
+            "a dynamic VHDX",
+            "vhdx",
+            new Dictionary<string, object?>(StringComparer.Ordinal) { ["subformat"] = "dynamic" },
+            512,
+            HyperVObjections,
+            size => size == 0 ? ["the disk is empty"] : []),
     ];
 
     /// <summary>The profile of a name; null for no name.</summary>
     /// <exception cref="DiskImageException">InvalidOption, naming the choice.</exception>
     public static ImageProfile? Find(string? name)
         => name is null ? null : TryFind(name) ?? throw new DiskImageException(
-            DiskImageErrorKind.InvalidOption, $"There is no profile '{name}'. Known: {string.Join(", ", All.Select(p => p.Name))}.");
+            DiskImageErrorKind.InvalidOption, $"There is no profile '{name}'. {KnownNames.Hint(name, All.Select(p => p.Name))}");
 
     /// <summary>The profile of a name, or null.</summary>
     public static ImageProfile? TryFind(string? name) => All.FirstOrDefault(p => p.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
+
+    /// <summary>The size of a disk for it that is to hold so many bytes.</summary>
+    public long SizeOf(long length) => length % SizeUnit is var rest && rest == 0 ? length : checked(length - rest + SizeUnit);
+
+    /// <summary>Throws if a new image's format or name contradicts the profile.</summary>
+    /// <param name="path">Where the image is to be.</param>
+    /// <param name="format">The format that it is to have.</param>
+    /// <param name="parameter">The parameter that names a format.</param>
+    /// <exception cref="DiskImageException">InvalidOption.</exception>
+    public void Require(string path, FormatDriver format, string parameter)
+    {
+        if (!format.Name.Equals(Format, StringComparison.Ordinal))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{path}: profile {Name} stands for {Help}, so -{parameter} cannot be {format.Name}.", path);
+        }
+        if (!format.Extensions.Contains(Path.GetExtension(path), StringComparer.OrdinalIgnoreCase))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: profile {Name} stands for {Help}, whose name ends with {string.Join(" or ", format.Extensions)}. Choose such a name.",
+                path);
+        }
+    }
 
     private static IEnumerable<string> AzureObjections(OpenedImage image)
         => Facts(image) is VpcInfo info

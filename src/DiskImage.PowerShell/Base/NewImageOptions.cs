@@ -32,6 +32,15 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     /// <summary>The value of a member of <see cref="ICreateOptions"/> as it was given; null if it was not.</summary>
     public object? Given(string member) => NameOf(member) is { } name ? ValueOf(name) : null;
 
+    /// <summary>Takes what a profile stands for; null was not given. The size is not among it.</summary>
+    public void Add(ImageProfile? profile)
+    {
+        foreach ((string name, object? value) in profile?.Options ?? new Dictionary<string, object?>(StringComparer.Ordinal))
+        {
+            Take(name, value, "-Profile");
+        }
+    }
+
     /// <summary>Takes the parameters that name a backing image; null was not given.</summary>
     public void AddBacking(string? path, string? format)
     {

@@ -1,5 +1,6 @@
 using System.Collections;
 using System.Globalization;
+using System.Management.Automation;
 using System.Text;
 using DiskImage.Block;
 
@@ -23,10 +24,12 @@ public static class ReadableText
     public static string Lines(IEnumerable? list)
         => string.Join('\n', First([.. (list ?? Array.Empty<object>()).Cast<object?>().Select(Shown)], MostListed));
 
-    /// <summary>An object's properties, a line each.</summary>
+    /// <summary>The properties of an object, or of what came of it in a job, a line each.</summary>
     public static string Properties(object? item)
-        => item is null ? "" : string.Join('\n', item.GetType().GetProperties().Select(p => (p.Name, Value: p.GetValue(item))).Where(p => p.Value is not null)
-            .Select(p => $"{p.Name}: {(p.Value is IEnumerable list and not string ? Joined(list) : Shown(p.Value))}"));
+        => item is null ? "" : string.Join('\n', PSObject.AsPSObject(item).Properties.Where(p => p.Value is not null).Select(p => $"{p.Name}: {Value(p.Value)}"));
+
+    private static string Value(object value)
+        => value is PSObject { BaseObject: var inner } ? Value(inner) : value is IEnumerable list and not string ? Joined(list) : Shown(value);
 
     /// <summary>The first of some texts; what follows is counted.</summary>
     internal static IEnumerable<string> First(IReadOnlyCollection<string> texts, int most)

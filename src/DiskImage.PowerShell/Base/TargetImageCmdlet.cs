@@ -13,6 +13,7 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 
     /// <summary>Where the new image is to be.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
+    [Alias("DestinationPath")]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 

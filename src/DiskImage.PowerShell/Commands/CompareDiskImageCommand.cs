@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Jobs;
 
@@ -20,6 +21,18 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
     [ValidateNotNullOrEmpty]
     public string? DifferenceFormat { get; set; }
 
+    /// <summary>A snapshot inside the image, by identifier or name: it is compared instead of the present state.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(SnapshotNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? Snapshot { get; set; }
+
+    /// <summary>A snapshot inside the image to compare with.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(DifferenceSnapshotNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? DifferenceSnapshot { get; set; }
+
     /// <summary>The sizes must be the same too, and the same ranges must be stored.</summary>
     [Parameter]
     public SwitchParameter Strict { get; set; }
@@ -28,23 +41,52 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
     [Parameter]
     public SwitchParameter All { get; set; }
 
+    /// <summary>With <see cref="All"/>: blocks of so many bytes differ as a whole. Every byte by itself if absent.</summary>
+    [Parameter]
+    [ByteSize]
+    [ValidateRange(1, long.MaxValue)]
+    public long? BlockSize { get; set; }
+
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
+        if (BlockSize is not null && !All)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: -{nameof(BlockSize)} says how ranges are listed, so it needs -{nameof(All)}.", path);
+        }
         string other = await AskAsync(() => SessionPath.Literal(SessionState.Path, DifferencePath)).ConfigureAwait(false);
         OpenedImage left = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (left.ConfigureAwait(false))
         {
-            OpenedImage? right = null;
-            var request = new OpenRequest(other) { Format = DifferenceFormat, FormatParameter = nameof(DifferenceFormat) };
-            await RunItemAsync(other, async () => right = await OpenAsync(request, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
-            if (right is null)
+            DiskState leftState = await OpenStateAsync(left, Snapshot, cancellationToken).ConfigureAwait(false);
+            await using (leftState.ConfigureAwait(false))
+            {
+                // What is wrong with the other image is told of it, not of this one.
+                OpenedImage? right = null;
+                var request = new OpenRequest(other) { Format = DifferenceFormat, FormatParameter = nameof(DifferenceFormat) };
+                await RunItemAsync(other, async () => right = await OpenAsync(request, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+                if (right is not null)
+                {
+                    await CompareAsync(left, leftState.Disk, right, cancellationToken).ConfigureAwait(false);
+                }
+            }
+        }
+    }
+
+    private async Task CompareAsync(OpenedImage left, BlockNode leftDisk, OpenedImage right, CancellationToken cancellationToken)
+    {
+        await using (right.ConfigureAwait(false))
+        {
+            DiskState? rightState = null;
+            await RunItemAsync(
+                right.Path, async () => rightState = await OpenStateAsync(right, DifferenceSnapshot, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+            if (rightState is null)
             {
                 return;
             }
-            await using (right.ConfigureAwait(false))
+            await using (rightState.ConfigureAwait(false))
             {
-                await CompareAsync(left, right, new CompareJob(left.Node, right.Node, Strict), cancellationToken).ConfigureAwait(false);
+                await CompareAsync(left, right, new CompareJob(leftDisk, rightState.Disk, Strict), cancellationToken).ConfigureAwait(false);
             }
         }
     }
@@ -53,7 +95,7 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
     {
         if (All)
         {
-            await foreach ((long offset, long length) in job.DifferencesAsync(cancellationToken).ConfigureAwait(false))
+            await foreach ((long offset, long length) in job.DifferencesAsync(BlockSize ?? 1, cancellationToken).ConfigureAwait(false))
             {
                 await OutputAsync(new DiskImageDifference(left.Path, right.Path, offset, length)).ConfigureAwait(false);
             }
@@ -61,6 +103,7 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
         }
         CompareResult result = await ShowAsync(
             $"Comparing {Leaf(left.Path)} with {Leaf(right.Path)}", progress => job.RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-        await OutputAsync(new DiskImageComparison(left.Path, right.Path, result.Identical, result.FirstDifference, result.SizesDiffer)).ConfigureAwait(false);
+        await OutputAsync(new DiskImageComparison(
+            left.Path, right.Path, result.Identical, result.FirstDifference, result.SizesDiffer, result.Difference?.ToString(), Snapshot, DifferenceSnapshot)).ConfigureAwait(false);
     }
 }

@@ -27,6 +27,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
 
     /// <summary>The image that the new one is to stand on: what the source has from its own backing image is left out.</summary>
     [Parameter]
+    [Alias("ParentPath", "BackingFile")]
     [ValidateNotNullOrEmpty]
     public string? BackingPath { get; set; }
 
@@ -71,15 +72,10 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         OpenedImage source = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (source.ConfigureAwait(false))
         {
-            if (Snapshot is null)
+            DiskState state = await OpenStateAsync(source, Snapshot, cancellationToken).ConfigureAwait(false);
+            await using (state.ConfigureAwait(false))
             {
-                await ConvertAsync(source, source.Node, cancellationToken).ConfigureAwait(false);
-                return;
-            }
-            BlockNode snapshot = await source.Require<ISnapshots>("keep no snapshots").OpenSnapshotAsync(Snapshot, cancellationToken).ConfigureAwait(false);
-            await using (snapshot.ConfigureAwait(false))
-            {
-                await ConvertAsync(source, snapshot, cancellationToken).ConfigureAwait(false);
+                await ConvertAsync(source, state.Disk, cancellationToken).ConfigureAwait(false);
             }
         }
     }
@@ -89,17 +85,14 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     {
         ImageProfile? profile = ImageProfile.Find(Profile);
         (string given, FormatDriver format) = await TargetAsync().ConfigureAwait(false);
-        if (profile is not null && !format.Name.Equals(profile.Format, StringComparison.Ordinal))
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{given}: profile {profile.Name} stands for {profile.Help}, so -DestinationFormat cannot be {format.Name}.", given);
-        }
         string target = InFolder(given, source, format);
+        profile?.Require(target, format, nameof(DestinationFormat));
         RequireOther(source, target);
         RequireNotMade(target);
         IReadOnlyList<DiskBitmap>? bitmaps = await SelectBitmapsAsync(source, cancellationToken).ConfigureAwait(false);
         NewImageOptions options = Options(source.Node, disk, format, profile, await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
         _ = await options.ResolveBackingAsync(Opener, target, Folder, cancellationToken).ConfigureAwait(false);
+        await WarnOfSizeAsync(source, disk, target, profile).ConfigureAwait(false);
         string what = Snapshot is null ? source.Path : $"snapshot {Snapshot} of {source.Path}";
         await MakeAsync(
             target,
@@ -187,17 +180,23 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     {
         NewImageOptions options = OptionsOf(format);
         options.AddBacking(backingPath, BackingFormat);
-        foreach ((string name, object? value) in profile?.Options ?? new Dictionary<string, object?>(StringComparer.Ordinal))
-        {
-            options.Take(name, value, $"-{nameof(Profile)}");
-        }
+        options.Add(profile);
         foreach ((string name, object? value) in BackingPath is null ? ConversionFacts.KeptOptions(source, options.Known) : [])
         {
             options.TakeUnlessGiven(name, value);
         }
-        long unit = profile?.SizeUnit ?? 1, rest = disk.Length % unit;
-        options.Add(nameof(ICreateOptions.Size), rest == 0 ? disk.Length : checked(disk.Length - rest + unit), nameof(Path));
+        options.Add(nameof(ICreateOptions.Size), profile?.SizeOf(disk.Length) ?? disk.Length, nameof(Path));
         return options;
+    }
+
+    /// <summary>Says that there is nothing to convert, or that the profile takes no disk of this size.</summary>
+    private async Task WarnOfSizeAsync(OpenedImage source, BlockNode disk, string target, ImageProfile? profile)
+    {
+        if (disk.Length == 0)
+        {
+            await WarnAsync($"{source.Path}: is empty: its disk has no bytes.").ConfigureAwait(false);
+        }
+        await WarnOfProfileAsync(target, profile, disk.Length).ConfigureAwait(false);
     }
 
     private async Task<ConvertResult> CopyAsync(BlockNode disk, NewImage image, CancellationToken cancellationToken)

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using System.Security.Cryptography;
+using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Jobs;
 
@@ -15,17 +16,33 @@ public sealed class GetDiskImageHashCommand : ReadImageCmdlet
     [ValidateSet("SHA1", "SHA256", "SHA384", "SHA512", "MD5")]
     public string Algorithm { get; set; } = "SHA256";
 
+    /// <summary>A snapshot inside the image, by identifier or name: it is hashed instead of the present state. Taken from objects of snapshots.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Alias("Id")]
+    [ArgumentCompleter(typeof(SnapshotNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? Snapshot { get; set; }
+
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         OpenedImage image = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            string name = Algorithm.ToUpperInvariant();
-            byte[] hash = await ShowAsync(
-                $"Hashing {Leaf(image.Path)}",
-                progress => new HashJob(image.Node, new HashAlgorithmName(name)).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-            await OutputAsync(new DiskImageHash(name, Convert.ToHexString(hash), image.Path)).ConfigureAwait(false);
+            DiskState state = await OpenStateAsync(image, Snapshot, cancellationToken).ConfigureAwait(false);
+            await using (state.ConfigureAwait(false))
+            {
+                await HashAsync(image, state.Disk, cancellationToken).ConfigureAwait(false);
+            }
         }
+    }
+
+    private async Task HashAsync(OpenedImage image, BlockNode disk, CancellationToken cancellationToken)
+    {
+        string name = Algorithm.ToUpperInvariant();
+        byte[] hash = await ShowAsync(
+            $"Hashing {Leaf(image.Path)}",
+            progress => new HashJob(disk, new HashAlgorithmName(name)).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        await OutputAsync(new DiskImageHash(name, Convert.ToHexString(hash), image.Path, Snapshot)).ConfigureAwait(false);
     }
 }

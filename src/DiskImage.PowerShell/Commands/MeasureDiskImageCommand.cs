@@ -17,6 +17,7 @@ public sealed class MeasureDiskImageCommand : ReadImageCmdlet, IDynamicParameter
 
     /// <summary>The size of an empty disk to measure for.</summary>
     [Parameter(Mandatory = true, ParameterSetName = SizeSet)]
+    [Alias("SizeBytes")]
     [ByteSize]
     [ValidateRange(0, long.MaxValue)]
     public long Size { get; set; }
@@ -57,15 +58,10 @@ public sealed class MeasureDiskImageCommand : ReadImageCmdlet, IDynamicParameter
         OpenedImage image = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            if (Snapshot is null)
+            DiskState state = await OpenStateAsync(image, Snapshot, cancellationToken).ConfigureAwait(false);
+            await using (state.ConfigureAwait(false))
             {
-                await MeasureAsync(image.Path, image.Node, image.Node.Length, cancellationToken).ConfigureAwait(false);
-                return;
-            }
-            BlockNode kept = await image.Require<ISnapshots>("keep no snapshots").OpenSnapshotAsync(Snapshot, cancellationToken).ConfigureAwait(false);
-            await using (kept.ConfigureAwait(false))
-            {
-                await MeasureAsync(image.Path, kept, kept.Length, cancellationToken).ConfigureAwait(false);
+                await MeasureAsync(image.Path, state.Disk, state.Disk.Length, cancellationToken).ConfigureAwait(false);
             }
         }
     }

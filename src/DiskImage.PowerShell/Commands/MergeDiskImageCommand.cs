@@ -7,7 +7,7 @@ using DiskImage.Jobs;
 namespace DiskImage.PowerShell;
 
 /// <summary><c>Merge-DiskImage</c>: writes what an image holds into an image below it.</summary>
-[Cmdlet(VerbsData.Merge, "DiskImage", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[Cmdlet(VerbsData.Merge, "DiskImage", DefaultParameterSetName = PathSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.High)]
 [OutputType(typeof(DiskImageInfo))]
 public sealed class MergeDiskImageCommand : OpenImageCmdlet
 {
@@ -15,6 +15,7 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
 
     /// <summary>The image of the chain that takes it all; the image's own backing image if absent.</summary>
     [Parameter(Position = 1)]
+    [Alias("DestinationPath")]
     [ValidateNotNullOrEmpty]
     public string? BasePath { get; set; }
 
@@ -22,11 +23,11 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
     [Parameter]
     public SwitchParameter KeepTop { get; set; }
 
-    /// <summary>Removes the files of the image and of the layers between it and the base afterwards. Asked about.</summary>
+    /// <summary>Removes the files of the image and of the layers between it and the base afterwards.</summary>
     [Parameter]
     public SwitchParameter Delete { get; set; }
 
-    /// <summary>Removes them without asking.</summary>
+    /// <summary>Does not ask.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
 
@@ -123,7 +124,10 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         string record = recording.Length == 0 ? "" : $", recording that in {string.Join(" and ", recording)}";
         string then = record + (Delete ? $", then remove {removed}" : empties ? ", then empty it" : "");
         string through = depth == 1 ? "" : $" by way of {string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}";
-        if (!await ConfirmAsync(empties ? chain[0].Files : chain[0].Path, $"Merge into {chain[depth].Files}{through}{then}").ConfigureAwait(false))
+        string files = empties ? chain[0].Files : chain[0].Path, action = $"Merge into {chain[depth].Files}{through}{then}";
+        bool agreed = await AskAsync(
+            () => (Force && Switch("Confirm") is not true && !IsWhatIf) || ShouldProcess(Printable.Of(files), Printable.Of(action))).ConfigureAwait(false);
+        if (!agreed)
         {
             return false;
         }
@@ -132,8 +136,7 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
             await WarnAsync(
                 $"{string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}: will not read as before, because what is below changes. {chain[0].Path} stays as it is and stays valid.").ConfigureAwait(false);
         }
-        bool asked = Delete && !Force && !(MyInvocation.BoundParameters.TryGetValue("Confirm", out object? confirm) && confirm is SwitchParameter { IsPresent: false });
-        return !asked || await AskAsync(() => ShouldContinue(Printable.Of($"Remove {removed} after the merge?"), "Remove the merged images")).ConfigureAwait(false);
+        return true;
     }
 
     /// <summary>

@@ -20,6 +20,7 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
 
     /// <summary>The disk's size; the backing image's if absent.</summary>
     [Parameter(Position = 1, ValueFromPipelineByPropertyName = true)]
+    [Alias("SizeBytes")]
     [ByteSize]
     [ValidateRange(0, long.MaxValue)]
     public long? Size { get; set; }
@@ -30,6 +31,12 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [ValidateNotNullOrEmpty]
     public string? Format { get; set; }
 
+    /// <summary>Makes an image that a service or program takes: its format, options and size.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(ProfileNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? Profile { get; set; }
+
     /// <summary>Options of the format.</summary>
     [Parameter]
     [ArgumentCompleter(typeof(CreateOptionCompleter))]
@@ -37,6 +44,7 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
 
     /// <summary>The backing image, as it is to be named in the new one: relative to the new image's folder.</summary>
     [Parameter]
+    [Alias("ParentPath", "BackingFile")]
     [ValidateNotNullOrEmpty]
     public string? BackingPath { get; set; }
 
@@ -72,27 +80,27 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()
-        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(Format, Path.FirstOrDefault()), GetType());
+        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(Format ?? ImageProfile.TryFind(Profile)?.Format, Path.FirstOrDefault()), GetType());
 
     /// <inheritdoc/>
-    protected override void ProcessRecord() => Run(async cancellationToken =>
+    protected override void ProcessRecord() => Run(cancellationToken => ForEachAsync(Path, async given =>
     {
-        foreach (string given in Path)
+        string? path = null;
+        await RunItemAsync(given, async () => path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
+        if (path is not null)
         {
-            string? path = null;
-            await RunItemAsync(given, async () => path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
-            if (path is not null)
-            {
-                await RunItemAsync(path, () => CreateAsync(path, cancellationToken)).ConfigureAwait(false);
-            }
+            await RunItemAsync(path, () => CreateAsync(path, cancellationToken)).ConfigureAwait(false);
         }
-    });
+    }));
 
     private async Task CreateAsync(string path, CancellationToken cancellationToken)
     {
-        var options = new NewImageOptions(TargetFormat.Of(Format, path, nameof(Format)));
+        ImageProfile? profile = ImageProfile.Find(Profile);
+        var options = new NewImageOptions(TargetFormat.Of(Format ?? profile?.Format, path, nameof(Format)));
+        profile?.Require(path, options.Format, nameof(Format));
         options.Add(Option);
         options.Add(_formatParameters);
+        options.Add(profile);
         options.Add(nameof(ICreateOptions.Size), Size, nameof(Size));
         string? backingPath = await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
         options.AddBacking(backingPath, BackingFormat);
@@ -103,6 +111,10 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
         if (options.Given(nameof(ICreateOptions.Size)) is null)
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: a new disk needs a size. Give -Size, or -BackingPath to take it from there.", path);
+        }
+        if (profile is not null)
+        {
+            await FitAsync(path, options, profile).ConfigureAwait(false);
         }
         await MakeAsync(
             path,
@@ -115,6 +127,16 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
                 return null;
             },
             cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Rounds the size up to what the profile takes. A size that is none is left for the format to refuse.</summary>
+    private async Task FitAsync(string path, NewImageOptions options, ImageProfile profile)
+    {
+        if (options.Bind() is ICreateOptions { Size: long size })
+        {
+            options.SetMember(nameof(ICreateOptions.Size), profile.SizeOf(size));
+            await WarnOfProfileAsync(path, profile, size).ConfigureAwait(false);
+        }
     }
 
     /// <summary>Says what the image stands on, and takes its size from there if none was given.</summary>

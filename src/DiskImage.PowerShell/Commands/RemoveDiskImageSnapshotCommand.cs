@@ -4,7 +4,7 @@ using DiskImage.Block;
 namespace DiskImage.PowerShell;
 
 /// <summary><c>Remove-DiskImageSnapshot</c>: gives up states that were kept. The present state stays as it is.</summary>
-[Cmdlet(VerbsCommon.Remove, "DiskImageSnapshot", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[Cmdlet(VerbsCommon.Remove, "DiskImageSnapshot", DefaultParameterSetName = PathSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.High)]
 [OutputType(typeof(void))]
 public sealed class RemoveDiskImageSnapshotCommand : SnapshotCmdlet
 {

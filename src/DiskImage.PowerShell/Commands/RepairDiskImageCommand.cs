@@ -70,13 +70,14 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
         }
     }
 
-    private bool IsRepaired(CheckFinding finding) => finding.Repair is not null && (Mode == RepairMode.All || finding.Severity == CheckSeverity.Leak);
+    private bool IsRepaired(DiskImageFinding finding)
+        => finding.Repair is not null && (Mode == RepairMode.All || finding.Severity.Equals(nameof(CheckSeverity.Leak), StringComparison.Ordinal));
 
-    private string Step(CheckFinding finding) => $"{finding.Severity}: {finding.Message.TrimEnd('.')}. " + finding switch
+    private string Step(DiskImageFinding finding) => $"{finding.Severity}: {finding.Message.TrimEnd('.')}. " + finding switch
     {
         _ when IsRepaired(finding) => $"Would {finding.Repair}.",
         { Repair: not null } => "Left alone: -Mode All repairs it.",
-        { Severity: CheckSeverity.Warning } => "Harmless.",
+        { Severity: nameof(CheckSeverity.Warning) } => "Harmless.",
         _ => "Cannot be repaired.",
     };
 }

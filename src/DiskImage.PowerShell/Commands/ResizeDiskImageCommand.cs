@@ -10,6 +10,7 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
 {
     /// <summary>The new size; with a sign, what the disk is to grow or shrink by.</summary>
     [Parameter(Mandatory = true, Position = 1)]
+    [Alias("SizeBytes")]
     [SizeChange]
     [ValidateNotNull]
     public SizeChange Size { get; set; } = new(0, IsRelative: true);
@@ -50,7 +51,7 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
         {
             await VerboseAsync($"{name}: has that size already").ConfigureAwait(false);
         }
-        else if (!await ConfirmAsync(files, $"{(size < present ? "Shrink" : "Grow")} from {ReadableSize.WithBytes(present)} to {ReadableSize.WithBytes(size)}").ConfigureAwait(false))
+        else if (!await AgreeAsync(files, present, size).ConfigureAwait(false))
         {
             return;
         }
@@ -69,5 +70,13 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
         {
             await DescribeAsync(path, cancellationToken).ConfigureAwait(false);
         }
+    }
+
+    private Task<bool> AgreeAsync(string name, long present, long size)
+    {
+        string sizes = $"from {ReadableSize.WithBytes(present)} to {ReadableSize.WithBytes(size)}";
+        return size < present
+            ? ConfirmLossAsync(name, $"Shrink {sizes} and lose what lies past the new end")
+            : ConfirmAsync(name, $"Grow {sizes}");
     }
 }

@@ -4,7 +4,7 @@ using DiskImage.Block;
 namespace DiskImage.PowerShell;
 
 /// <summary><c>Restore-DiskImageSnapshot</c>: takes a disk back to a state that was kept.</summary>
-[Cmdlet(VerbsData.Restore, "DiskImageSnapshot", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[Cmdlet(VerbsData.Restore, "DiskImageSnapshot", DefaultParameterSetName = PathSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.High)]
 [OutputType(typeof(DiskImageInfo))]
 public sealed class RestoreDiskImageSnapshotCommand : SnapshotCmdlet
 {

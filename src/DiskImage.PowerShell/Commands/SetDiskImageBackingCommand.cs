@@ -14,6 +14,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
 
     /// <summary>The new backing image, as it is to be named in the image: relative to the image's folder. Empty for none.</summary>
     [Parameter(Mandatory = true, Position = 1)]
+    [Alias("ParentPath", "BackingFile")]
     [AllowEmptyString]
     public string BackingPath { get; set; } = "";
 

@@ -52,7 +52,7 @@ public sealed class TestDiskImageCommand : CheckCmdlet
             }
             result = DiskImageCheckResult.Of(path, Format, new CheckReport { Findings = [] }, also);
         }
-        await OutputAsync(Quiet ? result.IsConsistent : result).ConfigureAwait(false);
+        await OutputAsync(Quiet ? result.IsConsistent && result.ProfileRefusals.Count == 0 : result).ConfigureAwait(false);
     }
 
     private async Task<DiskImageCheckResult> CheckAsync(string path, List<CheckFinding> also, CancellationToken cancellationToken)
@@ -64,13 +64,10 @@ public sealed class TestDiskImageCommand : CheckCmdlet
             also.AddRange(await ParentFaultsAsync(image, path, cancellationToken).ConfigureAwait(false));
             also.AddRange(UnopenedFiles(image));
             also.AddRange(await BrokenBitmapsAsync(image, cancellationToken).ConfigureAwait(false));
-            if (profile is not null)
-            {
-                also.AddRange(profile.Objections(image).Select(o => new CheckFinding("Profile", CheckSeverity.Error, $"{profile.Name} would refuse it: {o}.")));
-            }
-            return profile is not null && image.Node is not ICheckable
+            DiskImageCheckResult result = profile is not null && image.Node is not ICheckable
                 ? DiskImageCheckResult.Of(image.Path, image.Format.Name, new CheckReport { Findings = [] }, also)
                 : await CheckAsync(image, also, cancellationToken).ConfigureAwait(false);
+            return profile is null ? result : result.RefusedFor(profile.Objections(image).Select(o => $"{profile.Name} would refuse it: {o}."));
         }
     }
 }

@@ -14,10 +14,17 @@ public class FormatNameCompleter : IArgumentCompleter
     {
         string word = wordToComplete.Trim('\'', '"');
         return DiskImageCmdlet.Registry.Formats
-            .Where(f => Accepts(f) && f.Name.StartsWith(word, StringComparison.OrdinalIgnoreCase))
+            .Where(Accepts)
+            .SelectMany(f => Names(f, word).Select(name => (Name: name, f.Description)))
             .OrderBy(f => f.Name, StringComparer.Ordinal)
             .Select(f => new CompletionResult(f.Name, f.Name, CompletionResultType.ParameterValue, f.Description));
     }
+
+    /// <summary>The names of a format that begin so. Other names than its own once something of them is there, and its own is not it.</summary>
+    private static IEnumerable<string> Names(FormatDriver format, string word)
+        => format.Name.StartsWith(word, StringComparison.OrdinalIgnoreCase)
+            ? [format.Name]
+            : format.Aliases.Where(a => a.StartsWith(word, StringComparison.OrdinalIgnoreCase));
 
     private protected virtual bool Accepts(FormatDriver format) => true;
 }

@@ -14,12 +14,18 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
         string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters)
     {
         string word = wordToComplete.Trim('\'', '"');
-        string? path = OptionCompleter.Bound(fakeBoundParameters, "Path", "LiteralPath", "ImagePath", "FullName", "PSPath");
-        return path is null ? [] : [.. Members(path, OptionCompleter.Bound(fakeBoundParameters, "Format"))
+        string? path = OptionCompleter.Bound(fakeBoundParameters, PathParameters);
+        return path is null ? [] : [.. Members(path, OptionCompleter.Bound(fakeBoundParameters, FormatParameter))
             .Where(m => m.Name.StartsWith(word, StringComparison.OrdinalIgnoreCase))
             .DistinctBy(m => m.Name, StringComparer.Ordinal)
             .Select(m => new CompletionResult(Quoted(m.Name), Printable.Of(m.Name), CompletionResultType.ParameterValue, Printable.Of(m.Help)))];
     }
+
+    /// <summary>The parameters that name the image.</summary>
+    private protected virtual string[] PathParameters => ["Path", "LiteralPath", "ImagePath", "FullName", "PSPath"];
+
+    /// <summary>The parameter that names its format.</summary>
+    private protected virtual string FormatParameter => "Format";
 
     /// <summary>The names in an open image, each with a line about it.</summary>
     private protected abstract ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk);
@@ -53,12 +59,20 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
 }
 
 /// <summary>Completes the names of an image's snapshots.</summary>
-public sealed class SnapshotNameCompleter : ImageMemberCompleter
+public class SnapshotNameCompleter : ImageMemberCompleter
 {
     private protected override async ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk)
         => disk is ISnapshots snapshots
             ? (await snapshots.GetSnapshotsAsync(CancellationToken.None).ConfigureAwait(false)).Select(s => (s.Name, $"{s.Id}, {s.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss}"))
             : [];
+}
+
+/// <summary>Completes the names of the snapshots of the image that another one is compared with.</summary>
+public sealed class DifferenceSnapshotNameCompleter : SnapshotNameCompleter
+{
+    private protected override string[] PathParameters => ["DifferencePath"];
+
+    private protected override string FormatParameter => "DifferenceFormat";
 }
 
 /// <summary>Completes the names of an image's dirty bitmaps.</summary>

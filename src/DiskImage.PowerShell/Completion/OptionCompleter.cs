@@ -56,10 +56,11 @@ public abstract class OptionCompleter : IArgumentCompleter
     /// <summary>The create options of the image that the bound parameters are about to make.</summary>
     internal static IEnumerable<OptionDescriptor> CreateOptions(IDictionary bound)
     {
+        string? implied = ImageProfile.TryFind(Bound(bound, "Profile"))?.Format;
         bool converts = bound.Contains("Destination") || bound.Contains("DestinationFormat");
         FormatDriver? format = converts
-            ? TargetFormat.TryOf(Bound(bound, "DestinationFormat"), Bound(bound, "Destination"))
-            : TargetFormat.TryOf(Bound(bound, "Format"), Bound(bound, "Path", "ImagePath", "FullName", "PSPath"));
+            ? TargetFormat.TryOf(Bound(bound, "DestinationFormat") ?? implied, Bound(bound, "Destination"))
+            : TargetFormat.TryOf(Bound(bound, "Format") ?? implied, Bound(bound, "Path", "ImagePath", "FullName", "PSPath"));
         IEnumerable<FormatDriver> formats = format is null ? DiskImageCmdlet.Registry.Formats : [format];
         return formats.OfType<ICreatable>().SelectMany(c => c.CreateOptions.Options)
             .Where(o => !converts || !o.PropertyName.Equals(nameof(ICreateOptions.Size), StringComparison.Ordinal)); // it is the source's

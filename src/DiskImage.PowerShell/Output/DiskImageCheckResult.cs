@@ -3,7 +3,7 @@ using DiskImage.Block;
 namespace DiskImage.PowerShell;
 
 /// <summary>What a check of an image's structures found.</summary>
-public sealed record DiskImageCheckResult
+public sealed class DiskImageCheckResult
 {
     /// <summary>The image's full path, or its URI.</summary>
     public required string Path { get; init; }
@@ -12,16 +12,16 @@ public sealed record DiskImageCheckResult
     public string? Format { get; init; }
 
     /// <summary>Nothing is wrong: no corruption, no leak, nothing left unchecked, and the image is finished and was closed.</summary>
-    public required bool IsConsistent { get; init; }
+    public bool IsConsistent { get; private set; }
 
     /// <summary>Defects that lose or endanger data.</summary>
-    public long Corruptions { get; init; }
+    public long Corruptions { get; private set; }
 
     /// <summary>Units of space that nothing uses.</summary>
     public long Leaks { get; init; }
 
     /// <summary>Things that could not be checked.</summary>
-    public long CheckErrors { get; init; }
+    public long CheckErrors { get; private set; }
 
     /// <summary>Corruptions that a repair put right.</summary>
     public long CorruptionsFixed { get; init; }
@@ -45,7 +45,10 @@ public sealed record DiskImageCheckResult
     public long? ImageEndOffset { get; init; }
 
     /// <summary>One object per defect.</summary>
-    public IReadOnlyList<CheckFinding> Findings { get; init; } = [];
+    public ReadableList<DiskImageFinding> Findings { get; private set; } = new([]);
+
+    /// <summary>Why the service or program of a profile would refuse the image. That is nothing wrong with the image itself.</summary>
+    public ReadableList<string> ProfileRefusals { get; private set; } = new([]);
 
     /// <inheritdoc/>
     public override string ToString() => Printable.Of($"{Path}: {(IsConsistent ? "consistent" : "not consistent")}");
@@ -66,15 +69,25 @@ public sealed record DiskImageCheckResult
         FragmentedClusters = report.FragmentedClusters,
         CompressedClusters = report.CompressedClusters,
         ImageEndOffset = report.ImageEndOffset,
-        Findings = also.Concat(report.Findings).ToArray(),
+        Findings = new(also.Concat(report.Findings).Select(DiskImageFinding.Of)),
     };
 
-    /// <summary>The same with more findings, in front.</summary>
-    internal DiskImageCheckResult With(IReadOnlyList<CheckFinding> also) => this with
+    /// <summary>The same with what a profile has against the image.</summary>
+    internal DiskImageCheckResult RefusedFor(IEnumerable<string> refusals)
     {
-        IsConsistent = IsConsistent && also.All(f => f.Severity == CheckSeverity.Warning),
-        Corruptions = Corruptions + also.Count(f => f.Severity == CheckSeverity.Corruption),
-        CheckErrors = CheckErrors + also.Count(f => f.Severity == CheckSeverity.Error),
-        Findings = also.Concat(Findings).ToArray(),
-    };
+        var result = (DiskImageCheckResult)MemberwiseClone();
+        result.ProfileRefusals = new(refusals);
+        return result;
+    }
+
+    /// <summary>The same with more findings, in front.</summary>
+    internal DiskImageCheckResult With(IReadOnlyList<CheckFinding> also)
+    {
+        var result = (DiskImageCheckResult)MemberwiseClone();
+        result.IsConsistent &= also.All(f => f.Severity == CheckSeverity.Warning);
+        result.Corruptions += also.Count(f => f.Severity == CheckSeverity.Corruption);
+        result.CheckErrors += also.Count(f => f.Severity == CheckSeverity.Error);
+        result.Findings = new(also.Select(DiskImageFinding.Of).Concat(Findings));
+        return result;
+    }
 }

@@ -1,16 +1,56 @@
+using DiskImage.Block;
+
 namespace DiskImage.PowerShell;
 
 /// <summary>What a comparison of two disks found.</summary>
-/// <param name="Path">The first image.</param>
-/// <param name="DifferencePath">The second image.</param>
-/// <param name="Identical">The disks read the same; in strict mode also their sizes and what they store.</param>
-/// <param name="FirstDifference">The first byte that differs; null if none does.</param>
-/// <param name="SizesDiffer">The virtual sizes differ.</param>
-public sealed record DiskImageComparison(string Path, string DifferencePath, bool Identical, long? FirstDifference, bool SizesDiffer);
+public sealed class DiskImageComparison(
+    string path, string differencePath, bool identical, long? firstDifference, bool sizesDiffer, string? difference, string? snapshot, string? differenceSnapshot)
+{
+    /// <summary>The first image.</summary>
+    public string Path { get; } = path;
+
+    /// <summary>The second image.</summary>
+    public string DifferencePath { get; } = differencePath;
+
+    /// <summary>The disks read the same; in strict mode also their sizes and what they store.</summary>
+    public bool Identical { get; } = identical;
+
+    /// <summary>The first byte that differs; null if none does.</summary>
+    public long? FirstDifference { get; } = firstDifference;
+
+    /// <summary>The virtual sizes differ.</summary>
+    public bool SizesDiffer { get; } = sizesDiffer;
+
+    /// <summary>
+    /// In what they differ there: Content; in strict mode also Allocation (they read the same, but not the same is stored) or Size. Null if in nothing.
+    /// </summary>
+    public string? Difference { get; } = difference;
+
+    /// <summary>The snapshot of the first image that was compared, as it was named; null for its present state.</summary>
+    public string? Snapshot { get; } = snapshot;
+
+    /// <summary>The same of the second image.</summary>
+    public string? DifferenceSnapshot { get; } = differenceSnapshot;
+
+    /// <inheritdoc/>
+    public override string ToString() => Printable.Of($"{Path} and {DifferencePath}: {(Identical ? "identical" : $"{Difference} differs at {FirstDifference:0}")}");
+}
 
 /// <summary>A range in which two disks differ, byte for byte.</summary>
-/// <param name="Path">The first image.</param>
-/// <param name="DifferencePath">The second image.</param>
-/// <param name="Offset">The first byte that differs.</param>
-/// <param name="Length">Bytes.</param>
-public sealed record DiskImageDifference(string Path, string DifferencePath, long Offset, long Length);
+public sealed class DiskImageDifference(string path, string differencePath, long offset, long length)
+{
+    /// <summary>The first image.</summary>
+    public string Path { get; } = path;
+
+    /// <summary>The second image.</summary>
+    public string DifferencePath { get; } = differencePath;
+
+    /// <summary>The first byte that differs.</summary>
+    public long Offset { get; } = offset;
+
+    /// <summary>Bytes.</summary>
+    public long Length { get; } = length;
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{Offset:0}+{Length:0}";
+}

@@ -3,18 +3,39 @@ using DiskImage.Block;
 namespace DiskImage.PowerShell;
 
 /// <summary>A run of the virtual disk that is stored in one way. Offsets and lengths are bytes.</summary>
-/// <param name="Start">The first byte, in the virtual disk.</param>
-/// <param name="Length">Bytes.</param>
-/// <param name="Depth">The layer that decides: 0 the image itself, 1 its backing image, and so on.</param>
-/// <param name="Present">Some layer decides the run's contents.</param>
-/// <param name="Zero">The run reads as zeroes.</param>
-/// <param name="Data">The run's bytes are stored.</param>
-/// <param name="Compressed">They are stored compressed.</param>
-/// <param name="Offset">Where <paramref name="File"/> keeps the first byte; null if it has no such place.</param>
-/// <param name="File">The file that holds the bytes; null if none does.</param>
-public sealed record DiskImageExtent(
-    long Start, long Length, int Depth, bool Present, bool Zero, bool Data, bool Compressed, long? Offset, string? File)
+public sealed class DiskImageExtent(
+    long start, long length, int depth, bool present, bool zero, bool data, bool compressed, long? offset, string? file)
 {
+    /// <summary>The first byte, in the virtual disk.</summary>
+    public long Start { get; } = start;
+
+    /// <summary>Bytes.</summary>
+    public long Length { get; } = length;
+
+    /// <summary>The layer that decides: 0 the image itself, 1 its backing image, and so on.</summary>
+    public int Depth { get; } = depth;
+
+    /// <summary>Some layer decides the run's contents.</summary>
+    public bool Present { get; } = present;
+
+    /// <summary>The run reads as zeroes.</summary>
+    public bool Zero { get; } = zero;
+
+    /// <summary>The run's bytes are stored.</summary>
+    public bool Data { get; } = data;
+
+    /// <summary>They are stored compressed.</summary>
+    public bool Compressed { get; } = compressed;
+
+    /// <summary>Where <see cref="File"/> keeps the first byte; null if it has no such place.</summary>
+    public long? Offset { get; } = offset;
+
+    /// <summary>The file that holds the bytes; null if none does.</summary>
+    public string? File { get; } = file;
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{Start:0}+{Length:0}";
+
     internal static DiskImageExtent Of(in BlockExtent extent) => new(
         extent.Offset,
         extent.Length,

@@ -5,19 +5,19 @@ using DiskImage.Options;
 namespace DiskImage.PowerShell;
 
 /// <summary>An image format of this module.</summary>
-public sealed record DiskImageFormat
+public sealed class DiskImageFormat
 {
     /// <summary>The name, as QEMU spells it.</summary>
     public required string Name { get; init; }
 
     /// <summary>Other names that are understood.</summary>
-    public required IReadOnlyList<string> Aliases { get; init; }
+    public required ReadableList<string> Aliases { get; init; }
 
     /// <summary>What it is.</summary>
     public required string Description { get; init; }
 
     /// <summary>File name endings that stand for it, the usual one first.</summary>
-    public required IReadOnlyList<string> Extensions { get; init; }
+    public required ReadableList<string> Extensions { get; init; }
 
     /// <summary>New images of it can be made.</summary>
     public required bool CanCreate { get; init; }
@@ -26,13 +26,16 @@ public sealed record DiskImageFormat
     public required bool CanHaveBacking { get; init; }
 
     /// <summary>What the cmdlets can do with it: Create, Measure, Amend, Check, Repair, Rebase, Empty, Compact, Compress, Snapshot, Bitmap.</summary>
-    public required IReadOnlyList<string> Abilities { get; init; }
+    public required ReadableList<string> Abilities { get; init; }
 
     /// <summary>Options for <c>-Option</c> when an image is made.</summary>
-    public required IReadOnlyList<DiskImageFormatOption> CreateOptions { get; init; }
+    public required ReadableList<DiskImageFormatOption> CreateOptions { get; init; }
 
     /// <summary>Options for <c>-OpenOption</c> when an image is opened.</summary>
-    public required IReadOnlyList<DiskImageFormatOption> OpenOptions { get; init; }
+    public required ReadableList<DiskImageFormatOption> OpenOptions { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => Name;
 
     private static readonly (string Name, Type Type)[] s_abilities =
     [
@@ -43,32 +46,47 @@ public sealed record DiskImageFormat
 
     internal static DiskImageFormat Of(FormatDriver driver)
     {
-        // Arrays: PowerShell cannot index the lists that the compiler makes of collection expressions.
         OptionSchema create = (driver as ICreatable)?.CreateOptions ?? OptionSchema.Empty;
         return new DiskImageFormat
         {
             Name = driver.Name,
-            Aliases = driver.Aliases.ToArray(),
+            Aliases = new(driver.Aliases),
             Description = driver.Description,
-            Extensions = driver.Extensions.ToArray(),
+            Extensions = new(driver.Extensions),
             CanCreate = driver is ICreatable,
             CanHaveBacking = create.Options.Any(o => o.PropertyName.Equals(nameof(ICreateOptions.BackingFile), StringComparison.Ordinal)),
-            Abilities = s_abilities.Where(a => driver.NodeTypes.Append(driver.GetType()).Any(a.Type.IsAssignableFrom)).Select(a => a.Name).ToArray(),
-            CreateOptions = create.Options.Select(o => DiskImageFormatOption.Of(driver, o)).ToArray(),
-            OpenOptions = driver.OpenOptions.Options.Select(o => DiskImageFormatOption.Of(driver, o)).ToArray(),
+            Abilities = new(s_abilities.Where(a => driver.NodeTypes.Append(driver.GetType()).Any(a.Type.IsAssignableFrom)).Select(a => a.Name)),
+            CreateOptions = new(create.Options.Select(o => DiskImageFormatOption.Of(driver, o))),
+            OpenOptions = new(driver.OpenOptions.Options.Select(o => DiskImageFormatOption.Of(driver, o))),
         };
     }
 }
 
 /// <summary>An option of a format.</summary>
-/// <param name="Format">The format's name.</param>
-/// <param name="Name">The option's name in option text and dictionaries, as QEMU spells it.</param>
-/// <param name="Parameter">Its name as a parameter of the cmdlets that make images.</param>
-/// <param name="Default">The value if it is not given, as text; empty where the format decides.</param>
-/// <param name="Allowed">What may be given.</param>
-/// <param name="Description">What it does.</param>
-public sealed record DiskImageFormatOption(string Format, string Name, string Parameter, string Default, string Allowed, string Description)
+public sealed class DiskImageFormatOption(
+    string format, string name, string parameter, string @default, string allowed, string description)
 {
+    /// <summary>The format's name.</summary>
+    public string Format { get; } = format;
+
+    /// <summary>The option's name in option text and dictionaries, as QEMU spells it.</summary>
+    public string Name { get; } = name;
+
+    /// <summary>Its name as a parameter of the cmdlets that make images.</summary>
+    public string Parameter { get; } = parameter;
+
+    /// <summary>The value if it is not given, as text; empty where the format decides.</summary>
+    public string Default { get; } = @default;
+
+    /// <summary>What may be given.</summary>
+    public string Allowed { get; } = allowed;
+
+    /// <summary>What it does.</summary>
+    public string Description { get; } = description;
+
+    /// <inheritdoc/>
+    public override string ToString() => Name;
+
     internal static DiskImageFormatOption Of(FormatDriver driver, OptionDescriptor option)
         => new(driver.Name, option.Name, option.PropertyName, option.DefaultText, option.AllowedText, option.Help);
 }

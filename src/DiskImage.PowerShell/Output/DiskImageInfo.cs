@@ -5,7 +5,7 @@ using DiskImage.Jobs;
 namespace DiskImage.PowerShell;
 
 /// <summary>What an image says about itself. Sizes are bytes.</summary>
-public sealed record DiskImageInfo
+public sealed class DiskImageInfo
 {
     /// <summary>The image's full path, or its URI.</summary>
     public required string Path { get; init; }
@@ -41,24 +41,29 @@ public sealed record DiskImageInfo
     public bool DirtyFlag { get; init; }
 
     /// <summary>The snapshots inside the image, oldest first.</summary>
-    public IReadOnlyList<DiskImageSnapshot> Snapshots { get; init; } = [];
+    public ReadableList<DiskImageSnapshot> Snapshots { get; init; } = new([]);
 
     /// <summary>The dirty bitmaps inside the image.</summary>
-    public IReadOnlyList<DiskImageBitmap> Bitmaps { get; init; } = [];
+    public ReadableList<DiskImageBitmap> Bitmaps { get; init; } = new([]);
 
     /// <summary>Further facts, as an object of the format's own type.</summary>
     public object? FormatSpecific { get; init; }
 
     /// <summary>The nodes that the image stands on.</summary>
-    public IReadOnlyList<DiskImageChild> Children { get; init; } = [];
+    public ReadableList<DiskImageChild> Children { get; init; } = new([]);
 
     /// <summary>What a conversion did to make this image; null if it was not made by one.</summary>
-    public DiskImageCopyStatistics? Statistics { get; init; }
+    public DiskImageCopyStatistics? Statistics { get; private init; }
 
     /// <inheritdoc/>
     public override string ToString() => Printable.Of(Path);
 
-    internal static async Task<DiskImageInfo> OfAsync(BlockNode node, CancellationToken cancellationToken)
+    /// <summary>Describes an open image.</summary>
+    /// <param name="node">The image.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <param name="statistics">What a conversion did to make it.</param>
+    /// <exception cref="DiskImageException">What its snapshots or bitmaps say that cannot be read.</exception>
+    internal static async Task<DiskImageInfo> OfAsync(BlockNode node, CancellationToken cancellationToken, DiskImageCopyStatistics? statistics = null)
     {
         ImageDescription described = (node as IDescribed)?.Describe()
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{node.Name}: is not a disk image that can describe itself", node.Name);
@@ -77,10 +82,11 @@ public sealed record DiskImageInfo
             Encrypted = described.Encrypted,
             Compressed = described.Compressed,
             DirtyFlag = described.Dirty,
-            Snapshots = snapshots.Select(s => DiskImageSnapshot.Of(node.Name, s)).ToArray(),
-            Bitmaps = bitmaps.Select(b => DiskImageBitmap.Of(node.Name, b)).ToArray(),
+            Snapshots = new(snapshots.Select(s => DiskImageSnapshot.Of(node.Name, s))),
+            Bitmaps = new(bitmaps.Select(b => DiskImageBitmap.Of(node.Name, b))),
             FormatSpecific = described.FormatSpecific,
-            Children = node.Children.Where(c => c.Value is not UnopenedNode).Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength)).ToArray(),
+            Children = new(node.Children.Where(c => c.Value is not UnopenedNode).Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength))),
+            Statistics = statistics,
         };
     }
 
@@ -115,22 +121,41 @@ public sealed record DiskImageInfo
 }
 
 /// <summary>A node that an image stands on.</summary>
-/// <param name="Role">What it is to the image: file, backing, data-file.</param>
-/// <param name="Path">Its path or URI.</param>
-/// <param name="Length">Its length in bytes.</param>
-/// <param name="AllocatedLength">Bytes of host storage that it takes itself; null where that is not known.</param>
-public sealed record DiskImageChild(string Role, string Path, long Length, long? AllocatedLength)
+public sealed class DiskImageChild(string role, string path, long length, long? allocatedLength)
 {
+    /// <summary>What it is to the image: file, backing, data-file.</summary>
+    public string Role { get; } = role;
+
+    /// <summary>Its path or URI.</summary>
+    public string Path { get; } = path;
+
+    /// <summary>Its length in bytes.</summary>
+    public long Length { get; } = length;
+
+    /// <summary>Bytes of host storage that it takes itself; null where that is not known.</summary>
+    public long? AllocatedLength { get; } = allocatedLength;
+
     /// <inheritdoc/>
     public override string ToString() => Printable.Of($"{Role}: {Path}");
 }
 
 /// <summary>What a conversion did.</summary>
-/// <param name="BytesCopied">Bytes of data written.</param>
-/// <param name="BytesZero">Bytes that read as zeroes.</param>
-/// <param name="BytesSkipped">Bytes left to the backing image.</param>
-/// <param name="Elapsed">Time the copying took.</param>
-public sealed record DiskImageCopyStatistics(long BytesCopied, long BytesZero, long BytesSkipped, TimeSpan Elapsed)
+public sealed class DiskImageCopyStatistics(long bytesCopied, long bytesZero, long bytesSkipped, TimeSpan elapsed)
 {
+    /// <summary>Bytes of data written.</summary>
+    public long BytesCopied { get; } = bytesCopied;
+
+    /// <summary>Bytes that read as zeroes.</summary>
+    public long BytesZero { get; } = bytesZero;
+
+    /// <summary>Bytes left to the backing image.</summary>
+    public long BytesSkipped { get; } = bytesSkipped;
+
+    /// <summary>Time the copying took.</summary>
+    public TimeSpan Elapsed { get; } = elapsed;
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{ReadableSize.Of(BytesCopied)} copied";
+
     internal static DiskImageCopyStatistics Of(ConvertResult result) => new(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed);
 }

@@ -1,10 +1,26 @@
 namespace DiskImage.PowerShell;
 
 /// <summary>How large an image would become. Sizes are bytes of the file.</summary>
-/// <param name="Path">The image whose contents were measured; null for an empty disk.</param>
-/// <param name="Format">The format that was measured for.</param>
-/// <param name="VirtualSize">The disk's size.</param>
-/// <param name="Required">Bytes for the data there is.</param>
-/// <param name="FullyAllocated">Bytes if all of the disk were written.</param>
-/// <param name="Bitmaps">Bytes for the dirty bitmaps of the source; null if they cannot be kept.</param>
-public sealed record DiskImageMeasurement(string? Path, string Format, long VirtualSize, long Required, long FullyAllocated, long? Bitmaps);
+public sealed class DiskImageMeasurement(string? path, string format, long virtualSize, long required, long fullyAllocated, long? bitmaps)
+{
+    /// <summary>The image whose contents were measured; null for an empty disk.</summary>
+    public string? Path { get; } = path;
+
+    /// <summary>The format that was measured for.</summary>
+    public string Format { get; } = format;
+
+    /// <summary>The disk's size.</summary>
+    public long VirtualSize { get; } = virtualSize;
+
+    /// <summary>Bytes for the data there is.</summary>
+    public long Required { get; } = required;
+
+    /// <summary>Bytes if all of the disk were written.</summary>
+    public long FullyAllocated { get; } = fullyAllocated;
+
+    /// <summary>Bytes for the dirty bitmaps of the source; null if they cannot be kept.</summary>
+    public long? Bitmaps { get; } = bitmaps;
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{ReadableSize.Of(Required)} as {Format}";
+}

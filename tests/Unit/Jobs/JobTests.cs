@@ -131,10 +131,11 @@ public sealed class JobTests
         byte[] left = Contents(8), right = [.. left, .. new byte[3 << 20]];
         CompareResult result = await CompareAsync(strict: false);
         Assert.Equal((true, null, true), (result.Identical, result.FirstDifference, result.SizesDiffer));
-        Assert.False((await CompareAsync(strict: true)).Identical);
+        CompareResult strict = await CompareAsync(strict: true);
+        Assert.Equal((false, Size, DifferenceKind.Size), (strict.Identical, strict.FirstDifference, strict.Difference));
         right[Size + 5] = 1;
         result = await CompareAsync(strict: false);
-        Assert.Equal((false, Size + 5L, true), (result.Identical, result.FirstDifference, result.SizesDiffer));
+        Assert.Equal((false, Size + 5L, true, DifferenceKind.Content), (result.Identical, result.FirstDifference, result.SizesDiffer, result.Difference));
 
         Task<CompareResult> CompareAsync(bool strict)
             => new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict).RunAsync(null, CancellationToken.None);
@@ -153,7 +154,10 @@ public sealed class JobTests
         await right.WriteAsync(Stored, new byte[1 << 16]);
         Assert.True((await new CompareJob(left, right, strict: false).RunAsync(null, CancellationToken.None)).Identical);
         CompareResult result = await new CompareJob(left, right, strict: true).RunAsync(null, CancellationToken.None);
-        Assert.Equal((false, Stored), (result.Identical, result.FirstDifference));
+        Assert.Equal((false, Stored, DifferenceKind.Allocation), (result.Identical, result.FirstDifference, result.Difference));
+        await right.WriteAsync(Stored, new byte[] { 1 }); // now it reads differently too
+        result = await new CompareJob(left, right, strict: true).RunAsync(null, CancellationToken.None);
+        Assert.Equal((false, Stored, DifferenceKind.Content), (result.Identical, result.FirstDifference, result.Difference));
     }
 
     [Fact]
@@ -170,7 +174,48 @@ public sealed class JobTests
             expected.Add((at, length));
         }
         var found = new List<(long, long)>();
-        await foreach ((long, long) range in new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict: false).DifferencesAsync(CancellationToken.None))
+        await foreach ((long, long) range in new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict: false).DifferencesAsync(1, CancellationToken.None))
+        {
+            found.Add(range);
+        }
+        Assert.Equal(expected, found);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(512)]
+    [InlineData(1000)] // no divisor of what is read at once
+    [InlineData(65536)]
+    [InlineData(3 << 20)] // more than what is read at once
+    [InlineData(1L << 40)] // more than the disks
+    public async Task Blocks_differ_as_a_whole(long granularity)
+    {
+        byte[] left = Contents(11), right = [.. left, .. new byte[1500]];
+        foreach ((int at, int length) in new[] { (0, 1), (700, 600), ((1 << 20) - 2, 4), (Size - 70000, 1), (Size + 1400, 7) })
+        {
+            for (int i = at; i < at + length; i++)
+            {
+                right[i] = (byte)((i < Size ? left[i] : 0) ^ 0xFF);
+            }
+        }
+        var expected = new List<(long Offset, long Length)>();
+        for (long offset = 0; offset < right.Length; offset += granularity)
+        {
+            long end = Math.Min(offset + granularity, right.Length);
+            if (Enumerable.Range((int)offset, (int)(end - offset)).Any(i => right[i] != (i < Size ? left[i] : 0)))
+            {
+                bool goesOn = expected.Count > 0 && expected[^1].Offset + expected[^1].Length == offset;
+                long start = goesOn ? expected[^1].Offset : offset;
+                if (goesOn)
+                {
+                    expected.RemoveAt(expected.Count - 1);
+                }
+                expected.Add((start, end - start));
+            }
+        }
+        var found = new List<(long, long)>();
+        var job = new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict: false);
+        await foreach ((long, long) range in job.DifferencesAsync(granularity, CancellationToken.None))
         {
             found.Add(range);
         }

@@ -1,13 +1,16 @@
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>What a qcow2 header says beyond the facts that all formats share.</summary>
-public sealed record Qcow2Info
+public readonly record struct Qcow2Info()
 {
     /// <summary>"0.10" for version 2, "1.1" for version 3.</summary>
     public required string Compat { get; init; }
 
     /// <summary>How compressed clusters are compressed.</summary>
-    public required Qcow2CompressionType CompressionType { get; init; }
+    public required string CompressionType { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"compat {Compat}";
 
     /// <summary>Refcount updates may be postponed.</summary>
     public required bool LazyRefcounts { get; init; }
@@ -30,7 +33,7 @@ public sealed record Qcow2Info
     internal static Qcow2Info Of(Qcow2Header header) => new()
     {
         Compat = header.Version < 3 ? "0.10" : "1.1",
-        CompressionType = header.CompressionType,
+        CompressionType = header.CompressionType.ToString(),
         LazyRefcounts = (header.Compatible & Qcow2Compatible.LazyRefcounts) != Qcow2Compatible.None,
         RefcountBits = 1 << header.RefcountOrder,
         Corrupt = header.Has(Qcow2Incompatible.Corrupt),

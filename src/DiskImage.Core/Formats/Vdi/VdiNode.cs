@@ -61,7 +61,7 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ICompactabl
         ClusterSize = _header.Current.BlockSize,
         FormatSpecific = new VdiInfo
         {
-            ImageType = _header.Current.Type,
+            ImageType = _header.Current.Type.ToString(),
             AllocatedBlocks = _header.Current.Allocated,
             ImageId = _header.Current.ImageId,
             LastSnapshotId = _header.Current.SnapshotId,

@@ -23,10 +23,13 @@ public sealed record VdiCreateOptions : ICreateOptions
 }
 
 /// <summary>What a VDI says beyond the facts that all formats share.</summary>
-public sealed record VdiInfo
+public readonly record struct VdiInfo()
 {
     /// <summary>Dynamic or static.</summary>
-    public required VdiImageType ImageType { get; init; }
+    public required string ImageType { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => ImageType;
 
     /// <summary>Blocks that are in the file.</summary>
     public required int AllocatedBlocks { get; init; }

@@ -1,10 +1,13 @@
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>What a VHDX image says beyond the facts that all formats share.</summary>
-public sealed record VhdxInfo
+public readonly record struct VhdxInfo()
 {
     /// <summary>Dynamic, fixed or differencing.</summary>
-    public required VhdxSubformat Subformat { get; init; }
+    public required string Subformat { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => Subformat;
 
     /// <summary>Bytes per payload block.</summary>
     public required long BlockSize { get; init; }

@@ -92,7 +92,7 @@ internal sealed partial class VhdxNode : FormatNode, IDescribed
         PhysicalSectorSize = _metadata.PhysicalSectorSize,
         FormatSpecific = new VhdxInfo
         {
-            Subformat = _metadata.HasParent ? VhdxSubformat.Differencing : _metadata.IsFixed ? VhdxSubformat.Fixed : VhdxSubformat.Dynamic,
+            Subformat = (_metadata.HasParent ? VhdxSubformat.Differencing : _metadata.IsFixed ? VhdxSubformat.Fixed : VhdxSubformat.Dynamic).ToString(),
             BlockSize = _metadata.BlockSize,
             LogicalSectorSize = _metadata.LogicalSectorSize,
             PhysicalSectorSize = _metadata.PhysicalSectorSize,

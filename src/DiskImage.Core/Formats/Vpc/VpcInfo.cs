@@ -21,17 +21,20 @@ public enum VpcDiskType
 /// <summary>One way that a differencing disk names its parent.</summary>
 /// <param name="PlatformCode">W2ru, W2ku, Wi2r, Wi2k, MacX or Mac.</param>
 /// <param name="Text">The path; null if it is not text or cannot be read.</param>
-public sealed record VpcParentLocatorInfo(string PlatformCode, string? Text)
+public readonly record struct VpcParentLocatorInfo(string PlatformCode, string? Text)
 {
     /// <inheritdoc/>
     public override string ToString() => Printable.Of($"{PlatformCode}: {Text}");
 }
 
 /// <summary>What a VHD says beyond the facts that all formats share.</summary>
-public sealed record VpcInfo
+public readonly record struct VpcInfo()
 {
     /// <summary>Fixed, dynamic or differencing.</summary>
-    public required VpcDiskType DiskType { get; init; }
+    public required string DiskType { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => DiskType;
 
     /// <summary>The program that made the disk, four characters ("win ", "vpc ", "qemu" …).</summary>
     public required string CreatorApplication { get; init; }
@@ -43,7 +46,7 @@ public sealed record VpcInfo
     public required string CreatorHostOs { get; init; }
 
     /// <summary>When the disk was made.</summary>
-    public required DateTimeOffset Created { get; init; }
+    public required DateTime Created { get; init; }
 
     /// <summary>The disk's identity, which its children record.</summary>
     public required Guid UniqueId { get; init; }
@@ -82,7 +85,7 @@ public sealed record VpcInfo
     public Guid? ParentUniqueId { get; init; }
 
     /// <summary>When the parent was last changed when this disk was made on it.</summary>
-    public DateTimeOffset? ParentModified { get; init; }
+    public DateTime? ParentModified { get; init; }
 
     /// <summary>The parent's file name.</summary>
     public string? ParentName { get; init; }
@@ -95,11 +98,11 @@ public sealed record VpcInfo
         VpcFooter footer = footers.Best;
         return new()
         {
-            DiskType = footer.DiskType,
+            DiskType = footer.DiskType.ToString(),
             CreatorApplication = footer.CreatorApplication,
             CreatorVersion = new Version((int)(footer.CreatorVersion >> 16), (int)(footer.CreatorVersion & 0xFFFF)),
             CreatorHostOs = footer.CreatorHostOs,
-            Created = VpcFooter.Time(footer.TimeStamp),
+            Created = VpcFooter.Time(footer.TimeStamp).UtcDateTime,
             UniqueId = footer.UniqueId,
             OriginalSize = footer.OriginalSize,
             CurrentSize = footer.CurrentSize,

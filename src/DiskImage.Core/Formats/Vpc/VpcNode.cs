@@ -103,7 +103,7 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
             info = info with
             {
                 ParentUniqueId = _header.ParentUniqueId,
-                ParentModified = VpcFooter.Time(_header.ParentTimeStamp),
+                ParentModified = VpcFooter.Time(_header.ParentTimeStamp).UtcDateTime,
                 ParentName = _header.ParentName,
                 ParentLocators = _locators,
             };

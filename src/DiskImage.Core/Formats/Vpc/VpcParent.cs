@@ -161,6 +161,6 @@ internal static class VpcParent
         {
             node = node.Child("file"); // a filter has nothing to say; the disk that it passes through has
         }
-        return (node as IDescribed)?.Describe().FormatSpecific as VpcInfo;
+        return (node as IDescribed)?.Describe().FormatSpecific as VpcInfo?;
     }
 }

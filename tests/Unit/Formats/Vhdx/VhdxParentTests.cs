@@ -31,7 +31,7 @@ public sealed class VhdxParentTests
         await using BlockNode top = await Images.OpenAsync(folder["new/top.vhdx"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
         Assert.Equal(expected, await VhdxDisks.ReadAllAsync(top));
         var info = (VhdxInfo)((IDescribed)top).Describe().FormatSpecific!;
-        Assert.Equal((VhdxSubformat.Differencing, @".\mid\mid.vhdx"), (info.Subformat, Assert.Single(info.ParentPaths)));
+        Assert.Equal((nameof(VhdxSubformat.Differencing), @".\mid\mid.vhdx"), (info.Subformat, Assert.Single(info.ParentPaths)));
         Assert.Equal("mid/mid.vhdx", ((IDescribed)top).Describe().BackingFile!.Replace('\\', '/'));
         Assert.Equal(((VhdxNode)top.Child("backing")!).Metadata.VirtualDiskId, info.VirtualDiskId);
         List<BlockExtent> map = [];

@@ -146,12 +146,22 @@ public sealed class VpcCheckTests
     [Fact]
     public void Azure_says_what_it_would_refuse()
     {
-        VpcInfo info = VpcInfo.Of(new VpcFooters(VpcFooter.Parse(VhdMaker.Footer("win ", 4 << 20, (120, 4, 17), 2)), 512, null), VpcSizeCalculation.Auto);
-        Assert.Empty(VpcProfile.AzureObjections(info, 4 << 20, (4 << 20) + 512));
-        Assert.Single(VpcProfile.AzureObjections(info with { DiskType = VpcDiskType.Dynamic }, 4 << 20, 1000));
-        Assert.Single(VpcProfile.AzureObjections(info, 4 << 20, (4 << 20) + 1024));
-        Assert.Equal(2, VpcProfile.AzureObjections(info with { CurrentSize = (4 << 20) + 512 }, 4 << 20, (4 << 20) + 1024).Count);
+        VpcInfo info = VpcInfo.Of(new VpcFooters(VpcFooter.Parse(VhdMaker.Footer("win ", 20 << 20, (602, 4, 17), 2)), 512, null), VpcSizeCalculation.Auto);
+        Assert.Empty(VpcProfile.AzureObjections(info, 20 << 20, (20 << 20) + 512));
+        Assert.Single(VpcProfile.AzureObjections(info with { DiskType = nameof(VpcDiskType.Dynamic) }, 20 << 20, 1000));
+        Assert.Single(VpcProfile.AzureObjections(info, 20 << 20, (20 << 20) + 1024));
+        Assert.Equal(2, VpcProfile.AzureObjections(info with { CurrentSize = (20 << 20) + 512 }, 20 << 20, (20 << 20) + 1024).Count);
     }
+
+    [Theory]
+    [InlineData(20L << 20, "")]
+    [InlineData(32767L << 30, "")]
+    [InlineData(0, "the disk is empty; Azure takes 20 MiB at least")]
+    [InlineData(19L << 20, "the size is 19,922,944 bytes; Azure takes 20,971,520 (20 MiB) at least")]
+    [InlineData((21L << 20) + 512, "the size is 22,020,608 bytes; Azure takes whole MiB (1,048,576)")]
+    [InlineData((32767L << 30) + (1 << 20), "the size is 35,183,299,395,584 bytes; Azure takes up to 35,183,298,347,008 (32,767 GiB)")]
+    public void Azure_takes_sizes_from_20_MiB_to_32767_GiB(long size, string objection)
+        => Assert.Equal(objection, string.Join("; ", VpcProfile.AzureObjectionsToSize(size)));
 
     /// <summary>Sixteen blocks, of which 0, 1, 2 and 5 are there, whole and set.</summary>
     private static byte[] Sound(bool hasParent)

@@ -73,7 +73,7 @@ public sealed class VpcOracleTests
         {
             Assert.Equal(await VirtualSizeAsync(folder["b.vhd"]), node.Length);
             Assert.Empty((await ((ICheckable)node).CheckAsync(null, CancellationToken.None)).Findings);
-            Assert.Equal(options.Contains("fixed", StringComparison.Ordinal) ? VpcDiskType.Fixed : VpcDiskType.Dynamic, Info(node).DiskType);
+            Assert.Equal(options.Contains("fixed", StringComparison.Ordinal) ? nameof(VpcDiskType.Fixed) : nameof(VpcDiskType.Dynamic), Info(node).DiskType);
         }
         await Images.ConvertAsync(folder["b.vhd"], null, folder["c.raw"], "raw");
         byte[] raw = await File.ReadAllBytesAsync(folder["a.raw"]), ours = await File.ReadAllBytesAsync(folder["c.raw"]);

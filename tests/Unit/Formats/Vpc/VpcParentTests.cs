@@ -25,7 +25,7 @@ public sealed class VpcParentTests : IDisposable
         {
             Assert.Equal(expected, await VpcDisks.ReadAsync(top));
             VpcInfo info = VpcOracleTests.Info(top);
-            Assert.Equal(VpcDiskType.Differencing, info.DiskType);
+            Assert.Equal(nameof(VpcDiskType.Differencing), info.DiskType);
             Assert.Equal(VpcOracleTests.Info(top.Child("backing")!).UniqueId, info.ParentUniqueId);
             Assert.Equal("../mid.vhd", ((IDescribed)top).Describe().BackingFile);
             Assert.Equal(2, (await top.GetExtentAsync(4 << 20, 512)).Depth);
@@ -282,7 +282,7 @@ public sealed class VpcParentTests : IDisposable
             await ((IRebasable)top).SetBackingAsync(null, null, null, CancellationToken.None);
         }
         await using BlockNode alone = await Images.OpenAsync(_folder["top.vhd"]);
-        Assert.Equal(VpcDiskType.Dynamic, VpcOracleTests.Info(alone).DiskType);
+        Assert.Equal(nameof(VpcDiskType.Dynamic), VpcOracleTests.Info(alone).DiskType);
         Assert.Empty((await VpcDisks.CheckAsync(alone)).Findings);
         Assert.Null(((IDescribed)alone).Describe().BackingFile);
         Assert.Equal(new byte[512], (await VpcDisks.ReadAsync(alone))[(4 << 20)..((4 << 20) + 512)]);
