@@ -37,6 +37,14 @@ internal abstract class HostFile
     /// <exception cref="IOException">With the host's error code.</exception>
     public abstract void SetLength(SafeFileHandle handle, long length);
 
+    /// <summary>
+    /// Gives up all locks of an open file before it is closed. Closing alone does not, while a program that is just being started still holds the
+    /// descriptor it inherits.
+    /// </summary>
+    public virtual void ReleaseLocks(SafeFileHandle handle)
+    {
+    }
+
     /// <summary>Takes a shared lock on one byte for this open file: other open files, in this process too, can share it but not lock it alone.</summary>
     public virtual ByteLockResult LockByte(SafeFileHandle handle, long offset) => ByteLockResult.Unsupported;
 

@@ -60,6 +60,13 @@ internal sealed partial class LinuxFile : UnixFile
         return LockControl(handle, SetLock, ref request) == 0 ? ByteLockResult.Free : WhyNoLock();
     }
 
+    public override void ReleaseLocks(SafeFileHandle handle)
+    {
+        var all = new LockRequest { Type = NoLock }; // from the beginning, without end
+        _ = LockControl(handle, SetLock, ref all);
+        base.ReleaseLocks(handle);
+    }
+
     public override ByteLockResult ProbeByte(SafeFileHandle handle, long offset)
     {
         var request = new LockRequest { Type = WriteLock, Start = offset, Length = 1 };

@@ -55,6 +55,13 @@ internal sealed partial class MacFile : UnixFile
         return Control(handle, SetLock, ref request) == 0 ? ByteLockResult.Free : WhyNoLock();
     }
 
+    public override void ReleaseLocks(SafeFileHandle handle)
+    {
+        var all = new LockRequest { Type = NoLock }; // from the beginning, without end
+        _ = Control(handle, SetLock, ref all);
+        base.ReleaseLocks(handle);
+    }
+
     public override ByteLockResult ProbeByte(SafeFileHandle handle, long offset)
     {
         var request = new LockRequest { Type = WriteLock, Start = offset, Length = 1 };

@@ -15,7 +15,7 @@ internal abstract partial class UnixFile : HostFile
     private const int Busy = 26, FileTooLarge = 27, NoSpace = 28, ReadOnlyFileSystem = 30;
     private const int ReadWrite = 2; // O_RDWR
     private const int SetFlags = 4; // F_SETFL
-    private const int FlockShared = 1, FlockExclusive = 2, FlockNow = 4; // LOCK_*
+    private const int FlockShared = 1, FlockExclusive = 2, FlockNow = 4, FlockRelease = 8; // LOCK_*
     private const int FileSizeSignal = 25; // SIGXFSZ
 
     private static PosixSignalRegistration? s_fileSizeSignal;
@@ -55,6 +55,8 @@ internal abstract partial class UnixFile : HostFile
         }
         return handle;
     }
+
+    public override void ReleaseLocks(SafeFileHandle handle) => _ = Lock(handle, FlockRelease);
 
     public override void SetLength(SafeFileHandle handle, long length)
     {

@@ -1,3 +1,5 @@
+using System.Globalization;
+using System.Runtime.InteropServices;
 using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Locking;
@@ -8,7 +10,7 @@ using Microsoft.Win32.SafeHandles;
 namespace DiskImage.Tests.Locking;
 
 /// <summary>Who may have an image open at the same time: QEMU and this program exclude each other as two QEMUs do, and two of ours likewise.</summary>
-public sealed class ImageLockTests : IDisposable
+public sealed partial class ImageLockTests : IDisposable
 {
     private readonly TestFolder _folder = new();
 
@@ -33,6 +35,23 @@ public sealed class ImageLockTests : IDisposable
             await ReadAsync(path, format, force: true);
         }
         await ReadAsync(path, format); // it was killed: its locks are gone
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_descriptor_that_a_starting_program_inherits_keeps_no_lock(bool writable)
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            return; // handles are not inherited there
+        }
+        string path = await MakeAsync("raw");
+        BlockNode node = await Images.OpenAsync(path, "raw", writable);
+        int inherited = Duplicate(Directory.GetFiles("/dev/fd").Where(f => path.Equals(new FileInfo(f).LinkTarget, StringComparison.Ordinal)).Select(f => int.Parse(Path.GetFileName(f), CultureInfo.InvariantCulture)).Single());
+        using var copy = new SafeFileHandle(inherited, ownsHandle: true); // as between fork and exec
+        await node.DisposeAsync();
+        await (await Images.OpenAsync(path, "raw", writable: true)).DisposeAsync();
     }
 
     [OracleTheory("qemu-io")]
@@ -216,4 +235,7 @@ public sealed class ImageLockTests : IDisposable
         Assert.NotEqual(0, code);
         Assert.Contains("lock", errors, StringComparison.Ordinal);
     }
+
+    [LibraryImport("libc", EntryPoint = "dup", SetLastError = true)]
+    private static partial int Duplicate(int descriptor);
 }

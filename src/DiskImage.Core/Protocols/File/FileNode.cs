@@ -157,6 +157,7 @@ internal sealed class FileNode : BlockNode
 
     protected override ValueTask CloseCoreAsync()
     {
+        HostFile.Current.ReleaseLocks(_handle);
         _handle.Dispose();
         _sizing.Dispose();
         return default;
