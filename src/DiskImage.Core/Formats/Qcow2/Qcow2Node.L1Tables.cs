@@ -43,7 +43,10 @@ internal sealed partial class Qcow2Node
     }
 
     /// <summary>The ranges that an L1 table refers to, each as often as it does: what becomes unused once nothing leads to the table.</summary>
-    private async ValueTask<List<(long Offset, long Length)>> CollectAsync(byte[] l1, CancellationToken cancellationToken)
+    /// <param name="l1">The table.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <param name="onlyLooks">True to look whether all of them can be counted, and return none.</param>
+    private async ValueTask<List<(long Offset, long Length)>> CollectAsync(byte[] l1, CancellationToken cancellationToken, bool onlyLooks = false)
     {
         var used = new List<(long Offset, long Length)>();
         for (int i = 0; i < l1.Length / 8; i++)
@@ -60,6 +63,10 @@ internal sealed partial class Qcow2Node
                 CollectEntries(piece, guest + (at / _geometry.L2EntryBytes << _geometry.ClusterBits), used);
             }
             used.Add((l2, _geometry.ClusterSize));
+            if (onlyLooks)
+            {
+                used.Clear();
+            }
         }
         return used;
     }

@@ -97,7 +97,7 @@ internal sealed partial class Qcow2Node : ISnapshots
         long size = snapshot.VirtualSize ?? _header.Size;
         byte[] l1 = await ReadSnapshotL1Async(snapshot, cancellationToken).ConfigureAwait(false);
         Array.Resize(ref l1, Math.Max(snapshot.L1Size, (int)_geometry.L1EntriesFor(size)) * 8);
-        _ = await CollectAsync(l1, cancellationToken).ConfigureAwait(false); // what cannot be counted is found before anything changes
+        _ = await CollectAsync(l1, cancellationToken, onlyLooks: true).ConfigureAwait(false); // what cannot be counted is found before anything changes
         List<(long Offset, long Length)> unused = await CollectAsync(CopyOfL1(), cancellationToken).ConfigureAwait(false);
         unused.Add((_l1.HostOffset, _l1.Count * 8L));
         return new(snapshot, async () =>
