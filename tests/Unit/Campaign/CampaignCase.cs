@@ -88,6 +88,10 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
             (int code, string output, string errors) = await Programs.TryAsync("qemu-img", "check", path);
             Assert.True(code == 0, $"{what}: qemu-img check finds ({code}) {output}{errors}");
         }
+        if (view.HidesData)
+        {
+            return; // a warning says so: QEMU shows what the bitmap of a VHD's block calls unwritten
+        }
         (int converted, _, string why) = await Programs.TryAsync("qemu-img", "convert", "-O", "raw", path, folder["judged.raw"]);
         Assert.True(converted == 0, $"{what}: qemu-img convert says {why}");
         byte[] judged = await File.ReadAllBytesAsync(folder["judged.raw"]);
@@ -214,6 +218,7 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
             CheckReport? report = null;
             await TryAsync(file, what, async _ => report = await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None));
             view.IsConsistent = report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 } && !((IDescribed)disk).Describe().Dirty;
+            view.HidesData = report?.Findings.Any(f => f.Kind.Equals("BitmapHidesData", StringComparison.Ordinal)) == true;
             view.Finding = report?.Findings.FirstOrDefault(f => f.Severity != CheckSeverity.Warning)?.Message ?? "the check fails";
         }
         return view;
@@ -306,6 +311,8 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         public Dictionary<string, byte[]> Snapshots { get; } = new(StringComparer.Ordinal);
 
         public bool IsConsistent { get; set; }
+
+        public bool HidesData { get; set; }
 
         public string? Finding { get; set; }
     }

@@ -13,27 +13,27 @@ namespace DiskImage.Tests.Campaign;
 /// </remarks>
 public sealed class CampaignTests
 {
-    private const int Sample = 25; // images of each kind
+    private const int Sample = 10; // images of each kind
 
     public static TheoryData<string> Shapes() => [.. CampaignShape.All.Select(s => s.Name)];
 
     [Theory]
     [MemberData(nameof(Shapes))]
-    public Task Damaged_images_lose_nothing_more(string name) => RunAsync(name, folder: null);
+    public Task Damaged_images_lose_nothing_more(string name) => RunAsync(name, folder: null, skip: Setting("DISKIMAGE_CAMPAIGN", Sample));
 
-    /// <summary>The same with qemu-img as judge, which has no check for VHD but reads it.</summary>
+    /// <summary>Others with qemu-img as judge, which has no check for VHD but reads it.</summary>
     [OracleTheory]
     [MemberData(nameof(Shapes))]
     public async Task Damaged_images_are_judged_by_qemu_as_by_us(string name)
     {
         using var folder = new TestFolder();
-        await RunAsync(name, folder);
+        await RunAsync(name, folder, skip: 0);
     }
 
-    private static async Task RunAsync(string name, TestFolder? folder)
+    private static async Task RunAsync(string name, TestFolder? folder, int skip)
     {
         CampaignImage image = await MakeAsync(name);
-        int first = Setting("DISKIMAGE_TEST_SEED", 1), count = Setting("DISKIMAGE_CAMPAIGN", Sample);
+        int first = Setting("DISKIMAGE_TEST_SEED", 1) + skip, count = Setting("DISKIMAGE_CAMPAIGN", Sample);
         var failures = new List<string>();
         for (int seed = first; seed < first + count; seed++)
         {
@@ -69,6 +69,6 @@ public sealed class CampaignTests
         Assert.True(test.WasConsistent);
     }
 
-    private static int Setting(string name, int otherwise)
+    internal static int Setting(string name, int otherwise)
         => int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.None, CultureInfo.InvariantCulture, out int value) ? value : otherwise;
 }
