@@ -26,10 +26,11 @@ internal static class ParentMismatch
     /// <param name="imageName">The differencing disk.</param>
     /// <param name="tried">The paths, in the order in which they were tried.</param>
     /// <param name="failure">Why the first did not open: the file is not there, or something that it stands on.</param>
-    public static DiskImageException Missing(string imageName, IEnumerable<string> tried, DiskImageException failure)
+    /// <param name="refused">Why one was not even tried, or could not be opened; null if there was none.</param>
+    public static DiskImageException Missing(string imageName, IEnumerable<string> tried, DiskImageException failure, DiskImageException? refused = null)
         => new(
             DiskImageErrorKind.NotFound,
-            $"{imageName}: its parent cannot be found; tried {string.Join(", ", tried.Distinct(StringComparer.Ordinal).Select(t => $"'{t}'"))}. Put it there, or name its new place with Set-DiskImageOption -Option parent_path=PATH. ({failure.Message})",
+            $"{imageName}: its parent cannot be found; tried {string.Join(", ", tried.Distinct(StringComparer.Ordinal).Select(t => $"'{t}'"))}. Put it there, or name its new place with Set-DiskImageOption -Option parent_path=PATH. ({failure.Message}{(refused is null ? "" : $" {refused.Message}")})",
             imageName,
             cause: failure);
 

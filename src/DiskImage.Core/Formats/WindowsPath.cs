@@ -8,21 +8,21 @@ internal static class WindowsPath
     private const string LongPrefix = @"\\?\", LongSharePrefix = @"\\?\UNC\", VolumePrefix = @"\\?\Volume{";
 
     /// <summary>
-    /// What to open here for a path that stands in an image: unchanged on Windows; elsewhere without the prefix of long paths and
-    /// with this system's separators, so that relative paths lead where they should.
+    /// What to open here for a path that stands in an image: without the prefix of long paths, which hides that two names are one, and with
+    /// this system's separators, so that relative paths lead where they should.
     /// </summary>
     public static string ToLocal(string path) => ToLocal(path, OperatingSystem.IsWindows());
 
     internal static string ToLocal(string path, bool isWindows)
     {
-        if (isWindows)
-        {
-            return path;
-        }
         string plain = path.StartsWith(LongSharePrefix, StringComparison.OrdinalIgnoreCase) ? @"\\" + path[LongSharePrefix.Length..]
             : path.StartsWith(LongPrefix, StringComparison.Ordinal) && !path.StartsWith(VolumePrefix, StringComparison.OrdinalIgnoreCase)
                 ? path[LongPrefix.Length..]
                 : path;
+        if (isWindows)
+        {
+            return plain;
+        }
         string local = plain.Replace('\\', '/');
         return local.StartsWith("./", StringComparison.Ordinal) ? local[2..] : local;
     }
@@ -41,6 +41,10 @@ internal static class WindowsPath
         relative = relative.Replace(Path.DirectorySeparatorChar, '\\');
         return relative.StartsWith(@"..\", StringComparison.Ordinal) ? relative : @".\" + relative;
     }
+
+    /// <summary>A name of <see cref="ToLocalFile"/> as it is shown to users.</summary>
+    public static string Shown(string name)
+        => name.StartsWith("./", StringComparison.Ordinal) || name.StartsWith(@".\", StringComparison.Ordinal) ? name[2..] : name;
 
     /// <summary>The last part of a path, whichever separators it has.</summary>
     public static string FileName(string path) => path[(path.AsSpan().LastIndexOfAny('\\', '/') + 1)..];
@@ -71,7 +75,8 @@ internal static class WindowsPath
         }
         if (OperatingSystem.IsWindows())
         {
-            return Path.IsPathRooted(path) ? path : @".\" + path;
+            string plain = ToLocal(path, isWindows: true);
+            return Path.IsPathRooted(plain) ? plain : @".\" + plain;
         }
         if (Full(path) is not null)
         {

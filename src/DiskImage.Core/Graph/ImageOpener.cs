@@ -230,12 +230,31 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="isDoubtful">The format was found by probing, and the image's name is one of disks without a format.</param>
     private sealed class ReferenceOpening(ImageOpener opener, OpenRequest request, string imagePath, IReadOnlyList<ChainLink> chain, bool isDoubtful)
     {
+        // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with each image
+        // of a chain.
+        private readonly Dictionary<NodeIdentity, DiskImageException> _failed = [];
+
         public async ValueTask<BlockNode> OpenBackingAsync(string reference, string? format, CancellationToken cancellationToken)
         {
             ImageLocator locator = Admit(reference, OpenPolicy.BackingRole);
-            return request.Opened.Count > 0 && opener.IdentityOf(locator) is { } named && request.Opened.TryGetValue(named, out BlockNode? opened)
-                ? new BorrowedNode(opened, isReadOnly: true)
-                : (await opener.OpenReferenceAsync(imagePath, reference, format, chain, cancellationToken, request).ConfigureAwait(false)).Node;
+            NodeIdentity? identity = opener.IdentityOf(locator);
+            if (identity is { } known && request.Opened.TryGetValue(known, out BlockNode? opened))
+            {
+                return new BorrowedNode(opened, isReadOnly: true);
+            }
+            if (identity is { } tried && _failed.TryGetValue(tried, out DiskImageException? before))
+            {
+                throw new DiskImageException(before.Kind, before.Message, before.Path, before.Offset, before);
+            }
+            try
+            {
+                return (await opener.OpenReferenceAsync(imagePath, reference, format, chain, cancellationToken, request).ConfigureAwait(false)).Node;
+            }
+            catch (DiskImageException e) when (identity is { } failed)
+            {
+                _failed[failed] = e;
+                throw;
+            }
         }
 
         public async ValueTask<BlockNode> OpenDataAsync(string reference, string? format, CancellationToken cancellationToken)

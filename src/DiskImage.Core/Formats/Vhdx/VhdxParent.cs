@@ -19,37 +19,9 @@ internal static class VhdxParent
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported, $"{file.Name}: its parent locator is of type {locator.Type}; this program knows {VhdxParentLocator.VhdxType}, a VHDX file", file.Name);
         }
-        var tried = new List<string>();
-        DiskImageException? failure = null, mismatch = null;
-        foreach (string path in locator.Candidates)
-        {
-            BlockNode parent;
-            try
-            {
-                parent = await open(path, VhdxDriver.FormatName, cancellationToken).ConfigureAwait(false);
-            }
-            catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.InvalidOption || ParentMismatch.IsRefused(e, file.Name))
-            {
-                tried.Add(path);
-                failure ??= e;
-                continue;
-            }
-            try
-            {
-                Require(file, parent, path, locator, sectorSize, ignoreIdMismatch);
-                return parent;
-            }
-            catch (DiskImageException e)
-            {
-                await parent.DisposeAsync().ConfigureAwait(false);
-                mismatch ??= e; // another path may lead to the right one
-            }
-        }
-        throw mismatch is not null ? mismatch
-            : failure is { Kind: DiskImageErrorKind.Refused } ? failure
-            : tried.Count == 0
-            ? VhdxLayout.Corrupt(file.Name, "it is a differencing disk, and its parent locator holds no path")
-            : ParentMismatch.Missing(file.Name, tried, failure!);
+        var found = await new ParentSearch(file.Name, VhdxDriver.FormatName, open)
+            .OpenAsync(locator.Candidates, parent => Mismatch(file, parent, locator, sectorSize, ignoreIdMismatch), cancellationToken).ConfigureAwait(false);
+        return found?.Parent ?? throw VhdxLayout.Corrupt(file.Name, "it is a differencing disk, and its parent locator holds no path");
     }
 
     /// <summary>The VHDX disk that a node is or passes through; null if it is none.</summary>
@@ -62,18 +34,18 @@ internal static class VhdxParent
         return node as VhdxNode;
     }
 
-    private static void Require(BlockNode file, BlockNode parent, string path, VhdxParentLocator locator, int sectorSize, bool ignoreIdMismatch)
+    private static DiskImageException? Mismatch(BlockNode file, BlockNode parent, VhdxParentLocator locator, int sectorSize, bool ignoreIdMismatch)
     {
-        VhdxNode disk = Of(parent) ?? throw ParentMismatch.Format(file.Name, parent.Name, VhdxDriver.FormatName);
+        if (Of(parent) is not { } disk)
+        {
+            return ParentMismatch.Format(file.Name, parent.Name, VhdxDriver.FormatName);
+        }
         if (disk.Metadata.LogicalSectorSize != sectorSize)
         {
-            throw VhdxLayout.Corrupt(
-                file.Name, $"its logical sectors have {sectorSize} bytes and those of its parent '{path}' {disk.Metadata.LogicalSectorSize}; they must be the same");
+            return VhdxLayout.Corrupt(
+                file.Name, $"its logical sectors have {sectorSize} bytes and those of its parent {parent.Name} {disk.Metadata.LogicalSectorSize}; they must be the same");
         }
-        if (!ignoreIdMismatch && !locator.Accepts(disk.Header.DataWriteGuid))
-        {
-            throw ParentMismatch.Identity(
-                file.Name, parent.Name, "DataWriteGuid", locator.Linkage, disk.Header.DataWriteGuid, "it is another disk, or was written to after this disk was made on it");
-        }
+        return ignoreIdMismatch || locator.Accepts(disk.Header.DataWriteGuid) ? null : ParentMismatch.Identity(
+            file.Name, parent.Name, "DataWriteGuid", locator.Linkage, disk.Header.DataWriteGuid, "it is another disk, or was written to after this disk was made on it");
     }
 }

@@ -78,7 +78,7 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
                     // A child can be mended without its parent: nothing is read from there.
                 }
             }
-            name = VpcParent.Shown(name);
+            name = WindowsPath.Shown(name);
         }
         try
         {

@@ -93,6 +93,6 @@ internal sealed partial class VpcNode : IBackingRecord
         await File.FlushAsync().ConfigureAwait(false);
         await WriteHeaderAsync(header).ConfigureAwait(false);
         _locators = await VpcParent.ReadLocatorsAsync(File, header, CancellationToken.None).ConfigureAwait(false);
-        _parentName = VpcParent.Shown(VpcParent.Candidates(_locators, header.ParentName).FirstOrDefault(header.ParentName));
+        _parentName = WindowsPath.Shown(VpcParent.Candidates(_locators, header.ParentName).FirstOrDefault(header.ParentName));
     }
 }

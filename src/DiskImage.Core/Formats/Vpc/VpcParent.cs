@@ -59,46 +59,16 @@ internal static class VpcParent
         return [.. paths.Distinct(StringComparer.Ordinal)];
     }
 
-    /// <summary>A candidate as it is shown to users.</summary>
-    public static string Shown(string candidate)
-        => candidate.StartsWith("./", StringComparison.Ordinal) || candidate.StartsWith(@".\", StringComparison.Ordinal) ? candidate[2..] : candidate;
-
     /// <summary>Opens the parent.</summary>
     /// <returns>The parent and the name that led to it.</returns>
     /// <exception cref="DiskImageException">NotFound with all that was tried; Corrupt if only other disks were found.</exception>
     public static async ValueTask<(BlockNode Parent, string Name)> OpenAsync(
         string path, VpcHeader header, IReadOnlyList<string> candidates, ReferenceOpener open, bool ignoreMismatch, CancellationToken cancellationToken)
     {
-        DiskImageException? mismatch = null, missing = null;
-        foreach (string candidate in candidates)
-        {
-            BlockNode parent;
-            try
-            {
-                parent = await open(candidate, VpcDriver.FormatName, cancellationToken).ConfigureAwait(false);
-            }
-            catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.InvalidOption || ParentMismatch.IsRefused(e, path))
-            {
-                missing ??= e; // the first name is the one that was meant
-                continue;
-            }
-            catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.InvalidFormat)
-            {
-                mismatch ??= e;
-                continue;
-            }
-            if (ignoreMismatch || Mismatch(path, header, parent) is not { } wrong)
-            {
-                return (parent, candidate);
-            }
-            mismatch ??= wrong;
-            await parent.DisposeAsync().ConfigureAwait(false);
-        }
-        throw mismatch ?? (missing is { Kind: DiskImageErrorKind.Refused } ? missing
-            : missing is not null
-            ? ParentMismatch.Missing(path, candidates.Select(Shown), missing)
-            : new DiskImageException(
-                DiskImageErrorKind.NotFound, $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe.", path));
+        return await new ParentSearch(path, VpcDriver.FormatName, open)
+            .OpenAsync(candidates, parent => ignoreMismatch ? null : Mismatch(path, header, parent), cancellationToken).ConfigureAwait(false)
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.NotFound, $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe.", path);
     }
 
     /// <summary>The error that says why a disk is not the parent that was recorded; null if it is.</summary>
