@@ -65,4 +65,18 @@ Describe 'Get-DiskImageHash' {
         Test-Released "$folder/snapshots.qcow2" | Should -BeTrue
         Remove-Item snapshots.qcow2
     }
+
+    It 'shows which of several images it is at' {
+        $null = New-DiskImage huge.qcow2 16TB -Force
+        $stopped = Invoke-Interrupted Get-DiskImageHash @{ Path = "$folder/disk.raw", "$folder/huge.qcow2" } {
+            param($shell)
+            $script:item = @($shell.Streams.Progress).Where({ $_.StatusDescription -eq '2 of 2: huge.qcow2' }, 'First')
+            $script:part = @($shell.Streams.Progress).Where({ $_.Activity -like '*huge.qcow2' }, 'First')
+            $item -and $part
+        }
+        $stopped.State | Should -Be 'Stopped'
+        $item.Activity | Should -Be 'Get-DiskImageHash'
+        $item.PercentComplete | Should -Be 50
+        $part.ParentActivityId | Should -Be $item.ActivityId
+    }
 }

@@ -9,14 +9,13 @@ BeforeAll {
     }
 
     $long = '/var/lib/images/of a department/whose folders have long names/2026/server.qcow2'
-    $snapshot = New-Object DiskImageSnapshot @{
-        Path = $long; Id = '1'; Name = 'before update'; VmStateSize = 0L; Date = [datetime]'2026-11-21 22:13:11'; VmClock = [timespan]0; VirtualSize = 20GB
-    }
-    $bitmap = New-Object DiskImageBitmap @{ Path = $long; Name = 'day'; Granularity = 65536L; Flags = @('auto'); DirtyBytes = 131072L }
-    $child = New-Object DiskImageChild @{ Role = 'file'; Path = $long; Length = 3604480L; AllocatedLength = 3473408L }
-    $finding = New-Object DiskImageFinding @{
+    # What is listed in views is shown by its own text, so these are real.
+    $snapshot = [DiskImage.PowerShell.DiskImageSnapshot]::new($long, '1', 'before update', 0, [datetime]'2026-11-21 22:13:11', [timespan]0, $null, 20GB)
+    $bitmap = [DiskImage.PowerShell.DiskImageBitmap]::new($long, 'day', 65536, [DiskImage.PowerShell.ReadableList[string]]::new([string[]]'auto'), 131072)
+    $finding = [DiskImage.PowerShell.DiskImageFinding]@{
         Kind = 'Leak'; Severity = 'Leak'; HostOffset = 1966080L; Message = 'The cluster at host offset 1,966,080 has refcount 2 and 1 references.'
     }
+    $child = New-Object DiskImageChild @{ Role = 'file'; Path = $long; Length = 3604480L; AllocatedLength = 3473408L }
     $statistics = New-Object DiskImageCopyStatistics @{ BytesCopied = 4194304L; BytesZero = 65536L; BytesSkipped = 0L; Elapsed = [timespan]::FromSeconds(1.5) }
     $option = New-Object DiskImageFormatOption @{
         Format = 'qcow2'; Name = 'cluster_size'; Parameter = 'ClusterSize'; Default = '64k'; Allowed = '512 to 2M, a power of two'; Description = 'Bytes per cluster'
