@@ -29,7 +29,7 @@ internal sealed partial class VpcNode
         await FlushLockedAsync(CancellationToken.None).ConfigureAwait(false);
         if (HasParent && Backing is { } parent && VpcParent.InfoOf(parent) is { } info && info.UniqueId == _header.ParentUniqueId)
         {
-            await WriteHeaderAsync(_header with { ParentTimeStamp = VpcFooter.Seconds(info.Created) }).ConfigureAwait(false); // whatever was written to the parent fits an empty disk
+            await WriteHeaderAsync(_header with { ParentTimeStamp = VpcFooter.Seconds(new DateTimeOffset(info.Created)) }).ConfigureAwait(false); // whatever was written to the parent fits an empty disk
             _space = null;
         }
         await (await SpaceAsync().ConfigureAwait(false)).TrimAsync(Footer).ConfigureAwait(false);

@@ -64,7 +64,7 @@ internal sealed partial class VpcNode
         int blocks = (int)_header.Blocks(length), had = _bat.Count, first = DiskBlocks;
         if (InBlock(old) != 0 && _bat.OffsetOf(first - 1) is long last)
         {
-            await File.WriteZeroesAsync(last + _layout.BitmapBytes + InBlock(old), BlockSize - InBlock(old)).ConfigureAwait(false);
+            await File.WriteZeroesAsync(last + _layout.BitmapBytes + InBlock(old), BlockSize - InBlock(old), cancellationToken: CancellationToken.None).ConfigureAwait(false);
         }
         else if (InBlock(old) != 0)
         {
@@ -85,9 +85,9 @@ internal sealed partial class VpcNode
                 long from = _header.TableOffset + (had * 4L);
                 byte[] unused = new byte[tableEnd - from];
                 Array.Fill(unused, (byte)0xFF);
-                await File.WriteAsync(from, unused).ConfigureAwait(false);
+                await File.WriteAsync(from, unused, CancellationToken.None).ConfigureAwait(false);
                 await _batmap.MoveAsync(tableEnd, _batmap.BytesFor(blocks)).ConfigureAwait(false);
-                await File.FlushAsync().ConfigureAwait(false);
+                await File.FlushAsync(CancellationToken.None).ConfigureAwait(false);
             }
             await WriteHeaderAsync(header).ConfigureAwait(false);
             _bat.SetCount(Math.Max(blocks, had));

@@ -83,9 +83,9 @@ internal static class VpcParent
             return ParentMismatch.Identity(path, parent.Name, "identifier", header.ParentUniqueId, info.UniqueId, "it is another disk, or got a new identifier");
         }
         uint recorded = header.ParentTimeStamp;
-        bool isSame = recorded == 0 || recorded == VpcFooter.Seconds(info.Created) || parent.LastWriteTime is not { } changed
+        bool isSame = recorded == 0 || recorded == VpcFooter.Seconds(new DateTimeOffset(info.Created)) || parent.LastWriteTime is not { } changed
             || Math.Abs((long)VpcFooter.Seconds(changed) - recorded) <= TimeTolerance;
-        return isSame ? null : ParentMismatch.Time(path, parent.Name, VpcFooter.Time(recorded), info.Created, parent.LastWriteTime);
+        return isSame ? null : ParentMismatch.Time(path, parent.Name, VpcFooter.Time(recorded), new DateTimeOffset(info.Created), parent.LastWriteTime);
     }
 
     /// <summary>A header that records a parent's identity.</summary>
@@ -95,7 +95,7 @@ internal static class VpcParent
     /// <exception cref="DiskImageException">InvalidOption: it is not a VHD.</exception>
     public static VpcHeader Identify(VpcHeader header, string path, BlockNode parent)
         => InfoOf(parent) is { } info
-            ? header with { ParentUniqueId = info.UniqueId, ParentTimeStamp = VpcFooter.Seconds(info.Created) }
+            ? header with { ParentUniqueId = info.UniqueId, ParentTimeStamp = VpcFooter.Seconds(new DateTimeOffset(info.Created)) }
             : throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption, $"{path}: {parent.Name} is not a VHD, and only a VHD can be the parent of one. Choose qcow2 for a child of other formats.", path);
 
