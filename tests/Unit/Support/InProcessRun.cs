@@ -74,7 +74,7 @@ public static class InProcessRun
         }
     }
 
-    private sealed class Sink(Action<IMessageSinkMessage> act) : IMessageSink
+    private sealed class Sink(Action<IMessageSinkMessage> act) : LongLivedMarshalByRefObject, IMessageSink
     {
         public bool OnMessage(IMessageSinkMessage message)
         {
