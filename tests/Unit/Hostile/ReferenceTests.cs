@@ -83,7 +83,7 @@ public sealed class ReferenceTests : IDisposable
     [InlineData(".", DiskImageErrorKind.InvalidOption)]
     [InlineData("..", DiskImageErrorKind.InvalidOption)]
     [InlineData("/dev/zero", DiskImageErrorKind.InvalidOption)]
-    [InlineData("fifo", DiskImageErrorKind.Unsupported)]
+    [InlineData("fifo", DiskImageErrorKind.InvalidOption)]
     [InlineData("loop", DiskImageErrorKind.NotFound)]
     [InlineData("\0", DiskImageErrorKind.InvalidOption)]
     [InlineData("nul\0byte", DiskImageErrorKind.InvalidOption)]

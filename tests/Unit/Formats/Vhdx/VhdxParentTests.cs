@@ -288,7 +288,7 @@ public sealed class VhdxParentTests
 
     private static async Task WriteAsync(string path, long at, byte[] data)
     {
-        await using BlockNode disk = await Images.OpenAsync(path, writable: true);
+        await using BlockNode disk = await Images.OpenAsync(path, writable: true, policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
         await disk.WriteAsync(at, data);
     }
 
