@@ -141,7 +141,7 @@ Describe 'Convert-DiskImage' {
         $null = New-Item out/link.raw -ItemType SymbolicLink -Target (Join-Path $folder 'disk.raw')
         { Convert-DiskImage disk.raw out/link.raw -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
         $null = New-DiskImage out/top.qcow2 -BackingPath ../disk.raw
-        { Convert-DiskImage out/top.qcow2 disk.raw -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        { Convert-DiskImage out/top.qcow2 disk.raw -Force -References LocalFiles -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
         (Get-FileHash disk.raw).Hash | Should -Be $hash
     }
 
@@ -228,7 +228,7 @@ Describe 'Convert-DiskImage' {
 
     It 'completes <Line>' -ForEach @(
         @{ Line = 'Convert-DiskImage a.raw b.qcow2 -Laz'; Expected = '-LazyRefcounts' }
-        @{ Line = 'Convert-DiskImage a.raw b -DestinationFormat '; Expected = 'qcow2', 'raw', 'vhdx', 'vpc' }
+        @{ Line = 'Convert-DiskImage a.raw b -DestinationFormat '; Expected = 'qcow2', 'raw', 'vdi', 'vhdx', 'vpc' }
         @{ Line = 'Convert-DiskImage a.raw b.raw -Option '; Expected = 'preallocation=', 'nocow=' }
         @{ Line = 'Convert-DiskImage a.raw b.qcow2 -Compat '; Expected = '0.10', '1.1' }
     ) {
