@@ -8,7 +8,7 @@ namespace DiskImage.Bench;
 /// <summary>The comparisons beyond plain conversions: compression, checks, snapshots, small writes, other formats.</summary>
 internal static class FeatureScenarios
 {
-    private const string Million = "million.qcow2", MillionTheirs = "million-theirs.qcow2";
+    private const string PackedZstd = "packed-zstd.qcow2", Million = "million.qcow2", MillionTheirs = "million-theirs.qcow2";
     private const int SmallWrites = 50_000, SmallWriteBytes = 4096, SmallWriteStep = 69_632;
     private const long SmallWriteDisk = 8L << 30;
 
@@ -17,6 +17,16 @@ internal static class FeatureScenarios
         Compress("zlib", "raw → qcow2 -c zlib", 0.3, "compression_type=zlib", ["-c"]),
         Compress("zlib-workers", "  beside -W -m 16", 0.5, "compression_type=zlib", ["-c", "-W", "-m", "16"]),
         Compress("zstd", "raw → qcow2 -c zstd", 1.0, "compression_type=zstd", ["-c", "-o", "compression_type=zstd"]),
+        new(
+            "zstd-raw", "zstd qcow2 → raw", 0.6,
+            folder => Scenario.ConvertAsync(Path.Combine(folder, PackedZstd), "qcow2", Path.Combine(folder, "ours.raw"), "raw"),
+            folder => ["convert", "-f", "qcow2", "-O", "raw", Path.Combine(folder, PackedZstd), Path.Combine(folder, "theirs.raw")],
+            "ours.raw",
+            "theirs.raw")
+        {
+            PrepareAsync = folder => Comparison.RunQemuImgAsync(
+                ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=zstd", Path.Combine(folder, Scenario.Raw), Path.Combine(folder, PackedZstd)]),
+        },
         Other("vhdx", "raw → vhdx", "vhdx"),
         Other("vpc", "raw → vhd", "vpc"),
         Back("vhdx", "vhdx → raw", "vhdx"),

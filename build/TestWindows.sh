@@ -127,6 +127,6 @@ for name in "${names[@]}"; do
     skipped=$((skipped + $(count "$name" Skipped)))
     [ "$(count "$name" Failed)" -eq 0 ] || echo "$name failed: see TestResults/windows/$name.log"
 done
-wineserver -k 2>/dev/null
+
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
