@@ -38,6 +38,13 @@ public sealed class OldBytesTests
             await using (BlockNode disk = await Images.OpenAsync(path, format, writable: true))
             {
                 Assert.Equal(cut, disk.Length);
+                if (format == "vpc" && !options.Contains("fixed", StringComparison.Ordinal) && Full - cut >= 2 << 20)
+                {
+                    // The table reaches further than the footer says: somebody's larger reading, which a change of size would overwrite.
+                    DiskImageException refusal = await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ResizeAsync(Full));
+                    Assert.Contains("behind the end of the disk", refusal.Message, StringComparison.Ordinal);
+                    continue;
+                }
                 await disk.ResizeAsync(Full);
             }
             await using BlockNode grown = await Images.OpenAsync(path, format);
