@@ -56,7 +56,9 @@ public sealed class Qcow2DamageTests
             Assert.Equal(image, file.ToArray());
             left = await ((IRepairable)disk).RepairAsync(RepairMode.All, null, hang.Token);
         }
-        Assert.True(left is { Corruptions: 0, Leaks: 0, CheckErrors: 0 }, $"{what}: left: {string.Join('\n', left.Findings)}");
+        // A compressed cluster that does not decompress is lost and stays so: nothing else would say that its data is not there.
+        long lost = left.Findings.Count(f => f.Message.Contains("does not decompress", StringComparison.Ordinal));
+        Assert.True(left is { Leaks: 0, CheckErrors: 0 } && left.Corruptions == lost, $"{what}: left: {string.Join('\n', left.Findings)}");
         await File.WriteAllBytesAsync(path, file.ToArray());
         (judged, found, string errors) = await Programs.TryAsync("qemu-img", "check", "-f", "qcow2", path);
         Assert.True(judged == 0, $"{what}: qemu-img still finds something\n{found}{errors}");

@@ -11,6 +11,8 @@ public sealed class VhdxParentTests
 {
     private const int MiB = 1 << 20, Size = 5 * MiB;
 
+    private static OpenPolicy Trusting { get; } = new() { References = ReferenceScope.LocalFiles };
+
     [Fact]
     public async Task A_chain_across_folders_is_found_after_all_of_it_has_moved()
     {
@@ -20,10 +22,10 @@ public sealed class VhdxParentTests
         byte[] expected = VhdxDisks.Noise(Size, 1);
         await Images.CreateAsync(folder["old/base/base.vhdx"], "vhdx", $"size={Size},block_size=1M");
         await WriteAsync(folder["old/base/base.vhdx"], 0, expected);
-        await Images.CreateAsync(folder["old/mid/mid.vhdx"], "vhdx", "backing_file=../base/base.vhdx,backing_fmt=vhdx,block_size=1M");
+        await Images.CreateAsync(folder["old/mid/mid.vhdx"], "vhdx", "backing_file=../base/base.vhdx,backing_fmt=vhdx,block_size=1M", Trusting);
         expected.AsSpan(MiB, 5000).Fill(7);
         await WriteAsync(folder["old/mid/mid.vhdx"], MiB, expected[MiB..(MiB + 5000)]);
-        await Images.CreateAsync(folder["old/top.vhdx"], "vhdx", $"backing_file={folder["old/mid/mid.vhdx"]},backing_fmt=vhdx");
+        await Images.CreateAsync(folder["old/top.vhdx"], "vhdx", $"backing_file={folder["old/mid/mid.vhdx"]},backing_fmt=vhdx", Trusting);
         expected.AsSpan((3 * MiB) - 100, 200).Fill(9);
         await WriteAsync(folder["old/top.vhdx"], (3 * MiB) - 100, expected[((3 * MiB) - 100)..((3 * MiB) + 100)]);
         Directory.Move(folder["old"], folder["new"]);
@@ -288,7 +290,7 @@ public sealed class VhdxParentTests
 
     private static async Task WriteAsync(string path, long at, byte[] data)
     {
-        await using BlockNode disk = await Images.OpenAsync(path, writable: true, policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
+        await using BlockNode disk = await Images.OpenAsync(path, writable: true, policy: Trusting);
         await disk.WriteAsync(at, data);
     }
 
