@@ -37,16 +37,10 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
                     offset = Next(offset);
                     continue;
                 }
-                if (offset >= after.Length || await TryMapAsync(after, offset, was.Length, cancellationToken).ConfigureAwait(false) is not { } @is)
-                {
-                    return offset;
-                }
-                if (was.IsAllocated != @is.IsAllocated)
-                {
-                    return offset;
-                }
-                long length = Math.Min(was.Length, @is.Length);
-                bool isSame = (was.IsZero && @is.IsZero) || (was.IsData && @is.IsData && IsSamePlace(was, @is, length));
+                BlockExtent? @is = offset < after.Length ? await TryMapAsync(after, offset, was.Length, cancellationToken).ConfigureAwait(false) : null;
+                long length = Math.Min(was.Length, @is?.Length ?? was.Length);
+                bool isDecidedAlike = was.IsAllocated == @is?.IsAllocated;
+                bool isSame = isDecidedAlike && ((was.IsZero && @is!.Value.IsZero) || (was.IsData && @is!.Value.IsData && IsSamePlace(was, @is.Value, length)));
                 if (!isSame)
                 {
                     length = Math.Min(length, offset < _unreadableTo ? Next(offset) - offset : BufferBytes);
@@ -58,7 +52,7 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
                             continue;
                         }
                     }
-                    else if (!await TryReadAsync(after, offset, now.AsMemory(0, (int)length), cancellationToken).ConfigureAwait(false)
+                    else if (!isDecidedAlike || !await TryReadAsync(after, offset, now.AsMemory(0, (int)length), cancellationToken).ConfigureAwait(false)
                         || !old.AsSpan(0, (int)length).SequenceEqual(now.AsSpan(0, (int)length)))
                     {
                         return offset;
