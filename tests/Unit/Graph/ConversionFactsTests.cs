@@ -56,11 +56,14 @@ public sealed class ConversionFactsTests : IDisposable
     private async Task<IReadOnlyList<string>> LossesAsync(BlockNode source, string format, string options, BlockNode? disk = null, bool copiesBitmaps = false)
     {
         await Images.CreateAsync(_folder["t"], format, options);
-        await using (BlockNode target = await Images.OpenAsync(_folder["t"], format))
+        try
         {
-            IReadOnlyList<string> losses = await ConversionFacts.LossesAsync(source, disk ?? source, target, copiesBitmaps, CancellationToken.None);
-            File.Delete(_folder["t"]);
-            return losses;
+            await using BlockNode target = await Images.OpenAsync(_folder["t"], format);
+            return await ConversionFacts.LossesAsync(source, disk ?? source, target, copiesBitmaps, CancellationToken.None);
+        }
+        finally
+        {
+            File.Delete(_folder["t"]); // which Windows refuses while it is open
         }
     }
 }

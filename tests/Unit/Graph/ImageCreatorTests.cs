@@ -92,7 +92,7 @@ public sealed class ImageCreatorTests : IDisposable
         string dead = inUse[..^"00000000.incomplete".Length] + "0a1b2c3d.incomplete", empty = dead.Replace("0a1b2c3d", "00000000", StringComparison.Ordinal);
         await File.WriteAllTextAsync(_folder[dead], "left by somebody who died");
         await File.WriteAllTextAsync(_folder[empty], ""); // perhaps made this moment
-        string[] others = ["disk.qcow2.incomplete", "diskimage-00000000-0a1b2c3d.incomplete", dead.Replace("0a1b2c3d", "0A1B2C3D", StringComparison.Ordinal), dead.Replace("0a1b", "", StringComparison.Ordinal)];
+        string[] others = ["disk.qcow2.incomplete", "diskimage-00000000-0a1b2c3d.incomplete", dead.Replace("0a1b", "", StringComparison.Ordinal), dead.Replace("0a1b2c3d", "0a1b2c3g", StringComparison.Ordinal)];
         foreach (string other in others)
         {
             await File.WriteAllTextAsync(_folder[other], "somebody else's");

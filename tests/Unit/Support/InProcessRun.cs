@@ -12,6 +12,7 @@ public static class InProcessRun
     {
         using var framework = new XunitTestFramework(new Sink(_ => { }));
         Assembly assembly = typeof(InProcessRun).Assembly;
+        AppContext.SetData("APP_CONTEXT_BASE_DIRECTORY", Path.GetDirectoryName(assembly.Location)); // the host's property: where tests find their data
         var options = new Options();
         options.SetValue("xunit.execution.MaxParallelThreads", Environment.ProcessorCount);
         options.SetValue("xunit.execution.SynchronousMessageReporting", true);
