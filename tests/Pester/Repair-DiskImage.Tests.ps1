@@ -123,7 +123,7 @@ Describe 'Repair-DiskImage' {
         $file.WriteByte(77)
         $file.Dispose()
         $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Repair-DiskImage '$folder/bitmap.qcow2' All -WhatIf"
-        $fresh.Output | Should -Match '(?m)^What if: Corruption: .+ type 77 .+ Would drop all bitmaps\.$'
+        $fresh.Output | Should -Match '(?m)^What if: Corruption: .+ type 77 .+ Would drop this bitmap\.$'
         (Repair-DiskImage bitmap.qcow2 All).IsConsistent | Should -BeTrue
         (Get-DiskImageInfo bitmap.qcow2).Bitmaps | Should -BeNullOrEmpty
     }
