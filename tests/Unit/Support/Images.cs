@@ -18,17 +18,17 @@ internal static class Images
             new OpenRequest(path) { Format = format, Writable = writable, Options = options }, CancellationToken.None)).Node;
 
     /// <summary>A finished new image.</summary>
-    public static async Task CreateAsync(string path, string format, string options)
+    public static async Task CreateAsync(string path, string format, string options, OpenPolicy? policy = null)
     {
-        await using NewImage image = await BeginAsync(path, format, options);
+        await using NewImage image = await BeginAsync(path, format, options, policy);
         await image.CompleteAsync(durable: false, CancellationToken.None);
     }
 
-    public static async Task<NewImage> BeginAsync(string path, string format, string options)
+    public static async Task<NewImage> BeginAsync(string path, string format, string options, OpenPolicy? policy = null)
     {
         FormatDriver driver = Registry.Format(format);
         object record = ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options));
-        return await new ImageCreator(Opener.Naming(record, Path.GetFullPath(path))).CreateAsync(path, driver, record, replace: false, openOptions: null, CancellationToken.None);
+        return await new ImageCreator(new ImageOpener(Registry, policy ?? OpenPolicy.Default).Naming(record, Path.GetFullPath(path))).CreateAsync(path, driver, record, replace: false, openOptions: null, CancellationToken.None);
     }
 
     public static async Task<ConvertResult> ConvertAsync(

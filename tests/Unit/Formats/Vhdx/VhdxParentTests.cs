@@ -23,7 +23,7 @@ public sealed class VhdxParentTests
         await Images.CreateAsync(folder["old/mid/mid.vhdx"], "vhdx", "backing_file=../base/base.vhdx,backing_fmt=vhdx,block_size=1M");
         expected.AsSpan(MiB, 5000).Fill(7);
         await WriteAsync(folder["old/mid/mid.vhdx"], MiB, expected[MiB..(MiB + 5000)]);
-        await Images.CreateAsync(folder["old/top.vhdx"], "vhdx", $"backing_file={folder["old/mid/mid.vhdx"]},backing_fmt=vhdx");
+        await Images.CreateAsync(folder["old/top.vhdx"], "vhdx", $"backing_file={folder["old/mid/mid.vhdx"]},backing_fmt=vhdx", new OpenPolicy { References = ReferenceScope.LocalFiles });
         expected.AsSpan((3 * MiB) - 100, 200).Fill(9);
         await WriteAsync(folder["old/top.vhdx"], (3 * MiB) - 100, expected[((3 * MiB) - 100)..((3 * MiB) + 100)]);
         Directory.Move(folder["old"], folder["new"]);
@@ -288,7 +288,7 @@ public sealed class VhdxParentTests
 
     private static async Task WriteAsync(string path, long at, byte[] data)
     {
-        await using BlockNode disk = await Images.OpenAsync(path, writable: true);
+        await using BlockNode disk = await Images.OpenAsync(path, writable: true, policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
         await disk.WriteAsync(at, data);
     }
 

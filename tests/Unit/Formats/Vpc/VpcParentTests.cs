@@ -301,9 +301,9 @@ public sealed class VpcParentTests : IDisposable
         for (int i = 0; i < names.Length; i++)
         {
             string parent = i == 0 ? "" : $",backing_file={Path.GetRelativePath(Path.GetDirectoryName(_folder[names[i]])!, _folder[names[i - 1]])}";
-            await Images.CreateAsync(_folder[names[i]], "vpc", i == 0 ? $"size={Size},force_size" : $"size={Size}{parent}");
-            await using BlockNode disk = await Images.OpenAsync(
-                _folder[names[i]], writable: true, policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
+            var anywhere = new OpenPolicy { References = ReferenceScope.LocalFiles }; // chains across folders
+            await Images.CreateAsync(_folder[names[i]], "vpc", $"size={Size}{parent}", anywhere);
+            await using BlockNode disk = await Images.OpenAsync(_folder[names[i]], writable: true, policy: anywhere);
             if (i == 0)
             {
                 random.NextBytes(expected.AsSpan(4 << 20, 1 << 20));
