@@ -49,6 +49,14 @@ Describe 'Failing system calls' -Skip:([bool]$why) {
         (Get-DiskImageHash "top.$ending" -IgnoreIdMismatch).Hash | Should -Be $before
     }
 
+    It 'closes the base too when the image on it fails to close' {
+        $null = New-DiskImage base.vhdx 4MB
+        $null = New-DiskImage top.vhdx -BackingPath base.vhdx -BackingFormat vhdx
+        Write-DiskImage top.vhdx 1MB (, 171 * 100000)
+        $script = 'Merge-DiskImage top.vhdx -KeepTop -Confirm:$false; Write-DiskImage base.vhdx 0 (, 1 * 512)'
+        Invoke-Failing top.vhdx fsync 5 $script | Should -BeLike 'DiskImageWriteFailed WriteError: *top*' # and nothing of a base in use
+    }
+
     It 'fails a durable conversion and leaves no target (<Format>, <Number>)' -ForEach @(
         @{ Format = 'raw'; Number = 5 }, @{ Format = 'qcow2'; Number = 28 }, @{ Format = 'vhdx'; Number = 5 }
     ) {

@@ -18,10 +18,6 @@ internal static class ParentMismatch
     private const string Advice =
         $"If you know that it is the right one, pass -IgnoreIdMismatch (open option {IgnoreOption}) to open it anyway, or record it anew with Set-DiskImageBacking -Unsafe.";
 
-    /// <summary>True if one of a disk's own paths was refused: another may lead to the parent. What is refused further down ends the search.</summary>
-    public static bool IsRefused(DiskImageException error, string imageName)
-        => error.Kind == DiskImageErrorKind.Refused && string.Equals(error.Path, imageName, StringComparison.Ordinal);
-
     /// <summary>None of the recorded paths leads to the parent.</summary>
     /// <param name="imageName">The differencing disk.</param>
     /// <param name="tried">The paths, in the order in which they were tried.</param>

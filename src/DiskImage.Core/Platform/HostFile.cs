@@ -38,10 +38,20 @@ internal abstract class HostFile
     public abstract void SetLength(SafeFileHandle handle, long length);
 
     /// <summary>
-    /// Gives up all locks of an open file before it is closed. Closing alone does not, while a program that is just being started still holds the
+    /// Closes an open file, its locks first: closing alone does not give them up while a program that is just being started still holds the
     /// descriptor it inherits.
     /// </summary>
-    public virtual void ReleaseLocks(SafeFileHandle handle)
+    public void Close(SafeFileHandle handle)
+    {
+        if (!handle.IsClosed)
+        {
+            ReleaseLocks(handle);
+            handle.Dispose();
+        }
+    }
+
+    /// <summary>Gives up all locks of an open file.</summary>
+    protected virtual void ReleaseLocks(SafeFileHandle handle)
     {
     }
 

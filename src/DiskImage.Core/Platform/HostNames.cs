@@ -48,7 +48,4 @@ internal abstract class HostNames
     public virtual void FlushFolder(string folder)
     {
     }
-
-    /// <summary>Why a path cannot be a regular file's, whatever is there; null if it can.</summary>
-    public virtual string? Objection(string path) => null;
 }

@@ -60,7 +60,7 @@ internal sealed partial class LinuxFile : UnixFile
         return LockControl(handle, SetLock, ref request) == 0 ? ByteLockResult.Free : WhyNoLock();
     }
 
-    public override void ReleaseLocks(SafeFileHandle handle)
+    protected override void ReleaseLocks(SafeFileHandle handle)
     {
         var all = new LockRequest { Type = NoLock }; // from the beginning, without end
         _ = LockControl(handle, SetLock, ref all);

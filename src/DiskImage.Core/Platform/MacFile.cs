@@ -55,7 +55,7 @@ internal sealed partial class MacFile : UnixFile
         return Control(handle, SetLock, ref request) == 0 ? ByteLockResult.Free : WhyNoLock();
     }
 
-    public override void ReleaseLocks(SafeFileHandle handle)
+    protected override void ReleaseLocks(SafeFileHandle handle)
     {
         var all = new LockRequest { Type = NoLock }; // from the beginning, without end
         _ = Control(handle, SetLock, ref all);

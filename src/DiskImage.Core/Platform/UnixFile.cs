@@ -56,7 +56,7 @@ internal abstract partial class UnixFile : HostFile
         return handle;
     }
 
-    public override void ReleaseLocks(SafeFileHandle handle) => _ = Lock(handle, FlockRelease);
+    protected override void ReleaseLocks(SafeFileHandle handle) => _ = Lock(handle, FlockRelease);
 
     public override void SetLength(SafeFileHandle handle, long length)
     {

@@ -68,11 +68,6 @@ internal sealed partial class WindowsNames : HostNames
         }
     }
 
-    public override string? Objection(string path)
-        => path.StartsWith(@"\\.\", StringComparison.Ordinal) ? "it is a device's name"
-            : Path.GetFileName(path).Contains(':', StringComparison.Ordinal) ? "a colon in its name makes it a stream of another file"
-            : null;
-
     /// <summary>Only a privileged user may make somebody else the owner; the access rights, which decide, are kept in any case.</summary>
     private static void TakeOwner(string path, FileSecurity model)
     {

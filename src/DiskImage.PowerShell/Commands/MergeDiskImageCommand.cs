@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using System.Runtime.ExceptionServices;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
@@ -168,13 +169,33 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
             }
             await CommitAsync(opened.Peek(), depth, (chain[depth], target!), cancellationToken).ConfigureAwait(false);
         }
-        finally
+        catch
         {
-            while (opened.TryPop(out OpenedImage? image))
+            _ = await CloseAsync(opened).ConfigureAwait(false); // the first failure is on its way already
+            throw;
+        }
+        if (await CloseAsync(opened).ConfigureAwait(false) is { } failure)
+        {
+            ExceptionDispatchInfo.Throw(failure);
+        }
+    }
+
+    /// <summary>Closes images from the top down, each of them whatever fails; the first failure.</summary>
+    private static async Task<DiskImageException?> CloseAsync(Stack<OpenedImage> opened)
+    {
+        DiskImageException? first = null;
+        while (opened.TryPop(out OpenedImage? image))
+        {
+            try
             {
-                await image.DisposeAsync().ConfigureAwait(false); // from the top down
+                await image.DisposeAsync().ConfigureAwait(false);
+            }
+            catch (DiskImageException e)
+            {
+                first ??= e;
             }
         }
+        return first;
     }
 
     private async Task CommitAsync(OpenedImage top, int depth, (ChainLayer Layer, BlockNode Node) target, CancellationToken cancellationToken)

@@ -17,12 +17,12 @@ internal sealed partial class Qcow2Node
         output = output[..(_geometry.ClusterSize - 1)]; // as large as a plain cluster would be no gain
         if (unit.Length == _geometry.ClusterSize)
         {
-            return _compressor.Value.Compress(unit, output);
+            return _compressor.Compress(unit, output);
         }
         byte[] padded = ArrayPool<byte>.Shared.Rent(_geometry.ClusterSize); // the last cluster is compressed whole
         unit.CopyTo(padded);
         padded.AsSpan(unit.Length, _geometry.ClusterSize - unit.Length).Clear();
-        int? length = _compressor.Value.Compress(padded.AsSpan(0, _geometry.ClusterSize), output);
+        int? length = _compressor.Compress(padded.AsSpan(0, _geometry.ClusterSize), output);
         ArrayPool<byte>.Shared.Return(padded);
         return length;
     }

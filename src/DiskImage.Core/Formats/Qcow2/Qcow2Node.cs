@@ -28,7 +28,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
     private readonly PointerTable _l1;
     private readonly BlockNode _dataNode;
     private readonly IBlockDecompressor _decompressor;
-    private readonly Lazy<IBlockCompressor> _compressor;
+    private readonly IBlockCompressor _compressor;
     private readonly bool _discardToHost;
     private readonly bool? _lazyOption;
     private readonly Qcow2OverlapCheck _overlapCheck;
@@ -51,7 +51,7 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
         _l2 = new MetadataCache(_order, Math.Min(_geometry.ClusterSize, MaxPieceBytes), options.L2CacheSize);
         _l1 = new PointerTable(_order);
         _decompressor = Qcow2Compression.Decompressor(header.CompressionType);
-        _compressor = new Lazy<IBlockCompressor>(() => Qcow2Compression.Compressor(header.CompressionType));
+        _compressor = Qcow2Compression.Compressor(header.CompressionType);
         (_lazyOption, _overlapCheck) = (options.LazyRefcounts, options.OverlapCheck);
         _requiresAll = options.MissingClusters == Qcow2MissingClusters.Error;
         _discardToHost = options.Discard == Qcow2DiscardMode.Unmap;

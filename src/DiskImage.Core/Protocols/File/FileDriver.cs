@@ -41,7 +41,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         }
         catch
         {
-            handle.Dispose();
+            HostFile.Current.Close(handle);
             throw;
         }
         return new(Claim(path, handle, context.Writable ? ImageClaim.Writing : isShared ? ImageClaim.ReadingAlongWriters : ImageClaim.Reading));
@@ -52,7 +52,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
     public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
     {
         string path = Try(locator, "make it", () => Path.GetFullPath(locator));
-        if ((HostFile.Current.WhyNoNewFile(locator) ?? HostNames.Current.Objection(path)) is { } objection)
+        if (HostFile.Current.WhyNoNewFile(locator) is { } objection)
         {
             throw Invalid($"{path}: an image cannot be made there: {objection}");
         }
@@ -114,7 +114,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         }
         catch
         {
-            handle.Dispose();
+            HostFile.Current.Close(handle);
             HostIO.Delete(temporary);
             throw;
         }
@@ -129,7 +129,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         }
         catch
         {
-            handle.Dispose();
+            HostFile.Current.Close(handle);
             throw;
         }
         bool isReadOnly = (claim.Uses & ImageUses.Write) == ImageUses.None;

@@ -157,8 +157,7 @@ internal sealed class FileNode : BlockNode
 
     protected override ValueTask CloseCoreAsync()
     {
-        HostFile.Current.ReleaseLocks(_handle);
-        _handle.Dispose();
+        HostFile.Current.Close(_handle);
         _sizing.Dispose();
         return default;
     }
