@@ -15,6 +15,9 @@ internal enum BlockState
     /// <summary>Was discarded; here it reads as zeroes.</summary>
     Unmapped = 3,
 
+    /// <summary>Unmapped, as version 0.95 of the specification numbered it; reads as zeroes, as in QEMU. Never written.</summary>
+    UnmappedOld = 5,
+
     /// <summary>Payload: all of it is in this file. Bitmap: the block is present.</summary>
     FullyPresent = 6,
 
@@ -44,8 +47,5 @@ internal readonly record struct BatEntry(ulong Raw)
     public bool IsStored => State is BlockState.FullyPresent or BlockState.PartiallyPresent;
 
     /// <summary>True if the block reads as zeroes whatever a parent holds.</summary>
-    public bool ReadsZero => State is BlockState.Zero or BlockState.Unmapped or BlockState.Undefined;
-
-    /// <summary>True if the state is one that the specification defines.</summary>
-    public bool IsDefined => State is <= BlockState.Unmapped or BlockState.FullyPresent or BlockState.PartiallyPresent;
+    public bool ReadsZero => State is BlockState.Zero or BlockState.Unmapped or BlockState.UnmappedOld or BlockState.Undefined;
 }

@@ -130,11 +130,11 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
                 Findings.Warning("Reserved", $"payload block {block} is not stored, and its entry has the offset {entry.FileOffset:#,0}; it must be zero, or Hyper-V refuses the file", "clear it", PlaceOf(index));
                 Replace(index, new BatEntry(entry.State));
                 break;
-            case BlockState.Undefined or BlockState.Unmapped when entry.FileOffset != 0 && (FaultOf(entry.FileOffset, length) is not null || !_space.TryMark(entry.FileOffset, _geometry.BlockSize)):
+            case BlockState.Undefined or BlockState.Unmapped or BlockState.UnmappedOld when entry.FileOffset != 0 && (FaultOf(entry.FileOffset, length) is not null || !_space.TryMark(entry.FileOffset, _geometry.BlockSize)):
                 Findings.Warning("Place", $"payload block {block} is discarded, and its entry has the offset {entry.FileOffset:#,0}, where it has no place", "clear it", PlaceOf(index));
                 Replace(index, new BatEntry(entry.State));
                 break;
-            case BlockState.NotPresent or BlockState.Zero or BlockState.Undefined or BlockState.Unmapped:
+            case BlockState.NotPresent or BlockState.Zero or BlockState.Undefined or BlockState.Unmapped or BlockState.UnmappedOld:
                 break;
             default:
                 Wrong("State", $"has the state {(int)entry.State}, which does not exist", default, Clear);

@@ -58,7 +58,7 @@ internal sealed partial class VhdxNode : ICompactable
             {
                 BlockState.FullyPresent when await IsZeroInFileAsync(entry, block, cancellationToken).ConfigureAwait(false) => new BatEntry(BlockState.Zero),
                 BlockState.PartiallyPresent when await HasNoSectorAsync(block, cancellationToken).ConfigureAwait(false) => default(BatEntry),
-                BlockState.Undefined or BlockState.Unmapped when entry.FileOffset != 0 => new BatEntry(entry.State),
+                BlockState.Undefined or BlockState.Unmapped or BlockState.UnmappedOld when entry.FileOffset != 0 => new BatEntry(entry.State),
                 _ => null,
             };
             if (instead is { } state)

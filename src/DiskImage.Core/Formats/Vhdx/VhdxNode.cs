@@ -148,7 +148,7 @@ internal sealed partial class VhdxNode : FormatNode, IDescribed
         {
             case BlockState.NotPresent:
                 return new(offset, Math.Min(_geometry.StartOf(block + blocks), Length) - offset, BlockStatus.None);
-            case BlockState.Zero or BlockState.Unmapped or BlockState.Undefined:
+            case BlockState.Zero or BlockState.Unmapped or BlockState.UnmappedOld or BlockState.Undefined:
                 return new(offset, Math.Min(_geometry.StartOf(block + blocks), Length) - offset, BlockStatus.Allocated | BlockStatus.Zero);
             case BlockState.FullyPresent:
                 RequirePayload(entry, block);
