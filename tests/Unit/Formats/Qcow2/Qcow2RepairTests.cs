@@ -39,11 +39,6 @@ public sealed class Qcow2RepairTests
         Assert.Equal(await File.ReadAllBytesAsync(path), image);
 
         CheckReport left = await RepairAsync(path, RepairMode.All);
-        if (left.Findings.Any(f => f.Kind.Equals("RepairWithdrawn", StringComparison.Ordinal)))
-        {
-            Assert.Equal(image, await File.ReadAllBytesAsync(path)); // what cannot be mended without loss stays as it was, and is reported
-            return;
-        }
         Assert.True(left is { Corruptions: 0, Leaks: 0, CheckErrors: 0 }, $"seed {seed}: {string.Join("\n", left.Findings)}");
         await Programs.CheckAsync(path);
         await using BlockNode repaired = await Images.OpenAsync(path, "qcow2", writable: true);
