@@ -17,9 +17,9 @@ internal sealed class VhdxSpecReader
     private readonly long _bat;
     private readonly int _ratio;
 
-    public VhdxSpecReader(byte[] file, VhdxSpecReader? parent = null, bool requireClean = false)
+    public VhdxSpecReader(byte[] file, VhdxSpecReader? parent = null, bool requireClean = false, bool allowVersion095 = false)
     {
-        (_file, _parent) = (file, parent);
+        (_file, _parent, AllowVersion095) = (file, parent, allowVersion095);
         Require(Ascii(0, 8) is "vhdxfile", "2.2.1 file type identifier");
         ReadHeaders();
         if (LogGuid != Guid.Empty)
@@ -34,6 +34,9 @@ internal sealed class VhdxSpecReader
         _ratio = (int)((1L << 23) * SectorSize / BlockSize);
         CheckBat(bat.length, metadata);
     }
+
+    /// <summary>Whether block state 5 (PAYLOAD_BLOCK_UNMAPPED of version 0.95) is taken, as MS-VHDX 1.0 does not.</summary>
+    public bool AllowVersion095 { get; }
 
     public Guid FileWriteGuid { get; private set; }
     public Guid DataWriteGuid { get; private set; }
@@ -331,8 +334,9 @@ internal sealed class VhdxSpecReader
             bool isBitmap = i % (_ratio + 1L) == _ratio;
             States[state] = States.GetValueOrDefault(state) + (isBitmap || block >= Blocks ? 0 : 1);
             Require((entry & 0xFFFF8) == 0, $"2.5.1 reserved bits of entry {i}");
-            Require(isBitmap ? state == 0 || (state == 6 && HasParent) : state is 0 or 1 or 2 or 3 or 6 || (state == 7 && HasParent), $"2.5.1 state of entry {i}");
-            Require(host == 0 || state is 6 or 7, $"2.5.1.1 entry {i}: no offset without a block");
+            bool isOld = AllowVersion095 && state == 5 && !isBitmap;
+            Require(isOld || (isBitmap ? state == 0 || (state == 6 && HasParent) : state is 0 or 1 or 2 or 3 or 6 || (state == 7 && HasParent)), $"2.5.1 state of entry {i}");
+            Require(host == 0 || isOld || state is 6 or 7, $"2.5.1.1 entry {i}: no offset without a block");
             if (state is not (6 or 7))
             {
                 Require(!(LeaveAllocated && !HasParent && !isBitmap && block < Blocks), $"a fixed disk has block {block}");
