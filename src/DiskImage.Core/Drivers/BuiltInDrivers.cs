@@ -1,9 +1,13 @@
+using DiskImage.Filters.BlkDebug;
+using DiskImage.Filters.BlkLogWrites;
+using DiskImage.Filters.Throttle;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Raw;
 using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
 using DiskImage.Formats.Vpc;
 using DiskImage.Protocols.File;
+using DiskImage.Protocols.Null;
 
 namespace DiskImage.Drivers;
 
@@ -23,5 +27,12 @@ public static class BuiltInDrivers
         protocols:
         [
             new FileDriver(),
+            new NullDriver(),
+        ],
+        filters:
+        [
+            new ThrottleDriver(),
+            new BlkDebugDriver(),
+            new BlkLogWritesDriver(),
         ]);
 }

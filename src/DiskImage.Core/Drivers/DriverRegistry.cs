@@ -8,7 +8,8 @@ namespace DiskImage.Drivers;
 public sealed record ProbedFile(FormatDriver Format, FileContents? Contents);
 
 /// <summary>The drivers of a program, by name and by probe. It holds what it is given: no scanning, no statics.</summary>
-public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnlyList<ProtocolDriver> protocols)
+public sealed class DriverRegistry(
+    IReadOnlyList<FormatDriver> formats, IReadOnlyList<ProtocolDriver> protocols, IReadOnlyList<FilterDriver>? filters = null)
 {
     /// <summary>Bytes of a file that drivers get to see when probing. QEMU's value.</summary>
     public const int ProbeLength = 2048;
@@ -24,10 +25,22 @@ public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnl
     /// <summary>All protocols.</summary>
     public IReadOnlyList<ProtocolDriver> Protocols { get; } = protocols;
 
+    /// <summary>All filters.</summary>
+    public IReadOnlyList<FilterDriver> Filters { get; } = filters ?? [];
+
+    /// <summary>The driver of a name or alias, of whatever kind.</summary>
+    /// <exception cref="DiskImageException">InvalidOption, with near misses.</exception>
+    public NodeDriver Driver(string name)
+    {
+        NodeDriver[] all = [.. Formats, .. Protocols, .. Filters];
+        return Array.Find(all, d => d.IsCalled(name))
+            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"Unknown driver '{name}'. {Options.KnownNames.Hint(name, all.Select(d => d.Name))}");
+    }
+
     /// <summary>The format of a name or alias.</summary>
     /// <exception cref="DiskImageException">InvalidOption, listing the names.</exception>
     public FormatDriver Format(string name)
-        => Formats.FirstOrDefault(f => Named(f, name))
+        => Formats.FirstOrDefault(f => f.IsCalled(name))
             ?? throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption, $"Unknown format '{name}'. Known: {string.Join(", ", Formats.Select(f => f.Name))}.");
 
@@ -77,7 +90,4 @@ public sealed class DriverRegistry(IReadOnlyList<FormatDriver> formats, IReadOnl
 
     private static bool Ends(string fileName, IReadOnlyList<string> extensions)
         => extensions.Any(e => fileName.EndsWith(e, StringComparison.OrdinalIgnoreCase));
-
-    private static bool Named(FormatDriver format, string name)
-        => format.Name.Equals(name, StringComparison.OrdinalIgnoreCase) || format.Aliases.Contains(name, StringComparer.OrdinalIgnoreCase);
 }

@@ -17,11 +17,16 @@ public delegate ValueTask<BlockNode> CompanionOpener(string locator, bool create
 
 /// <summary>What a format gets to open an image.</summary>
 /// <param name="File">The node that holds the image. On success the format's node owns it.</param>
-/// <param name="Options">The record of the driver's <see cref="FormatDriver.OpenOptions"/>.</param>
+/// <param name="Options">The record of the driver's <see cref="NodeDriver.OpenOptions"/>.</param>
 /// <param name="OpenBacking">Opens the backing node, as a formatted disk; null when the caller wants this layer alone.</param>
 /// <param name="OpenData">Opens a further file that holds data of the image, as plain bytes.</param>
 /// <param name="ForRepair">Open an image that needs repair for writing, unrepaired, so that it can be repaired.</param>
-public sealed record FormatOpenContext(BlockNode File, object Options, ReferenceOpener? OpenBacking, ReferenceOpener OpenData, bool ForRepair = false);
+public sealed record FormatOpenContext(BlockNode File, object Options, ReferenceOpener? OpenBacking, ReferenceOpener OpenData, bool ForRepair = false)
+    : NodeContext(Options)
+{
+    /// <summary>True if the user says what the disk stands on: <see cref="OpenBacking"/> opens that, whatever name it is given, also where the image names nothing.</summary>
+    public bool GivesBacking { get; init; }
+}
 
 /// <summary>What a format gets to create an image.</summary>
 /// <param name="File">An empty, writable node that the caller owns and closes.</param>
@@ -31,22 +36,13 @@ public sealed record FormatOpenContext(BlockNode File, object Options, Reference
 public sealed record FormatCreateContext(BlockNode File, object Options, BlockNode? Backing = null, CompanionOpener? OpenCompanion = null);
 
 /// <summary>One image format: what it is called, how to recognise it, which options it takes, how to open it. Stateless.</summary>
-public abstract class FormatDriver
+public abstract class FormatDriver : NodeDriver
 {
-    /// <summary>The name in options and output, as QEMU spells it.</summary>
-    public abstract string Name { get; }
-
-    /// <summary>Other names that are understood.</summary>
-    public virtual IReadOnlyList<string> Aliases => [];
-
-    /// <summary>What it is, in one line.</summary>
-    public abstract string Description { get; }
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> Roles => ["file", "backing", "data-file"];
 
     /// <summary>File name endings, with the dot, the usual one first.</summary>
     public abstract IReadOnlyList<string> Extensions { get; }
-
-    /// <summary>Options when an image is opened.</summary>
-    public virtual OptionSchema OpenOptions => OptionSchema.Empty;
 
     /// <summary>The types of the disks that it opens: their interfaces say what can be done with them.</summary>
     public virtual IReadOnlyList<Type> NodeTypes => [];

@@ -1,33 +1,34 @@
 using DiskImage.Block;
-using DiskImage.Options;
 
 namespace DiskImage.Drivers;
 
 /// <summary>How a protocol node is opened.</summary>
-/// <param name="Locator">The address without its scheme: a path, or the rest of a URI.</param>
+/// <param name="Options">The record of the driver's options; where it is among them.</param>
 /// <param name="Writable">Open for writing.</param>
-/// <param name="Options">The record of the driver's options.</param>
-/// <param name="ForceShare">Read also what others may be writing to.</param>
-public sealed record ProtocolOpenContext(string Locator, bool Writable, object Options, bool ForceShare = false);
+public sealed record ProtocolOpenContext(object Options, bool Writable) : NodeContext(Options);
 
 /// <summary>One way to reach bytes: a local file, a device, a server. Stateless.</summary>
-public abstract class ProtocolDriver
+public abstract class ProtocolDriver : NodeDriver
 {
-    /// <summary>The name in options and output, as QEMU spells it.</summary>
-    public abstract string Name { get; }
-
-    /// <summary>What it is, in one line.</summary>
-    public abstract string Description { get; }
+    /// <summary>The option that says where, in text, for every protocol that can say it in one text.</summary>
+    public const string FileNameOption = "filename";
 
     /// <summary>The URI schemes it answers to, without the colon.</summary>
     public virtual IReadOnlyList<string> Schemes => [Name];
 
-    /// <summary>Options when a node is opened.</summary>
-    public virtual OptionSchema Options => OptionSchema.Empty;
+    /// <summary>True if what it opens is named by paths of this machine: relative ones are taken from a folder.</summary>
+    public virtual bool TakesPaths => false;
 
-    /// <summary>Which bytes an address leads to, without opening them; null if nothing is there. The same as the open node's.</summary>
-    /// <param name="locator">The address without its scheme.</param>
-    public virtual NodeIdentity? IdentityOf(string locator) => new($"{Name}:{locator}");
+    /// <summary>The options that a text stands for: a path, a URI of one of the schemes.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: it is none.</exception>
+    public virtual IEnumerable<KeyValuePair<string, object?>> Parse(string locator) => [new(FileNameOption, locator)];
+
+    /// <summary>What is called what the options lead to, for messages and for telling it from others: a path or a URI, never a secret.</summary>
+    public abstract string NameOf(object options);
+
+    /// <summary>Which bytes the options lead to, without opening them; null if nothing is there. The same as the open node's.</summary>
+    /// <param name="options">The record of the driver's options.</param>
+    public virtual NodeIdentity? IdentityOf(object options) => new($"{Name}:{NameOf(options)}");
 
     /// <summary>Opens what is there.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken);

@@ -1,4 +1,3 @@
-using System.Text.Json;
 using System.Text.RegularExpressions;
 using DiskImage.Block;
 using DiskImage.Drivers;
@@ -13,19 +12,19 @@ namespace DiskImage.Graph;
 /// <param name="Address">What the protocol gets: a path, or the rest of the URI.</param>
 public sealed partial record ImageLocator(string Text, string Scheme, string Address)
 {
-    private const string JsonPrefix = "json:";
+    private const string FileScheme = "file";
 
-    /// <summary>The format that a <c>json:</c> locator names.</summary>
-    public string? Format { get; private init; }
+    private NodeSpec? _described;
 
-    /// <summary>The open options that a <c>json:</c> locator gives.</summary>
-    public IReadOnlyDictionary<string, object?> Options { get; private init; } = new Dictionary<string, object?>(StringComparer.Ordinal);
+    /// <summary>What is to be opened: the description, or the file of a path or URI in a format that is not named.</summary>
+    public NodeSpec Spec => _described
+        ?? NodeSpec.Of(null, (NodeSpec.FileRole, IsFile ? NodeSpec.Of(FileScheme, (NodeSpec.FileNameKey, Address)) : NodeSpec.Of(null, (NodeSpec.FileNameKey, Text))));
 
-    /// <summary>False if a <c>json:</c> locator says <c>"backing": null</c>.</summary>
-    public bool WithBacking { get; private init; } = true;
+    /// <summary>True for a <c>json:</c> description.</summary>
+    public bool IsDescription => _described is not null;
 
-    /// <summary>True for a plain path or a <c>file:</c> URI.</summary>
-    public bool IsFile => Scheme.Equals("file", StringComparison.OrdinalIgnoreCase);
+    /// <summary>True for a plain path, a <c>file:</c> URI, and a description of a file.</summary>
+    public bool IsFile => Scheme.Equals(FileScheme, StringComparison.OrdinalIgnoreCase);
 
     /// <summary>True if the text is a plain path, with neither scheme nor json.</summary>
     public bool IsPlainPath => ReferenceEquals(Text, Address);
@@ -55,8 +54,8 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, "An image's path is empty.");
         }
-        ImageLocator locator = text.StartsWith(JsonPrefix, StringComparison.Ordinal) ? ParseJson(text) : ParseText(text);
-        return string.IsNullOrWhiteSpace(locator.Address)
+        ImageLocator locator = text.StartsWith(NodeSpecJson.Prefix, StringComparison.Ordinal) ? Describe(text, NodeSpecJson.Read(text)) : ParseText(text);
+        return string.IsNullOrWhiteSpace(locator.Address) && (!locator.IsDescription || locator.IsFile)
             ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{text}' has no path.")
             : locator.Address.Contains('\0', StringComparison.Ordinal) || text.Contains('\0', StringComparison.Ordinal)
             ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"An image's path has a NUL character: '{text}'.")
@@ -106,64 +105,26 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
         Match uri = SchemePattern().Match(text);
         if (!uri.Success)
         {
-            return new ImageLocator(text, "file", text);
+            return new ImageLocator(text, FileScheme, text);
         }
         string scheme = uri.Groups["scheme"].Value;
         string rest = text[(scheme.Length + 1)..];
-        if (!scheme.Equals("file", StringComparison.OrdinalIgnoreCase))
+        if (!scheme.Equals(FileScheme, StringComparison.OrdinalIgnoreCase))
         {
             return new ImageLocator(text, scheme, rest);
         }
         string address = !rest.StartsWith("//", StringComparison.Ordinal) ? rest : FileUrl.ToPath(text, hasDrives: OperatingSystem.IsWindows())
             ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{text}' names no file. A URL of a file has the form file:///folder/name.");
-        return new ImageLocator(text, "file", address);
+        return new ImageLocator(text, FileScheme, address);
     }
 
-    private static ImageLocator ParseJson(string text)
+    /// <summary>The locator of a description: where its file is, if it is one.</summary>
+    private static ImageLocator Describe(string text, NodeSpec spec)
     {
-        try
-        {
-            using JsonDocument document = JsonDocument.Parse(text.AsMemory(JsonPrefix.Length), new JsonDocumentOptions { MaxDepth = 16 });
-            var flat = new Dictionary<string, JsonElement>(StringComparer.Ordinal);
-            Flatten(document.RootElement, "", flat);
-            string? Take(string key) => flat.Remove(key, out JsonElement value) ? value.ToString() : null;
-
-            string? format = Take("driver");
-            string? protocol = Take("file.driver");
-            string? address = Take("file.filename") ?? Take("file") ?? Take("filename");
-            bool withBacking = !(flat.Remove("backing", out JsonElement backing) && backing.ValueKind == JsonValueKind.Null);
-            if (format is "file")
-            {
-                (protocol, format) = (format, null);
-            }
-            if (string.IsNullOrEmpty(address))
-            {
-                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{text}: no file.filename says where the image is.");
-            }
-            return new ImageLocator(text, protocol ?? "file", address)
-            {
-                Format = format,
-                WithBacking = withBacking,
-                Options = flat.ToDictionary(p => p.Key, p => (object?)p.Value.ToString(), StringComparer.Ordinal),
-            };
-        }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or ArgumentException) // the last two: half a surrogate pair
-        {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{text}: not valid JSON: {e.Message}", cause: e);
-        }
-    }
-
-    private static void Flatten(JsonElement element, string prefix, Dictionary<string, JsonElement> into)
-    {
-        if (element.ValueKind != JsonValueKind.Object)
-        {
-            into[prefix] = element.Clone();
-            return;
-        }
-        foreach (JsonProperty property in element.EnumerateObject())
-        {
-            Flatten(property.Value, prefix.Length == 0 ? property.Name : $"{prefix}.{property.Name}", into);
-        }
+        NodeSpec leaf = spec.Leaf;
+        ImageLocator at = leaf.FileName is { Length: > 0 } name && leaf.Driver is null or FileScheme ? ParseText(name) : new(text, leaf.Driver ?? "", leaf.FileName ?? "");
+        string scheme = leaf.Driver is FileScheme || (leaf.Driver is null && leaf.FileName is not null && at.Scheme.Length == 0) ? FileScheme : at.Scheme;
+        return new ImageLocator(text, scheme, at.Address) { _described = spec };
     }
 
     [GeneratedRegex(@"^(?<scheme>file(?=:)|[A-Za-z][A-Za-z0-9+.\-]+(?=://))", RegexOptions.ExplicitCapture | RegexOptions.IgnoreCase, matchTimeoutMilliseconds: 1000)]

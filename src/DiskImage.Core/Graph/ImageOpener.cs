@@ -1,6 +1,6 @@
+using System.Security;
 using DiskImage.Block;
 using DiskImage.Drivers;
-using DiskImage.Options;
 
 namespace DiskImage.Graph;
 
@@ -37,6 +37,12 @@ public sealed record OpenRequest(string Locator)
     /// </summary>
     public bool ToDescribe { get; init; }
 
+    /// <summary>Descriptions of further nodes, to which the image's own refers by their names.</summary>
+    public IReadOnlyList<NodeSpec> Nodes { get; init; } = [];
+
+    /// <summary>Secrets, by the name or path they are for. Every driver of the graph gets them.</summary>
+    public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
+
     /// <summary>The parameter by which the user names this image's format, for messages.</summary>
     public string FormatParameter { get; init; } = "Format";
 }
@@ -46,21 +52,11 @@ public sealed record OpenRequest(string Locator)
 /// <param name="Format">The format it was opened as.</param>
 /// <param name="Path">The full path or locator of the file that holds it.</param>
 /// <param name="WasProbed">True if the format was found by probing.</param>
-public sealed record OpenedImage(BlockNode Node, FormatDriver Format, string Path, bool WasProbed) : IAsyncDisposable
+/// <param name="Graph">All that is open.</param>
+public sealed record OpenedImage(BlockNode Node, FormatDriver Format, string Path, bool WasProbed, ImageGraph Graph) : IAsyncDisposable
 {
     /// <summary>Writes back and closes.</summary>
-    public ValueTask DisposeAsync() => Node.DisposeAsync();
-}
-
-/// <summary>An image of a chain that is being opened, which nothing below it may lead back to.</summary>
-/// <param name="Path">Its full path or locator.</param>
-/// <param name="Identity">Its file; null if it is not there (yet), or cannot be told from others.</param>
-internal readonly record struct ChainLink(string Path, NodeIdentity? Identity)
-{
-    /// <summary>True if both are one image.</summary>
-    public bool IsSameAs(ChainLink other) => Identity is not null && other.Identity is not null
-        ? Identity == other.Identity
-        : Path.Equals(other.Path, StringComparison.Ordinal);
+    public ValueTask DisposeAsync() => Graph.DisposeAsync();
 }
 
 /// <summary>From a locator to an open graph: protocol, probe, format, and the chain of references the policy admits.</summary>
@@ -96,10 +92,11 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     }
 
     /// <summary>Opens the bytes of a locator without looking at them.</summary>
-    public ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, CancellationToken cancellationToken)
+    public async ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, CancellationToken cancellationToken)
     {
-        ProtocolDriver protocol = Registry.Protocol(locator.Scheme);
-        return protocol.OpenAsync(new ProtocolOpenContext(locator.Address, writable, protocol.Options.Defaults(), Policy.ForceShare), cancellationToken);
+        var graph = new ImageGraph(); // gets no named nodes: the locator is a path or URI
+        return await Builder(new OpenRequest(locator.Text), locator, graph)
+            .OpenBytesAsync(locator.Spec.Child(NodeSpec.FileRole) ?? locator.Spec, new GraphSite([], null) { Writable = writable }, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Which bytes a path, URI or description leads to; null if nothing is there.</summary>
@@ -114,62 +111,23 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="cancellationToken">Stops the opening.</param>
     internal ValueTask<BlockNode> OpenOnAsync(
         BlockNode file, ChainLink image, FormatDriver format, object? options, ReferenceOpener data, CancellationToken cancellationToken)
-        => format.OpenAsync(
-            new FormatOpenContext(
-                file,
-                Bind(format, OptionSchema.Values(options)),
-                async (reference, referenceFormat, token)
-                    => (await OpenReferenceAsync(image.Path, reference, referenceFormat, [image], token).ConfigureAwait(false)).Node,
-                data),
-            cancellationToken);
-
-    private async ValueTask<OpenedImage> OpenAsync(
-        OpenRequest request, ImageLocator locator, IReadOnlyList<ChainLink> chain, CancellationToken cancellationToken)
     {
-        ChainLink link = new(locator.IsFile ? locator.FullPath : locator.Text, IdentityOf(locator));
-        CheckChain(link, chain); // before it is opened: a file that is open for writing further up would seem to be somebody else's
-        BlockNode file = await OpenFileAsync(locator, request.Writable, cancellationToken).ConfigureAwait(false);
-        try
-        {
-            string? named = request.Format ?? locator.Format;
-            ProbedFile? probed = named is null ? await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false) : null;
-            FormatDriver format = probed?.Format ?? Registry.Format(named!);
-            var judgement = new ProbeJudgement(Registry, file.Name, request.FormatParameter);
-            if (locator.IsFile && probed?.Contents is { } contents // devices are another protocol's: they promise nothing
-                && judgement.Judge(contents, request.Writable || request.BeforeWriting) is { } warning)
-            {
-                Warn(warning);
-            }
-            var references = new ReferenceOpening(this, request, file.Name, [.. chain, link], probed is not null && judgement.PromisesRaw);
-            object options = Bind(format, OptionSchema.Values(request.Options).Concat(locator.Options));
-            var context = new FormatOpenContext(
-                file, options, request.WithBacking && locator.WithBacking ? references.OpenBackingAsync : null, references.OpenDataAsync, request.ForRepair);
-            BlockNode node = probed is null
-                ? await OpenNamedAsync(format, context, request, cancellationToken).ConfigureAwait(false)
-                : await format.OpenAsync(context, cancellationToken).ConfigureAwait(false);
-            return new OpenedImage(node, format, file.Name, WasProbed: probed is not null);
-        }
-        catch
-        {
-            await file.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
+        var request = new OpenRequest(image.Path);
+        NodeSpec nothing = NodeSpec.Of(null);
+        var opening = new FormatOpening(
+            new GraphBuilder(this, request, nothing, new ImageGraph()), this, request, nothing, new GraphSite([image], null) { Options = options });
+        return format.OpenAsync(opening.Context(file, format, withBacking: true) with { OpenData = data }, cancellationToken);
     }
 
-    /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to, <paramref name="from"/> how the image was asked for.</summary>
+    /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to.</summary>
     internal async ValueTask<OpenedImage> OpenReferenceAsync(
-        string imagePath,
-        string reference,
-        string? format,
-        IReadOnlyList<ChainLink> chain,
-        CancellationToken cancellationToken,
-        OpenRequest? from = null)
+        string imagePath, string reference, string? format, IReadOnlyList<ChainLink> chain, CancellationToken cancellationToken)
     {
         ImageLocator locator = Policy.Admit(reference, imagePath);
-        var request = new OpenRequest(locator.Address) { Format = format, FormatParameter = "BackingFormat" };
+        var request = new OpenRequest(locator.Text) { Format = format, FormatParameter = "BackingFormat", Folder = Path.GetDirectoryName(imagePath) };
         try
         {
-            return await OpenAsync(from is null ? request : request with { Opened = from.Opened, ToDescribe = from.ToDescribe }, locator, chain, cancellationToken).ConfigureAwait(false);
+            return await OpenAsync(request, locator, chain, cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound && chain.Count > 0)
         {
@@ -178,33 +136,11 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         }
     }
 
-    /// <summary>Opens an image in the format that was named. What turns out to be something else is called so.</summary>
-    private async ValueTask<BlockNode> OpenNamedAsync(FormatDriver format, FormatOpenContext context, OpenRequest request, CancellationToken cancellationToken)
-    {
-        try
-        {
-            return await format.OpenAsync(context, cancellationToken).ConfigureAwait(false);
-        }
-        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.InvalidFormat)
-        {
-            BlockNode file = context.File;
-            ProbedFile found = await Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false);
-            if (found.Format == format || found.Contents?.Kind == ContentsKind.Unknown)
-            {
-                throw; // a damaged one
-            }
-            string seems = found.Contents?.Description ?? $"a {found.Format.Name} image";
-            string wayOut = found.Contents is null ? $" Give -{request.FormatParameter} {found.Format.Name}, or leave it out." : "";
-            throw new DiskImageException(e.Kind, $"{file.Name}: is not a {format.Name} image; it looks like {seems}.{wayOut} ({e.Message})", file.Name, e.Offset, e);
-        }
-    }
+    internal NodeIdentity? IdentityOf(ImageLocator locator) => Builder(new OpenRequest(locator.Text), locator, new ImageGraph()).LinkOf(locator.Spec, new GraphSite([], null)).Identity;
 
-    private void Warn(string text) => warn?.Invoke(text);
+    internal void Warn(string text) => warn?.Invoke(text);
 
-    private object Bind(FormatDriver format, IEnumerable<KeyValuePair<string, object?>> given)
-        => format.OpenOptions.Bind(Policy.OptionsFor(format.OpenOptions).Concat(given));
-
-    private void CheckChain(ChainLink link, IReadOnlyList<ChainLink> chain)
+    internal void CheckChain(ChainLink link, IReadOnlyList<ChainLink> chain)
     {
         if (chain.Any(link.IsSameAs))
         {
@@ -220,69 +156,26 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         }
     }
 
-    private NodeIdentity? IdentityOf(ImageLocator locator) => Registry.Protocol(locator.Scheme).IdentityOf(locator.Address);
-
-    /// <summary>The opening of what one image names.</summary>
-    /// <param name="opener">Opens it.</param>
-    /// <param name="request">How the image itself was asked for.</param>
-    /// <param name="imagePath">The image.</param>
-    /// <param name="chain">The images down to this one.</param>
-    /// <param name="isDoubtful">The format was found by probing, and the image's name is one of disks without a format.</param>
-    private sealed class ReferenceOpening(ImageOpener opener, OpenRequest request, string imagePath, IReadOnlyList<ChainLink> chain, bool isDoubtful)
+    private async ValueTask<OpenedImage> OpenAsync(
+        OpenRequest request, ImageLocator locator, IReadOnlyList<ChainLink> chain, CancellationToken cancellationToken)
     {
-        // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with each image
-        // of a chain.
-        private readonly Dictionary<NodeIdentity, DiskImageException> _failed = [];
-
-        public async ValueTask<BlockNode> OpenBackingAsync(string reference, string? format, CancellationToken cancellationToken)
+        var graph = new ImageGraph();
+        var site = new GraphSite(chain, request.Folder)
         {
-            ImageLocator locator = Admit(reference, OpenPolicy.BackingRole);
-            NodeIdentity? identity = opener.IdentityOf(locator);
-            if (identity is { } known && request.Opened.TryGetValue(known, out BlockNode? opened))
-            {
-                return new BorrowedNode(opened, isReadOnly: true);
-            }
-            if (identity is { } tried && _failed.TryGetValue(tried, out DiskImageException? before))
-            {
-                throw new DiskImageException(before.Kind, before.Message, before.Path, before.Offset, before);
-            }
-            try
-            {
-                return (await opener.OpenReferenceAsync(imagePath, reference, format, chain, cancellationToken, request).ConfigureAwait(false)).Node;
-            }
-            catch (DiskImageException e) when (identity is { } failed)
-            {
-                _failed[failed] = e;
-                throw;
-            }
+            Writable = request.Writable, Format = request.Format, Options = request.Options, FormatParameter = request.FormatParameter,
+        };
+        try
+        {
+            OpenedDisk disk = await Builder(request, locator, graph).OpenDiskAsync(locator.Spec, site, cancellationToken).ConfigureAwait(false);
+            graph.Complete(disk.Node);
+            return new OpenedImage(disk.Node, disk.Format, disk.Node.Name, disk.WasProbed, graph);
         }
-
-        public async ValueTask<BlockNode> OpenDataAsync(string reference, string? format, CancellationToken cancellationToken)
+        catch
         {
-            try
-            {
-                return await opener.OpenFileAsync(Admit(reference, OpenPolicy.DataRole), request.Writable, cancellationToken).ConfigureAwait(false);
-            }
-            catch (DiskImageException e) when (request.ToDescribe || e.Kind == DiskImageErrorKind.NotFound)
-            {
-                DiskImageException told = e.Kind == DiskImageErrorKind.NotFound
-                    ? new DiskImageException(e.Kind, $"{imagePath}: its data file '{reference}' cannot be opened: {e.Message}", imagePath, cause: e)
-                    : e;
-                return request.ToDescribe ? new UnopenedNode(reference, told) : throw told;
-            }
-        }
-
-        /// <summary>The gate, and a word about a guest's disk that begins like an image.</summary>
-        private ImageLocator Admit(string reference, string role)
-        {
-            ImageLocator locator = opener.Policy.Admit(reference, imagePath, role);
-            if (isDoubtful)
-            {
-                opener.Warn(
-                    $"{imagePath}: has the name of a raw disk, but begins like another image, which names the {role} '{reference}'. "
-                    + $"If a guest may have written that, give -{request.FormatParameter} raw; if not, name the format to silence this.");
-            }
-            return locator;
+            await graph.DisposeAsync().ConfigureAwait(false);
+            throw;
         }
     }
+
+    private GraphBuilder Builder(OpenRequest request, ImageLocator locator, ImageGraph graph) => new(this, request, locator.Spec, graph);
 }

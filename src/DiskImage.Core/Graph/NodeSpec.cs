@@ -20,7 +20,7 @@ public sealed class NodeSpec
     /// <summary>Members in a whole description at most. Ours.</summary>
     internal const int MaximumMembers = 4096;
 
-    internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename";
+    internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename", ForceShareKey = "force-share", FileRole = "file";
 
     private readonly SortedDictionary<string, object?> _members = new(StringComparer.Ordinal);
 
@@ -89,8 +89,36 @@ public sealed class NodeSpec
     public IEnumerable<KeyValuePair<string, object?>> Options(Predicate<string> roles)
     {
         ArgumentNullException.ThrowIfNull(roles);
-        return Flat(this, "").Where(p => p.Key is not (DriverKey or NodeNameKey or ReadOnlyKey) && !roles(Head(p.Key)));
+        return Flat(this, "").Where(p => p.Key is not (DriverKey or NodeNameKey or ReadOnlyKey or ForceShareKey) && !roles(Head(p.Key)));
     }
+
+    /// <summary>What is at the bottom of the files: the description of a protocol, as a rule.</summary>
+    internal NodeSpec Leaf
+    {
+        get
+        {
+            NodeSpec spec = this;
+            while (spec._members.GetValueOrDefault(FileRole) is NodeSpec below)
+            {
+                spec = below;
+            }
+            return spec;
+        }
+    }
+
+    /// <summary>A switch that descriptions of all drivers have; false if nothing is said.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: it is neither on nor off.</exception>
+    internal bool Switch(string name) => _members.GetValueOrDefault(name) switch
+    {
+        null => false,
+        bool on => on,
+        "on" or "true" or "yes" => true,
+        "off" or "false" or "no" => false,
+        object other => throw Error($"'{name}' is '{TextOf(other)}'; allowed: on, off"),
+    };
+
+    /// <summary>This description and all in it.</summary>
+    internal IEnumerable<NodeSpec> SelfAndWithin => _members.Values.OfType<NodeSpec>().SelectMany(s => s.SelfAndWithin).Prepend(this);
 
     /// <summary>This description with a member set, or set anew.</summary>
     public NodeSpec With(string name, object? value)

@@ -21,10 +21,10 @@ internal static class ImageLock
 
     /// <summary>
     /// Claims an open file for as long as it is open. Where the file system has no such locks nothing is claimed: the host's own file sharing
-    /// is all there is.
+    /// is all there is. Returns whether it has them.
     /// </summary>
     /// <exception cref="DiskImageException">Locked: what others do, or refuse, stands against the claim.</exception>
-    public static void Take(SafeFileHandle handle, string path, ImageClaim claim)
+    public static bool Take(SafeFileHandle handle, string path, ImageClaim claim)
     {
         HostFile host = HostFile.Current;
         for (int n = 0; n < Count; n++)
@@ -32,7 +32,7 @@ internal static class ImageLock
             ImageUses use = (ImageUses)(1 << n);
             if (((claim.Uses & use) != ImageUses.None && !TryLock(UseBase + n)) || ((claim.Shares & use) == ImageUses.None && !TryLock(DenyBase + n)))
             {
-                return;
+                return false;
             }
         }
         for (int n = 0; n < Count; n++)
@@ -47,6 +47,7 @@ internal static class ImageLock
                 throw Conflict(path, claim, $"may {Verb(use)} it");
             }
         }
+        return true;
 
         bool TryLock(long offset) => host.LockByte(handle, offset) switch
         {

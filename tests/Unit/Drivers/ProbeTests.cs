@@ -110,7 +110,13 @@ public sealed class ProbeTests
         public override string Description => "";
 
         public override async ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
-            => new MemoryNode(await File.ReadAllBytesAsync(context.Locator, cancellationToken), readOnly: true);
+            => new MemoryNode(await File.ReadAllBytesAsync(NameOf(context.Options), cancellationToken), readOnly: true);
+
+        public override DiskImage.Options.OptionSchema OpenOptions => Images.Registry.Protocol("file").OpenOptions;
+
+        public override bool TakesPaths => true;
+
+        public override string NameOf(object options) => Images.Registry.Protocol("file").NameOf(options);
 
         public ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
             => new(new StoragePlace(locator, locator, mode, Present: null, OtherNames: 0));

@@ -34,7 +34,13 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
 
     public bool AllClosed => _nodes.TrueForAll(n => n.IsClosed);
 
-    public override NodeIdentity? IdentityOf(string locator) => _files.IdentityOf(locator);
+    public override DiskImage.Options.OptionSchema OpenOptions => _files.OpenOptions;
+
+    public override bool TakesPaths => true;
+
+    public override string NameOf(object options) => _files.NameOf(options);
+
+    public override NodeIdentity? IdentityOf(object options) => _files.IdentityOf(options);
 
     public override async ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
         => Watch(await _files.OpenAsync(context, cancellationToken));

@@ -36,8 +36,8 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read", context.File.Name, 32);
         }
-        BlockNode? backing = header.BackingFile is { } name && context.OpenBacking is { } open
-            ? await open(name, header.BackingFormat, cancellationToken).ConfigureAwait(false)
+        BlockNode? backing = context.OpenBacking is { } open && (header.BackingFile is not null || context.GivesBacking)
+            ? await open(header.BackingFile ?? "", header.BackingFormat, cancellationToken).ConfigureAwait(false)
             : null;
         BlockNode? dataFile = null;
         try

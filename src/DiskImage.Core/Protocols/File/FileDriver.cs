@@ -1,6 +1,7 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Locking;
+using DiskImage.Options;
 using DiskImage.Platform;
 using Microsoft.Win32.SafeHandles;
 using HostIO = System.IO.File;
@@ -19,9 +20,18 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
 
     public override string Description => "A file of this machine";
 
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<FileOpenOptions>();
+
+    public override bool TakesPaths => true;
+
+    public override string NameOf(object options) => FullPath(((FileOpenOptions)options).FileName);
+
+    public override NodeIdentity? IdentityOf(object options) => HostNames.Current.Find(NameOf(options))?.Identity;
+
     public override ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
     {
-        string path = Try(context.Locator, "open it", () => Path.GetFullPath(context.Locator));
+        var options = (FileOpenOptions)context.Options;
+        string path = FullPath(options.FileName);
         HostFile host = HostFile.Current;
         RequireRegular(path, host.KindOf(path)); // devices and pipes may act on being opened
         bool isShared = context.ForceShare && !context.Writable;
@@ -44,14 +54,12 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             HostFile.Current.Close(handle);
             throw;
         }
-        return new(Claim(path, handle, context.Writable ? ImageClaim.Writing : isShared ? ImageClaim.ReadingAlongWriters : ImageClaim.Reading));
+        return new(Claim(path, handle, context.Writable ? ImageClaim.Writing : isShared ? ImageClaim.ReadingAlongWriters : ImageClaim.Reading, options.Locking));
     }
-
-    public override NodeIdentity? IdentityOf(string locator) => HostNames.Current.Find(Path.GetFullPath(locator))?.Identity;
 
     public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
     {
-        string path = Try(locator, "make it", () => Path.GetFullPath(locator));
+        string path = FullPath(locator);
         if (HostFile.Current.WhyNoNewFile(locator) is { } objection)
         {
             throw Invalid($"{path}: an image cannot be made there: {objection}");
@@ -80,7 +88,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
                 DiskImageErrorKind.AccessDenied, $"{path}: is marked read-only, so it is not replaced. Take the mark off first, or choose another name.", path);
         }
         // Somebody who has it open would go on with the old file, unseen; on Windows the last step would fail.
-        await (await OpenAsync(new ProtocolOpenContext(path, Writable: true, Options.Defaults()), cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+        await (await OpenAsync(Writing(path), cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
         return new StoragePlace(path, address, mode, present.Identity, mode == TargetMode.InPlace ? 0 : present.Names - 1);
 
         DiskImageException Invalid(string message) => new(DiskImageErrorKind.InvalidOption, message, path);
@@ -90,7 +98,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
     {
         if (place is { Mode: TargetMode.InPlace, Present: not null })
         {
-            BlockNode file = await OpenAsync(new ProtocolOpenContext(place.Locator, Writable: true, Options.Defaults()), cancellationToken).ConfigureAwait(false);
+            BlockNode file = await OpenAsync(Writing(place.Locator), cancellationToken).ConfigureAwait(false);
             return new InPlaceFile(place, file);
         }
         string folder = Path.GetDirectoryName(place.Address)!;
@@ -121,11 +129,15 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
     }
 
     /// <summary>A node on an open file, once nobody else uses it in a way that excludes this. The handle is closed if it fails.</summary>
-    private static FileNode Claim(string path, SafeFileHandle handle, ImageClaim claim)
+    private static FileNode Claim(string path, SafeFileHandle handle, ImageClaim claim, FileLocking locking = FileLocking.Auto)
     {
         try
         {
-            ImageLock.Take(handle, path, claim);
+            if (locking != FileLocking.Off && !ImageLock.Take(handle, path, claim) && locking == FileLocking.On)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.Unsupported, $"{path}: its file system has no locks that programs of QEMU heed, and locking=on asks for them. Use locking=auto.", path);
+            }
         }
         catch
         {
@@ -138,6 +150,20 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             HostFile.Current.SurviveFileSizeLimit();
         }
         return new FileNode(path, handle, isReadOnly);
+    }
+
+    private static ProtocolOpenContext Writing(string path) => new(new FileOpenOptions { FileName = path }, Writable: true);
+
+    private static string FullPath(string path)
+    {
+        try
+        {
+            return Path.GetFullPath(path);
+        }
+        catch (Exception e) when (e is ArgumentException or NotSupportedException or PathTooLongException)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{path}' is not a path: {e.Message}", cause: e);
+        }
     }
 
     private static void RequireRegular(string path, HostFileKind kind)

@@ -1,0 +1,36 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Filters.BlkLogWrites;
+
+/// <summary>Options of the write log.</summary>
+public sealed record BlkLogWritesOptions
+{
+    /// <summary>The unit of the log.</summary>
+    [DriverOption("log-sector-size", "Sectors of the log, in bytes; requests are multiples of it", IsSize = true, Minimum = 512, Maximum = 1 << 20, PowerOfTwo = true)]
+    public long LogSectorSize { get; init; } = 512;
+}
+
+/// <summary>Passes everything through and writes every change into a log, in the form that Linux's dm-log-writes and its replay program have.</summary>
+internal sealed class BlkLogWritesDriver : FilterDriver
+{
+    private const string LogRole = "log";
+
+    public override string Name => "blklogwrites";
+
+    public override string Description => "Writes every change into a log (dm-log-writes), to be replayed";
+
+    public override IReadOnlyList<string> Roles => [FileRole, LogRole];
+
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<BlkLogWritesOptions>();
+
+    public override bool HoldsDisk(string role) => !role.Equals(LogRole, StringComparison.Ordinal);
+
+    public override async ValueTask<BlockNode> OpenAsync(FilterOpenContext context, CancellationToken cancellationToken)
+    {
+        BlockNode file = await context.OpenChild(FileRole, cancellationToken).ConfigureAwait(false);
+        BlockNode log = await context.OpenChild(LogRole, cancellationToken).ConfigureAwait(false);
+        return new BlkLogWritesNode(file, log, (int)((BlkLogWritesOptions)context.Options).LogSectorSize);
+    }
+}

@@ -1,0 +1,246 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+
+namespace DiskImage.Graph;
+
+/// <summary>
+/// From a description to open nodes. A description is read from the top: a format opens its file below, a filter its children, a protocol what
+/// the host has. What the description says of a child comes before what the image says; names that only the image gives pass the gate.
+/// </summary>
+/// <remarks>
+/// <para>One question decides what a description without a driver is: is a disk wanted, or bytes? A disk's file is opened and its format probed;
+/// bytes are what its file name leads to. A protocol where a disk is wanted is a raw disk, unprobed: whoever names the protocol and no format
+/// means its bytes.</para>
+/// <para>What another description refers to by name is opened once, by whoever needs it first, and belongs to the <see cref="ImageGraph"/>.</para>
+/// </remarks>
+internal sealed class GraphBuilder
+{
+    private readonly ImageOpener _opener;
+    private readonly OpenRequest _request;
+    private readonly ImageGraph _graph;
+    private readonly Dictionary<string, NodeSpec> _named = new(StringComparer.Ordinal); // what descriptions refer to
+    private readonly Dictionary<string, OpenedDisk> _shared = new(StringComparer.Ordinal); // those of them that are open; the graph owns them
+    private readonly HashSet<string> _opening = new(StringComparer.Ordinal);
+
+    /// <summary>Makes a builder for one image.</summary>
+    /// <param name="opener">Drivers and gate.</param>
+    /// <param name="request">How the image is asked for.</param>
+    /// <param name="root">Its description.</param>
+    /// <param name="graph">Gets the named nodes.</param>
+    public GraphBuilder(ImageOpener opener, OpenRequest request, NodeSpec root, ImageGraph graph)
+    {
+        (_opener, _request, _graph) = (opener, request, graph);
+        NodeSpec[] all = [.. root.SelfAndWithin.Concat(request.Nodes.SelectMany(n => n.SelfAndWithin))];
+        foreach (NodeSpec spec in all.Where(s => s.NodeName is not null))
+        {
+            if (!_named.TryAdd(spec.NodeName!, spec))
+            {
+                throw Invalid($"two nodes of its description have the name '{spec.NodeName}'");
+            }
+        }
+        var referred = all.SelectMany(s => s.Members).Where(m => m.Key is not NodeSpec.NodeNameKey).Select(m => m.Value).OfType<string>().ToHashSet(StringComparer.Ordinal);
+        foreach (string name in _named.Keys.Where(n => !referred.Contains(n)).ToList())
+        {
+            _ = _named.Remove(name); // a name that nobody uses: the node belongs to who stands on it
+        }
+    }
+
+    private DriverRegistry Registry => _opener.Registry;
+
+    /// <summary>Opens a disk.</summary>
+    /// <param name="spec">Its description; its driver may be a format, a filter over a disk, a protocol (then it is raw), or nobody (then it is probed).</param>
+    /// <param name="site">Where in the graph it is to be.</param>
+    /// <param name="cancellationToken">Stops the opening.</param>
+    public async ValueTask<OpenedDisk> OpenDiskAsync(NodeSpec spec, GraphSite site, CancellationToken cancellationToken)
+    {
+        site = site.For(spec);
+        NodeDriver? driver = spec.Driver is { } name ? Registry.Driver(name) : null;
+        if (driver is FilterDriver filter)
+        {
+            return await OpenFilterAsync(filter, spec, site, cancellationToken).ConfigureAwait(false);
+        }
+        string? format = site.Format ?? (driver as FormatDriver)?.Name ?? (driver is ProtocolDriver ? Registry.Formats[0].Name : null);
+        object? file = driver is ProtocolDriver ? spec : FileOf(spec, driver);
+        ChainLink link = LinkOf(file, site);
+        _opener.CheckChain(link, site.Chain); // before it is opened: a file that is open for writing further up would seem to be somebody else's
+        BlockNode bytes = await OpenBytesAsync(file, site, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            link = link with { Path = bytes.Name };
+            return await new FormatOpening(this, _opener, _request, driver is ProtocolDriver ? NodeSpec.Of(null) : spec, site with { Chain = [.. site.Chain, link] })
+                .OpenAsync(bytes, format, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            await bytes.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    /// <summary>Opens what a description or a name leads to, as a disk.</summary>
+    public ValueTask<OpenedDisk> OpenDiskAsync(object? child, GraphSite site, CancellationToken cancellationToken) => child switch
+    {
+        NodeSpec { NodeName: { } own } when _named.ContainsKey(own) => ShareAsync(own, isDisk: true, site, cancellationToken),
+        NodeSpec spec => OpenDiskAsync(spec, site, cancellationToken),
+        string name => ShareAsync(name, isDisk: true, site, cancellationToken),
+        _ => throw Invalid("a node that it needs is said to be none"),
+    };
+
+    /// <summary>Opens what a description or a name leads to, as plain bytes.</summary>
+    public async ValueTask<BlockNode> OpenBytesAsync(object? child, GraphSite site, CancellationToken cancellationToken)
+    {
+        if (child is string name || (child is NodeSpec { NodeName: { } own } && _named.ContainsKey(name = own)))
+        {
+            return (await ShareAsync(name, isDisk: false, site, cancellationToken).ConfigureAwait(false)).Node;
+        }
+        NodeSpec spec = child as NodeSpec ?? throw Invalid("a node that it needs is said to be none");
+        site = site.For(spec) with { IsBytes = true };
+        NodeDriver driver = DriverOf(spec);
+        if (driver is not ProtocolDriver protocol)
+        {
+            return (driver is FilterDriver filter
+                ? await OpenFilterAsync(filter, spec, site, cancellationToken).ConfigureAwait(false)
+                : await OpenDiskAsync(spec, site with { Format = null, Options = null }, cancellationToken).ConfigureAwait(false)).Node;
+        }
+        object options = Bind(protocol, spec, site.Folder);
+        return await protocol.OpenAsync(
+            new ProtocolOpenContext(options, site.Writable) { ForceShare = _opener.Policy.ForceShare || site.ForceShare, Secrets = _request.Secrets },
+            cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>What a description is called that only names a file, and which bytes that are; for others its own text and no identity.</summary>
+    public ChainLink LinkOf(object? child, GraphSite site)
+    {
+        NodeSpec? leaf = (child is string name ? _named.GetValueOrDefault(name) : child as NodeSpec)?.Leaf;
+        if (leaf is null || DriverOf(leaf) is not ProtocolDriver protocol)
+        {
+            return new ChainLink(child?.ToString() ?? "", null);
+        }
+        object options = Bind(protocol, leaf, site.Folder);
+        return new ChainLink(protocol.NameOf(options), protocol.IdentityOf(options));
+    }
+
+    /// <summary>True if a description says where its bytes are, and not only how something is to be opened that is named elsewhere.</summary>
+    public bool IsComplete(object? child) => child switch
+    {
+        string => true,
+        NodeSpec spec => spec.FileName is not null
+            || (spec.Has(NodeSpec.FileRole) && IsComplete(spec.Child(NodeSpec.FileRole)))
+            || (spec.Driver is { } name && Registry.Driver(name) is ProtocolDriver { TakesPaths: false }),
+        _ => false,
+    };
+
+    private async ValueTask<OpenedDisk> OpenFilterAsync(FilterDriver filter, NodeSpec spec, GraphSite site, CancellationToken cancellationToken)
+    {
+        bool IsRole(string member) => filter.Roles.Contains(member, StringComparer.Ordinal);
+        var roles = new List<string>();
+        foreach (string role in filter.Roles.Where(spec.Has))
+        {
+            roles.AddRange(spec.Child(role) is NodeSpec { IsList: true } list ? list.Members.Keys.Select(k => $"{role}.{k}") : [role]);
+        }
+        if (roles.Count == 0)
+        {
+            throw Invalid($"the filter '{filter.Name}' needs '{filter.Roles[0]}', the node it stands on");
+        }
+        OpenedDisk? disk = null;
+        var children = new List<BlockNode>();
+        async ValueTask<BlockNode> OpenChildAsync(string role, CancellationToken token)
+        {
+            if (!roles.Contains(role, StringComparer.Ordinal))
+            {
+                throw Invalid($"the filter '{filter.Name}' needs '{role}'; given: {string.Join(", ", roles)}");
+            }
+            string[] steps = role.Split('.', 2);
+            object? child = steps.Length == 1 ? spec.Child(role) : ((NodeSpec)spec.Child(steps[0])!).Child(steps[1]);
+            bool isDisk = !site.IsBytes && filter.HoldsDisk(role);
+            OpenedDisk opened = isDisk
+                ? await OpenDiskAsync(child, site, token).ConfigureAwait(false)
+                : new OpenedDisk(await OpenBytesAsync(child, site, token).ConfigureAwait(false), Registry.Formats[0], WasProbed: false);
+            children.Add(opened.Node);
+            disk ??= isDisk ? opened : null;
+            return opened.Node;
+        }
+        var context = new FilterOpenContext(filter.Bind(spec.Options(IsRole)), roles, OpenChildAsync)
+        {
+            Writable = site.Writable, ForceShare = site.ForceShare, Secrets = _request.Secrets,
+        };
+        try
+        {
+            BlockNode node = await filter.OpenAsync(context, cancellationToken).ConfigureAwait(false);
+            return new OpenedDisk(node, disk?.Format ?? Registry.Formats[0], disk?.WasProbed ?? false);
+        }
+        catch
+        {
+            foreach (BlockNode child in children)
+            {
+                await child.DisposeAsync().ConfigureAwait(false);
+            }
+            throw;
+        }
+    }
+
+    /// <summary>A node that several may stand on: the first opens it, all borrow it.</summary>
+    private async ValueTask<OpenedDisk> ShareAsync(string name, bool isDisk, GraphSite site, CancellationToken cancellationToken)
+    {
+        if (!_shared.TryGetValue(name, out OpenedDisk disk))
+        {
+            if (!_named.TryGetValue(name, out NodeSpec? spec))
+            {
+                string known = _named.Count == 0 ? "Its description names no nodes; a file is named by file.filename" : $"Nodes: {string.Join(", ", _named.Keys)}";
+                throw Invalid($"there is no node '{name}'. {known}");
+            }
+            if (!_opening.Add(name))
+            {
+                throw Invalid($"the node '{name}' would stand on itself");
+            }
+            NodeSpec anonymous = spec.Without(NodeSpec.NodeNameKey); // or it would be asked for by its name again
+            disk = isDisk
+                ? await OpenDiskAsync(anonymous, site, cancellationToken).ConfigureAwait(false)
+                : new OpenedDisk(await OpenBytesAsync(anonymous, site, cancellationToken).ConfigureAwait(false), Registry.Formats[0], WasProbed: false);
+            _graph.Add(name, disk.Node);
+            _shared.Add(name, disk);
+            _ = _opening.Remove(name);
+        }
+        return site.Writable && disk.Node.IsReadOnly
+            ? throw Invalid($"the node '{name}' is read-only where it is used first, and to be written to here")
+            : disk with { Node = new BorrowedNode(disk.Node, isReadOnly: !site.Writable) };
+    }
+
+    private object? FileOf(NodeSpec spec, NodeDriver? driver)
+        => spec.Has(NodeSpec.FileRole) ? spec.Child(NodeSpec.FileRole)
+            : spec.FileName is { } name ? NodeSpec.Of(null, (NodeSpec.FileNameKey, name))
+            : throw Invalid($"{(driver is null ? "its description" : $"the format '{driver.Name}'")} says neither file nor file.filename, where the image is");
+
+    private NodeDriver DriverOf(NodeSpec spec)
+    {
+        if (spec.Driver is { } name)
+        {
+            return Registry.Driver(name);
+        }
+        string text = spec.FileName ?? throw Invalid("a part of its description has neither driver nor filename");
+        return Registry.Protocol(ImageLocator.Parse(text).Scheme);
+    }
+
+    /// <summary>The options of a protocol: those that are said, and those that a file name stands for. A relative path is taken from a folder.</summary>
+    private static object Bind(ProtocolDriver protocol, NodeSpec spec, string? folder)
+    {
+        var options = new Dictionary<string, object?>(StringComparer.OrdinalIgnoreCase);
+        if (spec.FileName is { } name)
+        {
+            string address = protocol.TakesPaths && spec.Driver is null ? ImageLocator.Parse(name).Address : name;
+            foreach ((string option, object? value) in protocol.Parse(
+                protocol.TakesPaths && folder is not null ? ImageLocator.PathFrom(folder, address, OperatingSystem.IsWindows()) : address))
+            {
+                options[option] = value;
+            }
+        }
+        foreach ((string option, object? value) in spec.Options(_ => false).Where(o => !o.Key.Equals(NodeSpec.FileNameKey, StringComparison.Ordinal)))
+        {
+            options[option] = value;
+        }
+        return protocol.Bind(options);
+    }
+
+    private DiskImageException Invalid(string what)
+        => new(DiskImageErrorKind.InvalidOption, $"{_request.Locator}: {what}.", _request.Locator);
+}

@@ -1,0 +1,52 @@
+using System.Runtime.ExceptionServices;
+using DiskImage.Block;
+
+namespace DiskImage.Graph;
+
+/// <summary>
+/// The open nodes of one image. The disk at the top owns what it stands on; what has a name that others refer to is the graph's, and whoever
+/// stands on it borrows it. Closing closes the disk first, then the named nodes, the last opened first: all of it, whatever fails.
+/// </summary>
+public sealed class ImageGraph : IAsyncDisposable
+{
+    private readonly List<(string Name, BlockNode Node)> _named = [];
+    private BlockNode? _root;
+    private bool _isClosed;
+
+    /// <summary>The disk at the top.</summary>
+    public BlockNode Root => _root ?? throw new InvalidOperationException("The graph is not complete.");
+
+    /// <summary>The nodes that descriptions refer to by name.</summary>
+    public IReadOnlyDictionary<string, BlockNode> Named => _named.ToDictionary(n => n.Name, n => n.Node, StringComparer.Ordinal);
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        if (_isClosed)
+        {
+            return;
+        }
+        _isClosed = true;
+        var failures = new List<Exception>();
+        foreach (BlockNode node in Enumerable.Reverse(_named).Select(n => n.Node).Prepend(_root).OfType<BlockNode>())
+        {
+            try
+            {
+                await node.DisposeAsync().ConfigureAwait(false);
+            }
+            catch (Exception e)
+            {
+                failures.Add(e);
+            }
+        }
+        if (failures.Count > 0)
+        {
+            failures[0].Data["Further"] ??= failures.Count > 1 ? string.Join(Environment.NewLine, failures.Skip(1).Select(f => f.Message)) : null;
+            ExceptionDispatchInfo.Throw(failures[0]);
+        }
+    }
+
+    internal void Complete(BlockNode root) => _root = root;
+
+    internal void Add(string name, BlockNode node) => _named.Add((name, node));
+}

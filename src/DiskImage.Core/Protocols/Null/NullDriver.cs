@@ -1,0 +1,90 @@
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Protocols.Null;
+
+/// <summary>Options when a null node is opened.</summary>
+public sealed record NullOpenOptions
+{
+    /// <summary>Its length.</summary>
+    [DriverOption("size", "Length in bytes", IsSize = true, Minimum = 0)]
+    public long Size { get; init; } = 1L << 30;
+
+    /// <summary>What a request takes.</summary>
+    [DriverOption("latency-ns", "Nanoseconds that each request takes", Minimum = 0)]
+    public long LatencyNs { get; init; }
+
+    /// <summary>Whether it says that it reads as zeroes.</summary>
+    [DriverOption("read-zeroes", "Says that it is all zeroes; off: its zeroes pass for stored data")]
+    public bool ReadZeroes { get; init; }
+}
+
+/// <summary>No bytes at all, of any length: what is written is gone. To measure everything but storage.</summary>
+internal sealed class NullDriver : ProtocolDriver
+{
+    private const string Text = "null-co://";
+
+    public override string Name => "null-co";
+
+    public override IReadOnlyList<string> Aliases => ["null-aio"];
+
+    public override string Description => "Nothing: reads as zeroes and forgets what is written";
+
+    public override IReadOnlyList<string> Schemes => ["null-co", "null-aio"];
+
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<NullOpenOptions>();
+
+    public override IEnumerable<KeyValuePair<string, object?>> Parse(string locator)
+        => locator.EndsWith("://", StringComparison.Ordinal)
+            ? []
+            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{locator}' is no null node: nothing comes after '{Text}'. Its length is its option 'size'.");
+
+    public override string NameOf(object options) => Text;
+
+    public override NodeIdentity? IdentityOf(object options) => null; // any two are as good as each other
+
+    public override ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
+        => new(new NullNode(Text, (NullOpenOptions)context.Options, context.Writable));
+}
+
+/// <summary>A node without bytes.</summary>
+internal sealed class NullNode(string name, NullOpenOptions options, bool writable) : BlockNode
+{
+    private readonly TimeSpan _latency = TimeSpan.FromTicks(options.LatencyNs / 100);
+    private long _length = options.Size;
+
+    public override string Name => name;
+
+    public override long Length => _length;
+
+    public override bool IsReadOnly => !writable;
+
+    public override long? AllocatedLength => 0;
+
+    protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        buffer.Span.Clear();
+        return PassAsync(cancellationToken);
+    }
+
+    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken) => PassAsync(cancellationToken);
+
+    protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken) => PassAsync(cancellationToken);
+
+    protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken) => PassAsync(cancellationToken);
+
+    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => PassAsync(cancellationToken);
+
+    protected override ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
+        => options.ReadZeroes ? new(new BlockExtent(offset, length, BlockStatus.Zero, this, null)) : base.GetExtentCoreAsync(offset, length, cancellationToken);
+
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    {
+        _length = length;
+        return default;
+    }
+
+    private ValueTask PassAsync(CancellationToken cancellationToken)
+        => _latency == TimeSpan.Zero ? default : new(Task.Delay(_latency, cancellationToken));
+}
