@@ -21,6 +21,19 @@ public static class NodeGraph
     public static BlockNode? FindSame(this BlockNode node, NodeIdentity? identity)
         => identity is null ? null : node.SelfAndBelow().FirstOrDefault(n => n.Identity == identity);
 
+    /// <summary>What a disk stands on, filters over either passed by; null if it stands alone.</summary>
+    public static BlockNode? BackingNode(this BlockNode disk) => disk.Unfiltered().Child("backing");
+
+    /// <summary>The first node from the top that is no filter.</summary>
+    public static BlockNode Unfiltered(this BlockNode node)
+    {
+        while (node is FilterNode && node.Children.Values.FirstOrDefault() is { } below)
+        {
+            node = below;
+        }
+        return node;
+    }
+
     /// <summary>The identity of the file that holds a disk's own layer: not of its data file, nor of what it stands on.</summary>
     public static NodeIdentity? HolderIdentity(this BlockNode disk)
     {

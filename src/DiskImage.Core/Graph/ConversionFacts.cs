@@ -17,7 +17,7 @@ public static class ConversionFacts
     public static IEnumerable<KeyValuePair<string, object?>> KeptOptions(BlockNode source, OptionSchema schema)
     {
         ArgumentNullException.ThrowIfNull(schema);
-        ImageDescription? described = (source as IDescribed)?.Describe();
+        ImageDescription? described = source.As<IDescribed>()?.Describe();
         foreach ((string name, int? value) in new[] { (LogicalOption, described?.LogicalSectorSize), (PhysicalOption, described?.PhysicalSectorSize) })
         {
             if (value is not null && schema.Find(name) is { } option)
@@ -39,7 +39,7 @@ public static class ConversionFacts
         ArgumentNullException.ThrowIfNull(disk);
         ArgumentNullException.ThrowIfNull(target);
         var losses = new List<string>();
-        (ImageDescription? from, ImageDescription? to) = ((source as IDescribed)?.Describe(), (target as IDescribed)?.Describe());
+        (ImageDescription? from, ImageDescription? to) = (source.As<IDescribed>()?.Describe(), target.As<IDescribed>()?.Describe());
         if (from?.LogicalSectorSize is int sector && (to?.LogicalSectorSize ?? 512) is var now && now != sector)
         {
             losses.Add(
@@ -50,14 +50,14 @@ public static class ConversionFacts
         {
             losses.Add($"the disk has {target.Length:#,0} bytes now; the source had {disk.Length:#,0}. The bytes behind those are zero");
         }
-        if (ReferenceEquals(source, disk) && source is ISnapshots keeper
+        if (ReferenceEquals(source, disk) && source.As<ISnapshots>() is { } keeper
             && (await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var snapshots)
         {
             losses.Add($"{Some(snapshots, "snapshot")} inside the source {Is(snapshots)} not copied; a snapshot is copied alone with -Snapshot");
         }
-        if (!copiesBitmaps && source is IBitmaps recorder && (await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var bitmaps)
+        if (!copiesBitmaps && source.As<IBitmaps>() is { } recorder && (await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var bitmaps)
         {
-            losses.Add($"{Some(bitmaps, "dirty bitmap")} of the source {Is(bitmaps)} not copied{(target is IBitmaps ? "; they are with -Bitmaps" : "")}");
+            losses.Add($"{Some(bitmaps, "dirty bitmap")} of the source {Is(bitmaps)} not copied{(target.As<IBitmaps>() is not null ? "; they are with -Bitmaps" : "")}");
         }
         return losses;
 

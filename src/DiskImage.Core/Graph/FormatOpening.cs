@@ -91,14 +91,11 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         try
         {
             below = below with { Folder = Path.GetDirectoryName(ImagePath) };
-            NodeSpec recorded = locator.Spec;
-            if (given?.Driver is not { } driver)
-            {
-                return await builder.OpenDiskAsync((given ?? NodeSpec.Of(null)).Over(recorded), below, cancellationToken).ConfigureAwait(false);
-            }
-            return opener.Registry.Driver(driver) is FilterDriver
-                ? await builder.OpenDiskAsync(given.Over(NodeSpec.Of(null, (NodeSpec.FileRole, recorded))), below, cancellationToken).ConfigureAwait(false)
-                : await builder.OpenDiskAsync(given.Over(recorded), below with { Format = null }, cancellationToken).ConfigureAwait(false);
+            bool isFilter = given?.Driver is { } driver && opener.Registry.Driver(driver) is FilterDriver;
+            return await builder.OpenDiskAsync(
+                given is null ? locator.Spec : opener.Join(given, locator.Spec),
+                given?.Driver is null || isFilter ? below : below with { Format = null },
+                cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
         {

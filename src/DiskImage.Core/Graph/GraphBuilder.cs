@@ -30,7 +30,7 @@ internal sealed class GraphBuilder
     public GraphBuilder(ImageOpener opener, OpenRequest request, NodeSpec root, ImageGraph graph)
     {
         (_opener, _request, _graph) = (opener, request, graph);
-        NodeSpec[] all = [.. root.SelfAndWithin.Concat(request.Nodes.SelectMany(n => n.SelfAndWithin))];
+        NodeSpec[] all = [.. root.SelfAndWithin];
         foreach (NodeSpec spec in all.Where(s => s.NodeName is not null))
         {
             if (!_named.TryAdd(spec.NodeName!, spec))
@@ -125,7 +125,7 @@ internal sealed class GraphBuilder
     {
         string => true,
         NodeSpec spec => spec.FileName is not null
-            || (spec.Has(NodeSpec.FileRole) && IsComplete(spec.Child(NodeSpec.FileRole)))
+            || IsComplete(spec.Child(spec.Driver is { } filter && Registry.Driver(filter) is FilterDriver { Roles: var roles } ? roles[0] : NodeSpec.FileRole))
             || (spec.Driver is { } name && Registry.Driver(name) is ProtocolDriver { TakesPaths: false }),
         _ => false,
     };

@@ -40,7 +40,7 @@ internal sealed record GraphSite(IReadOnlyList<ChainLink> Chain, string? Folder)
     /// <summary>The same where a description has its own word.</summary>
     public GraphSite For(NodeSpec spec) => this with
     {
-        Writable = Writable && !spec.Switch(NodeSpec.ReadOnlyKey), ForceShare = ForceShare || spec.Switch(NodeSpec.ForceShareKey),
+        Writable = !spec.Switch(NodeSpec.ReadOnlyKey) && Writable, ForceShare = spec.Switch(NodeSpec.ForceShareKey) || ForceShare,
     };
 }
 

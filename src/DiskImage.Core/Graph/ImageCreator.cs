@@ -39,7 +39,7 @@ public sealed class ImageCreator(ImageOpener opener)
             BlockNode node = await OpenAsync(target.File, writable: true, cancellationToken).ConfigureAwait(false);
             try
             {
-                if (node is IUnfinished unfinished)
+                if (node.As<IUnfinished>() is { } unfinished)
                 {
                     await unfinished.SetUnfinishedAsync(true, cancellationToken).ConfigureAwait(false);
                 }

@@ -37,9 +37,6 @@ public sealed record OpenRequest(string Locator)
     /// </summary>
     public bool ToDescribe { get; init; }
 
-    /// <summary>Descriptions of further nodes, to which the image's own refers by their names.</summary>
-    public IReadOnlyList<NodeSpec> Nodes { get; init; } = [];
-
     /// <summary>Secrets, by the name or path they are for. Every driver of the graph gets them.</summary>
     public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
@@ -83,6 +80,19 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="reference">The name, as it is to stand in the image.</param>
     /// <param name="imagePath">The image's full path.</param>
     public ImageOpener NamingBacking(string reference, string imagePath) => new(Registry, Policy.Naming(reference, imagePath), warn);
+
+    /// <summary>
+    /// What is said of an image, joined with where it is: a filter is put over it, and anything else is said of the image itself. What is said
+    /// comes first.
+    /// </summary>
+    /// <exception cref="DiskImageException">InvalidOption: no such driver.</exception>
+    public NodeSpec Join(NodeSpec said, NodeSpec image)
+    {
+        ArgumentNullException.ThrowIfNull(said);
+        return said.Driver is { } name && Registry.Driver(name) is FilterDriver filter
+            ? said.With(filter.Roles[0], said.Child(filter.Roles[0]) switch { NodeSpec below => Join(below, image), string node => node, _ => image })
+            : said.Over(image);
+    }
 
     /// <summary>Opens an image with everything below it. A failed open closes all and modifies nothing.</summary>
     public ValueTask<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)

@@ -30,7 +30,7 @@ public sealed class NewImage : IAsyncDisposable
     /// <param name="cancellationToken">Stops it before the last step.</param>
     public async ValueTask CompleteAsync(bool durable, Func<BlockNode, ValueTask>? inspect, CancellationToken cancellationToken)
     {
-        if (Node is IUnfinished unfinished)
+        if (Node.As<IUnfinished>() is { } unfinished)
         {
             await unfinished.SetUnfinishedAsync(false, cancellationToken).ConfigureAwait(false);
         }

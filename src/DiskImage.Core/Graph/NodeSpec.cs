@@ -20,7 +20,7 @@ public sealed class NodeSpec
     /// <summary>Members in a whole description at most. Ours.</summary>
     internal const int MaximumMembers = 4096;
 
-    internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename", ForceShareKey = "force-share", FileRole = "file";
+    internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename", ForceShareKey = "force-share", FileRole = "file", ImageRole = "image";
 
     private readonly SortedDictionary<string, object?> _members = new(StringComparer.Ordinal);
 
@@ -98,7 +98,7 @@ public sealed class NodeSpec
         get
         {
             NodeSpec spec = this;
-            while (spec._members.GetValueOrDefault(FileRole) is NodeSpec below)
+            while ((spec._members.GetValueOrDefault(FileRole) ?? spec._members.GetValueOrDefault(ImageRole)) is NodeSpec below)
             {
                 spec = below;
             }

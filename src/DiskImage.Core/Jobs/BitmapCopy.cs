@@ -68,5 +68,5 @@ public sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyList
     }
 
     private static IBitmaps Of(BlockNode disk)
-        => disk as IBitmaps ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{disk.Name}: its format does not hold bitmaps", disk.Name);
+        => disk.As<IBitmaps>() ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{disk.Name}: its format does not hold bitmaps", disk.Name);
 }

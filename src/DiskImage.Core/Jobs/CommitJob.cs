@@ -84,8 +84,8 @@ public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : 
             {
                 node = node.Child("file")!;
             }
-            layers.Add(node as IBackingRecord);
-            node = node.Child("backing");
+            layers.Add(node.As<IBackingRecord>());
+            node = node.BackingNode();
         }
         return layers;
     }

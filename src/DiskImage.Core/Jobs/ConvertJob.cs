@@ -63,7 +63,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
     private bool StoresZeroes => options.SparseSize == 0;
 
     private ICompressedWritable? Compressor => options.Compress
-        ? target as ICompressedWritable ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{target.Name}: its format cannot store compressed data", target.Name)
+        ? target.As<ICompressedWritable>() ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{target.Name}: its format cannot store compressed data", target.Name)
         : null;
 
     private async Task WorkAsync(ExtentCursor cursor, InOrder order, int chunk, IProgress<JobProgress>? progress, CancellationToken cancellationToken)
@@ -124,7 +124,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
 
     private async ValueTask ReserveAsync(long offset, List<(int Length, bool IsZero)> runs, CancellationToken cancellationToken)
     {
-        if (target is not IReservable reservable)
+        if (target.As<IReservable>() is not { } reservable)
         {
             return;
         }
@@ -151,7 +151,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
             {
                 if (packed[i] is { IsEmpty: false } bytes)
                 {
-                    await ((ICompressedWritable)target).WriteCompressedAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
+                    await target.As<ICompressedWritable>()!.WriteCompressedAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
                 }
                 else
                 {

@@ -21,7 +21,7 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
         int unit = Math.Max(512, disk.Limits.AllocationUnit);
         int chunk = Math.Max(Chunk, unit);
         byte[] present = GC.AllocateUninitializedArray<byte>(chunk), future = GC.AllocateUninitializedArray<byte>(chunk);
-        CompressedChunk? packed = compress && disk is ICompressedWritable writable ? new CompressedChunk(writable, chunk) : null;
+        CompressedChunk? packed = compress && disk.As<ICompressedWritable>() is { } writable ? new CompressedChunk(writable, chunk) : null;
         using var cursor = new ExtentCursor(disk, disk.Length, chunk, grain: 512, byLayer: true); // finer than a cluster: subclusters count
         while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
         {
@@ -92,7 +92,7 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
         }
         if (whole && packed is { Count: 1 } && !packed[0].IsEmpty)
         {
-            await ((ICompressedWritable)disk).WriteCompressedAsync(offset, packed[0], cancellationToken).ConfigureAwait(false);
+            await disk.As<ICompressedWritable>()!.WriteCompressedAsync(offset, packed[0], cancellationToken).ConfigureAwait(false);
         }
         else
         {

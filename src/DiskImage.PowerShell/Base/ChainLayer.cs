@@ -20,12 +20,12 @@ internal sealed record ChainLayer(
     public static IReadOnlyList<ChainLayer> Of(OpenedImage image)
     {
         var layers = new List<ChainLayer>();
-        for (BlockNode? node = image.Node; node is not null; node = node.Child("backing"))
+        for (BlockNode? node = image.Node; node is not null; node = node.BackingNode())
         {
-            ImageDescription? said = (node as IDescribed)?.Describe();
+            ImageDescription? said = node.As<IDescribed>()?.Describe();
             string path = System.IO.Path.IsPathRooted(node.Name) ? System.IO.Path.GetFullPath(node.Name) : node.Name;
             layers.Add(new ChainLayer(
-                path, said?.Format ?? image.Format.Name, node.Length, node.HolderIdentity(), node is IEmptiable, WrittenFiles.Further(node)));
+                path, said?.Format ?? image.Format.Name, node.Length, node.HolderIdentity(), node.As<IEmptiable>() is not null, WrittenFiles.Further(node)));
         }
         return layers;
     }

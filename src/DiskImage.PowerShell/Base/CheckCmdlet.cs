@@ -31,7 +31,7 @@ public abstract class CheckCmdlet : OpenImageCmdlet
     /// <param name="cancellationToken">Stops it.</param>
     private protected async Task<IReadOnlyList<CheckFinding>> ParentFaultsAsync(OpenedImage image, string path, CancellationToken cancellationToken)
     {
-        if ((image.Node as IDescribed)?.Describe().BackingFile is null)
+        if (image.Node.As<IDescribed>()?.Describe().BackingFile is null)
         {
             return [];
         }
@@ -57,7 +57,7 @@ public abstract class CheckCmdlet : OpenImageCmdlet
     {
         try
         {
-            IReadOnlyList<DiskBitmap> bitmaps = image.Node is IBitmaps keeper ? await keeper.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
+            IReadOnlyList<DiskBitmap> bitmaps = image.Node.As<IBitmaps>() is { } keeper ? await keeper.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
             return [.. bitmaps.Where(b => b.IsInUse).Select(b => new CheckFinding(
                 "BitmapInUse",
                 CheckSeverity.Warning,
@@ -82,7 +82,7 @@ public abstract class CheckCmdlet : OpenImageCmdlet
         long length = image.Node.Length;
         CheckReport report = await ShowAsync(
             $"{activity}ing {Leaf(image.Path)}", progress => work(new ByteProgress(activity, progress, length)).AsTask()).ConfigureAwait(false);
-        if (image.Node is IDescribed described && described.Describe().Dirty && !report.Findings.Any(f => f.Kind.Equals(DirtyKind, StringComparison.Ordinal)))
+        if (image.Node.As<IDescribed>() is { } described && described.Describe().Dirty && !report.Findings.Any(f => f.Kind.Equals(DirtyKind, StringComparison.Ordinal)))
         {
             also = [.. also, new CheckFinding(DirtyKind, CheckSeverity.Error, "The image was not closed properly or never completed.")];
         }

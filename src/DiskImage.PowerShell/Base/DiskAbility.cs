@@ -13,7 +13,7 @@ internal static class DiskAbility
     /// <exception cref="DiskImageException">Unsupported, naming the format.</exception>
     public static T Require<T>(this OpenedImage image, string lack)
         where T : class
-        => image.Node as T ?? throw Lacking(image, lack);
+        => image.Node.As<T>() ?? throw Lacking(image, lack);
 
     /// <summary>The ability of the image's format.</summary>
     /// <typeparam name="T">The ability's interface.</typeparam>

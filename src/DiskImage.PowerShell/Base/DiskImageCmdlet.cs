@@ -238,9 +238,9 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     /// <summary>Tells, once, what an image and those below it say about themselves that a user should know.</summary>
     private async Task WarnOfAsync(BlockNode image)
     {
-        for (BlockNode? node = image; node is not null; node = node.Child("backing"))
+        for (BlockNode? node = image; node is not null; node = node.BackingNode())
         {
-            foreach (string warning in (node as IDescribed)?.Describe().Warnings ?? [])
+            foreach (string warning in node.As<IDescribed>()?.Describe().Warnings ?? [])
             {
                 _warnings.Enqueue($"{node.Name}: {warning}.");
             }

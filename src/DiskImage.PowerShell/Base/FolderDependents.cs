@@ -56,7 +56,7 @@ internal static class FolderDependents
             OpenedImage image = await opener.OpenAsync(new OpenRequest(file) { WithBacking = false, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
             await using (image.ConfigureAwait(false))
             {
-                return (image.Node as IDescribed)?.Describe().BackingFile is { } name && ImageLocator.Parse(name) is { IsFile: true } locator
+                return image.Node.As<IDescribed>()?.Describe().BackingFile is { } name && ImageLocator.Parse(name) is { IsFile: true } locator
                     ? opener.IdentityOf(locator.From(Path.GetDirectoryName(file)!).FullPath)
                     : null;
             }

@@ -12,8 +12,12 @@ public abstract class ImagePathCmdlet : DiskImageCmdlet
     /// <summary>The parameter set of paths that are taken as they are.</summary>
     protected const string LiteralPathSet = "LiteralPath";
 
+    /// <summary>The parameter set of images that are described, with a path or without.</summary>
+    protected const string ImageOptionSet = "ImageOption";
+
     /// <summary>Images; wildcards are expanded.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = PathSet, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Parameter(Position = 0, ParameterSetName = ImageOptionSet, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("ImagePath", "FullName", "PSPath")]
     [ValidateNotNullOrEmpty]
     [SupportsWildcards]
@@ -21,8 +25,14 @@ public abstract class ImagePathCmdlet : DiskImageCmdlet
 
     /// <summary>Images; nothing in the name is a wildcard.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
+    [Parameter(ParameterSetName = ImageOptionSet)]
     [ValidateNotNullOrEmpty]
     public string[] LiteralPath { get; set; } = [];
+
+    /// <summary>What a path is to be opened as, where the user says more of it than its name.</summary>
+    /// <param name="path">Its full path, URI or json: description; null if the user only describes the image.</param>
+    /// <exception cref="DiskImageException">InvalidOption.</exception>
+    private protected virtual string Described(string? path) => path!;
 
     /// <summary>Does the work for one image.</summary>
     /// <param name="path">Its full path, URI or json: description.</param>
@@ -35,23 +45,35 @@ public abstract class ImagePathCmdlet : DiskImageCmdlet
     /// <inheritdoc/>
     protected sealed override void ProcessRecord()
     {
-        if (ParameterSetName is not (PathSet or LiteralPathSet))
+        bool isDescribed = ParameterSetName.Equals(ImageOptionSet, StringComparison.Ordinal);
+        if (!isDescribed && ParameterSetName is not (PathSet or LiteralPathSet))
         {
             Run(ProcessWithoutImageAsync);
             return;
         }
         var images = new List<string>();
-        bool literal = ParameterSetName.Equals(LiteralPathSet, StringComparison.Ordinal);
-        foreach (string path in literal ? LiteralPath : Path)
+        void Add(string? path, Func<IEnumerable<string>> find)
         {
             try
             {
-                images.AddRange(literal ? [SessionPath.Literal(SessionState.Path, path)] : SessionPath.Expand(SessionState.Path, path));
+                images.AddRange(find());
             }
             catch (DiskImageException e)
             {
                 WriteError(DiskImageError.Record(e, path));
             }
+        }
+        foreach (string path in Path)
+        {
+            Add(path, () => SessionPath.Expand(SessionState.Path, path).Select(Described));
+        }
+        foreach (string path in LiteralPath)
+        {
+            Add(path, () => [Described(SessionPath.Literal(SessionState.Path, path))]);
+        }
+        if (isDescribed && Path.Length == 0 && LiteralPath.Length == 0)
+        {
+            Add(null, () => [Described(null)]);
         }
         Run(cancellationToken => ProcessImagesAsync(images, cancellationToken));
     }

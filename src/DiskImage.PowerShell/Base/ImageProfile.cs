@@ -104,5 +104,5 @@ internal sealed record ImageProfile(
         }
     }
 
-    private static object? Facts(OpenedImage image) => (image.Node as IDescribed)?.Describe().FormatSpecific;
+    private static object? Facts(OpenedImage image) => image.Node.As<IDescribed>()?.Describe().FormatSpecific;
 }

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using DiskImage.Graph;
+using DiskImage.Options;
 
 namespace DiskImage.PowerShell;
 
@@ -19,6 +20,15 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [Parameter]
     [ArgumentCompleter(typeof(OpenOptionCompleter))]
     public object? OpenOption { get; set; }
+
+    /// <summary>
+    /// Options of any node that the image consists of, by dotted names (<c>driver=qcow2,file.filename=a.qcow2,file.locking=off</c>) or as a
+    /// dictionary of dictionaries; with a path, beside it, else instead of it.
+    /// </summary>
+    [Parameter(ParameterSetName = ImageOptionSet, Mandatory = true)]
+    [Alias("ImageOpts")]
+    [ValidateNotNullOrEmpty]
+    public object? ImageOption { get; set; }
 
     /// <summary>How far names that stand inside an image (backing file, data file) are followed, to read and to write.</summary>
     [Parameter]
@@ -41,6 +51,17 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
 
     /// <summary>True if the user has images read though others may be writing to them.</summary>
     private protected virtual bool ReadsAlongWriters => false;
+
+    /// <inheritdoc/>
+    private protected sealed override string Described(string? path)
+    {
+        if (ImageOption is null)
+        {
+            return base.Described(path);
+        }
+        NodeSpec said = NodeSpec.From(OptionSchema.Values(OptionArgument.Unwrap(ImageOption)));
+        return (path is null ? said : Opener.Join(said, ImageLocator.Parse(path).Spec)).ToString();
+    }
 
     /// <summary>A request to open an image as the parameters say, read-only and with what it stands on.</summary>
     private protected OpenRequest Request(string path) => new(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption) };

@@ -201,7 +201,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
 
     private async Task<ConvertResult> CopyAsync(BlockNode disk, NewImage image, CancellationToken cancellationToken)
     {
-        BlockNode? backing = image.Node.Child("backing");
+        BlockNode? backing = image.Node.BackingNode();
         bool same = backing is not null && await HasSameBackingAsync(disk, backing, cancellationToken).ConfigureAwait(false);
         var how = new ConvertOptions { SparseSize = SparseSize, Compress = Compress, TargetReadsZero = backing is null, TargetHasBacking = same };
         ConvertResult result = await ShowAsync(
@@ -216,7 +216,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     /// <summary>True if the source may leave to the new backing image what it leaves to its own: they are the same file, or read the same.</summary>
     private async Task<bool> HasSameBackingAsync(BlockNode disk, BlockNode backing, CancellationToken cancellationToken)
     {
-        if (disk.Child("backing") is not { } own)
+        if (disk.BackingNode() is not { } own)
         {
             await VerboseAsync($"{disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
             return false;
@@ -234,7 +234,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         return comparison.Identical;
     }
 
-    private static string FormatOf(BlockNode disk) => (disk as IDescribed)?.Describe().Format ?? "";
+    private static string FormatOf(BlockNode disk) => disk.As<IDescribed>()?.Describe().Format ?? "";
 
     private async ValueTask VerifyAsync(BlockNode disk, BlockNode made, CancellationToken cancellationToken)
     {

@@ -19,7 +19,7 @@ public sealed class GetDiskImageInfoCommand : ReadImageCmdlet
         OpenedImage image = await OpenAsync(Request(path) with { WithBacking = BackingChain, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            for (BlockNode? node = image.Node; node is not null; node = node.Child("backing"))
+            for (BlockNode? node = image.Node; node is not null; node = node.BackingNode())
             {
                 foreach (UnopenedNode unopened in References == ReferenceScope.None ? [] : node.Children.Values.OfType<UnopenedNode>())
                 {

@@ -36,6 +36,7 @@ public sealed class MeasureDiskImageCommand : ReadImageCmdlet, IDynamicParameter
     /// <summary>Measures the state that a snapshot inside the image keeps, by its identifier or name, instead of the present one.</summary>
     [Parameter(ParameterSetName = PathSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
+    [Parameter(ParameterSetName = ImageOptionSet)]
     [ArgumentCompleter(typeof(SnapshotNameCompleter))]
     [ValidateNotNullOrEmpty]
     public string? Snapshot { get; set; }
@@ -44,7 +45,7 @@ public sealed class MeasureDiskImageCommand : ReadImageCmdlet, IDynamicParameter
     public object? GetDynamicParameters()
     {
         // Nothing is given where the cmdlet is only described: then no format's options belong to it.
-        bool isCalled = DestinationFormat is not null || Path.Length > 0 || LiteralPath.Length > 0 || Size > 0 || MyInvocation.ExpectingInput;
+        bool isCalled = DestinationFormat is not null || Path.Length > 0 || LiteralPath.Length > 0 || ImageOption is not null || Size > 0 || MyInvocation.ExpectingInput;
         return _formatParameters = isCalled ? NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? DefaultFormat, null), GetType()) : null;
     }
 

@@ -125,7 +125,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: !Unsafe, writable: true).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            if (image.Node is ISnapshots kept && await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) is { Count: > 0 } snapshots)
+            if (image.Node.As<ISnapshots>() is { } kept && await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) is { Count: > 0 } snapshots)
             {
                 await WarnAsync($"{image.Path}: its {snapshots.Count:#,0} snapshots stand on the backing image too, and are not adapted to the new one").ConfigureAwait(false);
             }

@@ -64,7 +64,7 @@ public sealed class TestDiskImageCommand : CheckCmdlet
             also.AddRange(await ParentFaultsAsync(image, path, cancellationToken).ConfigureAwait(false));
             also.AddRange(UnopenedFiles(image));
             also.AddRange(await BrokenBitmapsAsync(image, cancellationToken).ConfigureAwait(false));
-            DiskImageCheckResult result = profile is not null && image.Node is not ICheckable
+            DiskImageCheckResult result = profile is not null && image.Node.As<ICheckable>() is null
                 ? DiskImageCheckResult.Of(image.Path, image.Format.Name, new CheckReport { Findings = [] }, also)
                 : await CheckAsync(image, also, cancellationToken).ConfigureAwait(false);
             return profile is null ? result : result.RefusedFor(profile.Objections(image).Select(o => $"{profile.Name} would refuse it: {o}."));

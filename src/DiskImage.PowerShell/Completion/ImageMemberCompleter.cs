@@ -62,7 +62,7 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
 public class SnapshotNameCompleter : ImageMemberCompleter
 {
     private protected override async ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk)
-        => disk is ISnapshots snapshots
+        => disk.As<ISnapshots>() is { } snapshots
             ? (await snapshots.GetSnapshotsAsync(CancellationToken.None).ConfigureAwait(false)).Select(s => (s.Name, $"{s.Id}, {s.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss}"))
             : [];
 }
@@ -79,7 +79,7 @@ public sealed class DifferenceSnapshotNameCompleter : SnapshotNameCompleter
 public sealed class BitmapNameCompleter : ImageMemberCompleter
 {
     private protected override async ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk)
-        => disk is IBitmaps bitmaps
+        => disk.As<IBitmaps>() is { } bitmaps
             ? (await bitmaps.GetBitmapsAsync(CancellationToken.None).ConfigureAwait(false)).Select(b => (b.Name, $"granularity {ReadableSize.Of(b.Granularity)}, {ReadableSize.Of(b.DirtyBytes)} dirty"))
             : [];
 }

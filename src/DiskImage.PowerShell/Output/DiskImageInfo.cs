@@ -65,10 +65,10 @@ public sealed class DiskImageInfo
     /// <exception cref="DiskImageException">What its snapshots or bitmaps say that cannot be read.</exception>
     internal static async Task<DiskImageInfo> OfAsync(BlockNode node, CancellationToken cancellationToken, DiskImageCopyStatistics? statistics = null)
     {
-        ImageDescription described = (node as IDescribed)?.Describe()
+        ImageDescription described = node.As<IDescribed>()?.Describe()
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{node.Name}: is not a disk image that can describe itself", node.Name);
-        IReadOnlyList<DiskSnapshot> snapshots = node is ISnapshots keeper ? await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) : [];
-        IReadOnlyList<DiskBitmap> bitmaps = node is IBitmaps recorder ? await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
+        IReadOnlyList<DiskSnapshot> snapshots = node.As<ISnapshots>() is { } keeper ? await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) : [];
+        IReadOnlyList<DiskBitmap> bitmaps = node.As<IBitmaps>() is { } recorder ? await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
         return new DiskImageInfo
         {
             Path = node.Name,

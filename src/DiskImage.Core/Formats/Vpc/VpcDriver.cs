@@ -103,7 +103,7 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
         => node is VpcFixedNode whole
             ? whole.AmendAsync((VpcAmendOptions)options)
-            : ((VpcNode)node).AmendAsync((VpcAmendOptions)options, cancellationToken);
+            : node.As<VpcNode>()!.AmendAsync((VpcAmendOptions)options, cancellationToken);
 
     public string? AmendWarning(object options) => ((VpcAmendOptions)options).UniqueId is null ? null : ParentMismatch.AmendWarning;
 }
