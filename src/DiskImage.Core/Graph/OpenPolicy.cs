@@ -101,7 +101,11 @@ public sealed record OpenPolicy
             imagePath);
     }
 
-    private static string FolderOf(string imagePath) => Path.GetDirectoryName(imagePath) is { Length: > 0 } folder ? folder : ".";
+    private static string FolderOf(string imagePath)
+    {
+        string path = imagePath.StartsWith(NodeSpecJson.Prefix, StringComparison.Ordinal) ? ImageLocator.Parse(imagePath).Address : imagePath;
+        return Path.GetDirectoryName(path) is { Length: > 0 } folder ? folder : ".";
+    }
 
     private static string KeyOf(ImageLocator locator) => locator.IsFile && !locator.Text.StartsWith("json:", StringComparison.Ordinal) ? locator.FullPath : locator.Text;
 }
