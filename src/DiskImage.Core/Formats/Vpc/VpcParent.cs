@@ -41,7 +41,8 @@ internal static class VpcParent
             foreach (string text in locators.Where(l => l.PlatformCode.Equals(code, StringComparison.Ordinal)).Select(l => l.Text).OfType<string>())
             {
                 string path = platform == VpcLocator.MacX ? FileUrl.ToPath(text, hasDrives: true) ?? "" : text;
-                if (WindowsPath.ToLocalFile(path) is { } here)
+                bool isElsewhere = platform == VpcLocator.MacX && !OperatingSystem.IsWindows() && FileUrl.OtherHost(text) is not null;
+                if (!isElsewhere && WindowsPath.ToLocalFile(path) is { } here)
                 {
                     paths.Add(here);
                 }
