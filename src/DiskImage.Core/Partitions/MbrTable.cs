@@ -164,7 +164,8 @@ internal sealed class MbrTable
         }
     }
 
-    /// <param name="Type">What it is for; 0 for nothing.</param>
+    /// <summary>An entry that is used.</summary>
+    /// <param name="Type">What it is for.</param>
     /// <param name="Start">Its first sector.</param>
     /// <param name="Count">How many it has.</param>
     private sealed record Entry(byte Type, uint Start, uint Count);
