@@ -126,7 +126,10 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             return;
         }
         DiskImageCopyStatistics? statistics;
-        NewImage image = await creator.CreateAsync(path, options.Format, record, mode, openOptions: null, cancellationToken).ConfigureAwait(false);
+        NewImage image = await ShowAsync(
+            $"Making {Leaf(path)}",
+            progress => creator.CreateAsync(
+                path, options.Format, record, mode, openOptions: null, new ByteProgress("Claiming space", progress, (record as ICreateOptions)?.Size ?? 0), cancellationToken).AsTask()).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             statistics = await fill(image).ConfigureAwait(false);

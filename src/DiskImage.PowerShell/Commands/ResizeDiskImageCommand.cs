@@ -124,8 +124,14 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
             }
             await table.PrepareForSizeAsync(image.Node, plan.Size, cancellationToken).ConfigureAwait(false);
         }
-        await image.Node.ResizeAsync(plan.Size, Preallocation, cancellationToken).ConfigureAwait(false);
-        return image.Node.Length;
+        return await ShowAsync(
+            $"Resizing {Leaf(plan.Name)}",
+            async progress =>
+            {
+                var claimed = new ByteProgress("Claiming space", progress, Math.Max(0, plan.Size - plan.Present));
+                await image.Node.ResizeAsync(plan.Size, Preallocation, claimed, cancellationToken).ConfigureAwait(false);
+                return image.Node.Length;
+            }).ConfigureAwait(false);
     }
 
     private static ValueTask<PartitionTable?> ReadTableAsync(OpenedImage image, CancellationToken cancellationToken)
