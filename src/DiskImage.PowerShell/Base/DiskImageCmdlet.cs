@@ -239,7 +239,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     }
 
     /// <summary>Tells, once, what an image and those below it say about themselves that a user should know.</summary>
-    private async Task WarnOfAsync(BlockNode image)
+    private protected async Task WarnOfAsync(BlockNode image)
     {
         for (BlockNode? node = image; node is not null; node = node.Child("backing"))
         {

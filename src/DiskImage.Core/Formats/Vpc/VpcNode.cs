@@ -113,8 +113,8 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
             Format = VpcDriver.FormatName,
             ClusterSize = BlockSize,
             BackingFile = HasParent ? _parentName : null,
-            BackingFormat = HasParent ? VpcDriver.FormatName : null,
-            Warnings = VpcSize.Warning(Footer, _calculation) is { } warning ? [warning] : [],
+            BackingFormat = HasParent ? VpcParent.FormatOf(_header) : null,
+            Warnings = [.. new[] { VpcSize.Warning(Footer, _calculation), HasParent ? VpcParent.Warning(_header, Backing) : null }.OfType<string>()],
             FormatSpecific = info,
         };
     }
