@@ -7,8 +7,8 @@ namespace DiskImage.Formats;
 
 /// <summary>
 /// The identifiers and times that formats give new images and new states of them: random and of now. Where the environment sets
-/// <see cref="Variable"/>, both follow from it and from what is made, so that the same work gives the same bytes. Spec: SOURCE_DATE_EPOCH 1.1 of
-/// reproducible-builds.org; RFC 9562, 5.8 (version 8: of one's own making).
+/// <see cref="Variable"/>, both follow from it and from what is made, so that the same work gives the same bytes. Spec: SOURCE_DATE_EPOCH
+/// 1.1 of reproducible-builds.org; RFC 9562, 5.8 (version 8: of one's own making).
 /// </summary>
 internal static class NewIdentity
 {
@@ -35,12 +35,15 @@ internal static class NewIdentity
             : long.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out long seconds) && seconds <= LatestSecond
             ? DateTimeOffset.FromUnixTimeSeconds(seconds)
             : throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"The environment variable {Variable} is '{value}'; allowed: seconds since 1970-01-01, a whole number up to {LatestSecond}. Set it right, or not at all.");
+                DiskImageErrorKind.InvalidOption,
+                $"The environment variable {Variable} is '{value}'; allowed: whole seconds since 1970-01-01, up to {LatestSecond}. "
+                    + "Set it right, or not at all.");
 
     /// <summary>A hash of everything, marked as what it is.</summary>
     internal static Guid Derived(DateTimeOffset epoch, string role, IEnumerable<object?> facts)
     {
-        string text = string.Join('\n', facts.Prepend(role).Prepend(epoch.ToUnixTimeSeconds()).Select(f => Convert.ToString(f, CultureInfo.InvariantCulture)));
+        IEnumerable<object?> all = facts.Prepend(role).Prepend(epoch.ToUnixTimeSeconds());
+        string text = string.Join('\n', all.Select(f => Convert.ToString(f, CultureInfo.InvariantCulture)));
         Span<byte> id = SHA256.HashData(Encoding.UTF8.GetBytes(text)).AsSpan(0, GuidBytes);
         id[6] = (byte)((id[6] & 0x0F) | 0x80);
         id[8] = (byte)((id[8] & 0x3F) | 0x80);

@@ -5,7 +5,7 @@ internal sealed class FragmentCounter
 {
     private long _blocks, _apart, _end = -1;
 
-    /// <summary>Of the stored blocks, the percentage that does not lie right behind the stored one before, rounded; 0 if none is stored.</summary>
+    /// <summary>Of the stored blocks, the percentage that does not follow the stored one before, rounded; 0 if none is stored.</summary>
     public int Percentage => _blocks == 0 ? 0 : (int)Math.Round(100d * _apart / _blocks, MidpointRounding.AwayFromZero);
 
     /// <summary>Counts a stored block. A gap before it that is too small for a block is none: programs align blocks.</summary>

@@ -6,7 +6,8 @@ namespace DiskImage.Partitions;
 /// <summary>A GUID partition table: its header, which is right by its checksums, and its entries. Spec: UEFI 5.3.2, 5.3.3.</summary>
 internal sealed class GptHeader
 {
-    private const int MinBytes = 92, CrcAt = 16, MyAt = 24, OtherAt = 32, FirstUsableAt = 40, LastUsableAt = 48, EntriesAt = 72, EntriesCrcAt = 88;
+    private const int LengthAt = 12, CrcAt = 16, MyAt = 24, OtherAt = 32, FirstUsableAt = 40, LastUsableAt = 48;
+    private const int EntriesAt = 72, EntriesCrcAt = 88, MinBytes = 92;
     private const int MinEntry = 128;
     private const int MostEntryBytes = 1 << 20; // 8192 entries of the usual 128 bytes; everybody writes 128. Ours
 
@@ -27,7 +28,9 @@ internal sealed class GptHeader
     /// <summary>Bytes of the copy: the entries, then the header in the disk's last sector.</summary>
     public long BackupBytes => Round.Up(_entries.Length, SectorSize) + SectorSize;
 
-    /// <summary>Where the table at the disk's beginning ends, with one sector for a partition: the specification has no disk without room for one.</summary>
+    /// <summary>
+    /// Where the table at the disk's beginning ends, with one sector for a partition: the specification has no disk without room for one.
+    /// </summary>
     public long PrimaryEnd => Math.Max(
         ((IsBackup ? 2 : (long)LittleEndian.U64(_header, EntriesAt)) * SectorSize) + Round.Up(_entries.Length, SectorSize),
         (long)LittleEndian.U64(_header, FirstUsableAt) * SectorSize) + SectorSize;
@@ -37,7 +40,8 @@ internal sealed class GptHeader
     /// <param name="sectorSize">Its logical sector; null to try those there are.</param>
     /// <param name="isAnnounced">The disk's first sector says that there is one. Else a copy alone is what a former user left.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    public static async ValueTask<GptHeader?> FindAsync(BlockNode disk, int? sectorSize, bool isAnnounced, CancellationToken cancellationToken)
+    public static async ValueTask<GptHeader?> FindAsync(
+        BlockNode disk, int? sectorSize, bool isAnnounced, CancellationToken cancellationToken)
     {
         int[] sectors = sectorSize is int known ? [known, .. s_sectors.Where(s => s != known)] : s_sectors;
         foreach (bool isBackup in isAnnounced ? [false, true] : new[] { false })
@@ -66,18 +70,22 @@ internal sealed class GptHeader
             {
                 continue;
             }
-            ulong first = LittleEndian.U64(_entries, at + 32), last = LittleEndian.U64(_entries, at + 40), sectors = (ulong)(disk.Length / SectorSize);
+            ulong first = LittleEndian.U64(_entries, at + 32), last = LittleEndian.U64(_entries, at + 40);
+            ulong sectors = (ulong)(disk.Length / SectorSize);
             if (first < 1 || first > last || last >= sectors)
             {
                 throw PartitionTable.Corrupt(
-                    disk, $"partition {(at / _entryBytes) + 1} goes from sector {first:#,0} to {last:#,0}; allowed: within the disk's {sectors:#,0} of {SectorSize} bytes", SectorSize);
+                    disk,
+                    $"partition {(at / _entryBytes) + 1} goes from sector {first:#,0} to {last:#,0}; "
+                        + $"allowed: within the disk's {sectors:#,0} of {SectorSize} bytes",
+                    SectorSize);
             }
             partitions.Add(new DiskPartition((long)first * SectorSize, (long)(last - first + 1) * SectorSize, type.ToString()));
         }
         return partitions;
     }
 
-    /// <summary>Puts the copy where a disk of a size ends, then has the table at the beginning name it: each is durable before the next.</summary>
+    /// <summary>Puts the copy where a disk of a size ends, then has the first table name it: each is durable before the next.</summary>
     public async ValueTask MoveBackupAsync(BlockNode disk, long size)
     {
         long last = (size / SectorSize) - 1, entriesAt = last - (Round.Up(_entries.Length, SectorSize) / SectorSize);
@@ -97,13 +105,14 @@ internal sealed class GptHeader
             LittleEndian.U64(header, LastUsableAt, (ulong)(entriesAt - 1));
             LittleEndian.U64(header, EntriesAt, (ulong)entriesAtSector);
             LittleEndian.U32(header, CrcAt, 0);
-            LittleEndian.U32(header, CrcAt, Crc32.Of(header.AsSpan(0, (int)LittleEndian.U32(header, 12))));
+            LittleEndian.U32(header, CrcAt, Crc32.Of(header.AsSpan(0, (int)LittleEndian.U32(header, LengthAt))));
             return header;
         }
     }
 
     /// <summary>The header in a sector with its entries; null if anything is wrong with either.</summary>
-    private static async ValueTask<GptHeader?> ReadAsync(BlockNode disk, long at, int sector, bool isBackup, CancellationToken cancellationToken)
+    private static async ValueTask<GptHeader?> ReadAsync(
+        BlockNode disk, long at, int sector, bool isBackup, CancellationToken cancellationToken)
     {
         byte[] header = new byte[sector];
         await disk.ReadPaddedAsync(at * sector, header, cancellationToken).ConfigureAwait(false);
@@ -114,19 +123,23 @@ internal sealed class GptHeader
         long sectors = disk.Length / sector;
         uint count = LittleEndian.U32(header, 80), entryBytes = LittleEndian.U32(header, 84);
         ulong entriesAt = LittleEndian.U64(header, EntriesAt);
-        long bytes = entryBytes is < MinEntry or > MostEntryBytes || entryBytes % MinEntry != 0 || count > MostEntryBytes / entryBytes ? -1 : (long)count * entryBytes;
-        if (bytes < 0 || entriesAt < 2 || entriesAt > (ulong)sectors || bytes > disk.Length - ((long)entriesAt * sector) || LittleEndian.U64(header, FirstUsableAt) > (ulong)sectors)
+        bool isSane = entryBytes is >= MinEntry and <= MostEntryBytes && entryBytes % MinEntry == 0 && count <= MostEntryBytes / entryBytes
+            && entriesAt >= 2 && entriesAt <= (ulong)sectors && count * (long)entryBytes <= disk.Length - ((long)entriesAt * sector)
+            && LittleEndian.U64(header, FirstUsableAt) <= (ulong)sectors;
+        if (!isSane)
         {
             return null;
         }
-        byte[] entries = new byte[bytes];
+        byte[] entries = new byte[count * entryBytes];
         await disk.ReadAsync((long)entriesAt * sector, entries, cancellationToken).ConfigureAwait(false);
-        return Crc32.Of(entries) == LittleEndian.U32(header, EntriesCrcAt) ? new GptHeader(header, entries, (int)entryBytes, sector, isBackup) : null;
+        return Crc32.Of(entries) == LittleEndian.U32(header, EntriesCrcAt)
+            ? new GptHeader(header, entries, (int)entryBytes, sector, isBackup)
+            : null;
     }
 
     private static bool IsSealed(ReadOnlySpan<byte> header)
     {
-        uint length = LittleEndian.U32(header, 12);
+        uint length = LittleEndian.U32(header, LengthAt);
         if (length < MinBytes || length > header.Length)
         {
             return false;

@@ -35,8 +35,8 @@ internal sealed class MbrTable
     }
 
     /// <summary>
-    /// The sector that the table counts in where nothing says it: that of 4096 bytes if the first partition's place in sectors of 512 bytes holds
-    /// nothing and the one in the larger sectors something.
+    /// The sector that the table counts in where nothing says it: that of 4096 bytes if the first partition's place in sectors of 512 bytes
+    /// holds nothing and the one in the larger sectors something.
     /// </summary>
     public async ValueTask<int> SectorSizeAsync(BlockNode disk, CancellationToken cancellationToken)
     {
@@ -46,7 +46,8 @@ internal sealed class MbrTable
         {
             return Sector;
         }
-        return await HoldsNothingAsync((long)first.Start * Sector).ConfigureAwait(false) && !await HoldsNothingAsync((long)first.Start * Large).ConfigureAwait(false)
+        return await HoldsNothingAsync((long)first.Start * Sector).ConfigureAwait(false)
+            && !await HoldsNothingAsync((long)first.Start * Large).ConfigureAwait(false)
             ? Large
             : Sector;
 
@@ -60,7 +61,8 @@ internal sealed class MbrTable
 
     /// <summary>The partitions, without what only protects a GPT.</summary>
     /// <exception cref="DiskImageException">Corrupt: one is not on the disk, or the chain of logical ones leads astray.</exception>
-    public async ValueTask<IReadOnlyList<DiskPartition>> PartitionsAsync(BlockNode disk, int sectorSize, CancellationToken cancellationToken)
+    public async ValueTask<IReadOnlyList<DiskPartition>> PartitionsAsync(
+        BlockNode disk, int sectorSize, CancellationToken cancellationToken)
     {
         var partitions = new List<DiskPartition>();
         foreach (Entry entry in _entries.Where(e => e.Type != Protective))
@@ -97,7 +99,9 @@ internal sealed class MbrTable
         await disk.WriteAsync(0, bytes).ConfigureAwait(false);
     }
 
-    /// <summary>The entries of a table that are used; null if it is none. The first sector of a file system has the same mark, but code in their place.</summary>
+    /// <summary>
+    /// The entries of a table that are used; null if it is none. A file system's first sector has the same mark, but code in their place.
+    /// </summary>
     private static List<Entry>? Parse(ReadOnlySpan<byte> bytes)
     {
         if (bytes[SignatureAt] != 0x55 || bytes[SignatureAt + 1] != 0xAA)
@@ -126,7 +130,10 @@ internal sealed class MbrTable
         long offset = from + ((long)entry.Start * sectorSize), length = (long)entry.Count * sectorSize;
         return offset == 0 || length > disk.Length - offset
             ? throw PartitionTable.Corrupt(
-                disk, $"a partition of type {entry.Type:x2} has {length:#,0} bytes at offset {offset:#,0}; allowed: behind the first sector and within the {disk.Length:#,0} bytes of the disk", tableAt)
+                disk,
+                $"a partition of type {entry.Type:x2} has {length:#,0} bytes at offset {offset:#,0}; "
+                    + $"allowed: behind the first sector and within the {disk.Length:#,0} bytes of the disk",
+                tableAt)
             : new DiskPartition(offset, length, entry.Type.ToString("x2", null), s_extended.Contains(entry.Type));
     }
 
@@ -139,13 +146,14 @@ internal sealed class MbrTable
         {
             if (!seen.Add(here) || seen.Count > MostLogical)
             {
-                throw PartitionTable.Corrupt(
-                    disk, $"the chain of logical partitions {(seen.Count > MostLogical ? $"has more than {MostLogical}" : $"leads back to offset {here:#,0}")}", here);
+                string what = seen.Count > MostLogical ? $"has more than {MostLogical}" : $"leads back to offset {here:#,0}";
+                throw PartitionTable.Corrupt(disk, $"the chain of logical partitions {what}", here);
             }
             await disk.ReadPaddedAsync(here, bytes, cancellationToken).ConfigureAwait(false);
             if (Parse(bytes) is not { } entries)
             {
-                throw PartitionTable.Corrupt(disk, $"the chain of logical partitions leads to offset {here:#,0}, where none is described", here);
+                throw PartitionTable.Corrupt(
+                    disk, $"the chain of logical partitions leads to offset {here:#,0}, where none is described", here);
             }
             at = null;
             foreach (Entry entry in entries)

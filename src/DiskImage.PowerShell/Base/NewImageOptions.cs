@@ -64,10 +64,12 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
         string text = type.Type.ToString().ToLowerInvariant();
         IReadOnlyList<string> known = Schema.Find(Subformat)?.AllowedValues ?? [];
         bool hasBacking = Given(nameof(ICreateOptions.BackingFile))?.ToString() is { Length: > 0 };
-        string? wrong = !known.Contains(nameof(VhdType.Fixed), StringComparer.OrdinalIgnoreCase) || !known.Contains(nameof(VhdType.Dynamic), StringComparer.OrdinalIgnoreCase)
-                ? $"is for VHD and VHDX, and the new image's format is {Format.Name}. Leave it out, or choose another format"
+        bool hasKinds = known.Contains(nameof(VhdType.Fixed), StringComparer.OrdinalIgnoreCase)
+            && known.Contains(nameof(VhdType.Dynamic), StringComparer.OrdinalIgnoreCase);
+        string? wrong = !hasKinds ? $"is for VHD and VHDX, and the new image's format is {Format.Name}. Leave it out, or choose another format"
             : type.Type == VhdType.Differencing && !hasBacking ? "needs the parent of the new disk. Give -BackingPath (-ParentPath)"
-            : type.Type != VhdType.Differencing && hasBacking ? "contradicts a backing image: a disk that has one is differencing. Leave out one of the two"
+            : type.Type != VhdType.Differencing && hasBacking
+                ? "contradicts a backing image: a disk that has one is differencing. Leave out one of the two"
             : ValueOf(Subformat) is { } given && !text.Equals(given.ToString(), StringComparison.OrdinalIgnoreCase)
                 ? $"contradicts {Subformat}={given}, which is given too. Leave out one of the two"
             : null;

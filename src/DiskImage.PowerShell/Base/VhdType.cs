@@ -25,18 +25,17 @@ internal sealed record GivenVhdType(VhdType Type, string GivenBy)
     public static GivenVhdType? Of(bool isFixed, bool isDynamic, bool isDifferencing, VhdType? named = null)
     {
         List<GivenVhdType> given = [];
-        foreach ((bool isGiven, VhdType type) in new[] { (isFixed, VhdType.Fixed), (isDynamic, VhdType.Dynamic), (isDifferencing, VhdType.Differencing) })
+        VhdType[] switches = [VhdType.Fixed, VhdType.Dynamic, VhdType.Differencing];
+        foreach (VhdType type in switches.Where(t => t == VhdType.Fixed ? isFixed : t == VhdType.Dynamic ? isDynamic : isDifferencing))
         {
-            if (isGiven)
-            {
-                given.Add(new(type, $"-{type}"));
-            }
+            given.Add(new(type, $"-{type}"));
         }
         if (named is { } by)
         {
             given.Add(new(by, $"-VHDType {by}"));
         }
         return given.Count < 2 ? given.FirstOrDefault() : throw new DiskImageException(
-            DiskImageErrorKind.InvalidOption, $"{string.Join(" and ", given.Select(g => g.GivenBy))} exclude each other: a disk is of one kind. Give one of them.");
+            DiskImageErrorKind.InvalidOption,
+            $"{string.Join(" and ", given.Select(g => g.GivenBy))} exclude each other: a disk is of one kind. Give one of them.");
     }
 }

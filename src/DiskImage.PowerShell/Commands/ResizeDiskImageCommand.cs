@@ -41,7 +41,8 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{plan.Name}: {ReadableSize.WithBytes(plan.Size)} is less than its {ReadableSize.WithBytes(plan.Present)}, and what lies past the new end would be lost. "
+                $"{plan.Name}: {ReadableSize.WithBytes(plan.Size)} is less than its {ReadableSize.WithBytes(plan.Present)}, "
+                + "and what lies past the new end would be lost. "
                 + "Shrink the file systems in it first, then give -Shrink, or -ToMinimumSize to keep all partitions.",
                 plan.Name);
         }
@@ -59,8 +60,9 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
             if (plan.Table?.Scheme == PartitionScheme.Gpt && !ToMinimumSize)
             {
                 await WarnAsync(
-                    $"{plan.Name}: the copy of its partition table (GPT) stood at the old end and is cut off, and the table still names the old end, "
-                    + "for which some systems refuse it. Put it right with 'sgdisk -e' or in the guest; -ToMinimumSize does so itself.").ConfigureAwait(false);
+                    $"{plan.Name}: the copy of its partition table (GPT) stood at the old end and is cut off, and the table still names the "
+                    + "old end, for which some systems refuse it. Put it right with 'sgdisk -e' or in the guest; -ToMinimumSize does so itself."
+                    ).ConfigureAwait(false);
             }
         }
         if (PassThru)
@@ -76,17 +78,21 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                ToMinimumSize ? $"{path}: -Size and -ToMinimumSize are two sizes. Give one of them." : $"{path}: no size is given. Give -Size, or -ToMinimumSize.",
+                ToMinimumSize
+                    ? $"{path}: -Size and -ToMinimumSize are two sizes. Give one of them."
+                    : $"{path}: no size is given. Give -Size, or -ToMinimumSize.",
                 path);
         }
         Plan plan = await LookAsync(
             path,
-            image => new ValueTask<Plan>(new Plan(image.Path, WrittenFiles.Of(image), image.Node.Length, Size?.From(image.Node.Length, image.Path) ?? 0, null)),
+            image => new ValueTask<Plan>(
+                new Plan(image.Path, WrittenFiles.Of(image), image.Node.Length, Size?.From(image.Node.Length, image.Path) ?? 0, null)),
             cancellationToken,
             beforeWriting: true).ConfigureAwait(false);
         if (Size is { IsRelative: false } given && plan.Size != given.Bytes)
         {
-            await VerboseAsync($"{plan.Name}: {given.Bytes:#,0} bytes are rounded up to {plan.Size:#,0}, a whole number of sectors").ConfigureAwait(false);
+            await VerboseAsync(
+                $"{plan.Name}: {given.Bytes:#,0} bytes are rounded up to {plan.Size:#,0}, a whole number of sectors").ConfigureAwait(false);
         }
         if (!ToMinimumSize && (!Shrink || plan.Size >= plan.Present))
         {
@@ -105,10 +111,13 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
         PartitionTable table = await ReadTableAsync(image, cancellationToken).ConfigureAwait(false)
             ?? throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{plan.Name}: the disk has no partition table with partitions, so nothing tells how small it may become. Give the size with -Size and -Shrink.",
+                $"{plan.Name}: the disk has no partition table with partitions, so nothing tells how small it may become. "
+                + "Give the size with -Size and -Shrink.",
                 plan.Name);
+        string scheme = table.IsHybrid ? "GPT and MBR" : table.Scheme == PartitionScheme.Gpt ? "GPT" : "MBR";
         await VerboseAsync(
-            $"{plan.Name}: {table.Partitions.Count:#,0} partitions ({(table.IsHybrid ? "GPT and MBR" : table.Scheme == PartitionScheme.Gpt ? "GPT" : "MBR")}, sectors of {table.SectorSize} bytes) need {ReadableSize.WithBytes(table.MinimumSize)}").ConfigureAwait(false);
+            $"{plan.Name}: {table.Partitions.Count:#,0} partitions ({scheme}, sectors of {table.SectorSize} bytes) "
+            + $"need {ReadableSize.WithBytes(table.MinimumSize)}").ConfigureAwait(false);
         return plan with { Size = Math.Min(table.MinimumSize, plan.Present), Table = table };
     }
 
@@ -120,7 +129,9 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
             if (table?.MinimumSize != plan.Size || image.Node.Length != plan.Present)
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.Io, $"{plan.Name}: the disk was changed by another program while you were asked; nothing is done. Try again.", plan.Name);
+                    DiskImageErrorKind.Io,
+                    $"{plan.Name}: the disk was changed by another program while you were asked; nothing is done. Try again.",
+                    plan.Name);
             }
             await table.PrepareForSizeAsync(image.Node, plan.Size, cancellationToken).ConfigureAwait(false);
         }
@@ -155,7 +166,9 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
         return plan.Size >= plan.Present ? ConfirmAsync(plan.Files, $"Grow {sizes}")
             : ConfirmLossAsync(
                 plan.Files,
-                ToMinimumSize ? $"Shrink {sizes}, where its last partition ends, and lose what lies past that" : $"Shrink {sizes} and lose what lies past the new end");
+                ToMinimumSize
+                    ? $"Shrink {sizes}, where its last partition ends, and lose what lies past that"
+                    : $"Shrink {sizes} and lose what lies past the new end");
     }
 
     /// <summary>What is to be done.</summary>

@@ -1,6 +1,5 @@
 using System.Text;
 using DiskImage.Block;
-using DiskImage.Drivers;
 using DiskImage.Formats.Vpc;
 using DiskImage.Graph;
 using DiskImage.Tests.Support;
