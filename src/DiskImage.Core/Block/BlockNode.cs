@@ -154,10 +154,18 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>Changes <see cref="Length"/>. New space reads as zeroes and is claimed as <paramref name="preallocation"/> says.</summary>
     public ValueTask ResizeAsync(
         long length, PreallocationMode preallocation = PreallocationMode.Off, CancellationToken cancellationToken = default)
+        => ResizeAsync(length, preallocation, claimed: null, cancellationToken);
+
+    /// <inheritdoc cref="ResizeAsync(long, PreallocationMode, CancellationToken)"/>
+    /// <param name="length">The new length.</param>
+    /// <param name="preallocation">How new space is claimed.</param>
+    /// <param name="claimed">Told how many bytes are claimed so far, where that takes time.</param>
+    /// <param name="cancellationToken">Stops it at the next safe point.</param>
+    public ValueTask ResizeAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         CheckWritable();
-        return ResizeCoreAsync(length, preallocation, cancellationToken);
+        return ResizeCoreAsync(length, preallocation, claimed, cancellationToken);
     }
 
     /// <summary>
@@ -248,6 +256,10 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>Default: this node has a fixed length.</summary>
     protected virtual ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
         => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: its length cannot be changed", Name);
+
+    /// <summary>The same for a node that tells how much is claimed. Default: it does not, so one of the two is overridden.</summary>
+    protected virtual ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        => ResizeCoreAsync(length, preallocation, cancellationToken);
 
     /// <summary>Writes back and releases what is this node's own; the children are closed afterwards. Default: nothing.</summary>
     protected virtual ValueTask CloseCoreAsync() => default;

@@ -33,7 +33,9 @@ public sealed record FormatOpenContext(BlockNode File, object Options, Reference
 /// <param name="Options">The record of the driver's create options.</param>
 /// <param name="Backing">The backing image that the options name, open for reading, for formats that record its identity; null if there is none.</param>
 /// <param name="OpenCompanion">Makes or opens further files of the image.</param>
-public sealed record FormatCreateContext(BlockNode File, object Options, BlockNode? Backing = null, CompanionOpener? OpenCompanion = null);
+/// <param name="Claimed">Told how many bytes of host space are claimed, for formats that claim it ahead.</param>
+public sealed record FormatCreateContext(
+    BlockNode File, object Options, BlockNode? Backing = null, CompanionOpener? OpenCompanion = null, IProgress<long>? Claimed = null);
 
 /// <summary>One image format: what it is called, how to recognise it, which options it takes, how to open it. Stateless.</summary>
 public abstract class FormatDriver : NodeDriver

@@ -13,10 +13,16 @@ public sealed class ImageCreator(ImageOpener opener)
     public const string IncompleteSuffix = ".incomplete";
 
     /// <summary>The same; a true <paramref name="replace"/> replaces an existing image once the new one is complete.</summary>
-    /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, CancellationToken)"/>
+    /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/>
     public ValueTask<NewImage> CreateAsync(
         string path, FormatDriver format, object options, bool replace, object? openOptions, CancellationToken cancellationToken)
         => CreateAsync(path, format, options, replace ? TargetMode.Replace : TargetMode.New, openOptions, cancellationToken);
+
+    /// <summary>The same without a listener.</summary>
+    /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/>
+    public ValueTask<NewImage> CreateAsync(
+        string path, FormatDriver format, object options, TargetMode mode, object? openOptions, CancellationToken cancellationToken)
+        => CreateAsync(path, format, options, mode, openOptions, claimed: null, cancellationToken);
 
     /// <summary>Starts a new image and opens it for writing, on its backing image if the options name one.</summary>
     /// <param name="path">Where it is to be.</param>
@@ -24,10 +30,11 @@ public sealed class ImageCreator(ImageOpener opener)
     /// <param name="options">The record of the format's create options.</param>
     /// <param name="mode">How it takes its place.</param>
     /// <param name="openOptions">Open options for writing to it.</param>
+    /// <param name="claimed">Told how many bytes of host space are claimed, where the options ask for that.</param>
     /// <param name="cancellationToken">Stops it; nothing is left behind.</param>
     /// <exception cref="DiskImageException">What <see cref="LookAsync"/> says; Unsupported if the format cannot be made; what the format says.</exception>
     public async ValueTask<NewImage> CreateAsync(
-        string path, FormatDriver format, object options, TargetMode mode, object? openOptions, CancellationToken cancellationToken)
+        string path, FormatDriver format, object options, TargetMode mode, object? openOptions, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         ICreatable creatable = format as ICreatable
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: images of format '{format.Name}' can be read but not made", path);
@@ -35,7 +42,7 @@ public sealed class ImageCreator(ImageOpener opener)
         ImageTarget target = await ImageTarget.BeginAsync(storage, place, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false);
         try
         {
-            await CreateOnAsync(target, creatable, options, cancellationToken).ConfigureAwait(false);
+            await CreateOnAsync(target, creatable, options, claimed, cancellationToken).ConfigureAwait(false);
             BlockNode node = await OpenAsync(target.File, writable: true, cancellationToken).ConfigureAwait(false);
             try
             {
@@ -82,7 +89,7 @@ public sealed class ImageCreator(ImageOpener opener)
         }
     }
 
-    /// <summary>Throws what <see cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, CancellationToken)"/> would throw if an image cannot be
+    /// <summary>Throws what <see cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/> would throw if an image cannot be
     /// made there, as far as that shows without changing anything.</summary>
     /// <param name="path">Where it is to be.</param>
     /// <param name="mode">How it takes its place.</param>
@@ -94,7 +101,8 @@ public sealed class ImageCreator(ImageOpener opener)
     public async ValueTask<StoragePlace> LookAsync(string path, TargetMode mode, CancellationToken cancellationToken)
         => (await PlaceAsync(path, mode, cancellationToken).ConfigureAwait(false)).Place;
 
-    private async ValueTask CreateOnAsync(ImageTarget target, ICreatable creatable, object options, CancellationToken cancellationToken)
+    private async ValueTask CreateOnAsync(
+        ImageTarget target, ICreatable creatable, object options, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         string image = target.Place.Locator;
         async ValueTask<BlockNode> OpenCompanionAsync(string name, bool create, CancellationToken token)
@@ -125,7 +133,7 @@ public sealed class ImageCreator(ImageOpener opener)
             : null;
         try
         {
-            await creatable.CreateAsync(new FormatCreateContext(target.File, options, backing?.Node, OpenCompanionAsync), cancellationToken).ConfigureAwait(false);
+            await creatable.CreateAsync(new FormatCreateContext(target.File, options, backing?.Node, OpenCompanionAsync, claimed), cancellationToken).ConfigureAwait(false);
         }
         finally
         {

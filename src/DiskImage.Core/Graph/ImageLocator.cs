@@ -113,6 +113,12 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
         {
             return new ImageLocator(text, scheme, rest);
         }
+        if (!OperatingSystem.IsWindows() && FileUrl.OtherHost(text) is { } host) // on Windows it is the name of a share
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"'{text}' names a file on the host '{host}', and only Windows opens files of other hosts by such a URL. A file of this machine is file:///folder/name; for another's, give the path where it is mounted.");
+        }
         string address = !rest.StartsWith("//", StringComparison.Ordinal) ? rest : FileUrl.ToPath(text, hasDrives: OperatingSystem.IsWindows())
             ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{text}' names no file. A URL of a file has the form file:///folder/name.");
         return new ImageLocator(text, FileScheme, address);

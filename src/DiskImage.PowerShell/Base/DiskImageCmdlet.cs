@@ -126,7 +126,10 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             return;
         }
         DiskImageCopyStatistics? statistics;
-        NewImage image = await creator.CreateAsync(path, options.Format, record, mode, openOptions: null, cancellationToken).ConfigureAwait(false);
+        NewImage image = await ShowAsync(
+            $"Making {Leaf(path)}",
+            progress => creator.CreateAsync(
+                path, options.Format, record, mode, openOptions: null, new ByteProgress("Claiming space", progress, (record as ICreateOptions)?.Size ?? 0), cancellationToken).AsTask()).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             statistics = await fill(image).ConfigureAwait(false);
@@ -236,7 +239,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     }
 
     /// <summary>Tells, once, what an image and those below it say about themselves that a user should know.</summary>
-    private async Task WarnOfAsync(BlockNode image)
+    private protected async Task WarnOfAsync(BlockNode image)
     {
         for (BlockNode? node = image; node is not null; node = node.BackingNode())
         {

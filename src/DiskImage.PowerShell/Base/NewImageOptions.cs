@@ -12,6 +12,8 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     (format as ICreatable)?.CreateOptions
         ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"Images of format '{format.Name}' can be read but not made."))
 {
+    private const string Subformat = "subformat"; // in every format that Hyper-V has
+
     public FormatDriver Format { get; } = format;
 
     /// <summary>The dynamic parameters of a cmdlet that makes images of a format; null if there are none.</summary>
@@ -37,7 +39,10 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     {
         foreach ((string name, object? value) in profile?.Options ?? new Dictionary<string, object?>(StringComparer.Ordinal))
         {
-            Take(name, value, "-Profile");
+            if (!Equals(value?.ToString(), ValueOf(name)?.ToString())) // to say the same twice is no contradiction
+            {
+                Take(name, value, "-Profile");
+            }
         }
     }
 
@@ -46,6 +51,36 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     {
         Add(nameof(ICreateOptions.BackingFile), path, "BackingPath");
         Add(nameof(ICreateOptions.BackingFormat), format, "BackingFormat");
+    }
+
+    /// <summary>Takes the kind of a VHD or VHDX; null was not given. To be called when the options and the backing image are known.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: the format has no such kinds, or other options contradict it.</exception>
+    public void Add(GivenVhdType? type)
+    {
+        if (type is null)
+        {
+            return;
+        }
+        string text = type.Type.ToString().ToLowerInvariant();
+        IReadOnlyList<string> known = Schema.Find(Subformat)?.AllowedValues ?? [];
+        bool hasBacking = Given(nameof(ICreateOptions.BackingFile))?.ToString() is { Length: > 0 };
+        bool hasKinds = known.Contains(nameof(VhdType.Fixed), StringComparer.OrdinalIgnoreCase)
+            && known.Contains(nameof(VhdType.Dynamic), StringComparer.OrdinalIgnoreCase);
+        string? wrong = !hasKinds ? $"is for VHD and VHDX, and the new image's format is {Format.Name}. Leave it out, or choose another format"
+            : type.Type == VhdType.Differencing && !hasBacking ? "needs the parent of the new disk. Give -BackingPath (-ParentPath)"
+            : type.Type != VhdType.Differencing && hasBacking
+                ? "contradicts a backing image: a disk that has one is differencing. Leave out one of the two"
+            : ValueOf(Subformat) is { } given && !text.Equals(given.ToString(), StringComparison.OrdinalIgnoreCase)
+                ? $"contradicts {Subformat}={given}, which is given too. Leave out one of the two"
+            : null;
+        if (wrong is not null)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{type.GivenBy} {wrong}.");
+        }
+        if (ValueOf(Subformat) is null && known.Contains(text, StringComparer.OrdinalIgnoreCase)) // else it follows from the backing image
+        {
+            Take(Subformat, text, type.GivenBy);
+        }
     }
 
     /// <summary>

@@ -37,6 +37,22 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     [ValidateNotNullOrEmpty]
     public string? BackingFormat { get; set; }
 
+    /// <summary>A VHD or VHDX whose space is all there from the start.</summary>
+    [Parameter]
+    public SwitchParameter Fixed { get; set; }
+
+    /// <summary>A VHD or VHDX that grows as it is written to.</summary>
+    [Parameter]
+    public SwitchParameter Dynamic { get; set; }
+
+    /// <summary>A VHD or VHDX that stores what differs from its parent, the backing image.</summary>
+    [Parameter]
+    public SwitchParameter Differencing { get; set; }
+
+    /// <summary>The same, as Convert-VHD has it.</summary>
+    [Parameter]
+    public VhdType? VHDType { get; set; }
+
     /// <summary>Runs of zeroes of at least this many bytes are not stored; 0 stores everything.</summary>
     [Parameter]
     [ByteSize]
@@ -180,6 +196,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     {
         NewImageOptions options = OptionsOf(format);
         options.AddBacking(backingPath, BackingFormat);
+        options.Add(GivenVhdType.Of(Fixed, Dynamic, Differencing, VHDType));
         options.Add(profile);
         foreach ((string name, object? value) in BackingPath is null ? ConversionFacts.KeptOptions(source, options.Known) : [])
         {

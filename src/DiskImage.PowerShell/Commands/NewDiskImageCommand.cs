@@ -54,6 +54,18 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [ValidateNotNullOrEmpty]
     public string? BackingFormat { get; set; }
 
+    /// <summary>A VHD or VHDX whose space is all there from the start.</summary>
+    [Parameter]
+    public SwitchParameter Fixed { get; set; }
+
+    /// <summary>A VHD or VHDX that grows as it is written to.</summary>
+    [Parameter]
+    public SwitchParameter Dynamic { get; set; }
+
+    /// <summary>A VHD or VHDX that stores what differs from its parent, the backing image.</summary>
+    [Parameter]
+    public SwitchParameter Differencing { get; set; }
+
     /// <summary>How far names that stand in the backing image are followed. The names given here are always followed.</summary>
     [Parameter]
     public ReferenceScope References { get; set; } = ReferenceScope.SameFolder;
@@ -100,10 +112,11 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
         profile?.Require(path, options.Format, nameof(Format));
         options.Add(Option);
         options.Add(_formatParameters);
-        options.Add(profile);
         options.Add(nameof(ICreateOptions.Size), Size, nameof(Size));
         string? backingPath = await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
         options.AddBacking(backingPath, BackingFormat);
+        options.Add(GivenVhdType.Of(Fixed, Dynamic, Differencing));
+        options.Add(profile);
         if (await options.ResolveBackingAsync(Opener, path, Folder, cancellationToken).ConfigureAwait(false) is { } backing)
         {
             await TellBackingAsync(path, options, backing).ConfigureAwait(false);

@@ -139,6 +139,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
             }
             await image.Require<IRebasable>(Lack).SetBackingAsync(backing?.Name, backing?.Format, below, cancellationToken).ConfigureAwait(false);
             await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
+            await WarnOfAsync(image.Node).ConfigureAwait(false); // of what it stands on now
         }
     }
 }

@@ -1,6 +1,7 @@
 using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Partitions;
 
 namespace DiskImage.PowerShell;
 
@@ -46,6 +47,17 @@ public sealed class DiskImageInfo
     /// <summary>The dirty bitmaps inside the image.</summary>
     public ReadableList<DiskImageBitmap> Bitmaps { get; init; } = new([]);
 
+    /// <summary>
+    /// The smallest size that the disk's partitions leave it; null where there is no partition table that can be read, and for a disk that is open
+    /// without its backing image.
+    /// </summary>
+    public long? MinimumSize { get; init; }
+
+    /// <summary>
+    /// Of the stored blocks, the percentage that does not lie right behind the stored block before; null where the format does not tell.
+    /// </summary>
+    public int? FragmentationPercentage { get; init; }
+
     /// <summary>Further facts, as an object of the format's own type.</summary>
     public object? FormatSpecific { get; init; }
 
@@ -84,10 +96,29 @@ public sealed class DiskImageInfo
             DirtyFlag = described.Dirty,
             Snapshots = new(snapshots.Select(s => DiskImageSnapshot.Of(node.Name, s))),
             Bitmaps = new(bitmaps.Select(b => DiskImageBitmap.Of(node.Name, b))),
+            MinimumSize = await MinimumSizeAsync(node, described, cancellationToken).ConfigureAwait(false),
+            FragmentationPercentage = node is IFragmented scattered ? await scattered.GetFragmentationAsync(cancellationToken).ConfigureAwait(false) : null,
             FormatSpecific = described.FormatSpecific,
             Children = new(node.Children.Where(c => c.Value is not UnopenedNode).Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength))),
             Statistics = statistics,
         };
+    }
+
+    /// <summary>Reads the partition table. What keeps it from being read is no reason not to describe the image.</summary>
+    private static async Task<long?> MinimumSizeAsync(BlockNode node, ImageDescription described, CancellationToken cancellationToken)
+    {
+        if (described.BackingFile is not null && node.Child("backing") is null)
+        {
+            return null;
+        }
+        try
+        {
+            return (await PartitionTable.ReadAsync(node, described.LogicalSectorSize, cancellationToken).ConfigureAwait(false))?.MinimumSize;
+        }
+        catch (DiskImageException)
+        {
+            return null;
+        }
     }
 
     /// <summary>Of the files of this layer.</summary>

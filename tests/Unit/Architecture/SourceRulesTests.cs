@@ -18,6 +18,7 @@ public sealed partial class SourceRulesTests
         ["Locking"] = ["Block", "Platform"],
         ["Options"] = ["Block"],
         ["Metadata"] = ["Block", "Binary"],
+        ["Partitions"] = ["Block", "Binary"],
         ["Crypto"] = ["Block", "Binary"],
         ["Compression"] = ["Block", "Binary"],
         ["Drivers"] = ["Block", "Options"],

@@ -23,4 +23,16 @@ public sealed class FileUrlTests
     [InlineData("http://host/a", true, null)]
     [InlineData("/a", true, null)]
     public void Names_a_path_or_none(string url, bool hasDrives, string? path) => Assert.Equal(path, FileUrl.ToPath(url, hasDrives));
+
+    [Theory]
+    [InlineData("file://server/a", "server")]
+    [InlineData("FILE://Server/a?b", "Server")]
+    [InlineData("file://127.0.0.1/a", "127.0.0.1")]
+    [InlineData("file:///a", null)]
+    [InlineData("file:////a", null)]
+    [InlineData("file://localhost/a", null)]
+    [InlineData("file:/a", null)]
+    [InlineData("file://server", null)]
+    [InlineData("http://server/a", null)]
+    public void Tells_another_host(string url, string? host) => Assert.Equal(host, FileUrl.OtherHost(url));
 }

@@ -16,7 +16,6 @@ public sealed class ImageLocatorTests
     [InlineData("file:///a/b%20c.img", "file", "/a/b c.img")]
     [InlineData("file://localhost/a/b.img", "file", "/a/b.img")]
     [InlineData("file:///a/b.img?x#y", "file", "/a/b.img")]
-    [InlineData("file://server/share/a", "file", "//server/share/a")]
     [InlineData("FILE:a.img", "file", "a.img")]
     [InlineData("nbd://host:10809/name", "nbd", "//host:10809/name")]
     [InlineData("http://host/a.iso?x=1", "http", "//host/a.iso?x=1")]
@@ -127,5 +126,19 @@ public sealed class ImageLocatorTests
         string full = Path.Combine(folder, "x", "base.img");
         Assert.Equal(full, ImageLocator.Parse(full).From(Path.GetTempPath()).Address);
         Assert.Equal("//host/x", ImageLocator.Parse("nbd://host/x").From(folder).Address);
+    }
+
+    [Fact]
+    public void A_file_of_another_host_is_none_of_this_one()
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            Assert.Equal("//server/a/b.raw", ImageLocator.Parse("file://server/a/b.raw").Address);
+            return;
+        }
+        DiskImageException error = Assert.Throws<DiskImageException>(() => ImageLocator.Parse("file://server/a/b.raw"));
+        Assert.Equal(DiskImageErrorKind.InvalidOption, error.Kind);
+        Assert.Contains("the host 'server'", error.Message, StringComparison.Ordinal);
+        Assert.Equal("/a/b.raw", ImageLocator.Parse("file://localhost/a/b.raw").Address);
     }
 }

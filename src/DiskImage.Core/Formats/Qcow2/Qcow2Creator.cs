@@ -70,7 +70,7 @@ internal static class Qcow2Creator
             {
                 if (mode != PreallocationMode.Off)
                 {
-                    await disk.PreallocateAsync(0, header.Size, mode, options.KeepDataFile, cancellationToken).ConfigureAwait(false);
+                    await disk.PreallocateAsync(0, header.Size, mode, options.KeepDataFile, context.Claimed, cancellationToken).ConfigureAwait(false);
                 }
             }
         }

@@ -14,7 +14,7 @@ internal sealed partial class Qcow2Node
 {
     private const int ZeroBytes = 1 << 20; // written at once where every byte is to be written. Ours
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         if (length % Sector != 0)
         {
@@ -31,7 +31,7 @@ internal sealed partial class Qcow2Node
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange, $"{Name}: a size of {length:#,0} bytes is too large; allowed with clusters of {_geometry.ClusterSize:#,0}: at most {Qcow2Header.MaxL1Bytes / 8 * _geometry.L2Span:#,0}", Name);
         }
-        return ResizeWithBitmapsAsync(length, () => length < Length ? ShrinkAsync(length, preallocation, cancellationToken) : GrowAsync(length, preallocation, cancellationToken));
+        return ResizeWithBitmapsAsync(length, () => length < Length ? ShrinkAsync(length, preallocation, cancellationToken) : GrowAsync(length, preallocation, claimed, cancellationToken));
     }
 
     /// <summary>
@@ -42,13 +42,15 @@ internal sealed partial class Qcow2Node
     /// <param name="end">Where it ends.</param>
     /// <param name="mode">How space is claimed; not off.</param>
     /// <param name="keepsData">True if a raw data file has contents already, which stay.</param>
+    /// <param name="claimed">Told how many bytes are claimed.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    public async ValueTask PreallocateAsync(long offset, long end, PreallocationMode mode, bool keepsData, CancellationToken cancellationToken)
+    public async ValueTask PreallocateAsync(
+        long offset, long end, PreallocationMode mode, bool keepsData, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         long fresh = _dataNode.Length;
         if (ReferenceEquals(_dataNode, File) && offset < end)
         {
-            await File.ResizeAsync(Round.Up(fresh, _geometry.ClusterSize) + HostBytesFor(offset, end), HostMode(mode), cancellationToken).ConfigureAwait(false);
+            await File.ResizeAsync(Round.Up(fresh, _geometry.ClusterSize) + HostBytesFor(offset, end), HostMode(mode), claimed, cancellationToken).ConfigureAwait(false);
         }
         await PreallocateAsync(offset, end, mode, keepsData ? 0 : fresh, cancellationToken).ConfigureAwait(false);
         if (ReferenceEquals(_dataNode, File))
@@ -112,7 +114,7 @@ internal sealed partial class Qcow2Node
         }
     }
 
-    private async ValueTask GrowAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    private async ValueTask GrowAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         long old = Length, dataLength = _dataNode.Length;
         bool isExternal = !ReferenceEquals(_dataNode, File);
@@ -126,7 +128,7 @@ internal sealed partial class Qcow2Node
         {
             if (isExternal && dataLength < length)
             {
-                await _dataNode.ResizeAsync(length, HostMode(preallocation), cancellationToken).ConfigureAwait(false);
+                await _dataNode.ResizeAsync(length, HostMode(preallocation), claimed, cancellationToken).ConfigureAwait(false);
             }
             await HideOldBytesAsync(old, length, cancellationToken).ConfigureAwait(false);
             if (IsRawData && preallocation == PreallocationMode.Off)
@@ -136,7 +138,7 @@ internal sealed partial class Qcow2Node
             if (preallocation != PreallocationMode.Off)
             {
                 await StoreLastClusterAsync(old, length, cancellationToken).ConfigureAwait(false);
-                await PreallocateNewAsync(Round.Up(old, _geometry.ClusterSize), length, preallocation, dataLength, cancellationToken).ConfigureAwait(false);
+                await PreallocateNewAsync(Round.Up(old, _geometry.ClusterSize), length, preallocation, dataLength, claimed, cancellationToken).ConfigureAwait(false);
             }
             await AloneAsync(() => UnderGateAsync(async () =>
             {
@@ -155,9 +157,10 @@ internal sealed partial class Qcow2Node
         }
     }
 
-    private ValueTask PreallocateNewAsync(long offset, long end, PreallocationMode mode, long dataLength, CancellationToken cancellationToken)
+    private ValueTask PreallocateNewAsync(
+        long offset, long end, PreallocationMode mode, long dataLength, IProgress<long>? claimed, CancellationToken cancellationToken)
         => ReferenceEquals(_dataNode, File)
-            ? PreallocateAsync(offset, end, mode, keepsData: false, cancellationToken)
+            ? PreallocateAsync(offset, end, mode, keepsData: false, claimed, cancellationToken)
             : PreallocateAsync(offset, end, mode, fresh: dataLength, cancellationToken);
 
     /// <summary>

@@ -80,7 +80,7 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
     {
         var options = (RawCreateOptions)context.Options;
         return options.Size is long size
-            ? context.File.ResizeAsync(size, (PreallocationMode)options.Preallocation, cancellationToken)
+            ? context.File.ResizeAsync(size, (PreallocationMode)options.Preallocation, context.Claimed, cancellationToken)
             : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{context.File.Name}: a new image needs a size.", context.File.Name);
     }
 

@@ -11,9 +11,9 @@ internal sealed class RawNode(BlockNode file, long start, long? size) : LinearFo
 
     public ImageDescription Describe() => new() { Format = "raw" };
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         => Start == 0 && size is null
-            ? File.ResizeAsync(length, preallocation, cancellationToken)
+            ? File.ResizeAsync(length, preallocation, claimed, cancellationToken)
             : throw new DiskImageException(
                 DiskImageErrorKind.Unsupported, $"{Name}: opened as a range of the file, so its length cannot be changed", Name);
 }

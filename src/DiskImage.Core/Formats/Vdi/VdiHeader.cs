@@ -86,8 +86,8 @@ internal sealed record VdiHeader
         Allocated = type == VdiImageType.Static ? blocks : 0,
         MapOffset = mapOffset,
         DataOffset = dataOffset,
-        ImageId = Guid.NewGuid(),
-        SnapshotId = Guid.NewGuid(),
+        ImageId = NewIdentity.Of("vdi image", type, diskSize, blockSize),
+        SnapshotId = NewIdentity.Of("vdi snapshot", type, diskSize, blockSize),
     };
 
     /// <summary>Reads the header and checks every field by itself and against the others and the file's length.</summary>

@@ -26,8 +26,8 @@ internal static class VhdxCreator
         var header = new VhdxHeader
         {
             SequenceNumber = 1,
-            FileWriteGuid = Guid.NewGuid(),
-            DataWriteGuid = Guid.NewGuid(),
+            FileWriteGuid = NewIdentity.Of("vhdx file", [.. Facts(metadata), options.LogSize, options.BlockStateZero, parent?.Header.DataWriteGuid]),
+            DataWriteGuid = NewIdentity.Of("vhdx data", [.. Facts(metadata), parent?.Header.DataWriteGuid]),
             LogGuid = Guid.Empty,
             LogOffset = VhdxLayout.HeaderSection,
             LogLength = Round.Up(options.LogSize, VhdxLayout.MiB),
@@ -96,19 +96,31 @@ internal static class VhdxCreator
         {
             throw Invalid(path, $"block_size={blockSize} is not possible; allowed: a power of two from 1M to 256M, or 0");
         }
-        return new VhdxMetadata
+        if (options.VirtualDiskId is not null && parent is not null)
+        {
+            throw Invalid(path, $"{VhdxAmendOptions.VirtualDiskIdName}={options.VirtualDiskId} is not possible: a child has the identity of its parent's disk");
+        }
+        var metadata = new VhdxMetadata
         {
             Items = [],
             BlockSize = (int)blockSize,
             LeaveBlocksAllocated = options.Subformat == VhdxSubformat.Fixed,
             HasParent = parent is not null,
             VirtualSize = size,
-            VirtualDiskId = parent?.Metadata.VirtualDiskId ?? Guid.NewGuid(),
+            VirtualDiskId = parent?.Metadata.VirtualDiskId ?? default,
             LogicalSectorSize = logical,
             PhysicalSectorSize = physical,
             Locator = parent is null ? null : VhdxParentLocator.For(ParentNames.Of(path, options.BackingFile!), parent.Header.DataWriteGuid),
         };
+        return parent is not null ? metadata : metadata with
+        {
+            VirtualDiskId = options.VirtualDiskId is { } id ? IdentifierOption.Parse(path, VhdxAmendOptions.VirtualDiskIdName, id) : NewIdentity.Of("vhdx disk", Facts(metadata)),
+        };
     }
+
+    /// <summary>What a new disk is, for identifiers that follow from that.</summary>
+    private static object?[] Facts(VhdxMetadata metadata)
+        => [metadata.VirtualSize, metadata.BlockSize, metadata.IsFixed, metadata.LogicalSectorSize, metadata.PhysicalSectorSize, metadata.VirtualDiskId];
 
     /// <summary>QEMU's choice.</summary>
     private static long AutomaticBlockSize(long size)

@@ -29,12 +29,13 @@ internal sealed class VhdxLog
     public VhdxLog(BlockNode file, VhdxHeader header)
     {
         (_file, _offset, _length) = (file, header.LogOffset, header.LogLength);
+        Id = NewIdentity.Of("vhdx log", header.FileWriteGuid);
         _maxEntry = (int)Math.Min(MaxEntry, header.LogLength / 2);
         MostSectors = VhdxLogEntry.MostUpdates(_maxEntry);
     }
 
     /// <summary>What the session's entries are marked with.</summary>
-    public Guid Id { get; } = Guid.NewGuid();
+    public Guid Id { get; }
 
     /// <summary>Sectors that one entry can update, and that so change together or not at all.</summary>
     public int MostSectors { get; }

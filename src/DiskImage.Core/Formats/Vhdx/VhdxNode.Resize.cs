@@ -12,7 +12,7 @@ namespace DiskImage.Formats.Vhdx;
 /// </remarks>
 internal sealed partial class VhdxNode
 {
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         if (length > VhdxLayout.MaxVirtualSize)
         {
@@ -40,12 +40,12 @@ internal sealed partial class VhdxNode
             }
             else
             {
-                await GrowAsync(wanted, preallocation, cancellationToken).ConfigureAwait(false);
+                await GrowAsync(wanted, preallocation, claimed, cancellationToken).ConfigureAwait(false);
             }
         }));
     }
 
-    private async ValueTask GrowAsync(VhdxGeometry wanted, PreallocationMode preallocation, CancellationToken cancellationToken)
+    private async ValueTask GrowAsync(VhdxGeometry wanted, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         VhdxGeometry old = _geometry;
         long entries = _metadata.HasParent ? wanted.EntriesWithBitmaps : wanted.EntriesWithoutBitmaps;
@@ -66,6 +66,7 @@ internal sealed partial class VhdxNode
                     ? new BatEntry(BlockState.FullyPresent, await AllocateAsync(wanted.BlockSize, preallocation).ConfigureAwait(false))
                     : new BatEntry(BlockState.Zero); // not what a longer parent holds there
                 await SetEntryAsync(wanted.PayloadIndex(block), entry).ConfigureAwait(false);
+                claimed?.Report(Math.Min(wanted.VirtualSize, wanted.StartOf(block) + wanted.BlockSize) - old.VirtualSize);
             }
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
             await WriteSizeAsync(wanted.VirtualSize).ConfigureAwait(false);

@@ -18,7 +18,9 @@ internal sealed partial class VhdxNode
     private Guid? _comingData; // the one that the first change in sight will bring, once it has been told to children
 
     /// <summary>The identity that the contents have after the next change that a reader can see. The metadata lock guards it.</summary>
-    private Guid ComingDataWriteGuid => _isNewData ? _header.DataWriteGuid : _comingData ??= Guid.NewGuid();
+    private Guid ComingDataWriteGuid => _isNewData ? _header.DataWriteGuid : _comingData ??= NewIdentity.Of("vhdx data after", _header.DataWriteGuid);
+
+    private Guid NextFileWriteGuid => NewIdentity.Of("vhdx file after", _header.FileWriteGuid, _header.SequenceNumber);
 
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         => UnderGateAsync(() => FlushLockedAsync(cancellationToken));
@@ -45,7 +47,7 @@ internal sealed partial class VhdxNode
         if (_log is null)
         {
             Guid data = isVisible ? ComingDataWriteGuid : _header.DataWriteGuid;
-            await UpdateHeaderAsync(_header with { FileWriteGuid = Guid.NewGuid(), DataWriteGuid = data, LogGuid = Guid.Empty, LogVersion = VhdxHeader.SupportedLogVersion }).ConfigureAwait(false);
+            await UpdateHeaderAsync(_header with { FileWriteGuid = NextFileWriteGuid, DataWriteGuid = data, LogGuid = Guid.Empty, LogVersion = VhdxHeader.SupportedLogVersion }).ConfigureAwait(false);
             var log = new VhdxLog(File, _header);
             await log.BeginAsync().ConfigureAwait(false);
             await NameLogAsync(log).ConfigureAwait(false);
@@ -94,7 +96,7 @@ internal sealed partial class VhdxNode
 
     private async ValueTask ReplayAsync(VhdxLogSequence log, CancellationToken cancellationToken)
     {
-        await UpdateHeaderAsync(_header with { FileWriteGuid = Guid.NewGuid() }).ConfigureAwait(false); // spec: 2.2.2, before playback
+        await UpdateHeaderAsync(_header with { FileWriteGuid = NextFileWriteGuid }).ConfigureAwait(false); // spec: 2.2.2, before playback
         await VhdxReplay.ApplyAsync(File, log, cancellationToken).ConfigureAwait(false);
         await UpdateHeadersAsync(_header with { LogGuid = Guid.Empty }).ConfigureAwait(false);
     }

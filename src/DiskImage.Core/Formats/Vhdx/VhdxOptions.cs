@@ -103,6 +103,10 @@ public sealed record VhdxCreateOptions : ICreateOptions
     [DriverOption("logical_sector_size", "Sector size that the disk shows: 512 or 4096; a child's is its parent's", IsSize = true, Minimum = 512, Maximum = 4096)]
     public long? LogicalSectorSize { get; init; }
 
+    /// <summary>The disk's identity.</summary>
+    [DriverOption(VhdxAmendOptions.VirtualDiskIdName, "The disk's identity (SCSI page 83): a GUID; random if not given. A child's is its parent's")]
+    public string? VirtualDiskId { get; init; }
+
     /// <summary>Sector size that the disk says it has inside.</summary>
     [DriverOption("physical_sector_size", "Sector size that the disk says it has inside: 512 or 4096", IsSize = true, Minimum = 512, Maximum = 4096)]
     public long? PhysicalSectorSize { get; init; }

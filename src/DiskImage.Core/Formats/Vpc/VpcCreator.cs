@@ -67,13 +67,15 @@ internal static class VpcCreator
         var footer = new VpcFooter
         {
             DataOffset = type == VpcDiskType.Fixed ? VpcFooter.NoDataOffset : HeaderAt,
-            TimeStamp = VpcFooter.Seconds(DateTimeOffset.UtcNow),
+            TimeStamp = VpcFooter.Seconds(NewIdentity.Now),
             CreatorApplication = creator,
             OriginalSize = size,
             CurrentSize = size,
             Geometry = geometry,
             DiskType = type,
-            UniqueId = Guid.NewGuid(),
+            UniqueId = options.UniqueId is { } id
+                ? IdentifierOption.Parse(path, VpcCreateOptions.UniqueIdName, id)
+                : NewIdentity.Of("vpc", size, type, options.BlockSize, creator, geometry, VpcParent.InfoOf(parent)?.UniqueId),
         };
         if (type == VpcDiskType.Fixed)
         {

@@ -111,7 +111,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
     /// At every moment the file ends in a footer, and one that the bytes before it bear out. Growing: the old footer is written to the new end, the
     /// space between is claimed, the first one's place is zeroed, then the last one says the new size. Shrinking: it says the new size, is written a second time behind that, and the rest is cut off.
     /// </summary>
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         VpcSize.Require(length, isFixed: true, Name);
         length = Binary.Round.Up(length, VpcGeometry.SectorSize);
@@ -121,7 +121,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
         await RequireNothingBehindAsync(end, cancellationToken).ConfigureAwait(false);
         if (length > Length)
         {
-            await GrowAsync(length, footer, end, preallocation, cancellationToken).ConfigureAwait(false);
+            await GrowAsync(length, footer, end, preallocation, claimed, cancellationToken).ConfigureAwait(false);
             Volatile.Write(ref _length, length);
             return;
         }
@@ -162,7 +162,8 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
     }
 
     /// <summary>Makes the bytes up to a length zeroes, with a footer behind them that says so. If that fails the file is as it was.</summary>
-    private async ValueTask GrowAsync(long length, VpcFooter footer, long end, PreallocationMode preallocation, CancellationToken cancellationToken)
+    private async ValueTask GrowAsync(
+        long length, VpcFooter footer, long end, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         VpcFooters before = _footers;
         long fileLength = Below.Length, claimFrom = Math.Max(Length, end + VpcFooter.Length);
@@ -174,7 +175,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
             }
             if (preallocation is PreallocationMode.Falloc or PreallocationMode.Full && claimFrom < length)
             {
-                await ClaimAsync(claimFrom, length, preallocation, cancellationToken).ConfigureAwait(false);
+                await ClaimAsync(claimFrom, length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
             }
             await Below.WriteZeroesAsync(Length, Math.Min(length, end) - Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
             await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
@@ -198,7 +199,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
         }
     }
 
-    private async ValueTask ClaimAsync(long start, long end, PreallocationMode mode, CancellationToken cancellationToken)
+    private async ValueTask ClaimAsync(long start, long end, PreallocationMode mode, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         if (mode == PreallocationMode.Falloc)
         {
@@ -206,9 +207,11 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
             return;
         }
         byte[] zeroes = new byte[1 << 20];
-        for (; start < end; start += zeroes.Length)
+        for (long at = start; at < end; at += zeroes.Length)
         {
-            await Below.WriteAsync(start, zeroes.AsMemory(0, (int)Math.Min(zeroes.Length, end - start)), cancellationToken).ConfigureAwait(false);
+            int count = (int)Math.Min(zeroes.Length, end - at);
+            await Below.WriteAsync(at, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
+            claimed?.Report(at + count - start);
         }
     }
 }

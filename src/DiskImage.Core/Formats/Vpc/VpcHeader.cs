@@ -46,7 +46,7 @@ internal sealed record VpcHeader
 
     /// <summary>True if no field that is not looked at elsewhere contradicts the specification.</summary>
     public bool IsPlausible => Original is null || (BigEndian.U64(Original, 8) == ulong.MaxValue && BigEndian.U32(Original, 24) == Version1
-        && ParentUniqueId == Guid.Empty == (ParentName.Length == 0 && !Locators.Any(l => l.IsUsed)));
+        && (ParentUniqueId == Guid.Empty || ParentName.Length > 0 || Locators.Any(l => l.IsUsed)));
 
     private byte[]? Original { get; init; }
 

@@ -19,7 +19,7 @@ internal sealed partial class VpcNode : IBackingRecord
             }
             else
             {
-                await RecordParentAsync(space, backingFile, backing).ConfigureAwait(false);
+                await RecordParentAsync(space, backingFile, backingFormat, backing).ConfigureAwait(false);
             }
             _ = await NewSpaceAsync().ConfigureAwait(false); // the layout has changed
         }));
@@ -49,7 +49,12 @@ internal sealed partial class VpcNode : IBackingRecord
     // parent's file was changed, as some programs do: that one goes before it becomes wrong, and nothing is left to confirm.
     public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => AloneAsync(() => UnderGateAsync(async () =>
     {
-        if (!HasParent || Backing is null || VpcParent.Identify(_header, Name, Backing) is not { } identified || identified == _header)
+        if (!HasParent || Backing is null)
+        {
+            return;
+        }
+        VpcHeader identified = VpcParent.IsRaw(_header) ? _header with { ParentTimeStamp = 0 } : VpcParent.Identify(_header, Name, Backing);
+        if (identified == _header)
         {
             return;
         }
@@ -61,21 +66,22 @@ internal sealed partial class VpcNode : IBackingRecord
 
     public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => default;
 
-    private async ValueTask RecordParentAsync(VpcSpace space, string name, BlockNode? parent)
+    private async ValueTask RecordParentAsync(VpcSpace space, string name, string? format, BlockNode? parent)
     {
         if (parent is null)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption, $"{Name}: a VHD records its parent's identity, so the parent '{name}' must exist and be open", Name);
         }
-        if (parent.Length != Length)
+        VpcHeader header = VpcParent.Identify(_header, Name, parent, mayBeRaw: "raw".Equals(format, StringComparison.Ordinal));
+        if (parent.Length != Length && !VpcParent.IsRaw(header)) // XenServer rounds a child up to whole blocks
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
                 $"{Name}: {parent.Name} has {parent.Length:#,0} bytes, but a child and its parent are of one size, here {Length:#,0}. Resize one of them.",
                 Name);
         }
-        await WriteParentAsync(space, VpcParent.Identify(_header, Name, parent), ParentNames.Of(Name, parent.Name)).ConfigureAwait(false);
+        await WriteParentAsync(space, header, ParentNames.Of(Name, parent.Name)).ConfigureAwait(false);
         if (!HasParent)
         {
             await WriteFootersAsync(space, Footer with { DiskType = VpcDiskType.Differencing }, Length).ConfigureAwait(false);

@@ -9,7 +9,7 @@ namespace DiskImage.Formats.Vpc;
 /// </summary>
 internal sealed partial class VpcNode
 {
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken) => AloneAsync(async () =>
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
         VpcSize.Require(length, isFixed: false, Name);
         length = Round.Up(length, VpcGeometry.SectorSize);
@@ -30,7 +30,7 @@ internal sealed partial class VpcNode
             await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
             if (length > old)
             {
-                await GrowAsync(space, old, length, preallocation, cancellationToken).ConfigureAwait(false);
+                await GrowAsync(space, old, length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
             }
             else
             {
@@ -40,7 +40,8 @@ internal sealed partial class VpcNode
     });
 
     /// <summary>Gives every block of a range a place, with no bit set, and claims host space for it as the mode says.</summary>
-    private async ValueTask PreallocateAsync(VpcSpace space, long offset, long end, PreallocationMode mode, CancellationToken cancellationToken)
+    private async ValueTask PreallocateAsync(
+        VpcSpace space, long offset, long end, PreallocationMode mode, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         byte[] zeroes = new byte[mode == PreallocationMode.Full ? 1 << 20 : 0];
         for (long at = offset - InBlock(offset); at < end; at += BlockSize)
@@ -56,10 +57,12 @@ internal sealed partial class VpcNode
             {
                 await File.WriteAsync(data + done, zeroes.AsMemory(0, (int)Math.Min(zeroes.Length, BlockSize - done)), cancellationToken).ConfigureAwait(false);
             }
+            claimed?.Report(Math.Min(end, at + BlockSize) - offset);
         }
     }
 
-    private async ValueTask GrowAsync(VpcSpace space, long old, long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    private async ValueTask GrowAsync(
+        VpcSpace space, long old, long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         int blocks = (int)_header.Blocks(length), had = _bat.Count, first = DiskBlocks;
         if (InBlock(old) != 0 && _bat.OffsetOf(first - 1) is long last)
@@ -94,7 +97,7 @@ internal sealed partial class VpcNode
             space = await NewSpaceAsync().ConfigureAwait(false); // the layout has changed; what is free is found again
             if (preallocation != PreallocationMode.Off)
             {
-                await PreallocateAsync(space, old, length, preallocation, cancellationToken).ConfigureAwait(false);
+                await PreallocateAsync(space, old, length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
             }
             await HideParentAsync(space, old, Math.Min(length, HasParent ? Backing!.Length : 0)).ConfigureAwait(false);
             cancellationToken.ThrowIfCancellationRequested();

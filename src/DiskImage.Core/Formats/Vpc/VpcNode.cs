@@ -15,7 +15,7 @@ namespace DiskImage.Formats.Vpc;
 /// <para>Order of writes: the footer behind new space, data, bitmaps, table, each behind a flush of the former. A block comes into the table with
 /// an empty bitmap, so the table may know it before it holds anything. A crash leaks space at most.</para>
 /// </remarks>
-internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable
+internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable, IFragmented
 {
     private const long BitmapCacheBytes = 4 << 20; // the bitmaps of 16 GiB in blocks of 2 MiB. Ours
     private const int SectorsPerPiece = VpcGeometry.SectorSize * 8;
@@ -113,10 +113,24 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
             Format = VpcDriver.FormatName,
             ClusterSize = BlockSize,
             BackingFile = HasParent ? _parentName : null,
-            BackingFormat = HasParent ? VpcDriver.FormatName : null,
-            Warnings = VpcSize.Warning(Footer, _calculation) is { } warning ? [warning] : [],
+            BackingFormat = HasParent ? VpcParent.FormatOf(_header) : null,
+            Warnings = [.. new[] { VpcSize.Warning(Footer, _calculation), HasParent ? VpcParent.Warning(_header, Backing) : null }.OfType<string>()],
             FormatSpecific = info,
         };
+    }
+
+    public async ValueTask<int?> GetFragmentationAsync(CancellationToken cancellationToken)
+    {
+        var fragments = new FragmentCounter();
+        await UnderGateAsync(() =>
+        {
+            for (int block = _bat.NextUsed(0), end = Math.Min(_bat.Count, DiskBlocks); block < end; block = _bat.NextUsed(block + 1))
+            {
+                fragments.Add(_bat.OffsetOf(block)!.Value, _layout.Span);
+            }
+            return default;
+        }).ConfigureAwait(false);
+        return fragments.Percentage;
     }
 
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)

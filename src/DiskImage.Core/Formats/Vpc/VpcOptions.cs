@@ -58,6 +58,8 @@ public sealed record VpcAmendOptions
 /// <summary>Options when a VHD is made. Names and defaults are QEMU's where it has them.</summary>
 public sealed record VpcCreateOptions : ICreateOptions
 {
+    internal const string UniqueIdName = VpcAmendOptions.UniqueIdName;
+
     /// <summary>Blocks that Windows takes.</summary>
     internal const long DefaultBlockSize = 2 << 20;
 
@@ -84,6 +86,10 @@ public sealed record VpcCreateOptions : ICreateOptions
     /// <inheritdoc/>
     [DriverOption("backing_fmt", "Format of the backing file: only vpc is possible")]
     public string? BackingFormat { get; init; }
+
+    /// <summary>The disk's identity.</summary>
+    [DriverOption(UniqueIdName, "The disk's identity, which its children record: a GUID; random if not given")]
+    public string? UniqueId { get; init; }
 
     /// <inheritdoc/>
     [DriverOption("nocow", "New file without copy-on-write, on file systems that can (btrfs)")]

@@ -16,6 +16,9 @@ namespace DiskImage.Formats.Vpc;
 /// </remarks>
 internal static class VpcParent
 {
+    /// <summary>The format of a parent that has no identity.</summary>
+    private const string Raw = "raw";
+
     /// <summary>FAT keeps times to two seconds.</summary>
     private const long TimeTolerance = 2;
 
@@ -41,7 +44,8 @@ internal static class VpcParent
             foreach (string text in locators.Where(l => l.PlatformCode.Equals(code, StringComparison.Ordinal)).Select(l => l.Text).OfType<string>())
             {
                 string path = platform == VpcLocator.MacX ? FileUrl.ToPath(text, hasDrives: true) ?? "" : text;
-                if (WindowsPath.ToLocalFile(path) is { } here)
+                bool isElsewhere = platform == VpcLocator.MacX && !OperatingSystem.IsWindows() && FileUrl.OtherHost(text) is not null;
+                if (!isElsewhere && WindowsPath.ToLocalFile(path) is { } here)
                 {
                     paths.Add(here);
                 }
@@ -65,10 +69,53 @@ internal static class VpcParent
     public static async ValueTask<(BlockNode Parent, string Name)> OpenAsync(
         string path, VpcHeader header, IReadOnlyList<string> candidates, ReferenceOpener open, bool ignoreMismatch, CancellationToken cancellationToken)
     {
-        return await new ParentSearch(path, VpcDriver.FormatName, open)
-            .OpenAsync(candidates, parent => ignoreMismatch ? null : Mismatch(path, header, parent), cancellationToken).ConfigureAwait(false)
+        string format = FormatOf(header);
+        (BlockNode Parent, string Name)? found = await SearchAsync(format).ConfigureAwait(false);
+        if (found is { } raw && IsRaw(header) && await BeginsAsVhdAsync(raw.Parent, cancellationToken).ConfigureAwait(false))
+        {
+            await raw.Parent.DisposeAsync().ConfigureAwait(false); // to show its bytes as the disk's would be wrong, and to believe them would let a guest choose
+            found = ignoreMismatch ? await SearchAsync(VpcDriver.FormatName).ConfigureAwait(false) : throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{path}: records no identifier of its parent, which stands for a raw disk, but {raw.Parent.Name} begins as a VHD. "
+                    + $"If that is the parent, pass -IgnoreIdMismatch (open option {ParentMismatch.IgnoreOption}), or record it with Set-DiskImageBacking -Unsafe.",
+                path);
+        }
+        return found
             ?? throw new DiskImageException(
                 DiskImageErrorKind.NotFound, $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe.", path);
+
+        ValueTask<(BlockNode Parent, string Name)?> SearchAsync(string asFormat) => new ParentSearch(path, asFormat, open)
+            .OpenAsync(candidates, parent => ignoreMismatch || asFormat.Equals(Raw, StringComparison.Ordinal) ? null : Mismatch(path, header, parent), cancellationToken);
+    }
+
+    /// <summary>
+    /// True if the parent is a raw disk: XenServer makes such children, and records no identifier, the time at which the file was changed and its
+    /// name. Source: what its programs write; the specification knows no such disks.
+    /// </summary>
+    public static bool IsRaw(VpcHeader header) => header.ParentUniqueId == Guid.Empty;
+
+    /// <summary>The format of the parent.</summary>
+    public static string FormatOf(VpcHeader header) => IsRaw(header) ? Raw : VpcDriver.FormatName;
+
+    /// <summary>What to know of a disk whose parent cannot be recognised; null if it can.</summary>
+    public static string? Warning(VpcHeader header, BlockNode? parent)
+    {
+        if (!IsRaw(header) || InfoOf(parent) is not null)
+        {
+            return null;
+        }
+        uint recorded = header.ParentTimeStamp;
+        string when = recorded != 0 && parent?.LastWriteTime is { } changed && Math.Abs((long)VpcFooter.Seconds(changed) - recorded) > TimeTolerance
+            ? $" Its file was changed at {changed.ToUniversalTime():u}, and at {VpcFooter.Time(recorded):u} when this disk was made" : "";
+        return $"its parent is the raw disk {parent?.Name ?? header.ParentName}, which has no identity, so nothing tells whether it is the one that this disk was made on, or was written to since."
+            + (when.Length > 0 ? when : " Make sure that it is");
+    }
+
+    private static async ValueTask<bool> BeginsAsVhdAsync(BlockNode parent, CancellationToken cancellationToken)
+    {
+        byte[] bytes = new byte[VpcFooter.Length];
+        await parent.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
+        return VpcFooter.HasCookie(bytes);
     }
 
     /// <summary>The error that says why a disk is not the parent that was recorded; null if it is.</summary>
@@ -92,10 +139,13 @@ internal static class VpcParent
     /// <param name="header">The header so far.</param>
     /// <param name="path">The child's full path.</param>
     /// <param name="parent">The parent, open.</param>
+    /// <param name="mayBeRaw">The parent may be a raw disk, as the user said or the header says.</param>
     /// <exception cref="DiskImageException">InvalidOption: it is not a VHD.</exception>
-    public static VpcHeader Identify(VpcHeader header, string path, BlockNode parent)
+    public static VpcHeader Identify(VpcHeader header, string path, BlockNode parent, bool mayBeRaw = false)
         => InfoOf(parent) is { } info
             ? header with { ParentUniqueId = info.UniqueId, ParentTimeStamp = VpcFooter.Seconds(new DateTimeOffset(info.Created)) }
+            : mayBeRaw && (parent as IDescribed)?.Describe().Format is Raw
+            ? header with { ParentUniqueId = Guid.Empty, ParentTimeStamp = parent.LastWriteTime is { } changed ? VpcFooter.Seconds(changed) : 0 }
             : throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption, $"{path}: {parent.Name} is not a VHD, and only a VHD can be the parent of one. Choose qcow2 for a child of other formats.", path);
 

@@ -33,7 +33,7 @@ public static class VpcProfile
 
     /// <summary>
     /// Why Azure would refuse a disk of a size: it takes whole MiB from 20 MiB to 32,767 GiB. Source: Azure REST API, Disks, CreationData,
-    /// uploadSizeBytes (20,972,032 bytes at least, which is 20 MiB and the footer); "Prepare a Windows VHD or VHDX to upload to Azure".
+    /// uploadSizeBytes (20,972,032 to 35,183,298,347,520 bytes, the footer among them); Add-AzVhd (N × MiB + 512 bytes).
     /// </summary>
     public static IReadOnlyList<string> AzureObjectionsToSize(long size)
     {

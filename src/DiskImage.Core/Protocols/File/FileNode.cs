@@ -139,7 +139,7 @@ internal sealed class FileNode : BlockNode
         return default;
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         long old = Length;
         if (length == old)
@@ -151,7 +151,7 @@ internal sealed class FileNode : BlockNode
             SetLength(length);
             return default;
         }
-        Extend(length, preallocation, cancellationToken);
+        Extend(length, preallocation, claimed, cancellationToken);
         return default;
     }
 
@@ -177,7 +177,7 @@ internal sealed class FileNode : BlockNode
     /// <summary>
     /// Makes the file longer with its space claimed. Nobody else changes the length meanwhile. If it fails or is cancelled, the file is as it was.
     /// </summary>
-    private void Extend(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    private void Extend(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         _sizing.EnterWriteLock();
         long old = _length;
@@ -188,10 +188,11 @@ internal sealed class FileNode : BlockNode
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 isReserved = Reserve(at, Math.Min(ReservedAtOnce, length - at));
+                claimed?.Report(isReserved ? Math.Min(ReservedAtOnce, length - at) + at - old : 0);
             }
             if (!isReserved)
             {
-                WriteZeroes(old, length, cancellationToken);
+                WriteZeroes(old, length, claimed, cancellationToken);
             }
             Volatile.Write(ref _length, Math.Max(old, length));
         }
@@ -218,13 +219,16 @@ internal sealed class FileNode : BlockNode
         }
     }
 
-    private void WriteZeroes(long offset, long end, CancellationToken cancellationToken)
+    private void WriteZeroes(long offset, long end, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
+        long start = offset;
         byte[] zeroes = new byte[(int)Math.Min(ZeroesAtOnce, Math.Max(0, end - offset))];
         for (; offset < end; offset += zeroes.Length)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            Write(offset, zeroes.AsSpan(0, (int)Math.Min(zeroes.Length, end - offset)));
+            int count = (int)Math.Min(zeroes.Length, end - offset);
+            Write(offset, zeroes.AsSpan(0, count));
+            claimed?.Report(offset + count - start);
         }
     }
 

@@ -65,10 +65,10 @@ internal sealed class InPlaceFile(StoragePlace place, BlockNode file) : PendingN
             await base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken).ConfigureAwait(false);
         }
 
-        protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+        protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         {
             await EmptyAsync(cancellationToken).ConfigureAwait(false);
-            await base.ResizeCoreAsync(length, preallocation, cancellationToken).ConfigureAwait(false);
+            await Below.ResizeAsync(length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
         }
 
         protected override async ValueTask CloseCoreAsync()
