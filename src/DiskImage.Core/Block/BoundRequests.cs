@@ -8,7 +8,8 @@ namespace DiskImage.Block;
 /// <remarks>
 /// A request that fits goes through as it is, cut to the largest transfer. One that does not is read or written by way of an aligned
 /// buffer of at most <see cref="BounceLength"/>. A write that covers a unit in part reads the unit first; the range lock keeps every other
-/// write off that unit meanwhile (whole writes hold it shared, so they do not wait for each other).
+/// write off that unit meanwhile (whole writes hold it shared, so they do not wait for each other). A node that grows has the length after a
+/// write that the write says: what only fills the last unit is cut off again.
 /// </remarks>
 internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundRequests.Requests requests)
 {
@@ -56,8 +57,11 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
             (long start, int length, int count) = Bounce(offset, buffer.Length);
             ReadOnlyMemory<byte> part = buffer[..count];
             long at = offset;
-            bool isPartial = at != start || count != length;
-            await UnderRangeAsync(start, length, isPartial, () => WriteBouncedAsync(start, length, at, part, cancellationToken), cancellationToken).ConfigureAwait(false);
+            bool isPartial = at != start || count != length, mayPad = node.GrowsOnWrite && at + count < start + length;
+            // What reaches past the end of a node that grows is cut off again: nobody may make it longer meanwhile.
+            await UnderRangeAsync(
+                start, mayPad ? long.MaxValue - start : length, isPartial, () => WriteBouncedAsync(start, length, at, part, cancellationToken), cancellationToken)
+                .ConfigureAwait(false);
             (buffer, offset) = (buffer[count..], offset + count);
         }
     }
@@ -114,7 +118,12 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
             await ReadOldAsync(start + length - _unit, bounce.Memory[^_unit..], cancellationToken).ConfigureAwait(false);
         }
         part.CopyTo(bounce.Memory[before..]);
+        long end = Math.Max(node.Length, offset + part.Length);
         await requests.Write(start, bounce.Memory, cancellationToken).ConfigureAwait(false);
+        if (node.Length > end && start + length > end)
+        {
+            await node.ResizeAsync(end, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+        }
     }
 
     /// <summary>A unit as it is; one that is past the end, in nodes that grow, is zeroes.</summary>

@@ -44,6 +44,14 @@ public sealed class PickyMemoryNodeTests : AlignedNodeTests
     private protected override BlockBinding Binding => new(MemoryAlignment: 512);
 }
 
+public sealed class GrowingAlignedNodeTests : NodeConformance
+{
+    private protected override bool CanResize => true;
+
+    private protected override Task<BlockNode> MakeAsync(byte[] contents, bool writable)
+        => Task.FromResult<BlockNode>(new AlignedNode(new MemoryNode((byte[])contents.Clone(), !writable), new BlockBinding(4096)));
+}
+
 public sealed class BlockBindingTests
 {
     [Fact]

@@ -1,3 +1,4 @@
+using System.Reflection;
 using DiskImage.Block;
 using DiskImage.Tests.Support;
 
@@ -29,6 +30,30 @@ public abstract class NodeConformance : IDisposable
     {
         Folder.Dispose();
         GC.SuppressFinalize(this);
+    }
+
+    /// <summary>All of it once more, where other nodes stand around.</summary>
+    [Theory]
+    [InlineData((int)Surroundings.Filter)]
+    [InlineData((int)Surroundings.AlignedChild)]
+    public async Task The_same_holds_between_others(int around)
+    {
+        int count = 0;
+        foreach (MethodInfo test in GetType().GetMethods().Where(m => m.GetCustomAttribute<FactAttribute>() is { Skip: null } fact && fact.GetType() == typeof(FactAttribute)))
+        {
+            using var again = (NodeConformance)Activator.CreateInstance(GetType())!;
+            Images.Around.Value = (Surroundings)around;
+            try
+            {
+                await (Task)test.Invoke(again, null)!;
+            }
+            catch (Exception e)
+            {
+                Assert.Fail($"{test.Name}: {e}");
+            }
+            count++;
+        }
+        Assert.True(count >= 10);
     }
 
     [Fact]

@@ -1,6 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Filters.FaultInjection;
-using DiskImage.Filters.WriteLog;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Faults;

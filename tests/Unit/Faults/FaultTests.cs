@@ -1,6 +1,5 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
-using DiskImage.Filters.FaultInjection;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Faults;

@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Filters.FaultInjection;
 using DiskImage.Tests.Formats.Vhdx;
 using DiskImage.Tests.Formats.Vpc;
 using DiskImage.Tests.Support;

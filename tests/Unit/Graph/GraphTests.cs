@@ -1,5 +1,6 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
+using DiskImage.Filters.BlkDebug;
 using DiskImage.Filters.Throttle;
 using DiskImage.Graph;
 using DiskImage.Options;
@@ -140,6 +141,20 @@ public sealed class GraphTests : IDisposable
         Assert.Equal(DiskImageErrorKind.Io, e.Kind);
         Assert.Equal(contents, await ReadAsync(above.Node)); // once
         Assert.Null(above.Node.As<ICheckable>()); // which would read past the filter
+    }
+
+    [Fact]
+    public async Task Tests_can_have_others_stand_around_an_image()
+    {
+        await MakeAsync("a.qcow2");
+        Images.Around.Value = Surroundings.Filter;
+        await using (BlockNode over = await Images.OpenAsync(_folder["a.qcow2"]))
+        {
+            Assert.IsType<ThrottleNode>(over);
+        }
+        Images.Around.Value = Surroundings.AlignedChild;
+        await using BlockNode below = await Images.OpenAsync(_folder["a.qcow2"]);
+        Assert.IsType<BlkDebugNode>(below.Child("file"));
     }
 
     [Fact]

@@ -1,7 +1,5 @@
 using System.Security.Cryptography;
 using DiskImage.Block;
-using DiskImage.Filters.FaultInjection;
-using DiskImage.Filters.WriteLog;
 using DiskImage.Jobs;
 using DiskImage.Tests.Support;
 

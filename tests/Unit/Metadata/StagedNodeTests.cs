@@ -1,4 +1,3 @@
-using DiskImage.Filters.WriteLog;
 using DiskImage.Metadata;
 using DiskImage.Tests.Support;
 

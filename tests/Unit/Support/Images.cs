@@ -6,6 +6,18 @@ using DiskImage.Options;
 
 namespace DiskImage.Tests.Support;
 
+/// <summary>What an image is opened between.</summary>
+internal enum Surroundings
+{
+    None,
+
+    /// <summary>A filter that changes nothing stands on the disk.</summary>
+    Filter,
+
+    /// <summary>The file takes requests of whole 4 KiB only.</summary>
+    AlignedChild,
+}
+
 /// <summary>Opens, makes and converts images the way a cmdlet does.</summary>
 internal static class Images
 {
@@ -13,9 +25,21 @@ internal static class Images
 
     public static ImageOpener Opener { get; } = new(Registry, OpenPolicy.Default);
 
+    /// <summary>What stands around each image that is opened, where a test wants that.</summary>
+    public static AsyncLocal<Surroundings> Around { get; } = new();
+
     public static async Task<BlockNode> OpenAsync(string path, string? format = null, bool writable = false, object? options = null, OpenPolicy? policy = null)
-        => (await new ImageOpener(Registry, policy ?? OpenPolicy.Default).OpenAsync(
-            new OpenRequest(path) { Format = format, Writable = writable, Options = options }, CancellationToken.None)).Node;
+    {
+        var opener = new ImageOpener(Registry, policy ?? OpenPolicy.Default);
+        NodeSpec spec = ImageLocator.Parse(path).Spec;
+        string locator = Around.Value switch
+        {
+            Surroundings.Filter => opener.Join(NodeSpec.Of("throttle"), spec).ToString(),
+            Surroundings.AlignedChild => NodeSpec.Of(null, ("file", NodeSpec.Of("blkdebug", ("align", "4k"), ("image", spec.Child("file"))))).ToString(),
+            _ => path,
+        };
+        return (await opener.OpenAsync(new OpenRequest(locator) { Format = format, Writable = writable, Options = options }, CancellationToken.None)).Node;
+    }
 
     /// <summary>A finished new image.</summary>
     public static async Task CreateAsync(string path, string format, string options, OpenPolicy? policy = null)

@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Filters.WriteLog;
 
 namespace DiskImage.Tests.Support;
 

@@ -1,6 +1,5 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
-using DiskImage.Filters.WriteLog;
 using DiskImage.Options;
 using DiskImage.Tests.Support;
 

@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using DiskImage.Block;
-using DiskImage.Filters.WriteLog;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Qcow2;

@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Filters.FaultInjection;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Qcow2;

@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using DiskImage.Block;
 using DiskImage.Drivers;
-using DiskImage.Filters.WriteLog;
 using DiskImage.Options;
 using DiskImage.Tests.Support;
 

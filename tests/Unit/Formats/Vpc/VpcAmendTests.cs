@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Filters.WriteLog;
 using DiskImage.Formats.Vpc;
 using DiskImage.Graph;
 using DiskImage.Options;

@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Filters.WriteLog;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Vpc;

@@ -103,7 +103,7 @@ public sealed class VpcParentTests : IDisposable
         var parent = new MemoryNode();
         await VpcDisks.CreateAsync(parent, "size=1M,force_size");
         var child = new MemoryNode();
-        async Task<BlockNode> BelowAsync() => new DiskImage.Filters.WriteLog.WriteLogNode(await VpcDisks.OpenAsync(new MemoryNode(parent.ToArray(), readOnly: true)));
+        async Task<BlockNode> BelowAsync() => new WriteLogNode(await VpcDisks.OpenAsync(new MemoryNode(parent.ToArray(), readOnly: true)));
         await using (BlockNode below = await BelowAsync())
         {
             await VpcDisks.CreateAsync(child, "backing_file=p.vhd", below);

@@ -1,6 +1,6 @@
 using DiskImage.Block;
 
-namespace DiskImage.Filters.WriteLog;
+namespace DiskImage.Tests.Support;
 
 /// <summary>What a logged request did.</summary>
 internal enum WriteLogKind

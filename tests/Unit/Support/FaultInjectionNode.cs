@@ -1,6 +1,6 @@
 using DiskImage.Block;
 
-namespace DiskImage.Filters.FaultInjection;
+namespace DiskImage.Tests.Support;
 
 /// <summary>Kinds of requests, to choose from.</summary>
 [Flags]
