@@ -112,9 +112,9 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         {
             return;
         }
-        int sectors = (int)Math.Min(disk.Length / Sector, 4096);
+        int sectors = (int)Math.Min(disk.Length / Sector, 4096), places = sectors == 0 ? 0 : 24; // damage may leave less than a sector
         byte[]?[] expected = view is not null && mustSucceed ? view.Sectors.ToArray() : new byte[]?[sectors];
-        for (int i = 0; i < 24; i++)
+        for (int i = 0; i < places; i++)
         {
             int sector = (int)((long)sectors * i / 24), count = Math.Min(1 + (i % 5), sectors - sector);
             byte[] bytes = new byte[count * Sector];
