@@ -156,7 +156,11 @@ public sealed class Qcow2KeptDataTests
         await using (BlockNode disk = await MemoryDisk.OpenAsync(new MemoryNode((byte[])cut.Clone(), readOnly: true)))
         {
             CheckReport found = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
-            Assert.Contains(found.Findings, f => f.Kind.Equals("CompressedData", StringComparison.Ordinal));
+            CheckFinding lost = Assert.Single(found.Findings, f => f.Kind.Equals("CompressedData", StringComparison.Ordinal));
+            Assert.Contains($"past the end of the file of {cut.Length:#,0} bytes", lost.Message, StringComparison.Ordinal);
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ReadAsync(lost.GuestOffset!.Value, new byte[512]));
+            Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
+            Assert.Contains($"past the end of the file of {cut.Length:#,0} bytes", error.Message, StringComparison.Ordinal);
         }
         var file = new MemoryNode(cut);
         CheckReport? left = await RepairAsync(file, RepairMode.All);
