@@ -109,7 +109,9 @@ Describe 'What a user agrees to' {
         if ($_ -like 'Repair*') {
             # A refcount more than there is.
             $bytes = [IO.File]::ReadAllBytes("$folder/kept.qcow2")
-            $bytes[[Buffers.Binary.BinaryPrimitives]::ReadInt64BigEndian($bytes[65536..65543]) + 1] = 2
+            $block = 0
+            $bytes[65536..65543] | ForEach-Object { $block = $block * 256 + $_ }
+            $bytes[$block + 1] = 2
             [IO.File]::WriteAllBytes("$folder/kept.qcow2", $bytes)
         }
         $before = (Get-FileHash kept.qcow2, kept.data).Hash

@@ -118,9 +118,14 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         {
             return;
         }
-        int sectors = (int)Math.Min(disk.Length / Sector, 4096), places = sectors == 0 ? 0 : 24; // damage may leave less than a sector
+        int sectors = (int)Math.Min(disk.Length / Sector, 4096);
+        if (sectors == 0) // damage may leave less than a sector
+        {
+            await TryAsync(file, what, async _ => await disk.DisposeAsync(), mustSucceed);
+            return;
+        }
         byte[]?[] expected = view is not null && mustSucceed ? view.Sectors.ToArray() : new byte[]?[sectors];
-        for (int i = 0; i < places; i++)
+        for (int i = 0; i < 24; i++)
         {
             int sector = (int)((long)sectors * i / 24), count = Math.Min(1 + (i % 5), sectors - sector);
             byte[] bytes = new byte[count * Sector];

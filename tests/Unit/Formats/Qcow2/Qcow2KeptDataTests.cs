@@ -184,6 +184,27 @@ public sealed class Qcow2KeptDataTests
         Assert.Equal(contents, await ReadAsync(file.ToArray()));
     }
 
+    /// <summary>The header's own bytes must not come to be a snapshot, whose tables the next writes would take along.</summary>
+    [Theory]
+    [InlineData(1, "cluster_size=4k")]
+    [InlineData(196_608, "cluster_size=4k")]
+    [InlineData(1, "cluster_size=64k,compat=0.10")]
+    public async Task A_snapshot_table_on_the_header_holds_no_snapshot(int count, string options)
+    {
+        byte[] image = await FilledAsync(options), contents = await ReadAsync(image);
+        BinaryPrimitives.WriteInt32BigEndian(image.AsSpan(60), count);
+        var file = new MemoryNode(image);
+        CheckReport? left = await RepairAsync(file, RepairMode.All);
+        Assert.True(left is { Corruptions: 0, Leaks: 0, CheckErrors: 0, CorruptionsFixed: > 0 }, string.Join('\n', left!.Findings.Take(3)));
+        Assert.Equal(0, BinaryPrimitives.ReadInt32BigEndian(file.ToArray().AsSpan(60)));
+        Assert.Equal(contents, await ReadAsync(file.ToArray()));
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            await disk.ResizeAsync(disk.Length + (1 << 20));
+        }
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "grown")).Leaks);
+    }
+
     /// <summary>A table of several clusters with one bad entry: the others stay.</summary>
     [Fact]
     public async Task A_table_of_508_snapshots_keeps_those_that_can_be_read()
