@@ -97,6 +97,28 @@ Describe 'What a user agrees to' {
         Get-WhatIf { Merge-DiskImage over.qcow2 -WhatIf } | Should -BeLike "*Merge into *$both*"
     }
 
+    It 'names the data file that goes with the image: <_>' -ForEach @(
+        'Repair-DiskImage kept.qcow2 -Mode All -WhatIf', 'New-DiskImageSnapshot kept.qcow2 s -WhatIf', 'New-DiskImageBitmap kept.qcow2 c -WhatIf'
+        'Remove-DiskImageBitmap kept.qcow2 a -WhatIf', 'Clear-DiskImageBitmap kept.qcow2 a -WhatIf', 'Disable-DiskImageBitmap kept.qcow2 a -WhatIf'
+        'Enable-DiskImageBitmap kept.qcow2 b -WhatIf', 'Merge-DiskImageBitmap kept.qcow2 a b -WhatIf'
+    ) {
+        Remove-Item kept.qcow2, kept.data -ErrorAction Ignore
+        $null = New-DiskImage kept.qcow2 1MB -Option 'data_file=kept.data'
+        $null = New-DiskImageBitmap kept.qcow2 a
+        $null = New-DiskImageBitmap kept.qcow2 b -Disabled
+        if ($_ -like 'Repair*') {
+            # A refcount more than there is.
+            $bytes = [IO.File]::ReadAllBytes("$folder/kept.qcow2")
+            $block = 0
+            $bytes[65536..65543] | ForEach-Object { $block = $block * 256 + $_ }
+            $bytes[$block + 1] = 2
+            [IO.File]::WriteAllBytes("$folder/kept.qcow2", $bytes)
+        }
+        $before = (Get-FileHash kept.qcow2, kept.data).Hash
+        Get-WhatIf ([scriptblock]::Create($_)) | Should -BeLike '*kept.qcow2 and its data file *kept.data*'
+        (Get-FileHash kept.qcow2, kept.data).Hash | Should -Be $before
+    }
+
     It 'names the raw base of a merge, and says who else stands on it' {
         $null = New-TestDisk "$folder/base.raw" -Size 1MB -Seed 4
         'a', 'b' | ForEach-Object { $null = New-DiskImage "$_.qcow2" -BackingPath base.raw }

@@ -329,9 +329,9 @@ public abstract class BlockNode : IAsyncDisposable
 
     /// <summary>
     /// Ends all writing to this node: what was written may be lost, so nothing may be written, and nothing given back, on the strength of it.
-    /// Reading goes on. The first cause stays.
+    /// Reading goes on. The first cause stays. Also for a node whose contents lead to what another could not make durable.
     /// </summary>
-    protected void BreakWriting(DiskImageException cause) => _ = Interlocked.CompareExchange(ref _unsound, cause, null);
+    protected internal void BreakWriting(DiskImageException cause) => _ = Interlocked.CompareExchange(ref _unsound, cause, null);
 
     private void CheckSound()
     {

@@ -121,6 +121,7 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
             end = Math.Max(end, block.End);
         }
         end = Round.Up(end, layout.Alignment);
+        StagedRepair.RequireFewCopies(layout.File, homeless.Count, Round.Up(layout.BlockBytes, layout.Alignment));
         long reach = end + (homeless.Count * Round.Up(layout.BlockBytes, layout.Alignment));
         if (reach > limit)
         {

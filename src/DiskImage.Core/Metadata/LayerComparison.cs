@@ -15,7 +15,7 @@ namespace DiskImage.Metadata;
 /// <param name="after">The same on <paramref name="staged"/>.</param>
 /// <param name="staged">The changes.</param>
 /// <param name="grain">Bytes that are readable together; a power of two.</param>
-internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedNode staged, int grain)
+internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedNode staged, long grain)
 {
     private const int BufferBytes = 1 << 20;
 
@@ -37,10 +37,11 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
                     offset = Next(offset);
                     continue;
                 }
-                BlockExtent? @is = offset < after.Length ? await TryMapAsync(after, offset, was.Length, cancellationToken).ConfigureAwait(false) : null;
+                long there = Math.Min(was.Length, after.Length - offset);
+                BlockExtent? @is = there > 0 ? await TryMapAsync(after, offset, there, cancellationToken).ConfigureAwait(false) : null;
                 long length = Math.Min(was.Length, @is?.Length ?? was.Length);
                 bool isDecidedAlike = was.IsAllocated == @is?.IsAllocated;
-                bool isSame = isDecidedAlike && ((was.IsZero && @is!.Value.IsZero) || (was.IsData && @is!.Value.IsData && IsSamePlace(was, @is.Value, length)));
+                bool isSame = isDecidedAlike && (!was.IsAllocated || (was.IsZero && @is!.Value.IsZero) || (was.IsData && @is!.Value.IsData && IsSamePlace(was, @is.Value, length)));
                 if (!isSame)
                 {
                     length = Math.Min(length, offset < _unreadableTo ? Next(offset) - offset : BufferBytes);
@@ -52,10 +53,13 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
                             continue;
                         }
                     }
-                    else if (!isDecidedAlike || !await TryReadAsync(after, offset, now.AsMemory(0, (int)length), cancellationToken).ConfigureAwait(false)
-                        || !old.AsSpan(0, (int)length).SequenceEqual(now.AsSpan(0, (int)length)))
+                    else if (!isDecidedAlike || !await TryReadAsync(after, offset, now.AsMemory(0, (int)length), cancellationToken).ConfigureAwait(false))
                     {
                         return offset;
+                    }
+                    else if (old.AsSpan(0, (int)length).CommonPrefixLength(now.AsSpan(0, (int)length)) is var alike && alike < length)
+                    {
+                        return offset + alike;
                     }
                 }
                 offset += length;
@@ -72,7 +76,9 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
     private long Next(long offset) => (offset & -grain) + grain;
 
     private bool IsSamePlace(in BlockExtent was, in BlockExtent @is, long length)
-        => was.HostOffset is long host && @is.HostOffset == host && (!ReferenceEquals(@is.Node, _file) || staged.IsUntouched(host, length));
+        => was.HostOffset is long host && @is.HostOffset == host && (!IsStaged(@is.Node) || staged.IsUntouched(host, length));
+
+    private bool IsStaged(BlockNode? node) => ReferenceEquals(node, _file) || ReferenceEquals(node, staged);
 
     private static async ValueTask<BlockExtent?> TryMapAsync(BlockNode node, long offset, long length, CancellationToken cancellationToken)
     {

@@ -46,14 +46,35 @@ internal sealed class WriteOrder(BlockNode file)
         {
             await _stores[below].WriteBackAsync().ConfigureAwait(false);
         }
-        if (_unflushed == Data && DataFile is not null)
+        if (_unflushed == Data)
         {
-            await DataFile.FlushAsync().ConfigureAwait(false);
+            await FlushDataAsync(CancellationToken.None).ConfigureAwait(false);
         }
         if (_unflushed < rank)
         {
             await File.FlushAsync().ConfigureAwait(false);
             _unflushed = Nothing;
+        }
+    }
+
+    /// <summary>
+    /// Makes guest data durable that is in a file of its own. If that fails, some of it may be lost, and nobody knows what: then nothing is
+    /// written to <see cref="File"/> any more, since the changed tables in memory may point there.
+    /// </summary>
+    public async ValueTask FlushDataAsync(CancellationToken cancellationToken)
+    {
+        if (DataFile is null)
+        {
+            return;
+        }
+        try
+        {
+            await DataFile.FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch (DiskImageException e)
+        {
+            File.BreakWriting(e);
+            throw;
         }
     }
 

@@ -10,9 +10,9 @@ public abstract class BitmapCmdlet : OpenImageCmdlet
     /// <summary>The ability, or an error that names the format.</summary>
     private protected static IBitmaps Bitmaps(OpenedImage image) => image.Require<IBitmaps>("keep no dirty bitmaps");
 
-    /// <summary>The bitmaps of an image with the image's full path. The image is closed again.</summary>
-    private protected Task<(string Path, IReadOnlyList<DiskBitmap> Bitmaps)> ListAsync(string path, CancellationToken cancellationToken)
-        => LookAsync(path, async image => (image.Path, await Bitmaps(image).GetBitmapsAsync(cancellationToken).ConfigureAwait(false)), cancellationToken);
+    /// <summary>The bitmaps of an image with the image's full path, and the files that a change of it writes to. The image is closed again.</summary>
+    private protected Task<(string Path, string Files, IReadOnlyList<DiskBitmap> Bitmaps)> ListAsync(string path, CancellationToken cancellationToken)
+        => LookAsync(path, async image => (image.Path, WrittenFiles.Of(image), await Bitmaps(image).GetBitmapsAsync(cancellationToken).ConfigureAwait(false)), cancellationToken);
 
     /// <summary>The bitmaps that names or patterns stand for.</summary>
     /// <exception cref="DiskImageException">NotFound: one without wildcards stands for none.</exception>
@@ -63,7 +63,7 @@ public abstract class ChangeBitmapCmdlet : BitmapCmdlet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         string[] wanted = Name;
-        (string name, IReadOnlyList<DiskBitmap> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        (string name, string files, IReadOnlyList<DiskBitmap> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<DiskBitmap> chosen = Select(name, present, wanted);
         var agreed = new List<DiskBitmap>();
         foreach (DiskBitmap bitmap in chosen)
@@ -72,7 +72,7 @@ public abstract class ChangeBitmapCmdlet : BitmapCmdlet
             {
                 await VerboseAsync($"{name}: nothing to do for bitmap '{bitmap.Name}'").ConfigureAwait(false);
             }
-            else if (await ConfirmAsync(name, $"{Action} bitmap '{bitmap.Name}'").ConfigureAwait(false))
+            else if (await ConfirmAsync(files, $"{Action} bitmap '{bitmap.Name}'").ConfigureAwait(false))
             {
                 agreed.Add(bitmap);
             }

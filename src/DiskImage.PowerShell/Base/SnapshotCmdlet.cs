@@ -10,9 +10,9 @@ public abstract class SnapshotCmdlet : OpenImageCmdlet
     /// <summary>The ability, or an error that names the format.</summary>
     private protected static ISnapshots Snapshots(OpenedImage image) => image.Require<ISnapshots>("keep no snapshots");
 
-    /// <summary>The snapshots of an image, oldest first, with the image's full path. The image is closed again.</summary>
-    private protected Task<(string Path, IReadOnlyList<DiskSnapshot> Snapshots)> ListAsync(string path, CancellationToken cancellationToken)
-        => LookAsync(path, async image => (image.Path, await Snapshots(image).GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)), cancellationToken);
+    /// <summary>The snapshots of an image, oldest first, with the image's full path and the files that a change of it writes to. The image is closed again.</summary>
+    private protected Task<(string Path, string Files, IReadOnlyList<DiskSnapshot> Snapshots)> ListAsync(string path, CancellationToken cancellationToken)
+        => LookAsync(path, async image => (image.Path, WrittenFiles.Of(image), await Snapshots(image).GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)), cancellationToken);
 
     /// <summary>The snapshots that names, identifiers or name patterns stand for.</summary>
     /// <param name="path">The image, for the error.</param>

@@ -26,7 +26,7 @@ public sealed class GetDiskImageSnapshotCommand : SnapshotCmdlet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         // The image is closed before its snapshots go down the pipeline, so that what follows can change it.
-        (string image, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        (string image, _, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
         foreach (DiskSnapshot snapshot in Select(image, snapshots, Name))
         {
             await OutputAsync(DiskImageSnapshot.Of(image, snapshot)).ConfigureAwait(false);

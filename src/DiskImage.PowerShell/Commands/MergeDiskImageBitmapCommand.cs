@@ -39,11 +39,11 @@ public sealed class MergeDiskImageBitmapCommand : BitmapCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        (string name, IReadOnlyList<DiskBitmap> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        (string name, string files, IReadOnlyList<DiskBitmap> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
         _ = Select(name, present, [WildcardPattern.ContainsWildcardCharacters(Name) && !present.Any(b => b.Name.Equals(Name, StringComparison.Ordinal)) ? WildcardPattern.Escape(Name) : Name]);
         (string source, IReadOnlyList<(string Name, IReadOnlyList<(long Offset, long Length)> Dirty)> bitmaps) = await ReadAsync(path, cancellationToken).ConfigureAwait(false);
         string from = string.Join(", ", bitmaps.Select(b => $"'{b.Name}'"));
-        if (bitmaps.Count == 0 || !await ConfirmAsync(name, $"Merge {from} of {source} into bitmap '{Name}'").ConfigureAwait(false))
+        if (bitmaps.Count == 0 || !await ConfirmAsync(files, $"Merge {from} of {source} into bitmap '{Name}'").ConfigureAwait(false))
         {
             return;
         }
@@ -60,7 +60,7 @@ public sealed class MergeDiskImageBitmapCommand : BitmapCmdlet
             cancellationToken).ConfigureAwait(false);
         if (PassThru)
         {
-            (_, present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+            (_, _, present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
             await OutputAsync(DiskImageBitmap.Of(name, present.First(b => b.Name.Equals(Name, StringComparison.Ordinal)))).ConfigureAwait(false);
         }
     }

@@ -26,12 +26,12 @@ public sealed class NewDiskImageBitmapCommand : BitmapCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        (string name, IReadOnlyList<DiskBitmap> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        (string name, string files, IReadOnlyList<DiskBitmap> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
         if (present.Any(b => b.Name.Equals(Name, StringComparison.Ordinal)))
         {
             throw new DiskImageException(DiskImageErrorKind.AlreadyExists, $"{name}: has a bitmap '{Name}' already", name);
         }
-        if (!await ConfirmAsync(name, $"Add bitmap '{Name}'").ConfigureAwait(false))
+        if (!await ConfirmAsync(files, $"Add bitmap '{Name}'").ConfigureAwait(false))
         {
             return;
         }

@@ -16,8 +16,8 @@ public sealed class NewDiskImageSnapshotCommand : SnapshotCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        (string name, IReadOnlyList<DiskSnapshot> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
-        if (!await ConfirmAsync(name, $"Take snapshot '{Name}'").ConfigureAwait(false))
+        (string name, string files, IReadOnlyList<DiskSnapshot> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        if (!await ConfirmAsync(files, $"Take snapshot '{Name}'").ConfigureAwait(false))
         {
             return;
         }

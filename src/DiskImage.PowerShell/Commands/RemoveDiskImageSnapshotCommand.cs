@@ -24,11 +24,11 @@ public sealed class RemoveDiskImageSnapshotCommand : SnapshotCmdlet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         string[] wanted = Name;
-        (string name, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        (string name, string files, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
         var agreed = new List<DiskSnapshot>();
         foreach (DiskSnapshot snapshot in Select(name, snapshots, wanted, Id, firstOfName: true))
         {
-            if (await ConfirmAsync(name, $"Remove snapshot '{snapshot.Name}' ({snapshot.Id})").ConfigureAwait(false))
+            if (await ConfirmAsync(files, $"Remove snapshot '{snapshot.Name}' ({snapshot.Id})").ConfigureAwait(false))
             {
                 agreed.Add(snapshot);
             }

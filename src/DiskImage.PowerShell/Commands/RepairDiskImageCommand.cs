@@ -17,7 +17,7 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         OpenRequest request = Request(path) with { WithBacking = false, ForRepair = true };
-        DiskImageCheckResult found = await FindAsync(request, cancellationToken).ConfigureAwait(false);
+        (DiskImageCheckResult found, string files) = await FindAsync(request, cancellationToken).ConfigureAwait(false);
         int count = found.Findings.Count(IsRepaired);
         if (count == 0)
         {
@@ -25,7 +25,7 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
             await OutputAsync(await WithParentAsync(found, path, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             return;
         }
-        if (!await ConfirmAsync(found.Path, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", [.. found.Findings.Select(Step)]).ConfigureAwait(false))
+        if (!await ConfirmAsync(files, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", [.. found.Findings.Select(Step)]).ConfigureAwait(false))
         {
             return;
         }
@@ -33,13 +33,13 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
         await OutputAsync(await WithParentAsync(left, path, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
     }
 
-    private async Task<DiskImageCheckResult> FindAsync(OpenRequest request, CancellationToken cancellationToken)
+    private async Task<(DiskImageCheckResult Found, string Files)> FindAsync(OpenRequest request, CancellationToken cancellationToken)
     {
         OpenedImage image = await OpenAsync(request, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             _ = image.Require<IRepairable>("cannot be repaired");
-            return await CheckAsync(image, [], cancellationToken).ConfigureAwait(false);
+            return (await CheckAsync(image, [], cancellationToken).ConfigureAwait(false), WrittenFiles.Of(image));
         }
     }
 

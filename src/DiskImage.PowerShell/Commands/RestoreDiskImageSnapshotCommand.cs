@@ -27,12 +27,12 @@ public sealed class RestoreDiskImageSnapshotCommand : SnapshotCmdlet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         string wanted = Name;
-        (string name, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
+        (string name, string files, IReadOnlyList<DiskSnapshot> snapshots) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
         // By identifier first, as QEMU does; unless the identifier is given beside the name.
         DiskSnapshot snapshot = Id is null && snapshots.FirstOrDefault(s => s.Id.Equals(wanted, StringComparison.Ordinal)) is { } byId
             ? byId
             : Select(name, snapshots, [WildcardPattern.Escape(wanted)], Id)[0];
-        if (!await ConfirmAsync(name, $"Go back to snapshot '{snapshot.Name}' ({snapshot.Id}) of {snapshot.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss} and lose what was written since").ConfigureAwait(false))
+        if (!await ConfirmAsync(files, $"Go back to snapshot '{snapshot.Name}' ({snapshot.Id}) of {snapshot.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss} and lose what was written since").ConfigureAwait(false))
         {
             return;
         }

@@ -31,6 +31,9 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
     /// <summary>Its data is in another file.</summary>
     public bool HasDataFile { get; init; }
 
+    /// <summary>Stands on a parent of its own format, whose identity it records.</summary>
+    public bool IsDifferencing => HasBacking && !Format.Equals("qcow2", StringComparison.Ordinal);
+
     public static IReadOnlyList<CampaignShape> All { get; } =
     [
         new("qcow2", "qcow2", "cluster_size=4k"),
@@ -49,6 +52,8 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         new("vhdx", "vhdx", "subformat=dynamic,block_size=1M,log_size=1M"),
         new("vdi", "vdi", ""),
         new("vhdx-fixed", "vhdx", "subformat=fixed,block_size=1M,log_size=1M"),
+        new("vpc-differencing", "vpc", "block_size=64k,backing_file=base.vpc") { HasBacking = true },
+        new("vhdx-differencing", "vhdx", "block_size=1M,log_size=1M,backing_file=base.vhdx") { HasBacking = true },
     ];
 
     private FormatDriver Driver => Images.Registry.Format(Format);
@@ -59,6 +64,12 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         byte[] contents = new byte[DiskBytes], parent = HasBacking ? new byte[ParentBytes] : [];
         var random = new Random(7);
         random.NextBytes(parent);
+        BlockNode? backing = null;
+        if (IsDifferencing)
+        {
+            parent = await MakeParentAsync(parent);
+            backing = await OpenParentAsync(parent);
+        }
         for (int at = 0; at + 6000 < contents.Length; at += 30_000)
         {
             random.NextBytes(contents.AsSpan(at, 3000));
@@ -66,9 +77,9 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         }
         var file = new MemoryNode();
         MemoryNode? data = HasDataFile ? new MemoryNode() : null;
-        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split($"size={DiskBytes},{Options}"));
+        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split(IsDifferencing ? Options : $"size={DiskBytes},{Options}"));
         await ((ICreatable)Driver).CreateAsync(
-            new FormatCreateContext(file, record, null, (_, _, _) => new(new BorrowedNode(data!, isReadOnly: false))), CancellationToken.None);
+            new FormatCreateContext(file, record, backing, (_, _, _) => new(new BorrowedNode(data!, isReadOnly: false))), CancellationToken.None);
         var image = new CampaignImage(this, file.ToArray(), parent, data?.ToArray() ?? []);
         file = new MemoryNode(image.File);
         data = HasDataFile ? new MemoryNode(image.Data) : null;
@@ -98,7 +109,34 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
                 await disk.WriteAsync(300_000, contents.AsMemory(0, 5000));
             }
         }
+        if (backing is not null)
+        {
+            await backing.DisposeAsync();
+        }
         return image with { File = file.ToArray(), Data = data?.ToArray() ?? [] };
+    }
+
+    /// <summary>Opens the backing image.</summary>
+    public async Task<BlockNode> OpenParentAsync(byte[] parent)
+    {
+        var file = new MemoryNode(parent, readOnly: true);
+        return IsDifferencing
+            ? await Driver.OpenAsync(new FormatOpenContext(file, Driver.OpenOptions.Defaults(), null, (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)), CancellationToken.None)
+            : file;
+    }
+
+    private async Task<byte[]> MakeParentAsync(byte[] contents)
+    {
+        var file = new MemoryNode();
+        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split($"size={DiskBytes},subformat=dynamic"));
+        await ((ICreatable)Driver).CreateAsync(new FormatCreateContext(file, record), CancellationToken.None);
+        BlockNode disk = await Driver.OpenAsync(
+            new FormatOpenContext(new BorrowedNode(file, isReadOnly: false), Driver.OpenOptions.Defaults(), null, (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)), CancellationToken.None);
+        await using (disk)
+        {
+            await disk.WriteAsync(0, contents);
+        }
+        return file.ToArray();
     }
 }
 
@@ -117,7 +155,7 @@ internal sealed record CampaignImage(CampaignShape Shape, byte[] File, byte[] Pa
             new FormatOpenContext(
                 file,
                 driver.OpenOptions.Defaults(),
-                withBacking ? (_, _, _) => new(new MemoryNode(Parent, readOnly: true)) : null,
+                withBacking ? (_, _, _) => new(Shape.OpenParentAsync(Parent)) : null,
                 (name, _, _) => Shape.HasDataFile
                     ? new(new BorrowedNode(data ?? new MemoryNode((byte[])Data.Clone(), file.IsReadOnly), isReadOnly: false))
                     : throw new DiskImageException(DiskImageErrorKind.Refused, name),

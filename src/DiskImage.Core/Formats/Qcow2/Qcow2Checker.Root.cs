@@ -121,13 +121,15 @@ internal sealed partial class Qcow2Checker
         {
             _cancellationToken.ThrowIfCancellationRequested();
             (long offset, int length) = entry.CompressedRange(_geometry.ClusterBits);
+            bool isCut = length > _file.Length - offset;
             length = (int)Math.Min(Math.Min(length, packed.Length), _file.Length - offset);
             await _file.ReadAsync(offset, packed.AsMemory(0, length), _cancellationToken).ConfigureAwait(false);
             if (!decompressor.TryDecompress(packed.AsSpan(0, length), cluster))
             {
                 _ = BrokenClusters.Add(entry);
+                string what = isCut ? $"goes on past the end of the file of {_file.Length:#,0} bytes, which has {length:#,0} of its bytes: it was cut off" : "does not decompress";
                 Findings.Corruption(
-                    "CompressedData", $"The compressed cluster for guest offset {guest:#,0} at offset {offset:#,0} does not decompress.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+                    "CompressedData", $"The compressed cluster for guest offset {guest:#,0} at offset {offset:#,0} {what}.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
             }
         }
     }

@@ -384,10 +384,7 @@ internal sealed partial class Qcow2Node
             await _refcounts.AddAsync(host, (long)count << _geometry.ClusterBits, -1).ConfigureAwait(false);
         }
         _reserved.Clear();
-        if (!ReferenceEquals(_dataNode, File))
-        {
-            await _dataNode.FlushAsync(cancellationToken).ConfigureAwait(false);
-        }
+        await _order.FlushDataAsync(cancellationToken).ConfigureAwait(false);
         await _order.FlushAsync(cancellationToken).ConfigureAwait(false);
         if (_refcounts.TableOffset != 0 && _refcounts.TableOffset != _header.RefcountTableOffset)
         {

@@ -211,7 +211,11 @@ internal sealed partial class Qcow2Node : FormatNode, IDescribed, IUnfinished, I
             Memory<byte> output = whole ? buffer : cluster.AsMemory(0, _geometry.ClusterSize);
             if (!_decompressor.TryDecompress(packed.AsSpan(0, length), output.Span))
             {
-                throw Corrupt($"the compressed cluster for guest offset {_geometry.ClusterStart(offset):#,0} does not decompress to {_geometry.ClusterSize:#,0} bytes", host);
+                throw Corrupt(
+                    length < maxLength
+                        ? $"the compressed cluster for guest offset {_geometry.ClusterStart(offset):#,0} goes on past the end of the file of {File.Length:#,0} bytes: it was cut off. If this is a copy that was cut short, copy the image again"
+                        : $"the compressed cluster for guest offset {_geometry.ClusterStart(offset):#,0} does not decompress to {_geometry.ClusterSize:#,0} bytes",
+                    host);
             }
             if (!whole)
             {

@@ -85,11 +85,11 @@ internal sealed partial class Qcow2Repairer
         var comparison = new Qcow2ContentsComparison(_original, _found, _file, _header, _dataFile, _cancellationToken);
         if (await comparison.FindLossAsync(_kept).ConfigureAwait(false) is { } loss)
         {
-            return Withdrawn(found, $"{loss} would not read as it does now");
+            return StagedRepair.Withdrawn(found, $"{loss} would not read as it does now");
         }
         if (left is { Corruptions: 0, CheckErrors: 0 } && await WhyUnusableAsync().ConfigureAwait(false) is { } fault)
         {
-            return Withdrawn(found, $"the image could not be opened for writing afterwards: {fault}");
+            return StagedRepair.Withdrawn(found, $"the image could not be opened for writing afterwards: {fault}");
         }
         await _file.CommitAsync().ConfigureAwait(false);
         return left with
@@ -98,13 +98,6 @@ internal sealed partial class Qcow2Repairer
             LeaksFixed = Math.Max(0, found.Leaks - left.Leaks),
         };
     }
-
-    /// <summary>What was found, and that it stays: nothing was written.</summary>
-    private static CheckReport Withdrawn(CheckReport found, string why) => found with
-    {
-        CheckErrors = found.CheckErrors + 1,
-        Findings = [new CheckFinding("RepairWithdrawn", CheckSeverity.Error, $"The repair was tried beside the image and not made: {why}. Nothing was changed."), .. found.Findings],
-    };
 
     private async ValueTask<string?> WhyUnusableAsync()
     {

@@ -63,6 +63,11 @@ internal sealed record Qcow2Snapshot
         {
             return ([], null);
         }
+        if (header.SnapshotsOffset < header.ClusterSize) // what the header's bytes say would pass for a snapshot
+        {
+            return ([], new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{file.Name}: the snapshot table is said to be at host offset {header.SnapshotsOffset:#,0}, where the header is", file.Name, Qcow2Header.SnapshotsAt));
+        }
         int most = (int)Math.Clamp(file.Length - header.SnapshotsOffset, 0, MaxTableBytes); // 0: the place is past the end of the file
         byte[] table = await ReadTableAsync(file, header.SnapshotsOffset, Math.Min(most, header.SnapshotCount * (long)UsualEntryBytes), cancellationToken).ConfigureAwait(false);
         var snapshots = new List<Qcow2Snapshot>(header.SnapshotCount);

@@ -76,6 +76,13 @@ internal sealed class VdiHeaderStore(WriteOrder order, VdiHeader header) : Metad
 
     public override bool IsDirty => _isChanged;
 
+    /// <summary>Takes what the file has.</summary>
+    public void Load(MetadataSession.Held held, VdiHeader value)
+    {
+        _ = held; // the proof is all that is wanted
+        (Current, _isChanged) = (value, false);
+    }
+
     public void Set(MetadataSession.Held held, VdiHeader value)
     {
         _ = held; // the proof is all that is wanted

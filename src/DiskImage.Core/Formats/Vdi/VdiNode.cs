@@ -11,7 +11,7 @@ namespace DiskImage.Formats.Vdi;
 /// <para>Order of writes: the header's number, then the map. A crash between the two leaves a block that nothing refers to; the other way
 /// round the next block would be put on one that is in use. Numbers fall only after the map is durable.</para>
 /// </remarks>
-internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ICompactable
+internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable
 {
     private readonly MetadataSession _session;
     private readonly VdiHeaderStore _header;
@@ -80,29 +80,79 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ICompactabl
             },
             cancellationToken));
 
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
+    /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        CheckReport before = await CheckedAsync().ConfigureAwait(false);
+        if (await StagedRepair.RunAsync(this, File, mode, cancellationToken).ConfigureAwait(false) is { } why)
+        {
+            return StagedRepair.Withdrawn(before, why);
+        }
+        CheckReport after = await CheckedAsync().ConfigureAwait(false);
+        bytes?.Report(Length);
+        return after with
+        {
+            CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
+            LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
+        };
+
+        ValueTask<CheckReport> CheckedAsync() => _session.RunAsync(
             async held =>
             {
-                CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                if (before.Corruptions > 0 && mode == RepairMode.All)
-                {
-                    await _maintenance.RepairAsync(held, cancellationToken).ConfigureAwait(false);
-                    await SettleAsync(held).ConfigureAwait(false);
-                }
-                if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
-                {
-                    await CompactAsync(held, cancellationToken).ConfigureAwait(false);
-                }
-                CheckReport after = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                bytes?.Report(Length);
-                return after with
-                {
-                    CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
-                    LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
-                };
+                await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+                return await CheckAsync(cancellationToken).ConfigureAwait(false);
             },
-            cancellationToken));
+            cancellationToken);
+    });
+
+    long ITrialRepair.Grain => AllocationUnit;
+
+    async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+        => await OpenAsync(file, await VdiHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false), forRepair, cancellationToken).ConfigureAwait(false);
+
+    ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken) => _session.RunAsync(
+        async held =>
+        {
+            CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
+            if (before.Corruptions > 0 && mode == RepairMode.All)
+            {
+                await _maintenance.RepairAsync(held, cancellationToken).ConfigureAwait(false);
+                await SettleAsync(held).ConfigureAwait(false);
+            }
+            if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
+            {
+                await CompactAsync(held, cancellationToken).ConfigureAwait(false);
+            }
+            return await CheckAsync(cancellationToken).ConfigureAwait(false);
+        },
+        cancellationToken);
+
+    ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
+    {
+        var runs = new RunList();
+        for (int block = 0; block < _header.Current.Blocks;)
+        {
+            int used = _map.NextUsed(block);
+            runs.Add((long)block * AllocationUnit, Math.Min((long)used * AllocationUnit, Length));
+            if (used < _header.Current.Blocks && (_map[used].Value == VdiLayout.Discarded || _layout.PlaceOf(_map[used].Value) + AllocationUnit <= File.Length))
+            {
+                runs.Add((long)used * AllocationUnit, Math.Min(((long)used + 1) * AllocationUnit, Length));
+            }
+            block = used + 1;
+        }
+        return new(runs.Runs);
+    }
+
+    ValueTask ITrialRepair.RequireUsableAsync() => default; // opening it for writing has done that
+
+    ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => _session.RunAsync(
+        async held =>
+        {
+            _header.Load(held, await VdiHeader.ReadAsync(File, cancellationToken).ConfigureAwait(false));
+            await _map.LoadAsync(_header.Current.MapOffset, _header.Current.Blocks, cancellationToken).ConfigureAwait(false);
+            await SettleAsync(held).ConfigureAwait(false);
+        },
+        cancellationToken);
 
     public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
     {

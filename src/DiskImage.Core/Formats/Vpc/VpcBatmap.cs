@@ -51,6 +51,7 @@ internal sealed class VpcBatmap(WriteOrder order) : MetadataStore(order)
     /// <summary>Reads the batmap, if one stands behind the table.</summary>
     public async ValueTask LoadAsync(BlockNode file, long tableEnd, CancellationToken cancellationToken)
     {
+        (_header, _map, HeaderOffset, IsChecksumRight, _isChanged) = ([], [], 0, true, false);
         byte[] header = new byte[HeaderBytes];
         await file.ReadPaddedAsync(tableEnd, header, cancellationToken).ConfigureAwait(false);
         long bytes = BigEndian.U32(header, SectorsAt) * (long)VpcGeometry.SectorSize;

@@ -94,6 +94,13 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
         }
     }
 
+    /// <summary>Opens one layer without its parent, for the trial of a repair.</summary>
+    internal static ValueTask<BlockNode> OpenAloneAsync(BlockNode file, VpcSizeCalculation calculation, bool forRepair, CancellationToken cancellationToken)
+        => new VpcDriver().OpenAsync(
+            new FormatOpenContext(
+                file, new VpcOpenOptions { ForceSizeCalculation = calculation }, OpenBacking: null, (name, _, _) => throw new InvalidOperationException(name), forRepair),
+            cancellationToken);
+
     public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
         => VpcCreator.CreateAsync(context.File, (VpcCreateOptions)context.Options, context.Backing, cancellationToken);
 

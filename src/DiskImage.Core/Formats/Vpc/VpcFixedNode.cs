@@ -1,9 +1,10 @@
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>A fixed disk: the disk's bytes from offset 0, and the footer behind them. Spec: "Fixed Hard Disk Image".</summary>
-internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompactable
+internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrialRepair, ICompactable
 {
     private readonly VpcSizeCalculation _calculation;
     private VpcFooters _footers;
@@ -77,6 +78,23 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
     public async ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         CheckReport before = await CheckAsync(null, cancellationToken).ConfigureAwait(false);
+        await FlushAsync(cancellationToken).ConfigureAwait(false);
+        if (await StagedRepair.RunAsync(this, Below, mode, cancellationToken).ConfigureAwait(false) is { } why)
+        {
+            return StagedRepair.Withdrawn(before, why);
+        }
+        CheckReport after = await CheckAsync(bytes, cancellationToken).ConfigureAwait(false);
+        return after with { CorruptionsFixed = before.Corruptions - after.Corruptions, LeaksFixed = before.Leaks - after.Leaks };
+    }
+
+    long ITrialRepair.Grain => VpcGeometry.SectorSize;
+
+    ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+        => VpcDriver.OpenAloneAsync(file, _calculation, forRepair, cancellationToken);
+
+    async ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken)
+    {
+        CheckReport before = await CheckAsync(null, cancellationToken).ConfigureAwait(false);
         if (mode == RepairMode.All && (_footers.EndLength != VpcFooter.Length || !_footers.IsSealed))
         {
             await Below.WriteAsync(_footers.EndOffset(Below.Length), Footer.ToBytes(), cancellationToken).ConfigureAwait(false);
@@ -89,8 +107,17 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ICompa
             await PutAsync(end, Footer).ConfigureAwait(false);
             await Below.ResizeAsync(end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
         }
-        CheckReport after = await CheckAsync(bytes, cancellationToken).ConfigureAwait(false);
-        return after with { CorruptionsFixed = before.Corruptions - after.Corruptions, LeaksFixed = before.Leaks - after.Leaks };
+        return await CheckAsync(null, cancellationToken).ConfigureAwait(false);
+    }
+
+    ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken) => new([(0, Length)]);
+
+    ValueTask ITrialRepair.RequireUsableAsync() => default;
+
+    async ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken)
+    {
+        _footers = await VpcFooters.ReadAsync(Below, forRepair: true, cancellationToken).ConfigureAwait(false);
+        Volatile.Write(ref _length, VpcSize.Of(Footer, _calculation));
     }
 
     /// <summary>Changes the disk's identity: one write of a sector.</summary>

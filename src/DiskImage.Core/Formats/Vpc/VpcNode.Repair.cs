@@ -1,5 +1,6 @@
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vpc;
 
@@ -21,15 +22,43 @@ internal sealed partial class VpcNode
         return report!;
     });
 
+    /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
-        CheckReport? report = null;
+        CheckReport before = null!;
         await UnderGateAsync(async () =>
         {
             if (_space is not null)
             {
                 await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
+                await _space.TrimAsync(Footer).ConfigureAwait(false);
+                _space = null;
             }
+            before = await CheckLockedAsync(null, cancellationToken).ConfigureAwait(false);
+        }).ConfigureAwait(false);
+        if (await StagedRepair.RunAsync(this, File, mode, cancellationToken).ConfigureAwait(false) is { } why)
+        {
+            return StagedRepair.Withdrawn(before, why);
+        }
+        CheckReport after = null!;
+        await UnderGateAsync(async () => after = await CheckLockedAsync(bytes, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+        return after with
+        {
+            CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
+            LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
+        };
+    });
+
+    long ITrialRepair.Grain => BlockSize;
+
+    ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+        => VpcDriver.OpenAloneAsync(file, _calculation, forRepair, cancellationToken);
+
+    async ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken)
+    {
+        CheckReport after = null!;
+        await UnderGateAsync(async () =>
+        {
             VpcChecker checker = Checker();
             CheckReport before = await checker.RunAsync(null, cancellationToken).ConfigureAwait(false);
             bool mayMove = true;
@@ -43,14 +72,38 @@ internal sealed partial class VpcNode
             {
                 await CompactLockedAsync(dropEmpty: false, null, cancellationToken).ConfigureAwait(false);
             }
-            CheckReport after = await CheckLockedAsync(bytes, cancellationToken).ConfigureAwait(false);
-            report = after with
-            {
-                CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
-                LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
-            };
+            after = await CheckLockedAsync(null, cancellationToken).ConfigureAwait(false);
         }).ConfigureAwait(false);
-        return report!;
+        return after;
+    }
+
+    ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
+    {
+        var runs = new RunList();
+        long limit = _footers.EndOffset(File.Length);
+        for (int block = 0; block < DiskBlocks;)
+        {
+            int used = Math.Min(_bat.NextUsed(block), DiskBlocks);
+            runs.Add(block * BlockSize, Math.Min(used * BlockSize, Length));
+            if (used < DiskBlocks && _bat.OffsetOf(used) is >= VpcFooter.Length and var place && _layout.Span <= limit - place)
+            {
+                runs.Add(used * BlockSize, Math.Min((used + 1) * BlockSize, Length));
+            }
+            block = used + 1;
+        }
+        return new(runs.Runs);
+    }
+
+    ValueTask ITrialRepair.RequireUsableAsync() => UnderGateAsync(async () => _ = await SpaceAsync().ConfigureAwait(false));
+
+    ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => UnderGateAsync(async () =>
+    {
+        _footers = await VpcFooters.ReadAsync(File, forRepair: true, cancellationToken).ConfigureAwait(false);
+        _header = await VpcHeader.ReadAsync(File, Footer, cancellationToken).ConfigureAwait(false);
+        Volatile.Write(ref _length, VpcSize.Of(Footer, _calculation));
+        _bitmaps.Clear();
+        _space = null;
+        await LoadAsync(cancellationToken).ConfigureAwait(false);
     });
 
     private ValueTask<CheckReport> CheckLockedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
@@ -129,6 +182,7 @@ internal sealed partial class VpcNode
                 free = place + _layout.Span;
             }
         }
+        StagedRepair.RequireFewCopies(File, homeless.Count, _layout.Stride);
         if (last > limit)
         {
             await File.WriteAsync(last, Footer.ToBytes()).ConfigureAwait(false);

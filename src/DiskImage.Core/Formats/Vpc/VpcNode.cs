@@ -15,7 +15,8 @@ namespace DiskImage.Formats.Vpc;
 /// <para>Order of writes: the footer behind new space, data, bitmaps, table, each behind a flush of the former. A block comes into the table with
 /// an empty bitmap, so the table may know it before it holds anything. A crash leaks space at most.</para>
 /// </remarks>
-internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable, IFragmented
+internal sealed partial class VpcNode
+    : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable, IRebasable, IEmptiable, IFragmented
 {
     private const long BitmapCacheBytes = 4 << 20; // the bitmaps of 16 GiB in blocks of 2 MiB. Ours
     private const int SectorsPerPiece = VpcGeometry.SectorSize * 8;
@@ -78,21 +79,27 @@ internal sealed partial class VpcNode : FormatNode, IDescribed, IRepairable, ICo
         BlockNode file, VpcFooters footers, VpcHeader header, VpcOpenOptions options, BlockNode? backing, string? parentName, CancellationToken cancellationToken)
     {
         var node = new VpcNode(file, backing, footers, header, options.ForceSizeCalculation) { _parentName = parentName };
-        if (node.Length > VpcSize.LargestDynamic)
+        await node.LoadAsync(cancellationToken).ConfigureAwait(false);
+        return node;
+    }
+
+    /// <summary>Reads what the footers and the header lead to.</summary>
+    private async ValueTask LoadAsync(CancellationToken cancellationToken)
+    {
+        if (Length > VpcSize.LargestDynamic)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{file.Name}: a size of {node.Length:#,0} bytes; a dynamic VHD has up to {VpcSize.LargestDynamic:#,0} (2040 GiB)", file.Name);
+                DiskImageErrorKind.Corrupt, $"{Name}: a size of {Length:#,0} bytes; a dynamic VHD has up to {VpcSize.LargestDynamic:#,0} (2040 GiB)", Name);
         }
-        header.RequireTable(node.Length, file.Name);
-        await node._bat.LoadAsync(file, header.TableOffset, (int)Math.Min(header.MaxTableEntries, VpcHeader.MaxEntries), cancellationToken).ConfigureAwait(false);
-        await node._batmap.LoadAsync(file, VpcLayout.TableEnd(header.TableOffset, header.MaxTableEntries), cancellationToken).ConfigureAwait(false);
-        node._layout = new VpcLayout(footers.Best, header, file.Length, node._batmap);
-        node._stale = VpcStaleEntries.SetAside(node._bat, node.DiskBlocks, node._layout, footers.EndOffset(file.Length));
-        if (node.HasParent)
+        _header.RequireTable(Length, Name);
+        await _bat.LoadAsync(File, _header.TableOffset, (int)Math.Min(_header.MaxTableEntries, VpcHeader.MaxEntries), cancellationToken).ConfigureAwait(false);
+        await _batmap.LoadAsync(File, VpcLayout.TableEnd(_header.TableOffset, _header.MaxTableEntries), cancellationToken).ConfigureAwait(false);
+        _layout = new VpcLayout(Footer, _header, File.Length, _batmap);
+        _stale = VpcStaleEntries.SetAside(_bat, DiskBlocks, _layout, _footers.EndOffset(File.Length));
+        if (HasParent)
         {
-            node._locators = await VpcParent.ReadLocatorsAsync(file, header, cancellationToken).ConfigureAwait(false);
+            _locators = await VpcParent.ReadLocatorsAsync(File, _header, cancellationToken).ConfigureAwait(false);
         }
-        return node;
     }
 
     public ImageDescription Describe()

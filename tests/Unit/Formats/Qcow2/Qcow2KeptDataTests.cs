@@ -156,7 +156,11 @@ public sealed class Qcow2KeptDataTests
         await using (BlockNode disk = await MemoryDisk.OpenAsync(new MemoryNode((byte[])cut.Clone(), readOnly: true)))
         {
             CheckReport found = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
-            Assert.Contains(found.Findings, f => f.Kind.Equals("CompressedData", StringComparison.Ordinal));
+            CheckFinding lost = Assert.Single(found.Findings, f => f.Kind.Equals("CompressedData", StringComparison.Ordinal));
+            Assert.Contains($"past the end of the file of {cut.Length:#,0} bytes", lost.Message, StringComparison.Ordinal);
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ReadAsync(lost.GuestOffset!.Value, new byte[512]));
+            Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
+            Assert.Contains($"past the end of the file of {cut.Length:#,0} bytes", error.Message, StringComparison.Ordinal);
         }
         var file = new MemoryNode(cut);
         CheckReport? left = await RepairAsync(file, RepairMode.All);
@@ -178,6 +182,27 @@ public sealed class Qcow2KeptDataTests
         CheckReport? left = await RepairAsync(file, RepairMode.All);
         Assert.True(left is { Corruptions: 0, Leaks: 0, CheckErrors: 0, CorruptionsFixed: > 0 }, string.Join('\n', left!.Findings.Take(3)));
         Assert.Equal(contents, await ReadAsync(file.ToArray()));
+    }
+
+    /// <summary>The header's own bytes must not come to be a snapshot, whose tables the next writes would take along.</summary>
+    [Theory]
+    [InlineData(1, "cluster_size=4k")]
+    [InlineData(196_608, "cluster_size=4k")]
+    [InlineData(1, "cluster_size=64k,compat=0.10")]
+    public async Task A_snapshot_table_on_the_header_holds_no_snapshot(int count, string options)
+    {
+        byte[] image = await FilledAsync(options), contents = await ReadAsync(image);
+        BinaryPrimitives.WriteInt32BigEndian(image.AsSpan(60), count);
+        var file = new MemoryNode(image);
+        CheckReport? left = await RepairAsync(file, RepairMode.All);
+        Assert.True(left is { Corruptions: 0, Leaks: 0, CheckErrors: 0, CorruptionsFixed: > 0 }, string.Join('\n', left!.Findings.Take(3)));
+        Assert.Equal(0, BinaryPrimitives.ReadInt32BigEndian(file.ToArray().AsSpan(60)));
+        Assert.Equal(contents, await ReadAsync(file.ToArray()));
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(file))
+        {
+            await disk.ResizeAsync(disk.Length + (1 << 20));
+        }
+        Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "grown")).Leaks);
     }
 
     /// <summary>A table of several clusters with one bad entry: the others stay.</summary>
