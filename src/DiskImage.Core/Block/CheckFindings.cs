@@ -13,26 +13,26 @@ internal sealed class CheckFindings
 
     public long Errors { get; private set; }
 
-    public void Corruption(string kind, string message, string? repair = null, long? guest = null, long? guestLength = null, long? host = null, long count = 1)
+    public void Corruption(string kind, Wording message, string? repair = null, long? guest = null, long? guestLength = null, long? host = null, long count = 1)
     {
         Corruptions += count;
-        Add(new(kind, CheckSeverity.Corruption, message, guest, guestLength, host) { Repair = repair });
+        Add(new(kind, CheckSeverity.Corruption, message.ToString(), guest, guestLength, host) { Repair = repair });
     }
 
-    public void Leak(string message, string repair, long host, long count)
+    public void Leak(Wording message, string repair, long host, long count)
     {
         Leaks += count;
-        Add(new("Leak", CheckSeverity.Leak, message, HostOffset: host) { Repair = repair });
+        Add(new("Leak", CheckSeverity.Leak, message.ToString(), HostOffset: host) { Repair = repair });
     }
 
-    public void Error(string kind, string message, string? repair = null, long? host = null)
+    public void Error(string kind, Wording message, string? repair = null, long? host = null)
     {
         Errors++;
-        Add(new(kind, CheckSeverity.Error, message, HostOffset: host) { Repair = repair });
+        Add(new(kind, CheckSeverity.Error, message.ToString(), HostOffset: host) { Repair = repair });
     }
 
-    public void Warning(string kind, string message, string? repair = null, long? host = null)
-        => Add(new(kind, CheckSeverity.Warning, message, HostOffset: host) { Repair = repair });
+    public void Warning(string kind, Wording message, string? repair = null, long? host = null)
+        => Add(new(kind, CheckSeverity.Warning, message.ToString(), HostOffset: host) { Repair = repair });
 
     private void Add(CheckFinding finding)
     {

@@ -54,8 +54,8 @@ public enum DiskImageErrorKind
 public sealed class DiskImageException : IOException
 {
     /// <summary>Makes an error of a kind, optionally tied to a path and a byte offset in it.</summary>
-    public DiskImageException(DiskImageErrorKind kind, string message, string? path = null, long? offset = null, Exception? cause = null)
-        : base(Printable.Of(message), cause)
+    public DiskImageException(DiskImageErrorKind kind, Wording message, string? path = null, long? offset = null, Exception? cause = null)
+        : base(Printable.Of(message.ToString()), cause)
         => (Kind, Path, Offset) = (kind, path, offset);
 
     /// <summary>The stable classification.</summary>

@@ -70,7 +70,7 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{context.File.Name}: offset {options.Offset:#,0} and size {options.Size?.ToString("#,0") ?? "(to the end)"} reach past its {context.File.Length:#,0} bytes",
+                $"{context.File.Name}: offset {options.Offset:#,0} and size {options.Size?.ToString("#,0", System.Globalization.CultureInfo.InvariantCulture) ?? "(to the end)"} reach past its {context.File.Length:#,0} bytes",
                 context.File.Name);
         }
         return new(new RawNode(context.File, options.Offset, options.Size));

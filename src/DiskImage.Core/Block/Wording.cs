@@ -1,0 +1,40 @@
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Text;
+
+namespace DiskImage.Block;
+
+/// <summary>
+/// What is said of an error or a finding, with its numbers as everybody reads them and not as the caller's culture has them: scripts match
+/// on it, and people compare it. An interpolated string that is passed for one is put together so.
+/// </summary>
+[InterpolatedStringHandler]
+public sealed class Wording
+{
+    private readonly StringBuilder _text;
+
+    /// <summary>Begins an interpolated string.</summary>
+    /// <param name="literalLength">Characters of its constant parts.</param>
+    /// <param name="formattedCount">Its holes.</param>
+    public Wording(int literalLength, int formattedCount) => _text = new StringBuilder(literalLength + (formattedCount * 8));
+
+    private Wording(string text) => _text = new StringBuilder(text);
+
+    /// <summary>A text as it is.</summary>
+    public static implicit operator Wording(string text) => new(text);
+
+    /// <summary>A constant part.</summary>
+    public void AppendLiteral(string value) => _text.Append(value);
+
+    /// <summary>A hole.</summary>
+    /// <typeparam name="T">The value's type.</typeparam>
+    public void AppendFormatted<T>(T value) => AppendFormatted(value, format: null);
+
+    /// <summary>A hole with a format.</summary>
+    /// <typeparam name="T">The value's type.</typeparam>
+    public void AppendFormatted<T>(T value, string? format)
+        => _text.Append(value is IFormattable formattable ? formattable.ToString(format, CultureInfo.InvariantCulture) : value?.ToString());
+
+    /// <summary>The text.</summary>
+    public override string ToString() => _text.ToString();
+}
