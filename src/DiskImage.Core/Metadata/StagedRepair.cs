@@ -3,13 +3,13 @@ using DiskImage.Block;
 namespace DiskImage.Metadata;
 
 /// <summary>
-/// Tries the repair of a disk of blocks in a <see cref="StagedNode"/>, and makes it only if everything that could be read before reads the same
-/// and the disk still opens, for writing as well if nothing is said to be wrong any more.
+/// Tries the repair of a disk of blocks in a <see cref="StagedNode"/>, and makes it only if everything that could be read before reads the
+/// same and the disk still opens, for writing as well if nothing is said to be wrong any more.
 /// </summary>
 /// <remarks>
-/// The trial is a second disk on the staged file, so what the first knows of its file holds until the changes are made; then it reads the file
-/// again. The comparison goes by blocks of the table that can be read, so its time follows the table and what the repair has touched. What a
-/// repair copies is bounded by the file, too: a table may name one place a million times.
+/// The trial is a second disk on the staged file, so what the first knows of its file holds until the changes are made; then it reads the
+/// file again. The comparison goes by blocks of the table that can be read, so its time follows the table and what the repair has touched.
+/// What a repair copies is bounded by the file, too: a table may name one place a million times.
 /// </remarks>
 internal static class StagedRepair
 {
@@ -29,7 +29,8 @@ internal static class StagedRepair
             CheckReport left;
             try
             {
-                BlockNode trial = await disk.OpenTrialAsync(new BorrowedNode(staged, isReadOnly: false), forRepair: true, cancellationToken).ConfigureAwait(false);
+                var lent = new BorrowedNode(staged, isReadOnly: false);
+                BlockNode trial = await disk.OpenTrialAsync(lent, forRepair: true, cancellationToken).ConfigureAwait(false);
                 await using (trial.ConfigureAwait(false))
                 {
                     left = await ((ITrialRepair)trial).MendAsync(mode, cancellationToken).ConfigureAwait(false);
@@ -58,7 +59,11 @@ internal static class StagedRepair
     public static CheckReport Withdrawn(CheckReport found, string why) => found with
     {
         CheckErrors = found.CheckErrors + 1,
-        Findings = [new CheckFinding("RepairWithdrawn", CheckSeverity.Error, $"The repair was tried beside the image and not made: {why}. Nothing was changed."), .. found.Findings],
+        Findings =
+        [
+            new("RepairWithdrawn", CheckSeverity.Error, $"The repair was tried beside the image and not made: {why}. Nothing was changed."),
+            .. found.Findings,
+        ],
     };
 
     /// <summary>Refuses copies that would take far more than the file has.</summary>
@@ -70,22 +75,28 @@ internal static class StagedRepair
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{file.Name}: {blocks:#,0} blocks of {blockBytes:#,0} bytes lie on something else; copies of them would take more than the {most:#,0} bytes that a repair of this file may add. Save what can be read with Convert-DiskImage",
+                $"{file.Name}: {blocks:#,0} blocks of {blockBytes:#,0} bytes lie on something else; copies of them would take more than the"
+                    + $" {most:#,0} bytes that a repair of this file may add. Save what can be read with Convert-DiskImage",
                 file.Name);
         }
     }
 
-    private static async ValueTask<string?> LossAsync(ITrialRepair disk, BlockNode file, StagedNode staged, bool isClean, CancellationToken cancellationToken)
+    private static async ValueTask<string?> LossAsync(
+        ITrialRepair disk, BlockNode file, StagedNode staged, bool isClean, CancellationToken cancellationToken)
     {
-        (BlockNode? after, string? fault) = await TryOpenAsync(disk, new BorrowedNode(staged, isReadOnly: true), forRepair: false, cancellationToken).ConfigureAwait(false);
-        if (after is null && (isClean || await OpensAsync(disk, file, cancellationToken).ConfigureAwait(false)))
+        BlockNode Lent(BlockNode node) => new BorrowedNode(node, isReadOnly: true);
+        (BlockNode? after, string? fault) = await TryOpenAsync(disk, Lent(staged), forRepair: false, cancellationToken).ConfigureAwait(false);
+        if (after is null && !isClean && !await OpensAsync(disk, file, cancellationToken).ConfigureAwait(false))
+        {
+            (after, fault) = await TryOpenAsync(disk, Lent(staged), forRepair: true, cancellationToken).ConfigureAwait(false);
+        }
+        if (after is null)
         {
             return $"the image could not be opened afterwards: {fault}";
         }
-        after ??= await disk.OpenTrialAsync(new BorrowedNode(staged, isReadOnly: true), forRepair: true, cancellationToken).ConfigureAwait(false);
         await using (after.ConfigureAwait(false))
         {
-            BlockNode before = await disk.OpenTrialAsync(new BorrowedNode(file, isReadOnly: true), forRepair: true, cancellationToken).ConfigureAwait(false);
+            BlockNode before = await disk.OpenTrialAsync(Lent(file), forRepair: true, cancellationToken).ConfigureAwait(false);
             await using (before.ConfigureAwait(false))
             {
                 var comparison = new LayerComparison(before, after, staged, disk.Grain);
@@ -105,7 +116,8 @@ internal static class StagedRepair
 
     private static async ValueTask<bool> OpensAsync(ITrialRepair disk, BlockNode file, CancellationToken cancellationToken)
     {
-        (BlockNode? now, _) = await TryOpenAsync(disk, new BorrowedNode(file, isReadOnly: true), forRepair: false, cancellationToken).ConfigureAwait(false);
+        var lent = new BorrowedNode(file, isReadOnly: true);
+        (BlockNode? now, _) = await TryOpenAsync(disk, lent, forRepair: false, cancellationToken).ConfigureAwait(false);
         if (now is null)
         {
             return false;
@@ -119,7 +131,8 @@ internal static class StagedRepair
         var trial = new StagedNode(staged);
         await using (trial.ConfigureAwait(false))
         {
-            (BlockNode? opened, string? fault) = await TryOpenAsync(disk, new BorrowedNode(trial, isReadOnly: false), forRepair: false, cancellationToken).ConfigureAwait(false);
+            var lent = new BorrowedNode(trial, isReadOnly: false);
+            (BlockNode? opened, string? fault) = await TryOpenAsync(disk, lent, forRepair: false, cancellationToken).ConfigureAwait(false);
             if (opened is null)
             {
                 return fault;
@@ -139,7 +152,8 @@ internal static class StagedRepair
         }
     }
 
-    private static async ValueTask<(BlockNode? Disk, string? Fault)> TryOpenAsync(ITrialRepair disk, BlockNode file, bool forRepair, CancellationToken cancellationToken)
+    private static async ValueTask<(BlockNode? Disk, string? Fault)> TryOpenAsync(
+        ITrialRepair disk, BlockNode file, bool forRepair, CancellationToken cancellationToken)
     {
         try
         {

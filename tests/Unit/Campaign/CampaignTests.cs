@@ -13,7 +13,7 @@ namespace DiskImage.Tests.Campaign;
 /// </remarks>
 public sealed class CampaignTests
 {
-    private const int Sample = 10; // images of each kind
+    private const int Sample = 6; // images of each kind
 
     public static TheoryData<string> Shapes() => [.. CampaignShape.All.Select(s => s.Name)];
 

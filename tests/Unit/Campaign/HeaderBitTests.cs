@@ -7,7 +7,7 @@ namespace DiskImage.Tests.Campaign;
 /// </summary>
 public sealed class HeaderBitTests
 {
-    private const int Sample = 25;
+    private const int Sample = 15;
 
     public static TheoryData<string> Shapes() => [.. CampaignShape.All.Select(s => s.Name)];
 
