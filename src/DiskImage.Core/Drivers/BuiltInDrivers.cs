@@ -1,4 +1,5 @@
 using DiskImage.Formats.Qcow2;
+using DiskImage.Formats.Qed;
 using DiskImage.Formats.Raw;
 using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
@@ -19,6 +20,7 @@ public static class BuiltInDrivers
             new VpcDriver(),
             new VhdxDriver(),
             new VdiDriver(),
+            new QedDriver(),
         ],
         protocols:
         [
