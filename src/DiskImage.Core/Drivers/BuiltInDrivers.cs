@@ -1,3 +1,4 @@
+using DiskImage.Formats.Bochs;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Qed;
 using DiskImage.Formats.Raw;
@@ -21,6 +22,7 @@ public static class BuiltInDrivers
             new VhdxDriver(),
             new VdiDriver(),
             new QedDriver(),
+            new BochsDriver(),
         ],
         protocols:
         [
