@@ -1,4 +1,5 @@
 using DiskImage.Formats.Bochs;
+using DiskImage.Formats.Cloop;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Qed;
 using DiskImage.Formats.Raw;
@@ -23,6 +24,7 @@ public static class BuiltInDrivers
             new VdiDriver(),
             new QedDriver(),
             new BochsDriver(),
+            new CloopDriver(),
         ],
         protocols:
         [

@@ -22,7 +22,6 @@ public sealed class FileContentsTests : IDisposable
         { "parallels2", 0, "WithouFreSpacExt"u8.ToArray(), ContentsKind.Container, "Parallels" },
         { "luks", 0, [.. "LUKS"u8, 0xBA, 0xBE, 0, 1], ContentsKind.Container, "LUKS" },
         { "qcow", 0, [.. "QFI"u8, 0xFB, 0, 0, 0, 1], ContentsKind.Container, "qcow disk of version 1" },
-        { "cloop", 0, "#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0"u8.ToArray(), ContentsKind.Container, "cloop" },
         { "dmg", 65536 - 512, "koly\0\0\0\u0004"u8.ToArray(), ContentsKind.Container, "DMG" },
         { "gzip", 0, [0x1F, 0x8B, 8, 0], ContentsKind.NoDisk, "gzip" },
         { "xz", 0, [0xFD, (byte)'7', (byte)'z', (byte)'X', (byte)'Z', 0], ContentsKind.NoDisk, "xz" },
