@@ -1,5 +1,6 @@
 using DiskImage.Formats.Bochs;
 using DiskImage.Formats.Cloop;
+using DiskImage.Formats.Dmg;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Qed;
 using DiskImage.Formats.Raw;
@@ -25,6 +26,7 @@ public static class BuiltInDrivers
             new QedDriver(),
             new BochsDriver(),
             new CloopDriver(),
+            new DmgDriver(),
         ],
         protocols:
         [

@@ -378,7 +378,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
     private async ValueTask FindSpaceAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         _ = held;
-        long reach = Math.Min(long.MaxValue / 4, (Math.Min(Header.MaxImageSize, long.MaxValue / 16) * 2) + (1L << 30)); // all there can be, and leaks
+        long reach = Math.Min((long)AllocationUnit << 32, (Math.Min(Header.MaxImageSize, long.MaxValue / 16) * 2) + (1L << 30)); // all there can be, and leaks; 512 MiB of memory
         var space = new SpaceMap(AllocationUnit, reach, end => new DiskImageException(
             DiskImageErrorKind.NoSpace, $"{Name}: a file of {end:#,0} bytes is longer than this format can use", Name));
         foreach (FileRange structure in _layout.Structures)
