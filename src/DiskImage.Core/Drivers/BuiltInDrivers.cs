@@ -1,6 +1,7 @@
 using DiskImage.Formats.Bochs;
 using DiskImage.Formats.Cloop;
 using DiskImage.Formats.Dmg;
+using DiskImage.Formats.Qcow;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Qed;
 using DiskImage.Formats.Raw;
@@ -27,6 +28,7 @@ public static class BuiltInDrivers
             new BochsDriver(),
             new CloopDriver(),
             new DmgDriver(),
+            new QcowDriver(),
         ],
         protocols:
         [
