@@ -20,7 +20,7 @@ BeforeAll {
         for ($i = 0; $i -le $blocks; $i++) {
             (& $number $stream.Length 8).CopyTo($head, 136 + 8 * $i)
             if ($i -lt $blocks) {
-                $zlib = [IO.Compression.ZLibStream]::new($stream, 'Fastest', $true)
+                $zlib = [IO.Compression.ZLibStream]::new($stream, [IO.Compression.CompressionLevel]::Fastest, $true)
                 $zlib.Write($bytes, $i * 65536, 65536)
                 $zlib.Dispose()
             }
@@ -42,7 +42,7 @@ BeforeAll {
         $data = [IO.MemoryStream]::new()
         for ($i = 0; $i -lt $count; $i++) {
             $start = $data.Length
-            $zlib = [IO.Compression.ZLibStream]::new($data, 'Fastest', $true)
+            $zlib = [IO.Compression.ZLibStream]::new($data, [IO.Compression.CompressionLevel]::Fastest, $true)
             $zlib.Write($bytes, $i * 1MB, 1MB)
             $zlib.Dispose()
             & $put $table (204 + 40 * $i) 0x80000005L 4
@@ -96,7 +96,7 @@ Describe 'Formats of old disks' {
 
     It 'says that <_> is read-only, and what can be done instead' -ForEach 'cloop', 'dmg' {
         { Write-DiskImage "a.$_" 0 (1, 2) -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageReadOnly,*' -ExpectedMessage '*Convert-DiskImage*'
-        { Repair-DiskImage "a.$_" -Mode All -Confirm:$false -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageReadOnly,*'
+        { Repair-DiskImage "a.$_" -Mode All -Confirm:$false -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
         { New-DiskImage "new.$_" 1MB -Format $_ -ErrorAction Stop } | Should -Throw
         Test-Path "new.$_" | Should -BeFalse
     }
@@ -104,7 +104,7 @@ Describe 'Formats of old disks' {
     It 'puts an overlay on a read-only image' {
         $null = New-DiskImage over.qcow2 -BackingPath a.dmg -BackingFormat dmg
         $null = Write-DiskImage over.qcow2 512 (1, 2, 3)
-        Read-DiskImage over.qcow2 512 3 | Should -Be 1, 2, 3
+        @(Read-DiskImage over.qcow2 512 3).ForEach{ $_ } | Should -Be 1, 2, 3
         (Get-DiskImageInfo over.qcow2 -BackingChain).Count | Should -Be 2
     }
 
@@ -114,7 +114,7 @@ Describe 'Formats of old disks' {
         $null = Write-DiskImage "top.$_" 70000 (1..200)
         Resize-DiskImage "base.$_" 3MB
         $null = Merge-DiskImage "top.$_" -Confirm:$false
-        Read-DiskImage "base.$_" 70000 200 | Should -Be (1..200)
+        @(Read-DiskImage "base.$_" 70000 200).ForEach{ $_ } | Should -Be (1..200)
         (Measure-DiskImage "base.$_" -DestinationFormat $_).Required | Should -BeGreaterThan 0
     }
 
