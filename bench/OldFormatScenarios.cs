@@ -15,7 +15,7 @@ internal static class OldFormatScenarios
         ToRaw("dmg-zlib-raw", "dmg zlib → raw", 0.5, "dmg", DmgZlib, folder => MakeDmgAsync(folder, DmgZlib, 0x8000_0005)),
         ToRaw("dmg-bzip2-raw", "dmg bzip2 → raw", 0.5, "dmg", DmgBzip2, folder => MakeDmgAsync(folder, DmgBzip2, 0x8000_0006)) with
         {
-            IsPossible = () => Has("bzip2") && Directory.Exists("/usr/lib/x86_64-linux-gnu/qemu") && File.Exists("/usr/lib/x86_64-linux-gnu/qemu/block-dmg-bz2.so"),
+            IsPossible = () => Has("bzip2") && File.Exists(Path.Combine(Environment.GetEnvironmentVariable("QEMU_MODULE_DIR") ?? "/usr/lib/x86_64-linux-gnu/qemu", "block-dmg-bz2.so")),
         },
         ToRaw("cloop-raw", "cloop → raw", 0.5, "cloop", Cloop, folder => RunAsync("create_compressed_fs", "-q", "-B", "65536", "-L", "6", Path.Combine(folder, Scenario.Raw), Path.Combine(folder, Cloop))) with
         {
