@@ -43,6 +43,7 @@ internal sealed record Scenario(
             "compare", "compare raw, qcow2", 1.2, CompareAsync,
             folder => ["compare", "-f", "raw", "-F", "qcow2", Path.Combine(folder, Raw), Path.Combine(folder, Qcow2)], null, null),
         .. FeatureScenarios.All,
+        .. OldFormatScenarios.All,
     ];
 
     private static Scenario Convert(string name, string title, double target, string source, string from, string to)

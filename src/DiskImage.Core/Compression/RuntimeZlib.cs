@@ -16,6 +16,8 @@ internal sealed unsafe class RuntimeZlib
 {
     private const int Ok = 0, StreamEnd = 1, BufferError = -5, Finish = 4;
     private const int LargestRawWindow = -15; // negative: no wrapping; reads every smaller window too
+    private const int LargestZlibWindow = 15;
+    private const int Failed = int.MinValue; // none of zlib's
     private const int SmallRawWindow = -12; // QEMU inflates qcow2 clusters with a window of 4 KiB
     private const int DefaultLevel = -1, Deflated = 8, MostMemory = 9, DefaultStrategy = 0;
 
@@ -92,9 +94,16 @@ internal sealed unsafe class RuntimeZlib
 
     /// <summary>As <see cref="IBlockDecompressor.TryDecompress"/>.</summary>
     public bool TryDecompress(ReadOnlySpan<byte> input, Span<byte> output)
+        => Inflate(input, output, LargestRawWindow) is StreamEnd or BufferError;
+
+    /// <summary>The same for a zlib stream (RFC 1950), which must end where the output does, with the right checksum.</summary>
+    public bool TryDecompressZlib(ReadOnlySpan<byte> input, Span<byte> output) => Inflate(input, output, LargestZlibWindow) == StreamEnd;
+
+    /// <summary>What zlib says after filling all of the output; <see cref="Failed"/> if it does not fill it.</summary>
+    private int Inflate(ReadOnlySpan<byte> input, Span<byte> output, int window)
     {
         ZStream stream = default;
-        ThrowIfFailed(_inflateInit(&stream, LargestRawWindow));
+        ThrowIfFailed(_inflateInit(&stream, window));
         try
         {
             fixed (byte* source = input)
@@ -105,7 +114,7 @@ internal sealed unsafe class RuntimeZlib
                 stream.NextOut = target;
                 stream.AvailOut = (uint)output.Length;
                 int result = _inflate(&stream, Finish);
-                return result is StreamEnd or BufferError && stream.AvailOut == 0;
+                return stream.AvailOut == 0 ? result : Failed;
             }
         }
         finally

@@ -1,7 +1,12 @@
 using DiskImage.Filters.BlkDebug;
 using DiskImage.Filters.BlkLogWrites;
 using DiskImage.Filters.Throttle;
+using DiskImage.Formats.Bochs;
+using DiskImage.Formats.Cloop;
+using DiskImage.Formats.Dmg;
+using DiskImage.Formats.Qcow;
 using DiskImage.Formats.Qcow2;
+using DiskImage.Formats.Qed;
 using DiskImage.Formats.Raw;
 using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
@@ -23,6 +28,11 @@ public static class BuiltInDrivers
             new VpcDriver(),
             new VhdxDriver(),
             new VdiDriver(),
+            new QedDriver(),
+            new BochsDriver(),
+            new CloopDriver(),
+            new DmgDriver(),
+            new QcowDriver(),
         ],
         protocols:
         [

@@ -23,6 +23,9 @@ public abstract class NodeConformance : IDisposable
     /// <summary>True if its length can be changed.</summary>
     private protected virtual bool CanResize => false;
 
+    /// <summary>True if its length can be changed to less.</summary>
+    private protected virtual bool CanShrink => CanResize;
+
     /// <summary>True if space can be claimed ahead when its length is changed.</summary>
     private protected virtual bool CanPreallocate => CanResize;
 
@@ -317,6 +320,13 @@ public abstract class NodeConformance : IDisposable
         }
         await node.ResizeAsync(Size + 102_400);
         await ReadsAsAsync([.. contents, .. new byte[102_400]], node);
+        if (!CanShrink)
+        {
+            await ExpectAsync(DiskImageErrorKind.Unsupported, () => node.ResizeAsync(1000 * 512));
+            await ExpectAsync(DiskImageErrorKind.InvalidOption, () => node.ResizeAsync(Size * 2, PreallocationMode.Falloc));
+            await ReadsAsAsync([.. contents, .. new byte[102_400]], node);
+            return;
+        }
         await node.ResizeAsync(1000 * 512);
         await ReadsAsAsync(contents[..(1000 * 512)], node);
         foreach (PreallocationMode mode in new[] { PreallocationMode.Off, PreallocationMode.Falloc, PreallocationMode.Full })

@@ -18,14 +18,9 @@ public sealed class FileContentsTests : IDisposable
         { "vmdk", 0, "KDMV\u0001\0\0\0"u8.ToArray(), ContentsKind.Container, "VMDK" },
         { "esx", 0, "COWD"u8.ToArray(), ContentsKind.Container, "VMDK" },
         { "descriptor", 0, "# Disk DescriptorFile\nversion=1\n"u8.ToArray(), ContentsKind.Container, "VMDK" },
-        { "qed", 0, "QED\0"u8.ToArray(), ContentsKind.Container, "QED" },
         { "parallels", 0, "WithoutFreeSpace"u8.ToArray(), ContentsKind.Container, "Parallels" },
         { "parallels2", 0, "WithouFreSpacExt"u8.ToArray(), ContentsKind.Container, "Parallels" },
         { "luks", 0, [.. "LUKS"u8, 0xBA, 0xBE, 0, 1], ContentsKind.Container, "LUKS" },
-        { "qcow", 0, [.. "QFI"u8, 0xFB, 0, 0, 0, 1], ContentsKind.Container, "qcow disk of version 1" },
-        { "bochs", 0, "Bochs Virtual HD Image\0"u8.ToArray(), ContentsKind.Container, "Bochs" },
-        { "cloop", 0, "#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0"u8.ToArray(), ContentsKind.Container, "cloop" },
-        { "dmg", 65536 - 512, "koly\0\0\0\u0004"u8.ToArray(), ContentsKind.Container, "DMG" },
         { "gzip", 0, [0x1F, 0x8B, 8, 0], ContentsKind.NoDisk, "gzip" },
         { "xz", 0, [0xFD, (byte)'7', (byte)'z', (byte)'X', (byte)'Z', 0], ContentsKind.NoDisk, "xz" },
         { "zstd", 0, [0x28, 0xB5, 0x2F, 0xFD], ContentsKind.NoDisk, "zstd" },
@@ -68,8 +63,8 @@ public sealed class FileContentsTests : IDisposable
     [Fact]
     public async Task A_format_leaves_the_list_when_its_driver_comes()
     {
-        var registry = new DriverRegistry([.. Images.Registry.Formats, new Future("qed")], Images.Registry.Protocols);
-        var node = new MemoryNode(File(0, "QED\0"u8.ToArray()), readOnly: true);
+        var registry = new DriverRegistry([.. Images.Registry.Formats, new Future("luks")], Images.Registry.Protocols);
+        var node = new MemoryNode(File(0, [.. "LUKS"u8, 0xBA, 0xBE, 0, 1]), readOnly: true);
         Assert.Equal(ContentsKind.Unknown, (await registry.ProbeAsync(node, CancellationToken.None)).Contents!.Kind);
     }
 

@@ -1,0 +1,134 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+using DiskImage.Drivers;
+using DiskImage.Options;
+
+namespace DiskImage.Formats.Qcow;
+
+/// <summary>Options when a qcow image of version 1 is made. Names and defaults are QEMU's.</summary>
+public sealed record QcowCreateOptions : ICreateOptions
+{
+    /// <inheritdoc/>
+    [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]
+    public long? Size { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("backing_file", "Image whose contents show through where this one holds nothing")]
+    public string? BackingFile { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("backing_fmt", "Format of the backing image; this format cannot record it, so it is found by probing")]
+    public string? BackingFormat { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("nocow", "New file without copy-on-write, on file systems that can (btrfs)")]
+    public bool NoCow { get; init; }
+}
+
+/// <summary>What a qcow header of version 1 says beyond the facts that all formats share.</summary>
+public readonly record struct QcowInfo()
+{
+    /// <summary>Entries of an L2 table.</summary>
+    public required int L2Entries { get; init; }
+
+    /// <summary>How large the disk can become.</summary>
+    public required long MaximumSize { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"L2 tables of {L2Entries} entries";
+}
+
+/// <summary>QEMU's first own format. Layout: see SPEC.md beside this file.</summary>
+internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
+{
+    public const string FormatName = "qcow";
+
+    public override string Name => FormatName;
+
+    public override string Description => "QEMU copy-on-write version 1";
+
+    public override IReadOnlyList<string> Extensions => [".qcow"];
+
+    public override IReadOnlyList<Type> NodeTypes => [typeof(QcowNode)];
+
+    public OptionSchema CreateOptions { get; } = OptionSchema.Of<QcowCreateOptions>();
+
+    public override int Probe(ReadOnlySpan<byte> header, string fileName) => QcowHeader.IsSigned(header) ? 100 : 0;
+
+    public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
+    {
+        QcowHeader header = await QcowHeader.ReadAsync(context.File, cancellationToken).ConfigureAwait(false);
+        if (header.CryptMethod != 0)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read", context.File.Name, 36);
+        }
+        BlockNode? backing = header.BackingFile is { } name && context.OpenBacking is { } open
+            ? await open(name, null, cancellationToken).ConfigureAwait(false)
+            : null;
+        try
+        {
+            return await QcowNode.OpenAsync(context.File, backing, header, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            if (backing is not null)
+            {
+                await backing.DisposeAsync().ConfigureAwait(false);
+            }
+            throw;
+        }
+    }
+
+    public async ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
+    {
+        var options = (QcowCreateOptions)context.Options;
+        BlockNode file = context.File;
+        QcowHeader header = Plan(options, null, file.Name);
+        await file.ResizeAsync(header.L1Offset + Round.Up((long)header.L1Entries * QcowHeader.EntryBytes, QcowHeader.SectorSize), cancellationToken: cancellationToken).ConfigureAwait(false);
+        if (header.BackingFile is { } name)
+        {
+            await file.WriteAsync(header.NameOffset, QcowHeader.NameBytes(name, file.Name), cancellationToken).ConfigureAwait(false);
+        }
+        await file.WriteAsync(0, header.ToBytes(), cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Exact for the tables that are needed and no compression; a cluster counts if the source does not say that all of it is zero.</summary>
+    public async ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
+    {
+        var given = (QcowCreateOptions)options;
+        DataBlocks.RequireNoParent(given.BackingFile);
+        QcowHeader header = Plan(given, source, "Measuring");
+        long tables = 0, data = 0, lastTable = -1;
+        for (long offset = 0; source is not null && offset < source.Length;)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            BlockExtent extent = await source.GetExtentAsync(offset, source.Length - offset, cancellationToken).ConfigureAwait(false);
+            long end = extent.End;
+            if (extent is { IsZero: false, IsAllocated: true })
+            {
+                end = Round.Up(end, header.ClusterSize);
+                data += (end - Round.Down(offset, header.ClusterSize)) / header.ClusterSize;
+                long first = Math.Max(lastTable + 1, offset / header.Span);
+                lastTable = (end - 1) / header.Span;
+                tables += Math.Max(0, lastTable - first + 1);
+            }
+            offset = end;
+        }
+        long l1 = header.L1Offset + Round.Up((long)header.L1Entries * QcowHeader.EntryBytes, QcowHeader.SectorSize);
+        return new(Total(tables, data), Total(header.L1Entries, Round.Units(header.Size, header.ClusterSize)));
+
+        long Total(long tables, long clusters)
+            => clusters == 0 ? l1 : Round.Up(l1, header.ClusterSize) + (tables * Round.Up(header.L2Bytes, header.ClusterSize)) + (clusters * header.ClusterSize);
+    }
+
+    private static QcowHeader Plan(QcowCreateOptions options, BlockNode? source, string name)
+    {
+        long size = source?.Length ?? options.Size ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
+        QcowHeader header = QcowHeader.New(0, string.IsNullOrEmpty(options.BackingFile) ? null : options.BackingFile, name);
+        return size <= header.MaxSize
+            ? header with { Size = Round.Up(size, QcowHeader.SectorSize) }
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{name}: a qcow image of version 1 cannot have {size:#,0} bytes here; allowed: up to {header.MaxSize:#,0}. Use qcow2.", name);
+    }
+}
