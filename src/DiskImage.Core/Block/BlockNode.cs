@@ -253,13 +253,10 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>Default: nothing is held back.</summary>
     protected virtual ValueTask FlushCoreAsync(CancellationToken cancellationToken) => default;
 
-    /// <summary>Default: this node has a fixed length.</summary>
-    protected virtual ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    /// <summary>Default: this node has a fixed length. A node that claims space tells <paramref name="claimed"/> how far it is.</summary>
+    protected virtual ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: its length cannot be changed", Name);
-
-    /// <summary>The same for a node that tells how much is claimed. Default: it does not, so one of the two is overridden.</summary>
-    protected virtual ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
-        => ResizeCoreAsync(length, preallocation, cancellationToken);
 
     /// <summary>Writes back and releases what is this node's own; the children are closed afterwards. Default: nothing.</summary>
     protected virtual ValueTask CloseCoreAsync() => default;

@@ -8,8 +8,4 @@ internal sealed class BorrowedNode(BlockNode node, bool isReadOnly) : FilterNode
     public override bool IsReadOnly => isReadOnly || base.IsReadOnly;
 
     protected override bool OwnsChildren => false;
-
-    /// <inheritdoc/>
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
-        => Below.ResizeAsync(length, preallocation, claimed, cancellationToken);
 }

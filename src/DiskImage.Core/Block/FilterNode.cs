@@ -62,8 +62,9 @@ public abstract class FilterNode(BlockNode child) : BlockNode
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => Below.FlushAsync(cancellationToken);
 
     /// <inheritdoc/>
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
-        => Below.ResizeAsync(length, preallocation, cancellationToken);
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        => Below.ResizeAsync(length, preallocation, claimed, cancellationToken);
 
     /// <summary>What is below can do, this can: a filter that must not be passed by says so for the abilities concerned.</summary>
     protected override T? AbilityBelow<T>()

@@ -15,9 +15,6 @@ internal sealed class DeferredFlushNode(BlockNode child) : FilterNode(child)
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         => IsDeferring ? default : base.FlushCoreAsync(cancellationToken);
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
-        => Below.ResizeAsync(length, preallocation, claimed, cancellationToken);
-
     protected override async ValueTask CloseCoreAsync()
     {
         try

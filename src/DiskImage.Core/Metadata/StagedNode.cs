@@ -165,7 +165,8 @@ internal sealed class StagedNode(BlockNode below, long inMemory = StagedNode.Def
     }
 
     /// <inheritdoc/>
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override async ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
         try

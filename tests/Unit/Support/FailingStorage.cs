@@ -110,10 +110,11 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
             return base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
         }
 
-        protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+        protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         {
             Change();
-            return base.ResizeCoreAsync(length, preallocation, cancellationToken);
+            return base.ResizeCoreAsync(length, preallocation, claimed, cancellationToken);
         }
 
         protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)

@@ -99,10 +99,11 @@ internal sealed class FaultInjectionNode(BlockNode child) : FilterNode(child)
         return base.FlushCoreAsync(cancellationToken);
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         Pass(RequestKinds.Resize, null);
-        return base.ResizeCoreAsync(length, preallocation, cancellationToken);
+        return base.ResizeCoreAsync(length, preallocation, claimed, cancellationToken);
     }
 
     private void Pass(RequestKinds kind, long? offset)

@@ -7,6 +7,7 @@ internal sealed class FixedLengthNode(BlockNode child) : FilterNode(child)
 {
     public override bool GrowsOnWrite => false;
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         => throw new DiskImageException(DiskImageErrorKind.Unsupported, "fixed");
 }

@@ -19,10 +19,11 @@ internal sealed class FullDisk(BlockNode child) : FilterNode(child)
         return base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         Require(length);
-        return base.ResizeCoreAsync(length, preallocation, cancellationToken);
+        return base.ResizeCoreAsync(length, preallocation, claimed, cancellationToken);
     }
 
     private void Require(long end)

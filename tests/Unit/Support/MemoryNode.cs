@@ -84,7 +84,8 @@ internal sealed class MemoryNode(byte[] contents, bool readOnly = false) : Block
         return default;
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         lock (_sync)
         {

@@ -75,8 +75,9 @@ internal sealed class Timeline
         protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
             => ThenAsync(base.DiscardCoreAsync(offset, length, cancellationToken));
 
-        protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
-            => ThenAsync(base.ResizeCoreAsync(length, preallocation, cancellationToken));
+        protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+            => ThenAsync(base.ResizeCoreAsync(length, preallocation, claimed, cancellationToken));
 
         protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => ThenAsync(base.FlushCoreAsync(cancellationToken));
 

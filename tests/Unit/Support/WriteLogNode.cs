@@ -79,10 +79,11 @@ internal sealed class WriteLogNode(BlockNode child) : FilterNode(child)
         return base.DiscardCoreAsync(offset, length, cancellationToken);
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         Log(new(WriteLogKind.Resize, 0, length, default));
-        return base.ResizeCoreAsync(length, preallocation, cancellationToken);
+        return base.ResizeCoreAsync(length, preallocation, claimed, cancellationToken);
     }
 
     protected override async ValueTask FlushCoreAsync(CancellationToken cancellationToken)

@@ -288,7 +288,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         => _session.RunAsync(held => _session.FlushAsync(held, cancellationToken), cancellationToken);
 
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override async ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         if (preallocation != PreallocationMode.Off)
         {

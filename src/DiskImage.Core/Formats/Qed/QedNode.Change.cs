@@ -63,7 +63,8 @@ internal sealed partial class QedNode
             },
             cancellationToken));
 
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override async ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         if (preallocation != PreallocationMode.Off)
         {

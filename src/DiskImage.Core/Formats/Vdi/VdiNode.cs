@@ -254,7 +254,8 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         => _session.RunAsync(held => _session.FlushAsync(held, cancellationToken), cancellationToken);
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         if (preallocation != PreallocationMode.Off)
         {

@@ -79,7 +79,8 @@ internal sealed class NullNode(string name, NullOpenOptions options, bool writab
     protected override ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
         => options.ReadZeroes ? new(new BlockExtent(offset, length, BlockStatus.Zero, this, null)) : base.GetExtentCoreAsync(offset, length, cancellationToken);
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         _length = length;
         return default;
