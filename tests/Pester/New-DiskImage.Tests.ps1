@@ -174,7 +174,7 @@ Describe 'Options of New-DiskImage' {
 
     It 'complete: <Line>' -ForEach @(
         @{ Line = 'New-DiskImage x.qcow2 1G -Cl'; Expected = '-ClusterSize' }
-        @{ Line = 'New-DiskImage x -Format qc'; Expected = 'qcow2' }
+        @{ Line = 'New-DiskImage x -Format qcow2'; Expected = 'qcow2' }
         @{ Line = 'New-DiskImage x -Format qcow2 -Option clus'; Expected = 'cluster_size=' }
         @{ Line = 'New-DiskImage x.qcow2 -Option compat='; Expected = 'compat=0.10', 'compat=1.1' }
         @{ Line = "New-DiskImage x.qcow2 -Option 'compat=1.1,prea"; Expected = "'compat=1.1,preallocation='" }

@@ -56,7 +56,10 @@ public sealed class DiskImageException : IOException
     /// <summary>Makes an error of a kind, optionally tied to a path and a byte offset in it.</summary>
     public DiskImageException(DiskImageErrorKind kind, Wording message, string? path = null, long? offset = null, Exception? cause = null)
         : base(Printable.Of(message.ToString()), cause)
-        => (Kind, Path, Offset) = (kind, path, offset);
+        => (Kind, Path, Offset, Wording) = (kind, path, offset, message);
+
+    /// <summary>The message, and what it says can be done as values: front ends have their own words for that.</summary>
+    public Wording Wording { get; }
 
     /// <summary>The stable classification.</summary>
     public DiskImageErrorKind Kind { get; }

@@ -11,7 +11,8 @@ namespace DiskImage.Block;
 [InterpolatedStringHandler]
 public sealed class Wording
 {
-    private readonly StringBuilder _text;
+    private readonly List<object> _parts = []; // text, and what can be done, in the order in which it is said
+    private readonly StringBuilder _text; // the last part, as far as it goes
 
     /// <summary>Begins an interpolated string.</summary>
     /// <param name="literalLength">Characters of its constant parts.</param>
@@ -20,11 +21,40 @@ public sealed class Wording
 
     private Wording(string text) => _text = new StringBuilder(text);
 
+    /// <summary>What it says can be done.</summary>
+    public IEnumerable<Remedy> Remedies => _parts.OfType<Remedy>();
+
     /// <summary>A text as it is.</summary>
     public static implicit operator Wording(string text) => new(text);
 
     /// <summary>A constant part.</summary>
     public void AppendLiteral(string value) => _text.Append(value);
+
+    /// <summary>What can be done.</summary>
+    public void AppendFormatted(Remedy value)
+    {
+        _parts.Add(_text.ToString());
+        _parts.Add(value);
+        _ = _text.Clear();
+    }
+
+    /// <summary>What somebody else said, with what it says can be done.</summary>
+    public void AppendFormatted(Wording value)
+    {
+        ArgumentNullException.ThrowIfNull(value);
+        foreach (object part in value._parts)
+        {
+            if (part is Remedy remedy)
+            {
+                AppendFormatted(remedy);
+            }
+            else
+            {
+                _ = _text.Append(part);
+            }
+        }
+        _ = _text.Append(value._text);
+    }
 
     /// <summary>A hole.</summary>
     /// <typeparam name="T">The value's type.</typeparam>
@@ -35,6 +65,13 @@ public sealed class Wording
     public void AppendFormatted<T>(T value, string? format)
         => _text.Append(value is IFormattable formattable ? formattable.ToString(format, CultureInfo.InvariantCulture) : value?.ToString());
 
+    /// <summary>The text in the words of a front end.</summary>
+    public string Say(Func<Remedy, string> words)
+    {
+        ArgumentNullException.ThrowIfNull(words);
+        return string.Concat(_parts.Select(p => p is Remedy remedy ? words(remedy) : (string)p).Append(_text.ToString()));
+    }
+
     /// <summary>The text.</summary>
-    public override string ToString() => _text.ToString();
+    public override string ToString() => Say(r => r.ToString());
 }

@@ -85,7 +85,7 @@ public sealed class DriverRegistry(
         await file.ReadAsync(FileContents.DiscAt * Math.Min(disc.Length, 1), disc, cancellationToken).ConfigureAwait(false);
         return bestScore > 0
             ? new ProbedFile(best, FileContents.Of(header, tail, disc, [.. Formats.Select(f => f.Name)]))
-            : throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: no known format recognises it. Name one with -Format.", file.Name);
+            : throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: no known format recognises it. Name one with {new Remedy(RemedyKind.Format)}.", file.Name);
     }
 
     private static bool Ends(string fileName, IReadOnlyList<string> extensions)

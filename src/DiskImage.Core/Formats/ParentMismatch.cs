@@ -26,7 +26,7 @@ internal static class ParentMismatch
     public static DiskImageException Missing(string imageName, IEnumerable<string> tried, DiskImageException failure, DiskImageException? refused = null)
         => new(
             DiskImageErrorKind.NotFound,
-            $"{imageName}: its parent cannot be found; tried {string.Join(", ", tried.Distinct(StringComparer.Ordinal).Select(t => $"'{t}'"))}. Put it there, or name its new place with Set-DiskImageOption -Option parent_path=PATH. ({failure.Message}{(refused is null ? "" : $" {refused.Message}")})",
+            $"{imageName}: its parent cannot be found; tried {string.Join(", ", tried.Distinct(StringComparer.Ordinal).Select(t => $"'{t}'"))}. Put it there, or name its new place with Set-DiskImageOption -Option parent_path=PATH. ({failure.Wording}{(refused is null ? "" : (Wording)$" {refused.Wording}")})",
             imageName,
             cause: failure);
 

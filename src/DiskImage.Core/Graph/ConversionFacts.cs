@@ -33,12 +33,12 @@ public static class ConversionFacts
     /// <param name="target">The new image.</param>
     /// <param name="copiesBitmaps">The source's bitmaps are copied, too.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    public static async ValueTask<IReadOnlyList<string>> LossesAsync(
+    public static async ValueTask<IReadOnlyList<Wording>> LossesAsync(
         BlockNode source, BlockNode disk, BlockNode target, bool copiesBitmaps, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(disk);
         ArgumentNullException.ThrowIfNull(target);
-        var losses = new List<string>();
+        var losses = new List<Wording>();
         (ImageDescription? from, ImageDescription? to) = (source.As<IDescribed>()?.Describe(), target.As<IDescribed>()?.Describe());
         if (from?.LogicalSectorSize is int sector && (to?.LogicalSectorSize ?? 512) is var now && now != sector)
         {
@@ -53,11 +53,12 @@ public static class ConversionFacts
         if (ReferenceEquals(source, disk) && source.As<ISnapshots>() is { } keeper
             && (await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var snapshots)
         {
-            losses.Add($"{Some(snapshots, "snapshot")} inside the source {Is(snapshots)} not copied; a snapshot is copied alone with -Snapshot");
+            losses.Add($"{Some(snapshots, "snapshot")} inside the source {Is(snapshots)} not copied; a snapshot is copied alone with {new Remedy(RemedyKind.Snapshot)}");
         }
         if (!copiesBitmaps && source.As<IBitmaps>() is { } recorder && (await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var bitmaps)
         {
-            losses.Add($"{Some(bitmaps, "dirty bitmap")} of the source {Is(bitmaps)} not copied{(target.As<IBitmaps>() is not null ? "; they are with -Bitmaps" : "")}");
+            Wording loss = $"{Some(bitmaps, "dirty bitmap")} of the source {Is(bitmaps)} not copied";
+            losses.Add(target.As<IBitmaps>() is null ? loss : (Wording)$"{loss}; they are with {new Remedy(RemedyKind.Bitmaps)}");
         }
         return losses;
 

@@ -26,7 +26,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
     {
         ProbedFile? probed = named is null ? await opener.Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false) : null;
         FormatDriver format = probed?.Format ?? opener.Registry.Format(named!);
-        var judgement = new ProbeJudgement(opener.Registry, file.Name, site.FormatParameter);
+        var judgement = new ProbeJudgement(opener.Registry, file.Name, site.Role);
         if (Path.IsPathRooted(file.Name) && probed?.Contents is { } contents // devices are another protocol's: they promise nothing
             && judgement.Judge(contents, site.Writable || (request.BeforeWriting && site.Chain.Count == 1)) is { } warning)
         {
@@ -58,7 +58,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
     private async ValueTask<BlockNode> OpenBackingAsync(string reference, string? format, CancellationToken cancellationToken)
     {
         object? given = spec.Child(BackingChild);
-        GraphSite below = site with { Writable = false, Format = null, Options = null, IsBytes = false, FormatParameter = "BackingFormat" };
+        GraphSite below = site with { Writable = false, Format = null, Options = null, IsBytes = false, Role = ImageRole.Backing };
         if (builder.IsComplete(given))
         {
             return (await builder.OpenDiskAsync(given, below with { Format = (given as NodeSpec)?.Driver is null ? format : null }, cancellationToken).ConfigureAwait(false)).Node;
@@ -71,7 +71,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         }
         if (identity is { } tried && _failed.TryGetValue(tried, out DiskImageException? before))
         {
-            throw new DiskImageException(before.Kind, before.Message, before.Path, before.Offset, before);
+            throw new DiskImageException(before.Kind, before.Wording, before.Path, before.Offset, before);
         }
         try
         {
@@ -100,7 +100,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
         {
             throw new DiskImageException(
-                e.Kind, $"{ImagePath}: its backing file '{reference}' cannot be opened: {e.Message}", ImagePath, cause: e);
+                e.Kind, $"{ImagePath}: its backing file '{reference}' cannot be opened: {e.Wording}", ImagePath, cause: e);
         }
     }
 
@@ -120,7 +120,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         catch (DiskImageException e) when (request.ToDescribe || e.Kind == DiskImageErrorKind.NotFound)
         {
             DiskImageException told = e.Kind == DiskImageErrorKind.NotFound
-                ? new DiskImageException(e.Kind, $"{ImagePath}: its data file '{reference}' cannot be opened: {e.Message}", ImagePath, cause: e)
+                ? new DiskImageException(e.Kind, $"{ImagePath}: its data file '{reference}' cannot be opened: {e.Wording}", ImagePath, cause: e)
                 : e;
             return request.ToDescribe ? new UnopenedNode(reference, told) : throw told;
         }
@@ -134,7 +134,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         {
             opener.Warn(
                 $"{ImagePath}: has the name of a raw disk, but begins like another image, which names the {role} '{reference}'. "
-                + $"If a guest may have written that, give -{site.FormatParameter} raw; if not, name the format to silence this.");
+                + $"If a guest may have written that, give {new Remedy(RemedyKind.Format, "raw", site.Role)}; if not, name the format to silence this.");
         }
         return locator;
     }
@@ -155,8 +155,8 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
                 throw; // a damaged one
             }
             string seems = found.Contents?.Description ?? $"a {found.Format.Name} image";
-            string wayOut = found.Contents is null ? $" Give -{site.FormatParameter} {found.Format.Name}, or leave it out." : "";
-            throw new DiskImageException(e.Kind, $"{file.Name}: is not a {format.Name} image; it looks like {seems}.{wayOut} ({e.Message})", file.Name, e.Offset, e);
+            Wording wayOut = found.Contents is null ? $" Give {new Remedy(RemedyKind.Format, found.Format.Name, site.Role)}, or leave it out." : "";
+            throw new DiskImageException(e.Kind, $"{file.Name}: is not a {format.Name} image; it looks like {seems}.{wayOut} ({e.Wording})", file.Name, e.Offset, e);
         }
     }
 }

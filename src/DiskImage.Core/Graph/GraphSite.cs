@@ -34,8 +34,8 @@ internal sealed record GraphSite(IReadOnlyList<ChainLink> Chain, string? Folder)
     /// <summary>Options of the format beside those of the description.</summary>
     public object? Options { get; init; }
 
-    /// <summary>The parameter by which the user names the format, for messages.</summary>
-    public string FormatParameter { get; init; } = "Format";
+    /// <summary>Which of a request's images it is, for messages.</summary>
+    public ImageRole Role { get; init; }
 
     /// <summary>The same where a description has its own word.</summary>
     public GraphSite For(NodeSpec spec) => this with

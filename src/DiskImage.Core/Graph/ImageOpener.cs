@@ -40,8 +40,8 @@ public sealed record OpenRequest(string Locator)
     /// <summary>Secrets, by the name or path they are for. Every driver of the graph gets them.</summary>
     public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
-    /// <summary>The parameter by which the user names this image's format, for messages.</summary>
-    public string FormatParameter { get; init; } = "Format";
+    /// <summary>Which of a request's images it is, for messages.</summary>
+    public ImageRole Role { get; init; }
 }
 
 /// <summary>An open image. Disposing it closes the whole graph.</summary>
@@ -60,7 +60,7 @@ public sealed record OpenedImage(BlockNode Node, FormatDriver Format, string Pat
 /// <param name="registry">The drivers.</param>
 /// <param name="policy">The gate.</param>
 /// <param name="warn">Told what a user should know about files that are opened; may be called more than once with the same.</param>
-public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Action<string>? warn = null)
+public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Action<Wording>? warn = null)
 {
     /// <summary>The drivers in use.</summary>
     public DriverRegistry Registry { get; } = registry;
@@ -134,7 +134,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         string imagePath, string reference, string? format, IReadOnlyList<ChainLink> chain, CancellationToken cancellationToken)
     {
         ImageLocator locator = Policy.Admit(reference, imagePath);
-        var request = new OpenRequest(locator.Text) { Format = format, FormatParameter = "BackingFormat", Folder = Path.GetDirectoryName(imagePath) };
+        var request = new OpenRequest(locator.Text) { Format = format, Role = ImageRole.Backing, Folder = Path.GetDirectoryName(imagePath) };
         try
         {
             return await OpenAsync(request, locator, chain, cancellationToken).ConfigureAwait(false);
@@ -142,13 +142,13 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound && chain.Count > 0)
         {
             throw new DiskImageException(
-                e.Kind, $"{imagePath}: its backing file '{reference}' cannot be opened: {e.Message}", imagePath, cause: e);
+                e.Kind, $"{imagePath}: its backing file '{reference}' cannot be opened: {e.Wording}", imagePath, cause: e);
         }
     }
 
     internal NodeIdentity? IdentityOf(ImageLocator locator) => Builder(new OpenRequest(locator.Text), locator, new ImageGraph()).LinkOf(locator.Spec, new GraphSite([], null)).Identity;
 
-    internal void Warn(string text) => warn?.Invoke(text);
+    internal void Warn(Wording text) => warn?.Invoke(text);
 
     internal void CheckChain(ChainLink link, IReadOnlyList<ChainLink> chain)
     {
@@ -161,7 +161,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Refused,
-                $"{chain[0].Path}: its backing chain is longer than {Policy.MaximumDepth:#,0} images. If that is meant, allow more with -MaximumChainDepth.",
+                $"{chain[0].Path}: its backing chain is longer than {Policy.MaximumDepth:#,0} images. If that is meant, allow more with {new Remedy(RemedyKind.ChainDepth)}.",
                 chain[0].Path);
         }
     }
@@ -172,7 +172,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         var graph = new ImageGraph();
         var site = new GraphSite(chain, request.Folder)
         {
-            Writable = request.Writable, Format = request.Format, Options = request.Options, FormatParameter = request.FormatParameter,
+            Writable = request.Writable, Format = request.Format, Options = request.Options, Role = request.Role,
         };
         try
         {

@@ -97,7 +97,7 @@ public sealed record OpenPolicy
 
         DiskImageException Refusal(string why, ReferenceScope needed) => new(
             DiskImageErrorKind.Refused,
-            $"{imagePath}: names the {role} '{reference}', {why}. It is not opened; if you trust the image, allow it with -References {needed}.",
+            $"{imagePath}: names the {role} '{reference}', {why}. It is not opened; if you trust the image, allow it with {new Remedy(RemedyKind.References, needed.ToString())}.",
             imagePath);
     }
 

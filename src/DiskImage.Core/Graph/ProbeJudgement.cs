@@ -9,8 +9,8 @@ namespace DiskImage.Graph;
 /// </summary>
 /// <param name="registry">Knows the endings.</param>
 /// <param name="path">The file.</param>
-/// <param name="formatParameter">By which parameter the user names the file's format.</param>
-internal sealed class ProbeJudgement(DriverRegistry registry, string path, string formatParameter)
+/// <param name="role">Which of a request's images it is.</param>
+internal sealed class ProbeJudgement(DriverRegistry registry, string path, ImageRole role)
 {
     private const string Raw = "raw";
 
@@ -25,10 +25,10 @@ internal sealed class ProbeJudgement(DriverRegistry registry, string path, strin
     /// <param name="contents">What it seems to hold.</param>
     /// <param name="forWriting">It is to be changed.</param>
     /// <exception cref="DiskImageException">Unsupported: a disk in a format without a driver; InvalidFormat: what is to be changed may be no disk.</exception>
-    public string? Judge(FileContents contents, bool forWriting)
+    public Wording? Judge(FileContents contents, bool forWriting)
     {
         string what = $"{path}: is {contents.Description}{(PromisesOther ? $", though its name promises {string.Join(" or ", _promised)}" : "")}";
-        string wayOut = $"If its bytes are to be taken for those of a disk, give -{formatParameter} raw";
+        Wording wayOut = $"If its bytes are to be taken for those of a disk, give {new Remedy(RemedyKind.Format, Raw, role)}";
         bool isForeign = contents.Kind == ContentsKind.Container || (contents.Kind == ContentsKind.Disc && PromisesOther);
         if (isForeign)
         {
@@ -36,12 +36,12 @@ internal sealed class ProbeJudgement(DriverRegistry registry, string path, strin
         }
         if (PromisesOther || contents.Kind == ContentsKind.NoDisk)
         {
-            string more = _promised.FirstOrDefault(p => registry.Formats.Any(f => f.Name.Equals(p, StringComparison.Ordinal))) is { } known && PromisesOther
-                ? $"{wayOut}; if it is a damaged {known} image, -{formatParameter} {known}."
+            Wording more = _promised.FirstOrDefault(p => registry.Formats.Any(f => f.Name.Equals(p, StringComparison.Ordinal))) is { } known && PromisesOther
+                ? (Wording)$"{wayOut}; if it is a damaged {known} image, {new Remedy(RemedyKind.Format, known, role)}."
                 : $"{wayOut}.";
             return forWriting
                 ? throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{what}; it is not changed. {more}", path)
-                : $"{what}. {more}";
+                : (Wording)$"{what}. {more}";
         }
         return forWriting && _promised.Count == 0 && contents.Kind != ContentsKind.PartitionedDisk
             ? throw new DiskImageException(

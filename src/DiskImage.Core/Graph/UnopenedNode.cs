@@ -25,5 +25,5 @@ public sealed class UnopenedNode(string name, DiskImageException why) : BlockNod
     /// <inheritdoc/>
     protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken) => throw Why();
 
-    private DiskImageException Why() => new(why.Kind, why.Message, why.Path, why.Offset, why);
+    private DiskImageException Why() => new(why.Kind, why.Wording, why.Path, why.Offset, why);
 }

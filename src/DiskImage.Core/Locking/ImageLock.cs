@@ -61,11 +61,12 @@ internal static class ImageLock
     {
         bool isWriting = (claim.Uses & ImageUses.Write) != ImageUses.None;
         string wanted = isWriting ? "changing it" : "reading it";
-        string remedy = isWriting ? "" : ", or read it all the same, as it changes, with -ForceShare";
-        return new DiskImageException(
-            DiskImageErrorKind.Locked,
-            $"{path}: another program has the image open (a virtual machine or tool of QEMU, or another session) and {what}, which excludes {wanted}. Wait for it or stop it{remedy}.",
-            path);
+        Wording text = $"{path}: another program has the image open (a virtual machine or tool of QEMU, or another session) and {what}, which excludes {wanted}. "
+            + $"Wait for it or stop it";
+        return isWriting
+            ? new DiskImageException(DiskImageErrorKind.Locked, $"{text}.", path)
+            : new DiskImageException(
+                DiskImageErrorKind.Locked, $"{text}, or read it all the same, as it changes, with {new Remedy(RemedyKind.ForceShare)}.", path);
     }
 
     private static string Verb(ImageUses use) => use switch

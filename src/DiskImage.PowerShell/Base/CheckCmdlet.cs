@@ -43,14 +43,14 @@ public abstract class CheckCmdlet : OpenImageCmdlet
         }
         catch (DiskImageException e)
         {
-            return [new CheckFinding(kind, IsDefect(e.Kind) ? CheckSeverity.Corruption : CheckSeverity.Warning, e.Message)];
+            return [new CheckFinding(kind, IsDefect(e.Kind) ? CheckSeverity.Corruption : CheckSeverity.Warning, RemedyWords.Say(e))];
         }
     }
 
     /// <summary>Why files with data of the image's own layer are not open. The structures can be checked without them, the data cannot be read.</summary>
     private protected static IEnumerable<CheckFinding> UnopenedFiles(OpenedImage image)
         => image.Node.Children.Values.OfType<UnopenedNode>().Select(n => new CheckFinding(
-            "DataFile", n.Reason.Kind == DiskImageErrorKind.Refused ? CheckSeverity.Warning : CheckSeverity.Error, n.Reason.Message));
+            "DataFile", n.Reason.Kind == DiskImageErrorKind.Refused ? CheckSeverity.Warning : CheckSeverity.Error, RemedyWords.Say(n.Reason)));
 
     /// <summary>Dirty bitmaps that were not saved properly: nothing is wrong with the contents, but nobody can rely on them.</summary>
     private protected static async ValueTask<IReadOnlyList<CheckFinding>> BrokenBitmapsAsync(OpenedImage image, CancellationToken cancellationToken)

@@ -31,7 +31,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     private protected virtual bool WarnsOfImages => true;
 
     /// <summary>Opens images within <see cref="Policy"/>.</summary>
-    private protected ImageOpener Opener => new(Registry, Policy, _warnings.Enqueue);
+    private protected ImageOpener Opener => new(Registry, Policy, text => _warnings.Enqueue(RemedyWords.Say(text)));
 
     /// <inheritdoc/>
     protected override void BeginProcessing() => _folder = SessionPath.Folder(SessionState.Path);

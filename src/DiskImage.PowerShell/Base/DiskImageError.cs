@@ -14,10 +14,13 @@ internal static class DiskImageError
     /// <param name="target">What was being worked on; the file concerned if null.</param>
     public static ErrorRecord Record(Exception error, object? target)
         => error is DiskImageException known
-            ? new(known, $"DiskImage{known.Kind}", Category(known.Kind), target ?? known.Path)
+            ? new(InWords(known), $"DiskImage{known.Kind}", Category(known.Kind), target ?? known.Path)
             : new(
                 new InvalidOperationException(Printable.Of($"{target}: a fault of this program ({error.GetType().Name}): {error.Message}"), error),
                 UnexpectedId, ErrorCategory.NotSpecified, target);
+
+    private static DiskImageException InWords(DiskImageException error)
+        => error.Wording.Remedies.Any() ? new(error.Kind, RemedyWords.Say(error), error.Path, error.Offset, error) : error;
 
     private static ErrorCategory Category(DiskImageErrorKind kind) => kind switch
     {

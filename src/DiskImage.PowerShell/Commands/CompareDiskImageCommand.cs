@@ -63,7 +63,7 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
             {
                 // What is wrong with the other image is told of it, not of this one.
                 OpenedImage? right = null;
-                var request = new OpenRequest(other) { Format = DifferenceFormat, FormatParameter = nameof(DifferenceFormat) };
+                var request = new OpenRequest(other) { Format = DifferenceFormat, Role = ImageRole.Difference };
                 await RunItemAsync(other, async () => right = await OpenAsync(request, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
                 if (right is not null)
                 {

@@ -116,9 +116,9 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             $"Convert {what} ({source.Format.Name}) to {format.Name}",
             async image =>
             {
-                foreach (string loss in await ConversionFacts.LossesAsync(source.Node, disk, image.Node, bitmaps is not null, cancellationToken).ConfigureAwait(false))
+                foreach (Wording loss in await ConversionFacts.LossesAsync(source.Node, disk, image.Node, bitmaps is not null, cancellationToken).ConfigureAwait(false))
                 {
-                    await WarnAsync($"{target}: {loss}.").ConfigureAwait(false);
+                    await WarnAsync($"{target}: {RemedyWords.Say(loss)}.").ConfigureAwait(false);
                 }
                 ConvertResult result = await FillAsync(source.Node, disk, bitmaps, image, cancellationToken).ConfigureAwait(false);
                 await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, cancellationToken) : null, cancellationToken).ConfigureAwait(false);

@@ -23,7 +23,7 @@ public sealed class GetDiskImageInfoCommand : ReadImageCmdlet
             {
                 foreach (UnopenedNode unopened in References == ReferenceScope.None ? [] : node.Children.Values.OfType<UnopenedNode>())
                 {
-                    await WarnAsync($"{unopened.Reason.Message} Only what the image itself says is shown.").ConfigureAwait(false);
+                    await WarnAsync($"{RemedyWords.Say(unopened.Reason)} Only what the image itself says is shown.").ConfigureAwait(false);
                 }
                 await OutputAsync(await DiskImageInfo.OfAsync(node, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             }

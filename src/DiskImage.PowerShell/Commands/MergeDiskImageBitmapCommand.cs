@@ -71,7 +71,7 @@ public sealed class MergeDiskImageBitmapCommand : BitmapCmdlet
     {
         OpenRequest request = SourcePath is null
             ? Request(path)
-            : new OpenRequest(await AskAsync(() => SessionPath.Literal(SessionState.Path, SourcePath)).ConfigureAwait(false)) { Format = SourceFormat, FormatParameter = nameof(SourceFormat) };
+            : new OpenRequest(await AskAsync(() => SessionPath.Literal(SessionState.Path, SourcePath)).ConfigureAwait(false)) { Format = SourceFormat, Role = ImageRole.Source };
         OpenedImage image = await OpenAsync(request with { WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {

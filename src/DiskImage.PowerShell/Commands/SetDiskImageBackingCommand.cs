@@ -92,7 +92,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         {
             return BackingFormat is { } format
                 ? BackingReference.Unseen(named, DiskImageCmdlet.Registry.Format(format).Name)
-                : throw new DiskImageException(e.Kind, $"{e.Message}; to name it all the same, say its format with -BackingFormat", e.Path, cause: e);
+                : throw new DiskImageException(e.Kind, $"{e.Wording}; to name it all the same, say its format with -BackingFormat", e.Path, cause: e);
         }
     }
 

@@ -48,7 +48,7 @@ public sealed class TestDiskImageCommand : CheckCmdlet
             // An image that is too damaged to be opened is not an obstacle to the check but its result.
             if (IsDefect(e.Kind))
             {
-                also.Add(new CheckFinding("Unreadable", CheckSeverity.Corruption, e.Message, HostOffset: e.Offset));
+                also.Add(new CheckFinding("Unreadable", CheckSeverity.Corruption, RemedyWords.Say(e), HostOffset: e.Offset));
             }
             result = DiskImageCheckResult.Of(path, Format, new CheckReport { Findings = [] }, also);
         }

@@ -10,7 +10,9 @@ public sealed class WordingTests
     public async Task Numbers_in_errors_and_findings_do_not_follow_the_caller()
     {
         CultureInfo before = CultureInfo.CurrentCulture;
-        CultureInfo.CurrentCulture = CultureInfo.GetCultureInfo("de-DE");
+        var german = (CultureInfo)CultureInfo.InvariantCulture.Clone();
+        (german.NumberFormat.NumberGroupSeparator, german.NumberFormat.NumberDecimalSeparator) = (".", ",");
+        CultureInfo.CurrentCulture = german;
         try
         {
             await using var node = new MemoryNode(new byte[12_345]);
@@ -19,11 +21,22 @@ public sealed class WordingTests
             var findings = new CheckFindings();
             findings.Leak($"{1234567:#,0} bytes and {0.5}", "", 0, 1);
             findings.Warning("Kind", "as it is: 1.234");
+            Assert.Equal("1.234", $"{1234:#,0}"); // what others say follows
             Assert.Equal("1,234,567 bytes and 0.5; as it is: 1.234", string.Join("; ", findings.List.Select(f => f.Message)));
         }
         finally
         {
             CultureInfo.CurrentCulture = before;
         }
+    }
+
+    [Fact]
+    public void What_can_be_done_is_worded_by_whoever_says_it_also_inside_of_others()
+    {
+        var inner = new DiskImageException(DiskImageErrorKind.Refused, $"a: no. Allow it with {new Remedy(RemedyKind.References, "LocalFiles")}, or {1000:#,0} times");
+        var outer = new DiskImageException(DiskImageErrorKind.Refused, $"b: cannot be opened: {inner.Wording}; or give {new Remedy(RemedyKind.Format, "raw", ImageRole.Backing)}.");
+        Assert.Equal("b: cannot be opened: a: no. Allow it with references as far as LocalFiles, or 1,000 times; or give the format raw of the backing image.", outer.Message);
+        Assert.Equal("b: cannot be opened: a: no. Allow it with <References>, or 1,000 times; or give <Format>.", outer.Wording.Say(r => $"<{r.Kind}>"));
+        Assert.Equal("LocalFiles raw", string.Join(' ', outer.Wording.Remedies.Select(r => r.Value)));
     }
 }

@@ -97,7 +97,7 @@ public sealed class FileContentsTests : IDisposable
     }
 
     [Theory]
-    [InlineData("a.qcow2", "vhdx", "it looks like a qcow2 image", "-Format qcow2")]
+    [InlineData("a.qcow2", "vhdx", "it looks like a qcow2 image", "the format qcow2")]
     [InlineData("a.vmdk", "qcow2", "is not a qcow2 image; it looks like a VMware disk (VMDK)", "")]
     [InlineData("a.txt", "vpc", "is not a vpc image; it looks like text", "")]
     [InlineData("empty", "qcow2", "is not a qcow2 image; it looks like an empty file", "")]
@@ -120,9 +120,9 @@ public sealed class FileContentsTests : IDisposable
         var said = new List<string>();
         try
         {
-            var opener = new ImageOpener(Images.Registry, OpenPolicy.Default, said.Add);
+            var opener = new ImageOpener(Images.Registry, OpenPolicy.Default, text => said.Add(text.ToString()));
             await using OpenedImage image = await opener.OpenAsync(
-                new OpenRequest(path) { Writable = writable, BeforeWriting = before, FormatParameter = "DifferenceFormat" }, CancellationToken.None);
+                new OpenRequest(path) { Writable = writable, BeforeWriting = before, Role = ImageRole.Difference }, CancellationToken.None);
             Assert.Equal(("raw", true), (image.Format.Name, image.WasProbed));
             Assert.All(said, s => Assert.Contains(description, s, StringComparison.Ordinal));
             return (null, said.Count > 0);
@@ -130,7 +130,7 @@ public sealed class FileContentsTests : IDisposable
         catch (DiskImageException e)
         {
             Assert.Contains(description, e.Message, StringComparison.Ordinal);
-            Assert.Contains("-DifferenceFormat raw", e.Message, StringComparison.Ordinal);
+            Assert.Contains("the format raw of the other image", e.Message, StringComparison.Ordinal);
             return (e.Kind, said.Count > 0);
         }
     }

@@ -169,7 +169,7 @@ public sealed class ReplacementTests : IDisposable
         {
             DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.Replace));
             Assert.Equal(DiskImageErrorKind.AccessDenied, error.Kind);
-            Assert.Contains("-InPlace", error.Message, StringComparison.Ordinal);
+            Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.InPlace);
             Assert.DoesNotContain(ImageCreator.IncompleteSuffix, error.Message, StringComparison.Ordinal);
             Assert.Equal("old", File.ReadAllText(path));
             error = await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.New, "another.qcow2"));

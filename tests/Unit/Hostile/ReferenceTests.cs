@@ -58,7 +58,7 @@ public sealed class ReferenceTests : IDisposable
             await disk.ReadAsync(0, new byte[1000]);
             Assert.True((await disk.GetExtentAsync(0, disk.Length)).IsZero);
         }
-        await ExpectAsync($"{depth}.qcow2", DiskImageErrorKind.Refused, "-MaximumChainDepth");
+        await ExpectAsync($"{depth}.qcow2", DiskImageErrorKind.Refused, "a greater depth");
         await (await Images.OpenAsync(_folder[$"{depth}.qcow2"], policy: OpenPolicy.Default with { MaximumDepth = depth + 1 })).DisposeAsync();
         await ExpectAsync("2.qcow2", DiskImageErrorKind.Refused, "longer than 2 images", OpenPolicy.Default with { MaximumDepth = 2 });
     }
@@ -192,7 +192,7 @@ public sealed class ReferenceTests : IDisposable
         }
         else
         {
-            await ExpectAsync("in/a.qcow2", DiskImageErrorKind.Refused, "-References LocalFiles");
+            await ExpectAsync("in/a.qcow2", DiskImageErrorKind.Refused, "references as far as LocalFiles");
         }
     }
 
@@ -205,7 +205,7 @@ public sealed class ReferenceTests : IDisposable
         await File.WriteAllBytesAsync(_folder["secret"], secret);
         await MakeAsync("vm/a.qcow2", "../secret");
         await ExpectAsync("vm/a.qcow2", DiskImageErrorKind.Refused, $"'../secret', which leads out of the image's folder ({_folder["secret"]})");
-        await ExpectAsync("vm/a.qcow2", DiskImageErrorKind.Refused, "-References LocalFiles");
+        await ExpectAsync("vm/a.qcow2", DiskImageErrorKind.Refused, "references as far as LocalFiles");
 
         byte[] image = await MemoryDisk.NewAsync("size=1M");
         await File.WriteAllBytesAsync(_folder["vm/d.qcow2"], WithDataFile(image, "../secret"));
@@ -257,9 +257,9 @@ public sealed class ReferenceTests : IDisposable
         await MakeAsync("base.qcow2", null);
         await MakeAsync(name, "base.qcow2");
         var said = new List<string>();
-        var opener = new ImageOpener(Images.Registry, OpenPolicy.Default, said.Add);
+        var opener = new ImageOpener(Images.Registry, OpenPolicy.Default, text => said.Add(text.ToString()));
         await (await opener.OpenAsync(new OpenRequest(_folder[name]), CancellationToken.None)).DisposeAsync();
-        Assert.Equal(isTold, said.Any(s => s.Contains("'base.qcow2'", StringComparison.Ordinal) && s.Contains("-Format raw", StringComparison.Ordinal)));
+        Assert.Equal(isTold, said.Any(s => s.Contains("'base.qcow2'", StringComparison.Ordinal) && s.Contains("the format raw", StringComparison.Ordinal)));
         said.Clear();
         await (await opener.OpenAsync(new OpenRequest(_folder[name]) { Format = "qcow2" }, CancellationToken.None)).DisposeAsync();
         Assert.Empty(said);

@@ -29,9 +29,9 @@ public sealed partial class ImageLockTests : IDisposable
             DiskImageException reading = await RefusedAsync(path, format, writable: false);
             Assert.Contains("QEMU", reading.Message, StringComparison.Ordinal);
             Assert.Contains("may write to it", reading.Message, StringComparison.Ordinal);
-            Assert.Contains("-ForceShare", reading.Message, StringComparison.Ordinal);
+            Assert.Contains(reading.Wording.Remedies, r => r.Kind == RemedyKind.ForceShare);
             DiskImageException writing = await RefusedAsync(path, format, writable: true);
-            Assert.DoesNotContain("-ForceShare", writing.Message, StringComparison.Ordinal);
+            Assert.Empty(writing.Wording.Remedies);
             await ReadAsync(path, format, force: true);
         }
         await ReadAsync(path, format); // it was killed: its locks are gone

@@ -71,7 +71,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             return mode != TargetMode.New || address.Equals(path, StringComparison.Ordinal) || new FileInfo(path).LinkTarget is null
                 ? new StoragePlace(path, address, mode, Present: null, OtherNames: 0)
                 : throw new DiskImageException(
-                    DiskImageErrorKind.AlreadyExists, $"{path}: is a symbolic link to {address}, where nothing is. Make the image there with -Force, or choose another name.", path);
+                    DiskImageErrorKind.AlreadyExists, $"{path}: is a symbolic link to {address}, where nothing is. Make the image there with {new Remedy(RemedyKind.Force)}, or choose another name.", path);
         }
         if (present.Kind != HostFileKind.Regular)
         {
@@ -80,7 +80,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         }
         if (mode == TargetMode.New)
         {
-            throw new DiskImageException(DiskImageErrorKind.AlreadyExists, $"{path}: already exists. Replace it with -Force, or choose another name.", path);
+            throw new DiskImageException(DiskImageErrorKind.AlreadyExists, $"{path}: already exists. Replace it with {new Remedy(RemedyKind.Force)}, or choose another name.", path);
         }
         if (present.IsProtected)
         {
@@ -208,7 +208,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
                 throw new DiskImageException(
                     DiskImageErrorKind.AccessDenied,
                     $"{place.Locator}: cannot be replaced in one step: its folder cannot be written to, or a new file there cannot be given its owner and access rights. "
-                    + "With -InPlace the new image is written into the file itself; then what it holds is lost at once, also if the work does not succeed.",
+                    + $"With {new Remedy(RemedyKind.InPlace)} the new image is written into the file itself; then what it holds is lost at once, also if the work does not succeed.",
                     place.Locator,
                     cause: e);
             }
