@@ -1,4 +1,5 @@
 using System.Buffers;
+using DiskImage.Binary;
 
 namespace DiskImage.Compression;
 
@@ -13,7 +14,7 @@ internal sealed class Bzip2Decoder : IBlockDecompressor
     private const ulong BlockMagic = 0x3141_5926_5359, EndMagic = 0x1772_4538_5090;
     private const int GroupSize = 50, MaxTables = 6, MaxSymbols = 258, MaxCodeBits = 20, MaxSelectors = 18_002, LookupBits = 11;
 
-    private static readonly uint[] s_crc = CrcTable();
+    private static readonly uint[] s_crc = CrcTables();
 
     /// <summary>The decoder, which has no state between calls.</summary>
     public static Bzip2Decoder Instance { get; } = new();
@@ -46,9 +47,10 @@ internal sealed class Bzip2Decoder : IBlockDecompressor
         }
     }
 
-    private static uint[] CrcTable()
+    /// <summary>Eight tables: what a byte does to the checksum now, and with one to seven bytes behind it.</summary>
+    private static uint[] CrcTables()
     {
-        uint[] table = new uint[256];
+        uint[] tables = new uint[8 * 256];
         for (uint i = 0; i < 256; i++)
         {
             uint crc = i << 24;
@@ -56,9 +58,31 @@ internal sealed class Bzip2Decoder : IBlockDecompressor
             {
                 crc = (crc << 1) ^ ((crc & 0x8000_0000) != 0 ? 0x04C1_1DB7u : 0);
             }
-            table[i] = crc;
+            tables[i] = crc;
         }
-        return table;
+        for (int i = 256; i < tables.Length; i++)
+        {
+            tables[i] = (tables[i - 256] << 8) ^ tables[tables[i - 256] >> 24];
+        }
+        return tables;
+    }
+
+    /// <summary>The checksum, highest bit first, eight bytes a step.</summary>
+    private static uint Crc(ReadOnlySpan<byte> bytes)
+    {
+        uint[] t = s_crc;
+        uint crc = uint.MaxValue;
+        for (; bytes.Length >= 8; bytes = bytes[8..])
+        {
+            uint a = BigEndian.U32(bytes, 0) ^ crc, b = BigEndian.U32(bytes, 4);
+            crc = t[1792 + (a >> 24)] ^ t[1536 + ((a >> 16) & 0xFF)] ^ t[1280 + ((a >> 8) & 0xFF)] ^ t[1024 + (a & 0xFF)]
+                ^ t[768 + (b >> 24)] ^ t[512 + ((b >> 16) & 0xFF)] ^ t[256 + ((b >> 8) & 0xFF)] ^ t[b & 0xFF];
+        }
+        foreach (byte value in bytes)
+        {
+            crc = (crc << 8) ^ t[(crc >> 24) ^ value];
+        }
+        return ~crc;
     }
 
     private static bool TryDecodeBlock(ref BitReader bits, State state, Span<int> block, Span<byte> output, ref int written)
@@ -196,7 +220,17 @@ internal sealed class Bzip2Decoder : IBlockDecompressor
             }
             int place = symbol - 1;
             byte value = recent[place];
-            recent[..place].CopyTo(recent[1..]);
+            if (place <= 8)
+            {
+                for (int k = place; k > 0; k--)
+                {
+                    recent[k] = recent[k - 1];
+                }
+            }
+            else
+            {
+                recent[..place].CopyTo(recent[1..]);
+            }
             recent[0] = value;
             block[count++] = value;
             counts[value]++;
@@ -221,8 +255,6 @@ internal sealed class Bzip2Decoder : IBlockDecompressor
     /// <summary>Follows the chain, and undoes the first step: four equal bytes are followed by a count of more of them.</summary>
     private static bool TryWrite(ReadOnlySpan<int> block, int origin, uint expected, Span<byte> output, ref int written)
     {
-        uint crc = uint.MaxValue;
-        uint[] table = s_crc;
         int at = block[origin] >>> 8, same = 0, last = -1, to = written;
         for (int i = 0; i < block.Length; i++)
         {
@@ -236,25 +268,21 @@ internal sealed class Bzip2Decoder : IBlockDecompressor
                 }
                 output.Slice(to, value).Fill((byte)last);
                 to += value;
-                for (int k = 0; k < value; k++)
-                {
-                    crc = (crc << 8) ^ table[(crc >> 24) ^ (uint)last];
-                }
                 same = 0;
                 last = -1;
                 continue;
             }
             same = value == last ? same + 1 : 1;
             last = value;
-            if (to >= output.Length)
+            if ((uint)to >= (uint)output.Length)
             {
                 return false;
             }
             output[to++] = (byte)value;
-            crc = (crc << 8) ^ table[(crc >> 24) ^ (uint)value];
         }
+        uint crc = Crc(output[written..to]);
         written = to;
-        return ~crc == expected;
+        return crc == expected;
     }
 
     /// <summary>Bits from the highest of each byte on. Past the end they are zero, and that is noted.</summary>
