@@ -133,5 +133,6 @@ Describe 'Formats of old disks' {
         [IO.File]::WriteAllBytes((Join-Path $folder disk.raw.redolog), [byte[]] $bytes)
         { Get-DiskImageHash disk.raw.redolog -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage '*base=disk.raw*'
         (Get-DiskImageHash 'json:{"driver":"bochs","base":"disk.raw","base-fmt":"raw","file.filename":"disk.raw.redolog"}').Hash | Should -Be $hash
+        (Get-DiskImageHash disk.raw.redolog -ImageOption @{ backing = @{ driver = 'raw'; file = @{ filename = 'disk.raw' } } }).Hash | Should -Be $hash
     }
 }

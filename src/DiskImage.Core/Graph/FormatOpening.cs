@@ -155,7 +155,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
                 throw; // a damaged one
             }
             string seems = found.Contents?.Description ?? $"a {found.Format.Name} image";
-            Wording wayOut = found.Contents is null ? $" Give {new Remedy(RemedyKind.Format, found.Format.Name, site.Role)}, or leave it out." : "";
+            Wording wayOut = found.Contents is null ? (Wording)$" Give {new Remedy(RemedyKind.Format, found.Format.Name, site.Role)}, or leave it out." : "";
             throw new DiskImageException(e.Kind, $"{file.Name}: is not a {format.Name} image; it looks like {seems}.{wayOut} ({e.Wording})", file.Name, e.Offset, e);
         }
     }

@@ -29,21 +29,22 @@ internal sealed class BochsDriver : FormatDriver, ICreatable, IMeasurable
         var options = (BochsOpenOptions)context.Options;
         string name = context.File.Name;
         BochsHeader header = await BochsHeader.ReadAsync(context.File, cancellationToken).ConfigureAwait(false);
-        if (options.Base is not null && header.Subtype == BochsSubtype.Growing)
+        bool hasBase = options.Base is not null || context.GivesBacking;
+        if (hasBase && header.Subtype == BochsSubtype.Growing)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: is a growing disk, which stands on no other image. Leave out the option base.", name);
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: is a growing disk, which stands on no other image. Leave out what it is said to stand on (base, backing).", name);
         }
-        if (options.Base is null && header.Subtype != BochsSubtype.Growing && context.OpenBacking is not null)
+        if (!hasBase && header.Subtype != BochsSubtype.Growing && context.OpenBacking is not null)
         {
             string suggestion = name.EndsWith(".redolog", StringComparison.OrdinalIgnoreCase) ? Path.GetFileName(name[..^".redolog".Length]) : "disk.img";
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
                 $"{name}: is a redolog of the kind '{header.Subtype}', which holds only the changes to another image and does not say to which."
-                    + $" Name that image with the open option base, as in base={suggestion}.",
+                    + $" Name that image with the open option base, as in base={suggestion}, or describe it as its backing image.",
                 name);
         }
-        BlockNode? backing = options.Base is { } reference && context.OpenBacking is { } open
-            ? await open(reference, options.BaseFormat, cancellationToken).ConfigureAwait(false)
+        BlockNode? backing = hasBase && context.OpenBacking is { } open
+            ? await open(options.Base ?? "", options.BaseFormat, cancellationToken).ConfigureAwait(false)
             : null;
         try
         {
