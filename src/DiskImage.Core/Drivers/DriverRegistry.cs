@@ -71,7 +71,7 @@ public sealed class DriverRegistry(
         int bestScore = 0;
         foreach (FormatDriver format in Formats)
         {
-            int score = format.Probe(header, tail, file.Length, file.Name);
+            int score = format.Probe(new ProbeInput(header, tail, file.Length, file.Name));
             if (score > bestScore)
             {
                 (best, bestScore) = (format, score);

@@ -26,6 +26,15 @@ public sealed record FormatOpenContext(BlockNode File, object Options, Reference
 {
     /// <summary>True if the user says what the disk stands on: <see cref="OpenBacking"/> opens that, whatever name it is given, also where the image names nothing.</summary>
     public bool GivesBacking { get; init; }
+
+    /// <summary>Opens what the disk stands on, by the user's word or by the image's; null if neither says anything, or this layer alone is wanted.</summary>
+    /// <param name="recorded">The name as it stands in the image; null for none.</param>
+    /// <param name="format">The format the image says it has; null to probe.</param>
+    /// <param name="cancellationToken">Stops the opening.</param>
+    public async ValueTask<BlockNode?> OpenBackingAsync(string? recorded, string? format, CancellationToken cancellationToken)
+        => OpenBacking is { } open && (recorded is not null || GivesBacking)
+            ? await open(recorded ?? "", format, cancellationToken).ConfigureAwait(false)
+            : null;
 }
 
 /// <summary>What a format gets to create an image.</summary>
@@ -36,6 +45,26 @@ public sealed record FormatOpenContext(BlockNode File, object Options, Reference
 /// <param name="Claimed">Told how many bytes of host space are claimed, for formats that claim it ahead.</param>
 public sealed record FormatCreateContext(
     BlockNode File, object Options, BlockNode? Backing = null, CompanionOpener? OpenCompanion = null, IProgress<long>? Claimed = null);
+
+/// <summary>What a driver gets to see of a file to say whether it is of its format.</summary>
+/// <param name="header">See <see cref="Header"/>.</param>
+/// <param name="tail">See <see cref="Tail"/>.</param>
+/// <param name="fileLength">See <see cref="FileLength"/>.</param>
+/// <param name="fileName">See <see cref="FileName"/>.</param>
+public readonly ref struct ProbeInput(ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, long fileLength, string fileName)
+{
+    /// <summary>The file's first bytes, at most <see cref="DriverRegistry.ProbeLength"/>.</summary>
+    public ReadOnlySpan<byte> Header { get; } = header;
+
+    /// <summary>The file's last bytes, at most <see cref="DriverRegistry.ProbeTailLength"/>.</summary>
+    public ReadOnlySpan<byte> Tail { get; } = tail;
+
+    /// <summary>The file's length in bytes.</summary>
+    public long FileLength { get; } = fileLength;
+
+    /// <summary>The file's name, which may support a weak signature but never decides alone.</summary>
+    public string FileName { get; } = fileName;
+}
 
 /// <summary>One image format: what it is called, how to recognise it, which options it takes, how to open it. Stateless.</summary>
 public abstract class FormatDriver : NodeDriver
@@ -50,16 +79,7 @@ public abstract class FormatDriver : NodeDriver
     public virtual IReadOnlyList<Type> NodeTypes => [];
 
     /// <summary>How sure the driver is that a file is of its format: 0 not, 1 only if nobody else wants it, 100 the magic matches.</summary>
-    /// <param name="header">The file's first bytes, at most <see cref="DriverRegistry.ProbeLength"/>.</param>
-    /// <param name="fileName">The file's name, which may support a weak signature but never decides alone.</param>
-    public abstract int Probe(ReadOnlySpan<byte> header, string fileName);
-
-    /// <summary>Like <see cref="Probe(ReadOnlySpan{byte}, string)"/>, for formats that also sign the end of a file.</summary>
-    /// <param name="header">The file's first bytes, at most <see cref="DriverRegistry.ProbeLength"/>.</param>
-    /// <param name="tail">The file's last bytes, at most <see cref="DriverRegistry.ProbeTailLength"/>.</param>
-    /// <param name="fileLength">The file's length in bytes.</param>
-    /// <param name="fileName">The file's name.</param>
-    public virtual int Probe(ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, long fileLength, string fileName) => Probe(header, fileName);
+    public abstract int Probe(in ProbeInput input);
 
     /// <summary>Opens an image. A failed open leaves <see cref="FormatOpenContext.File"/> to the caller and modifies nothing.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken);

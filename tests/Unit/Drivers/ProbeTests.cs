@@ -89,7 +89,7 @@ public sealed class ProbeTests
 
         public bool AllowsSparseFile => false;
 
-        public override int Probe(ReadOnlySpan<byte> header, string fileName) => 0;
+        public override int Probe(in ProbeInput input) => 0;
 
         public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken) => throw new NotSupportedException();
 

@@ -94,6 +94,12 @@ public sealed class GraphTests : IDisposable
             await using OpenedImage image = await OpenAsync(Text($"file.filename={_folder[top]},backing.file.filename={_folder["other-one.qcow2"]}"));
             Assert.Equal(other, await ReadAsync(image.Node));
         }
+        foreach (string format in new[] { "qed", "qcow" })
+        {
+            await Images.CreateAsync(_folder[$"alone.{format}"], format, "size=1M");
+            await using OpenedImage image = await OpenAsync(Text($"file.filename={_folder[$"alone.{format}"]},backing.file.filename={_folder["other-one.qcow2"]}"));
+            Assert.Equal(other, await ReadAsync(image.Node));
+        }
         await using OpenedImage none = await OpenAsync(NodeSpecJson.Read($$"""json:{"file":{"filename":"{{Path("top.qcow2")}}"},"backing":null}"""));
         Assert.Equal(new byte[Size], await ReadAsync(none.Node));
     }
@@ -271,7 +277,7 @@ public sealed class GraphTests : IDisposable
 
         public override OptionSchema OpenOptions => Images.Registry.Format("qcow2").OpenOptions;
 
-        public override int Probe(ReadOnlySpan<byte> header, string fileName) => 0;
+        public override int Probe(in ProbeInput input) => 0;
 
         public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
         {

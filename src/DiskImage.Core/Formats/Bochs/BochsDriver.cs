@@ -22,7 +22,7 @@ internal sealed class BochsDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<BochsCreateOptions>();
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => BochsHeader.IsSigned(header) ? 100 : 0;
+    public override int Probe(in ProbeInput input) => BochsHeader.IsSigned(input.Header) ? 100 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

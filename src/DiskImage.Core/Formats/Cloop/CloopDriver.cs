@@ -17,7 +17,7 @@ internal sealed class CloopDriver : FormatDriver
     public override IReadOnlyList<Type> NodeTypes => [typeof(CloopNode)];
 
     /// <summary>A script is a weak signature: any other format's goes first.</summary>
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => CloopHeader.IsSigned(header) ? 20 : 0;
+    public override int Probe(in ProbeInput input) => CloopHeader.IsSigned(input.Header) ? 20 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

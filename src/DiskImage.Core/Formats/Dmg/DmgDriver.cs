@@ -20,10 +20,10 @@ internal sealed class DmgDriver : FormatDriver
 
     public override IReadOnlyList<Type> NodeTypes => [typeof(DmgNode)];
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => DmgTrailer.IsSigned(header) ? Score(fileName) : 0;
-
-    public override int Probe(ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, long fileLength, string fileName)
-        => tail.Length >= DmgTrailer.Length && DmgTrailer.IsSigned(tail[^DmgTrailer.Length..]) ? Score(fileName) : Probe(header, fileName);
+    public override int Probe(in ProbeInput input)
+        => (input.Tail.Length >= DmgTrailer.Length && DmgTrailer.IsSigned(input.Tail[^DmgTrailer.Length..])) || DmgTrailer.IsSigned(input.Header)
+            ? Score(input.FileName)
+            : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

@@ -53,7 +53,7 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<QcowCreateOptions>();
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => QcowHeader.IsSigned(header) ? 100 : 0;
+    public override int Probe(in ProbeInput input) => QcowHeader.IsSigned(input.Header) ? 100 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
@@ -63,9 +63,7 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read", context.File.Name, 36);
         }
-        BlockNode? backing = header.BackingFile is { } name && context.OpenBacking is { } open
-            ? await open(name, null, cancellationToken).ConfigureAwait(false)
-            : null;
+        BlockNode? backing = await context.OpenBackingAsync(header.BackingFile, null, cancellationToken).ConfigureAwait(false);
         try
         {
             return await QcowNode.OpenAsync(context.File, backing, header, cancellationToken).ConfigureAwait(false);

@@ -24,8 +24,8 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<Qcow2CreateOptions>();
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName)
-        => header.Length >= 8 && BigEndian.U32(header, 0) == Qcow2Header.Magic && BigEndian.U32(header, 4) >= 2 ? 100 : 0;
+    public override int Probe(in ProbeInput input)
+        => input.Header.Length >= 8 && BigEndian.U32(input.Header, 0) == Qcow2Header.Magic && BigEndian.U32(input.Header, 4) >= 2 ? 100 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
@@ -36,9 +36,7 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read", context.File.Name, 32);
         }
-        BlockNode? backing = context.OpenBacking is { } open && (header.BackingFile is not null || context.GivesBacking)
-            ? await open(header.BackingFile ?? "", header.BackingFormat, cancellationToken).ConfigureAwait(false)
-            : null;
+        BlockNode? backing = await context.OpenBackingAsync(header.BackingFile, header.BackingFormat, cancellationToken).ConfigureAwait(false);
         BlockNode? dataFile = null;
         try
         {

@@ -20,14 +20,12 @@ internal sealed class QedDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<QedCreateOptions>();
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => QedHeader.IsSigned(header) ? 100 : 0;
+    public override int Probe(in ProbeInput input) => QedHeader.IsSigned(input.Header) ? 100 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
         QedHeader header = await QedHeader.ReadAsync(context.File, cancellationToken).ConfigureAwait(false);
-        BlockNode? backing = header.BackingFile is { } name && context.OpenBacking is { } open
-            ? await open(name, header.BackingFormat, cancellationToken).ConfigureAwait(false)
-            : null;
+        BlockNode? backing = await context.OpenBackingAsync(header.BackingFile, header.BackingFormat, cancellationToken).ConfigureAwait(false);
         try
         {
             return await QedNode.OpenAsync(context.File, backing, header, context.ForRepair, cancellationToken).ConfigureAwait(false);

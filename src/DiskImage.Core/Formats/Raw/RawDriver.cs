@@ -60,7 +60,7 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<RawCreateOptions>();
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => 1;
+    public override int Probe(in ProbeInput input) => 1;
 
     public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

@@ -22,7 +22,7 @@ internal sealed class VdiDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<VdiCreateOptions>();
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => VdiHeader.IsSigned(header) ? 100 : 0;
+    public override int Probe(in ProbeInput input) => VdiHeader.IsSigned(input.Header) ? 100 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

@@ -29,7 +29,7 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
 
     public bool AllowsSparseFile => false; // Hyper-V refuses a file that NTFS marks sparse
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => header.StartsWith(VhdxLayout.FileSignature) ? 100 : 0;
+    public override int Probe(in ProbeInput input) => input.Header.StartsWith(VhdxLayout.FileSignature) ? 100 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

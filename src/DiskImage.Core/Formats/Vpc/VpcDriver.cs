@@ -31,19 +31,14 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
 
     public bool AllowsSparseFile => false; // Hyper-V refuses such a file
 
-    public override int Probe(ReadOnlySpan<byte> header, string fileName) => VpcFooter.HasCookie(header) ? 100 : 0;
-
     /// <summary>
     /// A fixed disk is known by its end alone. QEMU does not look there, and what is in the last sector of a raw disk is its user's: so everything
     /// must fit, and whatever is recognised by its beginning comes first.
     /// </summary>
-    public override int Probe(ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, long fileLength, string fileName)
-    {
-        int score = Probe(header, fileName);
-        return score > 0 ? score
-            : VpcFooters.ParseEnd(tail) is ({ DiskType: VpcDiskType.Fixed, FormatVersion: VpcFooter.Version1 } footer, var length)
-                && footer.CurrentSize == fileLength - length ? 50 : 0;
-    }
+    public override int Probe(in ProbeInput input)
+        => VpcFooter.HasCookie(input.Header) ? 100
+            : VpcFooters.ParseEnd(input.Tail) is ({ DiskType: VpcDiskType.Fixed, FormatVersion: VpcFooter.Version1 } footer, var length)
+                && footer.CurrentSize == input.FileLength - length ? 50 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
