@@ -73,4 +73,13 @@ Describe '-ImageOption' {
         { Get-DiskImageInfo top.qcow2 -ImageOption 'driver=trottle' -ErrorAction Stop } | Should -Throw "*Did you mean 'throttle'*"
         { Get-DiskImageInfo top.qcow2 -ImageOption 'file.loking=off' -ErrorAction Stop } | Should -Throw "*Did you mean 'locking'*"
     }
+
+    It 'has drivers that are listed with their options' {
+        (Get-DiskImageFormat).Kind | Sort-Object -Unique | Should -Be 'Format'
+        (Get-DiskImageFormat -Kind Filter).Name | Should -Be 'blkdebug', 'blklogwrites', 'throttle'
+        (Get-DiskImageFormat -Kind Protocol).Name | Should -Be 'file', 'null-co'
+        (Get-DiskImageFormat throttle -Kind Filter).OpenOptions.Name | Should -Contain 'iops-write'
+        { Get-DiskImageFormat throttle -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
+        @(Get-DiskImageFormat -Kind Any).Count | Should -BeGreaterThan 12
+    }
 }

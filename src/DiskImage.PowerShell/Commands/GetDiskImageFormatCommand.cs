@@ -17,23 +17,30 @@ public sealed class GetDiskImageFormatCommand : PSCmdlet
     [ValidateNotNullOrEmpty]
     public string[] Name { get; set; } = ["*"];
 
+    /// <summary>Formats, or protocols and filters that <c>-ImageOption</c> names.</summary>
+    [Parameter]
+    public DiskImageDriverKind Kind { get; set; }
+
     /// <inheritdoc/>
     protected override void ProcessRecord()
     {
+        DriverRegistry registry = DiskImageCmdlet.Registry;
+        NodeDriver[] drivers = [.. ((IEnumerable<NodeDriver>)[.. registry.Formats, .. registry.Protocols, .. registry.Filters])
+            .Where(d => Kind == DiskImageDriverKind.Any || DiskImageFormat.KindOf(d) == Kind).OrderBy(d => d.Name, StringComparer.Ordinal)];
         foreach (string name in Name)
         {
             var pattern = WildcardPattern.Get(name, WildcardOptions.IgnoreCase);
-            FormatDriver[] found = [.. DiskImageCmdlet.Registry.Formats
-                .Where(f => f.Aliases.Prepend(f.Name).Any(pattern.IsMatch)).OrderBy(f => f.Name, StringComparer.Ordinal)];
+            NodeDriver[] found = [.. drivers.Where(f => f.Aliases.Prepend(f.Name).Any(pattern.IsMatch))];
             if (found.Length == 0 && !WildcardPattern.ContainsWildcardCharacters(name))
             {
+                string what = Kind == DiskImageDriverKind.Any ? "driver" : $"{Kind}".ToLowerInvariant();
                 var error = new DiskImageException(
-                    DiskImageErrorKind.NotFound, $"There is no format '{name}'. Known: {string.Join(", ", DiskImageCmdlet.Registry.Formats.Select(f => f.Name))}.");
+                    DiskImageErrorKind.NotFound, $"There is no {what} '{name}'. Known: {string.Join(", ", drivers.Select(f => f.Name))}.");
                 WriteError(DiskImageError.Record(error, name));
             }
-            foreach (FormatDriver format in found)
+            foreach (NodeDriver driver in found)
             {
-                WriteObject(DiskImageFormat.Of(format));
+                WriteObject(DiskImageFormat.Of(driver));
             }
         }
     }

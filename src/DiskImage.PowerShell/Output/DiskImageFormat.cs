@@ -4,11 +4,30 @@ using DiskImage.Options;
 
 namespace DiskImage.PowerShell;
 
-/// <summary>An image format of this module.</summary>
+/// <summary>What a driver is for.</summary>
+public enum DiskImageDriverKind
+{
+    /// <summary>A format of images.</summary>
+    Format,
+
+    /// <summary>A way to reach bytes.</summary>
+    Protocol,
+
+    /// <summary>What stands between nodes and changes what passes.</summary>
+    Filter,
+
+    /// <summary>All of them.</summary>
+    Any,
+}
+
+/// <summary>An image format of this module, or another driver.</summary>
 public sealed class DiskImageFormat
 {
     /// <summary>The name, as QEMU spells it.</summary>
     public required string Name { get; init; }
+
+    /// <summary>What it is for: Format, Protocol or Filter.</summary>
+    public required string Kind { get; init; }
 
     /// <summary>Other names that are understood.</summary>
     public required ReadableList<string> Aliases { get; init; }
@@ -31,7 +50,7 @@ public sealed class DiskImageFormat
     /// <summary>Options for <c>-Option</c> when an image is made.</summary>
     public required ReadableList<DiskImageFormatOption> CreateOptions { get; init; }
 
-    /// <summary>Options for <c>-OpenOption</c> when an image is opened.</summary>
+    /// <summary>Options for <c>-OpenOption</c> when an image is opened; of protocols and filters for <c>-ImageOption</c>.</summary>
     public required ReadableList<DiskImageFormatOption> OpenOptions { get; init; }
 
     /// <inheritdoc/>
@@ -44,22 +63,30 @@ public sealed class DiskImageFormat
         ("Snapshot", typeof(ISnapshots)), ("Bitmap", typeof(IBitmaps)),
     ];
 
-    internal static DiskImageFormat Of(FormatDriver driver)
+    internal static DiskImageFormat Of(NodeDriver driver)
     {
         OptionSchema create = (driver as ICreatable)?.CreateOptions ?? OptionSchema.Empty;
         return new DiskImageFormat
         {
             Name = driver.Name,
+            Kind = KindOf(driver).ToString(),
             Aliases = new(driver.Aliases),
             Description = driver.Description,
-            Extensions = new(driver.Extensions),
-            CanCreate = driver is ICreatable,
+            Extensions = new((driver as FormatDriver)?.Extensions ?? []),
+            CanCreate = driver is ICreatable or IStorage,
             CanHaveBacking = create.Options.Any(o => o.PropertyName.Equals(nameof(ICreateOptions.BackingFile), StringComparison.Ordinal)),
-            Abilities = new(s_abilities.Where(a => driver.NodeTypes.Append(driver.GetType()).Any(a.Type.IsAssignableFrom)).Select(a => a.Name)),
+            Abilities = new(s_abilities.Where(a => ((driver as FormatDriver)?.NodeTypes ?? []).Append(driver.GetType()).Any(a.Type.IsAssignableFrom)).Select(a => a.Name)),
             CreateOptions = new(create.Options.Select(o => DiskImageFormatOption.Of(driver, o))),
             OpenOptions = new(driver.OpenOptions.Options.Select(o => DiskImageFormatOption.Of(driver, o))),
         };
     }
+
+    internal static DiskImageDriverKind KindOf(NodeDriver driver) => driver switch
+    {
+        FormatDriver => DiskImageDriverKind.Format,
+        ProtocolDriver => DiskImageDriverKind.Protocol,
+        _ => DiskImageDriverKind.Filter,
+    };
 }
 
 /// <summary>An option of a format.</summary>
@@ -87,6 +114,6 @@ public sealed class DiskImageFormatOption(
     /// <inheritdoc/>
     public override string ToString() => Name;
 
-    internal static DiskImageFormatOption Of(FormatDriver driver, OptionDescriptor option)
+    internal static DiskImageFormatOption Of(NodeDriver driver, OptionDescriptor option)
         => new(driver.Name, option.Name, option.PropertyName, option.DefaultText, option.AllowedText, option.Help);
 }
