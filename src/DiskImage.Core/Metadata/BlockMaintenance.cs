@@ -1,4 +1,3 @@
-using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
 
@@ -16,7 +15,6 @@ namespace DiskImage.Metadata;
 internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout layout)
 {
     private const long MoveBytes = 64 << 20; // moved between two flushes. Ours
-    private const int CopyBytes = 1 << 20;
 
     /// <summary>The blocks in the order of their places, and how many of them do not follow their predecessor.</summary>
     public async ValueTask<(StoredBlock[] Blocks, long Fragmented)> StoredAsync(CancellationToken cancellationToken)
@@ -173,7 +171,7 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         }
         for (int i = 0; i < homeless.Count; i++)
         {
-            await CopyAsync(homeless[i].Place, places[i], homeless[i].Length, CancellationToken.None).ConfigureAwait(false);
+            await StoredBytes.CopyAsync(layout.File, homeless[i].Place, places[i], homeless[i].Length, CancellationToken.None).ConfigureAwait(false);
             await layout.RelinkAsync(held, homeless[i].Index, places[i]).ConfigureAwait(false);
         }
         session.Order.DataWritten();
@@ -197,7 +195,7 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 StoredBlock block = blocks[last];
-                await CopyAsync(block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
+                await StoredBytes.CopyAsync(layout.File, block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
                 session.Order.DataWritten();
                 await layout.RelinkAsync(held, block.Index, place).ConfigureAwait(false);
                 blocks[last--] = block with { Place = place };
@@ -247,80 +245,12 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         foreach (StoredBlock block in inTheWay)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            await CopyAsync(block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
+            await StoredBytes.CopyAsync(layout.File, block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
             session.Order.DataWritten();
             await layout.RelinkAsync(held, block.Index, place).ConfigureAwait(false);
             place = layout.PlaceAt(place + block.Length);
         }
         await session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-    }
-
-    /// <summary>True if a range of the file holds nothing but zeroes; holes are not read.</summary>
-    public async ValueTask<bool> IsZeroAsync(long offset, long length, CancellationToken cancellationToken)
-        => await FirstDataAsync(offset, length, cancellationToken).ConfigureAwait(false) is null;
-
-    /// <summary>The first byte of a range of the file that is not zero; null if there is none. Holes are not read.</summary>
-    public async ValueTask<long?> FirstDataAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        byte[] buffer = ArrayPool<byte>.Shared.Rent(CopyBytes);
-        try
-        {
-            for (long end = Math.Min(offset + length, layout.File.Length); offset < end;)
-            {
-                BlockExtent extent = await layout.File.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
-                long count = extent.Length;
-                if (!extent.IsZero)
-                {
-                    count = Math.Min(count, CopyBytes);
-                    await layout.File.ReadAsync(offset, buffer.AsMemory(0, (int)count), cancellationToken).ConfigureAwait(false);
-                    if (!ZeroDetection.IsZero(buffer.AsSpan(0, (int)count)))
-                    {
-                        return offset + buffer.AsSpan(0, (int)count).IndexOfAnyExcept((byte)0);
-                    }
-                }
-                offset += count;
-            }
-            return null;
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(buffer);
-        }
-    }
-
-    /// <summary>Copies a range of the file; holes stay holes, and what lies past the end is zeroes.</summary>
-    public async ValueTask CopyAsync(long from, long to, long length, CancellationToken cancellationToken)
-    {
-        BlockNode file = layout.File;
-        byte[] buffer = ArrayPool<byte>.Shared.Rent(CopyBytes);
-        try
-        {
-            for (long done = 0; done < length;)
-            {
-                long at = from + done, count = length - done;
-                bool isZero = at >= file.Length;
-                if (!isZero)
-                {
-                    BlockExtent extent = await file.GetExtentAsync(at, Math.Min(count, file.Length - at), cancellationToken).ConfigureAwait(false);
-                    (count, isZero) = (extent.Length, extent.IsZero);
-                }
-                if (isZero)
-                {
-                    await file.WriteZeroesAsync(to + done, count, cancellationToken: cancellationToken).ConfigureAwait(false);
-                }
-                else
-                {
-                    count = Math.Min(count, CopyBytes);
-                    await file.ReadAsync(at, buffer.AsMemory(0, (int)count), cancellationToken).ConfigureAwait(false);
-                    await file.WriteAsync(to + done, buffer.AsMemory(0, (int)count), cancellationToken).ConfigureAwait(false);
-                }
-                done += count;
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(buffer);
-        }
     }
 
     /// <summary>Everything that is used, in the order of places.</summary>

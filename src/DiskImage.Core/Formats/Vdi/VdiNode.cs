@@ -344,7 +344,7 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
             cancellationToken.ThrowIfCancellationRequested();
             (long offset, long length) = _layout.GuestRange(block);
             if (entry.Value != VdiLayout.Discarded
-                && await _maintenance.IsZeroAsync(_layout.PlaceOf(entry.Value), length, cancellationToken).ConfigureAwait(false))
+                && await StoredBytes.IsZeroAsync(File, _layout.PlaceOf(entry.Value), length, cancellationToken).ConfigureAwait(false))
             {
                 await _layout.DropAsync(held, block).ConfigureAwait(false);
             }

@@ -231,7 +231,7 @@ internal sealed class VpcChecker(VpcDisk disk)
     {
         foreach (FileRange gap in Header.IsChecksumRight ? [] : disk.Maintenance.Gaps(blocks))
         {
-            if (await disk.Maintenance.FirstDataAsync(gap.Start, gap.Length, cancellationToken).ConfigureAwait(false) is not null)
+            if (await StoredBytes.FirstDataAsync(disk.File, gap.Start, gap.Length, cancellationToken).ConfigureAwait(false) is not null)
             {
                 _isExplained = false;
                 return;
@@ -255,7 +255,7 @@ internal sealed class VpcChecker(VpcDisk disk)
                 bool isSet = VpcBits.Get(bitmap, sector);
                 int run = VpcBits.Run(bitmap, sector, (int)sectors, isSet);
                 long start = place + disk.Layout.BitmapBytes + ((long)sector * VpcGeometry.SectorSize);
-                if (!isSet && await disk.Maintenance.FirstDataAsync(start, (long)run * VpcGeometry.SectorSize, cancellationToken).ConfigureAwait(false) is long data)
+                if (!isSet && await StoredBytes.FirstDataAsync(disk.File, start, (long)run * VpcGeometry.SectorSize, cancellationToken).ConfigureAwait(false) is long data)
                 {
                     _findings.Warning(
                         "BitmapHidesData",

@@ -78,7 +78,7 @@ internal sealed class VpcCompactor(VpcDisk disk)
             (bool isSet, long run) = await disk.RunAsync(place, within, count - within, cancellationToken).ConfigureAwait(false);
             run = Math.Min(run, count - within);
             if (isSet && !(await BelowIsZeroAsync(guest + within, run, cancellationToken).ConfigureAwait(false)
-                && await disk.Maintenance.IsZeroAsync(disk.DataAt(place, within).Value, run, cancellationToken).ConfigureAwait(false)))
+                && await StoredBytes.IsZeroAsync(disk.File, disk.DataAt(place, within).Value, run, cancellationToken).ConfigureAwait(false)))
             {
                 return false;
             }
@@ -123,7 +123,7 @@ internal sealed class VpcCompactor(VpcDisk disk)
             HostOffset place = await space.AllocateSectorsAsync(held, end - start, VpcFooter.Length).ConfigureAwait(false);
             if (place.Value < start)
             {
-                await disk.Maintenance.CopyAsync(start, place.Value, end - start, CancellationToken.None).ConfigureAwait(false);
+                await StoredBytes.CopyAsync(disk.File, start, place.Value, end - start, CancellationToken.None).ConfigureAwait(false);
                 await disk.File.FlushAsync().ConfigureAwait(false);
                 VpcLocator[] locators = [.. disk.Header.Locators];
                 locators[i] = locator with { DataOffset = (ulong)place.Value };

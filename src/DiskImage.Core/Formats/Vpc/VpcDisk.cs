@@ -173,6 +173,7 @@ internal sealed class VpcDisk
             return known;
         }
         RequireSealed();
+        FooterOffset = Footers.EndOffset(File.Length); // a footer may have been written behind the last one, and its flush failed
         (StoredBlock[] blocks, _) = await Maintenance.StoredAsync(CancellationToken.None).ConfigureAwait(false);
         Maintenance.RequireSound(blocks);
         long end = UsedEnd();
@@ -364,7 +365,7 @@ internal sealed class VpcDisk
         int last = Blocks - 1;
         long start = Length, end = Math.Min(ClaimedEnd, (last + 1) * BlockSize);
         return start < end && PlaceOf(last) is { } place
-            && !await Maintenance.IsZeroAsync(DataAt(place, InBlock(new(start))).Value, end - start, cancellationToken).ConfigureAwait(false) ? start : null;
+            && !await StoredBytes.IsZeroAsync(File, DataAt(place, InBlock(new(start))).Value, end - start, cancellationToken).ConfigureAwait(false) ? start : null;
     }
 
     private void RequireSealed()

@@ -218,7 +218,7 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
                 HostOffset place = await space.AllocateSectorsAsync(held, locator.DataLength, least).ConfigureAwait(false);
                 least = place.Value + Round.Up(locator.DataLength, VpcGeometry.SectorSize);
                 locators[i] = locator with { DataOffset = (ulong)place.Value };
-                await disk.Maintenance.CopyAsync(locator.Extent.Start, place.Value, locator.Extent.End - locator.Extent.Start, CancellationToken.None).ConfigureAwait(false);
+                await StoredBytes.CopyAsync(disk.File, locator.Extent.Start, place.Value, locator.Extent.End - locator.Extent.Start, CancellationToken.None).ConfigureAwait(false);
             }
         }
         return locators;
