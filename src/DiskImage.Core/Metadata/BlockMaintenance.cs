@@ -1,4 +1,3 @@
-using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
 
@@ -16,7 +15,6 @@ namespace DiskImage.Metadata;
 internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout layout)
 {
     private const long MoveBytes = 64 << 20; // moved between two flushes. Ours
-    private const int CopyBytes = 1 << 20;
 
     /// <summary>The blocks in the order of their places, and how many of them do not follow their predecessor.</summary>
     public async ValueTask<(StoredBlock[] Blocks, long Fragmented)> StoredAsync(CancellationToken cancellationToken)
@@ -26,7 +24,7 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         await layout.EachStoredAsync(
             block =>
             {
-                fragmented += next >= 0 && Math.Abs(block.Place - next) >= layout.Alignment ? 1 : 0;
+                fragmented += next >= 0 && (block.Place < next || block.Place > layout.PlaceAt(next)) ? 1 : 0;
                 next = block.End;
                 blocks.Add(block);
             },
@@ -38,7 +36,8 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
     /// <summary>Finds blocks that lie outside the file or on something else, and space that nothing uses. Returns where what is used ends.</summary>
     /// <param name="blocks">The blocks in the order of their places.</param>
     /// <param name="findings">Where it is said.</param>
-    public long Check(StoredBlock[] blocks, CheckFindings findings)
+    /// <param name="isLimitKnown">False if nothing shows where the blocks end, so that what is behind them is not called unused.</param>
+    public long Check(StoredBlock[] blocks, CheckFindings findings, bool isLimitKnown = true)
     {
         long limit = layout.Limit;
         for (int i = 0; i < blocks.Length; i++)
@@ -46,7 +45,7 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
             StoredBlock block = blocks[i];
             (long guest, long guestLength) = layout.GuestRange(block.Index);
             string name = layout.NameOf(block.Index);
-            if (block.Place >= limit || block.Place < 0)
+            if (IsOutside(block, limit))
             {
                 findings.Corruption(
                     "OutOfFile",
@@ -67,7 +66,7 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
                     guestLength,
                     block.Place);
             }
-            if (Obstacle(blocks, i) is { } what)
+            foreach (string what in Obstacles(blocks, i))
             {
                 findings.Corruption(
                     "Overlap",
@@ -78,23 +77,54 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
                     block.Place);
             }
         }
-        long at = 0;
-        foreach (FileRange used in Used(blocks))
+        foreach (FileRange gap in Gaps(blocks))
         {
-            Unused(at, Math.Min(used.Start, limit));
-            at = Math.Max(at, used.End);
-        }
-        Unused(at, limit);
-        return Math.Min(at, limit);
-
-        void Unused(long start, long end)
-        {
-            start = Round.Up(start, layout.Alignment);
-            if (end - start >= layout.BlockBytes)
+            long start = Round.Up(gap.Start, layout.Alignment);
+            if (gap.End - start >= layout.BlockBytes && (isLimitKnown || gap.End < limit))
             {
                 findings.Leak(
-                    $"{end - start:#,0} bytes at offset {start:#,0} are not used", "move blocks into the gap and cut the file", start, (end - start) / layout.BlockBytes);
+                    $"{gap.End - start:#,0} bytes at offset {start:#,0} are not used",
+                    "move blocks into the gap and cut the file",
+                    start,
+                    (gap.End - start) / layout.BlockBytes);
             }
+        }
+        return Used(blocks.Where(b => !IsOutside(b, limit))).Select(u => u.End).DefaultIfEmpty(0).Max();
+    }
+
+    /// <summary>Refuses to go on where a write could hit something else.</summary>
+    /// <exception cref="DiskImageException">Corrupt: a block lies outside the file, or on something else.</exception>
+    public void RequireSound(StoredBlock[] blocks)
+    {
+        var findings = new CheckFindings();
+        _ = Check(blocks, findings);
+        if (findings.Corruptions > 0)
+        {
+            CheckFinding first = findings.List.First(f => f.Severity == CheckSeverity.Corruption);
+            string file = layout.File.Name;
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{file}: {first.Message}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.",
+                file,
+                first.HostOffset);
+        }
+    }
+
+    /// <summary>What nothing uses, up to the end of the space for blocks, in the order of places.</summary>
+    public IEnumerable<FileRange> Gaps(StoredBlock[] blocks)
+    {
+        long at = 0, limit = layout.Limit;
+        foreach (FileRange used in Used(blocks))
+        {
+            if (Math.Min(used.Start, limit) > at)
+            {
+                yield return new(at, Math.Min(used.Start, limit));
+            }
+            at = Math.Max(at, used.End);
+        }
+        if (at < limit)
+        {
+            yield return new(at, limit);
         }
     }
 
@@ -102,39 +132,51 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
     /// Forgets blocks that are not in the file, makes the file longer for one that was cut, and copies those that lie on something else to
     /// places of their own behind everything, so that each reads as before and none is written through another.
     /// </summary>
-    public async ValueTask RepairAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    /// <param name="held">The lock.</param>
+    /// <param name="least">Where the copies may begin: what lies before is left as it is, be it used or not.</param>
+    /// <param name="cancellationToken">Stops the looking.</param>
+    /// <returns>True if an entry was wrong, so that what it meant may be in the file without anything that leads there.</returns>
+    public async ValueTask<bool> RepairAsync(MetadataSession.Held held, long least, CancellationToken cancellationToken)
     {
         (StoredBlock[] blocks, _) = await StoredAsync(cancellationToken).ConfigureAwait(false);
-        long limit = layout.Limit, end = layout.Structures.Count == 0 ? 0 : layout.Structures.Max(s => s.End);
+        long limit = layout.Limit, end = Math.Max(least, layout.Structures.Count == 0 ? 0 : layout.Structures.Max(s => s.End));
+        bool isForgotten = false;
         var homeless = new List<StoredBlock>();
-        foreach ((StoredBlock block, int i) in blocks.Select((b, i) => (b, i)).ToArray())
+        for (int i = 0; i < blocks.Length; i++)
         {
-            if (block.Place >= limit || block.Place < 0)
+            StoredBlock block = blocks[i];
+            if (IsOutside(block, limit))
             {
                 await layout.DropAsync(held, block.Index).ConfigureAwait(false);
+                isForgotten = true;
                 continue;
             }
-            if (Obstacle(blocks, i) is not null)
+            if (Obstacles(blocks, i).Any())
             {
                 homeless.Add(block);
             }
             end = Math.Max(end, block.End);
         }
-        end = Round.Up(end, layout.Alignment);
         StagedRepair.RequireFewCopies(layout.File, homeless.Count, Round.Up(layout.BlockBytes, layout.Alignment));
-        long reach = end + (homeless.Count * Round.Up(layout.BlockBytes, layout.Alignment));
-        if (reach > limit)
-        {
-            await layout.SetLimitAsync(held, reach).ConfigureAwait(false);
-        }
+        end = Round.Up(end, layout.Alignment);
+        var places = new List<long>(homeless.Count);
         foreach (StoredBlock block in homeless)
         {
-            await CopyAsync(block.Place, end, block.Length, CancellationToken.None).ConfigureAwait(false);
-            await layout.RelinkAsync(held, block.Index, end).ConfigureAwait(false);
-            end = Round.Up(end + block.Length, layout.Alignment);
+            places.Add(layout.PlaceAt(end));
+            end = places[^1] + block.Length;
+        }
+        if (end > limit)
+        {
+            await layout.SetLimitAsync(held, end).ConfigureAwait(false);
+        }
+        for (int i = 0; i < homeless.Count; i++)
+        {
+            await StoredBytes.CopyAsync(layout.File, homeless[i].Place, places[i], homeless[i].Length, CancellationToken.None).ConfigureAwait(false);
+            await layout.RelinkAsync(held, homeless[i].Index, places[i]).ConfigureAwait(false);
         }
         session.Order.DataWritten();
         await session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
+        return isForgotten || homeless.Count > 0;
     }
 
     /// <summary>Moves the last blocks into the gaps before them and cuts the file. Cancelled between two blocks, it leaves a whole disk.</summary>
@@ -147,13 +189,13 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         long at = 0, moved = 0;
         foreach (FileRange used in places)
         {
-            for (long place = Round.Up(at, layout.Alignment);
+            for (long place = PlaceIn(at, used.Start);
                 last >= 0 && blocks[last].Place > place && used.Start - place >= blocks[last].Length;
-                place = Round.Up(at, layout.Alignment))
+                place = PlaceIn(at, used.Start))
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 StoredBlock block = blocks[last];
-                await CopyAsync(block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
+                await StoredBytes.CopyAsync(layout.File, block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
                 session.Order.DataWritten();
                 await layout.RelinkAsync(held, block.Index, place).ConfigureAwait(false);
                 blocks[last--] = block with { Place = place };
@@ -179,6 +221,9 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         {
             await layout.SetLimitAsync(held, end).ConfigureAwait(false);
         }
+
+        long PlaceIn(long start, long stop) // the good one, if a block fits there
+            => layout.PlaceAt(start) is var good && good + layout.BlockBytes <= stop ? good : Round.Up(start, layout.Alignment);
     }
 
     /// <summary>Moves the blocks that touch a range behind everything else, so that a structure can have it.</summary>
@@ -190,94 +235,45 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         {
             return;
         }
-        long place = Round.Up(Math.Max(end, Used(blocks).Max(u => u.End)), layout.Alignment);
-        await layout.SetLimitAsync(held, place + (inTheWay.Length * Round.Up(layout.BlockBytes, layout.Alignment))).ConfigureAwait(false);
+        long place = layout.PlaceAt(Math.Max(end, Used(blocks).Max(u => u.End)));
+        long reach = place;
+        foreach (StoredBlock block in inTheWay)
+        {
+            reach = layout.PlaceAt(reach) + block.Length;
+        }
+        await layout.SetLimitAsync(held, reach).ConfigureAwait(false);
         foreach (StoredBlock block in inTheWay)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            await CopyAsync(block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
+            await StoredBytes.CopyAsync(layout.File, block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
             session.Order.DataWritten();
             await layout.RelinkAsync(held, block.Index, place).ConfigureAwait(false);
-            place = Round.Up(place + block.Length, layout.Alignment);
+            place = layout.PlaceAt(place + block.Length);
         }
         await session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
     }
 
-    /// <summary>True if a range of the file holds nothing but zeroes; holes are not read.</summary>
-    public async ValueTask<bool> IsZeroAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        byte[] buffer = ArrayPool<byte>.Shared.Rent(CopyBytes);
-        try
-        {
-            for (long end = Math.Min(offset + length, layout.File.Length); offset < end;)
-            {
-                BlockExtent extent = await layout.File.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
-                long count = extent.Length;
-                if (!extent.IsZero)
-                {
-                    count = Math.Min(count, CopyBytes);
-                    await layout.File.ReadAsync(offset, buffer.AsMemory(0, (int)count), cancellationToken).ConfigureAwait(false);
-                    if (!ZeroDetection.IsZero(buffer.AsSpan(0, (int)count)))
-                    {
-                        return false;
-                    }
-                }
-                offset += count;
-            }
-            return true;
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(buffer);
-        }
-    }
-
-    /// <summary>Copies a range of the file; holes stay holes, and what lies past the end is zeroes.</summary>
-    public async ValueTask CopyAsync(long from, long to, long length, CancellationToken cancellationToken)
-    {
-        BlockNode file = layout.File;
-        byte[] buffer = ArrayPool<byte>.Shared.Rent(CopyBytes);
-        try
-        {
-            for (long done = 0; done < length;)
-            {
-                long at = from + done, count = length - done;
-                bool isZero = at >= file.Length;
-                if (!isZero)
-                {
-                    BlockExtent extent = await file.GetExtentAsync(at, Math.Min(count, file.Length - at), cancellationToken).ConfigureAwait(false);
-                    (count, isZero) = (extent.Length, extent.IsZero);
-                }
-                if (isZero)
-                {
-                    await file.WriteZeroesAsync(to + done, count, cancellationToken: cancellationToken).ConfigureAwait(false);
-                }
-                else
-                {
-                    count = Math.Min(count, CopyBytes);
-                    await file.ReadAsync(at, buffer.AsMemory(0, (int)count), cancellationToken).ConfigureAwait(false);
-                    await file.WriteAsync(to + done, buffer.AsMemory(0, (int)count), cancellationToken).ConfigureAwait(false);
-                }
-                done += count;
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(buffer);
-        }
-    }
-
     /// <summary>Everything that is used, in the order of places.</summary>
-    private IEnumerable<FileRange> Used(StoredBlock[] blocks)
+    private IEnumerable<FileRange> Used(IEnumerable<StoredBlock> blocks)
         => blocks.Where(b => b.Place >= 0).Select(b => new FileRange(b.Place, b.End)).Concat(layout.Structures).OrderBy(r => r.Start);
 
-    /// <summary>What a block lies on that comes before it: a structure, or a block that lies lower; null if nothing.</summary>
-    private string? Obstacle(StoredBlock[] blocks, int i)
+    private static bool IsOutside(StoredBlock block, long limit) => block.Place >= limit || block.Place < 0;
+
+    /// <summary>What a block lies on that comes before it: a structure, a block that lies lower.</summary>
+    private IEnumerable<string> Obstacles(StoredBlock[] blocks, int i)
     {
         StoredBlock block = blocks[i];
-        FileRange structure = layout.Structures.FirstOrDefault(s => s.Meets(block.Place, block.End));
-        return structure.Length > 0 ? structure.What
-            : i > 0 && blocks[i - 1].End > block.Place ? $"{layout.NameOf(blocks[i - 1].Index)} at offset {blocks[i - 1].Place:#,0}"
-            : null;
+        foreach (FileRange structure in layout.Structures)
+        {
+            if (structure.Meets(block.Place, block.End))
+            {
+                yield return structure.What ?? "a structure";
+                break;
+            }
+        }
+        if (i > 0 && blocks[i - 1].End > block.Place)
+        {
+            yield return $"{layout.NameOf(blocks[i - 1].Index)} at offset {blocks[i - 1].Place:#,0}";
+        }
     }
 }

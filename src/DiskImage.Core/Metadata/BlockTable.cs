@@ -84,8 +84,21 @@ internal sealed class BlockTable<TEntry>(WriteOrder order) : MetadataStore(order
         _changed.Clear();
     }
 
+    /// <summary>Takes an entry that cannot be a block for nowhere; in the file it stays until <see cref="Rewrite"/>.</summary>
+    public void SetAside(int block) => _bytes.AsSpan(block * TEntry.Size, TEntry.Size).Fill(TEntry.Filler);
+
+    /// <summary>Has the entries from one on written as they are here.</summary>
+    public void Rewrite(MetadataSession.Held held, int block)
+    {
+        _ = held;
+        MarkChanged(block * TEntry.Size);
+    }
+
     /// <summary>Makes the table longer or shorter; new blocks are nowhere. The file has room for it.</summary>
-    public void SetCount(MetadataSession.Held held, int count)
+    /// <param name="held">The lock.</param>
+    /// <param name="count">Entries.</param>
+    /// <param name="isInFile">True if the file says the same already, so that nothing is to be written.</param>
+    public void SetCount(MetadataSession.Held held, int count, bool isInFile = false)
     {
         _ = held;
         int old = _bytes.Length;
@@ -93,9 +106,20 @@ internal sealed class BlockTable<TEntry>(WriteOrder order) : MetadataStore(order
         if (_bytes.Length > old)
         {
             _bytes.AsSpan(old).Fill(TEntry.Filler);
-            _changed.UnionWith(Enumerable.Range(old / PieceBytes, ((_bytes.Length - 1) / PieceBytes) - (old / PieceBytes) + 1));
+            if (!isInFile)
+            {
+                MarkChanged(old);
+            }
         }
         _ = _changed.RemoveWhere(piece => piece * PieceBytes >= _bytes.Length);
+    }
+
+    private void MarkChanged(int from)
+    {
+        for (int piece = from / PieceBytes; piece * PieceBytes < _bytes.Length; piece++)
+        {
+            _ = _changed.Add(piece);
+        }
     }
 
     protected override async ValueTask WriteDirtyAsync()
@@ -130,4 +154,19 @@ internal readonly record struct LittleBlockEntry(uint Value) : IBlockEntry<Littl
     public static LittleBlockEntry Read(ReadOnlySpan<byte> bytes) => new(BinaryPrimitives.ReadUInt32LittleEndian(bytes));
 
     public void Write(Span<byte> bytes) => BinaryPrimitives.WriteUInt32LittleEndian(bytes, Value);
+}
+
+/// <summary>An entry that is a number of 32 bits, big-endian, 0xFFFFFFFF for a block that is nowhere.</summary>
+internal readonly record struct BigBlockEntry(uint Value) : IBlockEntry<BigBlockEntry>
+{
+    /// <summary>The value of a block that is nowhere.</summary>
+    public const uint Nowhere = uint.MaxValue;
+
+    public static int Size => sizeof(uint);
+
+    public static byte Filler => 0xFF;
+
+    public static BigBlockEntry Read(ReadOnlySpan<byte> bytes) => new(BinaryPrimitives.ReadUInt32BigEndian(bytes));
+
+    public void Write(Span<byte> bytes) => BinaryPrimitives.WriteUInt32BigEndian(bytes, Value);
 }

@@ -1,3 +1,4 @@
+using DiskImage.Binary;
 using DiskImage.Block;
 
 namespace DiskImage.Metadata;
@@ -33,8 +34,11 @@ internal interface IBlockLayout
     /// <summary>Bytes that a block takes in the file; a gap that is smaller is none.</summary>
     long BlockBytes { get; }
 
-    /// <summary>The multiples at which blocks begin.</summary>
+    /// <summary>The multiples at which blocks begin; what is between a block and the next of them is no gap.</summary>
     long Alignment { get; }
+
+    /// <summary>The first offset at or after one where a block lies well: a multiple of <see cref="Alignment"/>, or more. A gap too small for that will do.</summary>
+    long PlaceAt(long offset) => Round.Up(offset, Alignment);
 
     /// <summary>Gives every block that the table says is in the file, in the order of the table.</summary>
     ValueTask EachStoredAsync(Action<StoredBlock> each, CancellationToken cancellationToken);

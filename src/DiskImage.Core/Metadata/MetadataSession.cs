@@ -8,18 +8,22 @@ namespace DiskImage.Metadata;
 /// </summary>
 /// <remarks>
 /// The lock is held for look-ups and changes in memory and for the metadata I/O they cause, never for guest data. Waiting for it can be
-/// cancelled. After a failed flush nothing is given back, and no later flush succeeds: what the file holds then is not known.
+/// cancelled. If a write fails, what was to be written stays to be written, and nothing is given back. That no flush succeeds after one
+/// has failed is the file's to see to (<see cref="BlockNode.BreakWriting"/>).
 /// </remarks>
-internal sealed class MetadataSession(BlockNode file) : IDisposable
+/// <param name="file">The image's file.</param>
+/// <param name="flush">Makes all changes durable, for a format with a journal; null if the stores do it in their order.</param>
+/// <param name="released">Told of each range that has become free; null to give it back to the host.</param>
+internal sealed class MetadataSession(
+    BlockNode file, Func<CancellationToken, ValueTask>? flush = null, Func<FileRange, CancellationToken, ValueTask>? released = null) : IDisposable
 {
     private readonly SemaphoreSlim _gate = new(1, 1);
-    private DiskImageException? _failedFlush;
 
     /// <summary>The order of the stores of this image.</summary>
     public WriteOrder Order { get; } = new(file);
 
     /// <summary>Which of the file's space is taken; null until it is known, which it must be before the first change.</summary>
-    public SpaceMap? Space { get; set; }
+    public FileSpace? Space { get; set; }
 
     /// <summary>Takes the lock. Dispose what is returned.</summary>
     public ValueTask<Held> EnterAsync(CancellationToken cancellationToken)
@@ -52,22 +56,24 @@ internal sealed class MetadataSession(BlockNode file) : IDisposable
     public async ValueTask FlushAsync(Held held, CancellationToken cancellationToken)
     {
         Require(held);
-        if (_failedFlush is { } cause)
-        {
-            throw new DiskImageException(cause.Kind, cause.Message, cause.Path, cause.Offset, cause);
-        }
-        try
+        if (flush is null)
         {
             await Order.FlushAsync(cancellationToken).ConfigureAwait(false);
         }
-        catch (DiskImageException e)
+        else
         {
-            _failedFlush = e;
-            throw;
+            await flush(cancellationToken).ConfigureAwait(false);
         }
         foreach (FileRange free in Space?.Release(held) ?? [])
         {
-            await file.DiscardAsync(free.Start, Math.Min(free.End, file.Length) - free.Start, cancellationToken).ConfigureAwait(false);
+            if (released is not null)
+            {
+                await released(free, cancellationToken).ConfigureAwait(false);
+            }
+            else if (free.Start < file.Length)
+            {
+                await file.DiscardAsync(free.Start, Math.Min(free.End, file.Length) - free.Start, cancellationToken).ConfigureAwait(false);
+            }
         }
     }
 

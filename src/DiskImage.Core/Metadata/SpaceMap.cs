@@ -8,17 +8,15 @@ namespace DiskImage.Metadata;
 /// session's first change, one bit a unit.
 /// </summary>
 /// <remarks>
-/// What is given up is free only after the flush that makes the giving up durable (<see cref="FreeAfterFlush"/>, then the session's
-/// flush). A range that is no multiple of units takes every unit that it touches. The session's lock guards it.
+/// A range that is no multiple of units takes every unit that it touches. The session's lock guards it.
 /// </remarks>
 /// <param name="unit">Bytes of a unit: a power of two.</param>
 /// <param name="maximum">Bytes of a file at most: the reach of the format.</param>
 /// <param name="tooLong">The error for a range beyond that.</param>
-internal sealed class SpaceMap(long unit, long maximum, Func<long, Exception> tooLong)
+internal sealed class SpaceMap(long unit, long maximum, Func<long, Exception> tooLong) : FileSpace
 {
     private const int WordBits = 64;
 
-    private readonly List<FileRange> _waiting = [];
     private ulong[] _used = new ulong[16];
     private long _end, _free; // in units: past the last taken one, and free ones before it
     private long _hint, _failed = long.MaxValue; // where to look next; a length that was looked for in vain
@@ -28,9 +26,6 @@ internal sealed class SpaceMap(long unit, long maximum, Func<long, Exception> to
 
     /// <summary>Where the last unit that is taken ends.</summary>
     public long End => _end * unit;
-
-    /// <summary>Bytes that wait for a flush.</summary>
-    public long Waiting { get; private set; }
 
     /// <summary>Takes a range; false if a unit of it was taken already.</summary>
     public bool TryMark(long offset, long length)
@@ -78,8 +73,7 @@ internal sealed class SpaceMap(long unit, long maximum, Func<long, Exception> to
         return at < 0 ? -1 : Take(at, length);
     }
 
-    /// <summary>Gives space back that nothing in the file, as it is on the disk, refers to.</summary>
-    public void Free(MetadataSession.Held held, long offset, long length)
+    public override void Free(MetadataSession.Held held, long offset, long length)
     {
         _ = held;
         (long start, long end) = Units(offset, length);
@@ -96,38 +90,6 @@ internal sealed class SpaceMap(long unit, long maximum, Func<long, Exception> to
             _free--;
         }
         (_hint, _failed) = (Math.Min(_hint, start), long.MaxValue);
-    }
-
-    /// <summary>Gives space back once the file no longer refers to it.</summary>
-    public void FreeAfterFlush(MetadataSession.Held held, long offset, long length)
-    {
-        _ = held;
-        if (_waiting.Count > 0 && _waiting[^1] is var last && last.End == offset)
-        {
-            _waiting[^1] = last with { End = last.End + length };
-        }
-        else
-        {
-            _waiting.Add(new(offset, offset + length));
-        }
-        Waiting += length;
-    }
-
-    /// <summary>What was given up is durable: frees it, and tells what it is.</summary>
-    public IReadOnlyList<FileRange> Release(MetadataSession.Held held)
-    {
-        if (_waiting.Count == 0)
-        {
-            return [];
-        }
-        FileRange[] freed = [.. _waiting];
-        _waiting.Clear();
-        Waiting = 0;
-        foreach (FileRange range in freed)
-        {
-            Free(held, range.Start, range.Length);
-        }
-        return freed;
     }
 
     /// <summary>The gaps before <see cref="End"/>, in order.</summary>

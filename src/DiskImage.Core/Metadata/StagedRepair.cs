@@ -15,6 +15,34 @@ internal static class StagedRepair
 {
     private const long LeastCopied = 64 << 20; // bytes that a repair may always copy. Ours
 
+    /// <summary>Repairs a disk, and says what was found and what of it is put right.</summary>
+    /// <param name="disk">The disk.</param>
+    /// <param name="file">Its file.</param>
+    /// <param name="mode">What may be repaired.</param>
+    /// <param name="check">Writes what is left to write and checks the disk; called before and after.</param>
+    /// <param name="bytes">Told of the progress of the check after.</param>
+    /// <param name="cancellationToken">Stops it before anything is written.</param>
+    public static async ValueTask<CheckReport> RunAsync(
+        ITrialRepair disk,
+        BlockNode file,
+        RepairMode mode,
+        Func<IProgress<long>?, CancellationToken, ValueTask<CheckReport>> check,
+        IProgress<long>? bytes,
+        CancellationToken cancellationToken)
+    {
+        CheckReport before = await check(null, cancellationToken).ConfigureAwait(false);
+        if (await RunAsync(disk, file, mode, cancellationToken).ConfigureAwait(false) is { } why)
+        {
+            return Withdrawn(before, why);
+        }
+        CheckReport after = await check(bytes, cancellationToken).ConfigureAwait(false);
+        return after with
+        {
+            CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
+            LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
+        };
+    }
+
     /// <summary>Repairs a disk that has nothing left to write.</summary>
     /// <param name="disk">The disk.</param>
     /// <param name="file">Its file.</param>

@@ -97,7 +97,7 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
                 CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
                 if (before.Corruptions > 0 && mode == RepairMode.All)
                 {
-                    await _maintenance.RepairAsync(held, cancellationToken).ConfigureAwait(false);
+                    _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
                 }
                 if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
                 {
@@ -125,8 +125,8 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
                 {
                     cancellationToken.ThrowIfCancellationRequested();
                     long place = _layout.PlaceOf(entry.Value);
-                    if (await _maintenance.IsZeroAsync(place, _header.BitmapBytes, cancellationToken).ConfigureAwait(false)
-                        || (!IsOverlay && await _maintenance.IsZeroAsync(place + _header.BitmapBytes, _header.Extent, cancellationToken).ConfigureAwait(false)))
+                    if (await StoredBytes.IsZeroAsync(File, place, _header.BitmapBytes, cancellationToken).ConfigureAwait(false)
+                        || (!IsOverlay && await StoredBytes.IsZeroAsync(File, place + _header.BitmapBytes, _header.Extent, cancellationToken).ConfigureAwait(false)))
                     {
                         await _layout.DropAsync(held, block).ConfigureAwait(false);
                         _bitmaps.Forget(place, _header.BitmapBytes);

@@ -15,7 +15,7 @@ internal sealed class QedCompactor(MetadataSession session, QedTables tables, Qe
 {
     private const long MoveBytes = 64 << 20; // moved between two flushes. Ours
 
-    private SpaceMap Space => session.Space!;
+    private SpaceMap Space => (SpaceMap)session.Space!;
 
     private int Cluster => tables.Header.ClusterSize;
 
@@ -42,7 +42,7 @@ internal sealed class QedCompactor(MetadataSession session, QedTables tables, Qe
         {
             cancellationToken.ThrowIfCancellationRequested();
             (long offset, long length) = layout.GuestRange(block.Index);
-            if (length == 0 || await maintenance.IsZeroAsync(block.Place, length, cancellationToken).ConfigureAwait(false))
+            if (length == 0 || await StoredBytes.IsZeroAsync(layout.File, block.Place, length, cancellationToken).ConfigureAwait(false))
             {
                 await tables.SetAsync(held, block.Index, QedTables.Nowhere).ConfigureAwait(false);
                 Space.FreeAfterFlush(held, block.Place, block.Length);
@@ -57,7 +57,7 @@ internal sealed class QedCompactor(MetadataSession session, QedTables tables, Qe
     {
         foreach ((int index, QedEntry table) in tables.L1.Used().ToArray())
         {
-            if (await maintenance.IsZeroAsync((long)table.Value, tables.Header.TableBytes, cancellationToken).ConfigureAwait(false))
+            if (await StoredBytes.IsZeroAsync(layout.File, (long)table.Value, tables.Header.TableBytes, cancellationToken).ConfigureAwait(false))
             {
                 tables.DropTable(held, index);
             }
@@ -132,7 +132,7 @@ internal sealed class QedCompactor(MetadataSession session, QedTables tables, Qe
         {
             await session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false); // the copy is made from the file
         }
-        await maintenance.CopyAsync(block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
+        await StoredBytes.CopyAsync(layout.File, block.Place, place, block.Length, CancellationToken.None).ConfigureAwait(false);
         session.Order.DataWritten();
         await layout.RelinkAsync(held, block.Index, place).ConfigureAwait(false);
         Space.FreeAfterFlush(held, block.Place, block.Length);

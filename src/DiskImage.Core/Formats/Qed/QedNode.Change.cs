@@ -244,7 +244,7 @@ internal sealed partial class QedNode
         {
             await RepairTablesAsync(held, cancellationToken).ConfigureAwait(false);
             await DropMisalignedAsync(held, cancellationToken).ConfigureAwait(false);
-            await _maintenance.RepairAsync(held, cancellationToken).ConfigureAwait(false);
+            _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
             after = await CheckAsync(cancellationToken).ConfigureAwait(false);
         }
         if (after.Corruptions == 0 && after.CheckErrors == 0)
@@ -295,7 +295,7 @@ internal sealed partial class QedNode
         foreach ((int index, long place) in homeless)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            await _maintenance.CopyAsync(place, end, bytes, CancellationToken.None).ConfigureAwait(false);
+            await StoredBytes.CopyAsync(File, place, end, bytes, CancellationToken.None).ConfigureAwait(false);
             _session.Order.DataWritten();
             _tables.MoveTable(held, index, end);
             end += bytes;

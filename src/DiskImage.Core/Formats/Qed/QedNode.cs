@@ -43,7 +43,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
 
     private QedHeader Header => _tables.Header;
 
-    private SpaceMap Space => _session.Space
+    private SpaceMap Space => (SpaceMap?)_session.Space
         ?? throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
 
     /// <summary>Reads the L1 table; to write, all tables. The file and the backing image are the node's on success.</summary>
@@ -249,7 +249,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
         }
         _reserved.Clear();
         await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        if (_gaveUp && _session.Space is { } space && (space.End < File.Length || space.Gaps().Any()))
+        if (_gaveUp && _session.Space is SpaceMap space && (space.End < File.Length || space.Gaps().Any()))
         {
             await Compactor.RunAsync(held, CancellationToken.None).ConfigureAwait(false);
         }

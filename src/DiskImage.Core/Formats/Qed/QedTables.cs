@@ -122,7 +122,7 @@ internal sealed class QedTables
         {
             return;
         }
-        SpaceMap space = _session.Space!;
+        var space = (SpaceMap)_session.Space!;
         long place = space.Allocate(held, Header.TableBytes);
         try
         {

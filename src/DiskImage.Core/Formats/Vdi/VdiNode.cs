@@ -69,41 +69,12 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         },
     };
 
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
-            async held =>
-            {
-                await FlushIfWritableAsync(held, cancellationToken).ConfigureAwait(false);
-                CheckReport report = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                bytes?.Report(Length);
-                return report;
-            },
-            cancellationToken));
+    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
 
     /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
-    {
-        CheckReport before = await CheckedAsync().ConfigureAwait(false);
-        if (await StagedRepair.RunAsync(this, File, mode, cancellationToken).ConfigureAwait(false) is { } why)
-        {
-            return StagedRepair.Withdrawn(before, why);
-        }
-        CheckReport after = await CheckedAsync().ConfigureAwait(false);
-        bytes?.Report(Length);
-        return after with
-        {
-            CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
-            LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
-        };
-
-        ValueTask<CheckReport> CheckedAsync() => _session.RunAsync(
-            async held =>
-            {
-                await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                return await CheckAsync(cancellationToken).ConfigureAwait(false);
-            },
-            cancellationToken);
-    });
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
 
     long ITrialRepair.Grain => AllocationUnit;
 
@@ -116,7 +87,7 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
             CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
             if (before.Corruptions > 0 && mode == RepairMode.All)
             {
-                await _maintenance.RepairAsync(held, cancellationToken).ConfigureAwait(false);
+                _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
                 await SettleAsync(held).ConfigureAwait(false);
             }
             if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
@@ -326,22 +297,25 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
     private async ValueTask PrepareAsync(CancellationToken cancellationToken)
     {
         (StoredBlock[] blocks, _) = await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
-        var findings = new CheckFindings();
-        _ = _maintenance.Check(blocks, findings);
-        if (findings.Corruptions > 0)
-        {
-            string what = findings.List.First(f => f.Severity == CheckSeverity.Corruption).Message;
-            throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Name}: {what}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.", Name);
-        }
+        _maintenance.RequireSound(blocks);
         _next = Math.Max(_header.Current.Allocated, blocks.Length == 0 ? 0 : (int)_layout.IndexOf(blocks[^1].Place) + 1);
     }
+
+    private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => _session.RunAsync(
+        async held =>
+        {
+            await FlushIfWritableAsync(held, cancellationToken).ConfigureAwait(false);
+            CheckReport report = await CheckAsync(cancellationToken).ConfigureAwait(false);
+            bytes?.Report(Length);
+            return report;
+        },
+        cancellationToken);
 
     private async ValueTask<CheckReport> CheckAsync(CancellationToken cancellationToken)
     {
         var findings = new CheckFindings();
         (StoredBlock[] blocks, long fragmented) = await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
-        long end = _maintenance.Check(blocks, findings);
+        long end = Math.Min(_maintenance.Check(blocks, findings), File.Length);
         if (_header.Current.Allocated != blocks.Length)
         {
             findings.Corruption(
@@ -371,7 +345,7 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
             cancellationToken.ThrowIfCancellationRequested();
             (long offset, long length) = _layout.GuestRange(block);
             if (entry.Value != VdiLayout.Discarded
-                && await _maintenance.IsZeroAsync(_layout.PlaceOf(entry.Value), length, cancellationToken).ConfigureAwait(false))
+                && await StoredBytes.IsZeroAsync(File, _layout.PlaceOf(entry.Value), length, cancellationToken).ConfigureAwait(false))
             {
                 await _layout.DropAsync(held, block).ConfigureAwait(false);
             }

@@ -1,3 +1,5 @@
+using DiskImage.Metadata;
+
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>What a BAT entry says about its block. Spec: MS-VHDX 2.5.1.1, 2.5.1.2.</summary>
@@ -30,8 +32,8 @@ internal readonly record struct BatEntry(ulong Raw)
 {
     private const ulong StateMask = 7, OffsetMask = ~(ulong)(VhdxLayout.MiB - 1);
 
-    public BatEntry(BlockState state, long fileOffset = 0)
-        : this((ulong)fileOffset | (ulong)state)
+    public BatEntry(BlockState state, HostOffset place = default)
+        : this((ulong)place.Value | (ulong)state)
     {
     }
 
@@ -39,6 +41,9 @@ internal readonly record struct BatEntry(ulong Raw)
 
     /// <summary>Where the block lies in the file, a multiple of 1 MiB; negative if the field is beyond all sense.</summary>
     public long FileOffset => (long)(Raw & OffsetMask);
+
+    /// <summary>Where the block lies in the file.</summary>
+    public HostOffset Place => new(FileOffset);
 
     /// <summary>Bits between state and offset, which must be zero.</summary>
     public bool HasReservedBits => (Raw & ~(StateMask | OffsetMask)) != 0;

@@ -1,16 +1,17 @@
 using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>Checks every entry of the BAT against the specification, the file and the other entries. Spec: MS-VHDX 2.5.1.</summary>
-internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<long>? bytes, CancellationToken cancellationToken)
+internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, CancellationToken cancellationToken)
 {
     private const string Clear = "clear the entry", Copy = "give each entry a copy of its own";
 
-    private readonly VhdxGeometry _geometry = node.Geometry;
-    private readonly VhdxSpace _space = new(file.Name);
+    private readonly VhdxGeometry _geometry = disk.Geometry;
+    private readonly SpaceMap _space = VhdxDisk.EmptySpace(disk.Name);
     private readonly List<(long Index, BatEntry Instead)> _replacements = [];
     private readonly List<long> _shared = [];
     private readonly List<long> _partial = []; // blocks of the chunk at hand that are partially present
@@ -30,26 +31,26 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
 
     public async ValueTask RunAsync()
     {
-        node.MarkStructures(_space);
+        disk.MarkStructures(_space);
         byte[] part = ArrayPool<byte>.Shared.Rent(VhdxLayout.MiB);
         try
         {
-            long total = node.EntriesInUse;
+            long total = disk.Bat.EntriesInUse;
             for (long index = 0; index < total;)
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 int count = (int)Math.Min(VhdxLayout.MiB / VhdxGeometry.EntryBytes, total - index);
-                await file.ReadPaddedAsync(
-                    node.Regions.Bat.Offset + (index * VhdxGeometry.EntryBytes), part.AsMemory(0, count * VhdxGeometry.EntryBytes), cancellationToken).ConfigureAwait(false);
+                await disk.File.ReadPaddedAsync(
+                    disk.Regions.Bat.Offset + (index * VhdxGeometry.EntryBytes), part.AsMemory(0, count * VhdxGeometry.EntryBytes), cancellationToken).ConfigureAwait(false);
                 for (int i = 0; i < count; i++)
                 {
-                    if (_geometry.IsInUse(index + i, node.Metadata.HasParent))
+                    if (_geometry.IsInUse(index + i, disk.Metadata.HasParent))
                     {
                         await CheckEntryAsync(index + i, new BatEntry(LittleEndian.U64(part, i * VhdxGeometry.EntryBytes))).ConfigureAwait(false);
                     }
                 }
                 index += count;
-                bytes?.Report(Math.Min(node.Length, _geometry.StartOf(_geometry.BlockAt(index))));
+                bytes?.Report(Math.Min(_geometry.VirtualSize, _geometry.StartOf(_geometry.BlockAt(index))));
             }
         }
         finally
@@ -60,7 +61,7 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
         {
             Findings.Corruption("Bitmap", $"payload block {block} is partially present, and the BAT region has no room for the entry of its sector bitmap", guest: _geometry.StartOf(block), guestLength: _geometry.BytesOf(block));
         }
-        await node.EachStaleEntryAsync(CheckStale, cancellationToken).ConfigureAwait(false);
+        await disk.Bat.EachStaleAsync(CheckStale, cancellationToken).ConfigureAwait(false);
         CheckLeaks();
     }
 
@@ -68,7 +69,7 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
     private void CheckStale(long index, BatEntry entry)
     {
         string what = $"BAT entry {index} is behind the disk's last block and names offset {entry.FileOffset:#,0}";
-        if (node.IsStalePlace(entry) && _space.IsUsed(entry.FileOffset, _geometry.BlockSize))
+        if (disk.Bat.IsStalePlace(entry) && _space.IsUsed(entry.FileOffset, _geometry.BlockSize))
         {
             Findings.Corruption("Stale", $"{what}, which is in use: a program that makes the disk larger or smaller would show or free that", Clear, host: PlaceOf(index));
         }
@@ -76,7 +77,7 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
         {
             Findings.Warning("Stale", $"{what}, which nothing else does", Clear, PlaceOf(index));
         }
-        node.MarkStale(_space, entry);
+        disk.Bat.MarkStale(_space, entry);
         Replace(index, default);
     }
 
@@ -85,7 +86,7 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
         if (entry.HasReservedBits)
         {
             Findings.Warning("Reserved", $"BAT entry {index} is 0x{entry.Raw:X16}; bits 3 to 19 must be zero", "clear them", PlaceOf(index));
-            entry = new BatEntry(entry.State, entry.FileOffset);
+            entry = new BatEntry(entry.State, entry.Place);
             Replace(index, entry);
         }
         if (_geometry.IsBitmapIndex(index))
@@ -108,9 +109,9 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
                 Allocated++;
                 Fragmented += _before >= 0 && entry.FileOffset != _before ? 1 : 0;
                 _before = entry.FileOffset + _geometry.BlockSize;
-                if (entry.State == BlockState.PartiallyPresent && !node.Metadata.HasParent)
+                if (entry.State == BlockState.PartiallyPresent && !disk.Metadata.HasParent)
                 {
-                    Wrong("State", "is partially present, which only a block of a differencing disk can be", new BatEntry(BlockState.FullyPresent, entry.FileOffset), "mark it fully present");
+                    Wrong("State", "is partially present, which only a block of a differencing disk can be", new BatEntry(BlockState.FullyPresent, entry.Place), "mark it fully present");
                 }
                 else if (entry.State == BlockState.PartiallyPresent)
                 {
@@ -154,7 +155,7 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
         string? fault = entry.State switch
         {
             BlockState.NotPresent => null,
-            BlockState.FullyPresent when !node.Metadata.HasParent => "is present, which only that of a differencing disk can be",
+            BlockState.FullyPresent when !disk.Metadata.HasParent => "is present, which only that of a differencing disk can be",
             BlockState.FullyPresent => FaultOf(entry.FileOffset, VhdxLayout.BitmapBlockSize)
                 ?? (_space.TryMark(entry.FileOffset, VhdxLayout.BitmapBlockSize) ? null : $"lies at offset {entry.FileOffset:#,0}, where another block lies"),
             _ => $"has the state {(int)entry.State}, which a sector bitmap cannot have",
@@ -183,11 +184,11 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
 
     private async ValueTask<bool> HasSectorAsync(long block, long bitmap)
     {
-        int bits = _geometry.BlockSize / _geometry.SectorSize, start = _geometry.BitOf(_geometry.StartOf(block)) / 8;
+        int bits = _geometry.BlockSize / _geometry.SectorSize, start = _geometry.BitOf(new(_geometry.StartOf(block))) / 8;
         byte[] part = ArrayPool<byte>.Shared.Rent(bits / 8);
         try
         {
-            await file.ReadPaddedAsync(bitmap + start, part.AsMemory(0, bits / 8), cancellationToken).ConfigureAwait(false);
+            await disk.File.ReadPaddedAsync(bitmap + start, part.AsMemory(0, bits / 8), cancellationToken).ConfigureAwait(false);
             return !ZeroDetection.IsZero(part.AsSpan(0, bits / 8));
         }
         finally
@@ -198,17 +199,18 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
 
     /// <summary>What is wrong with a block's place, apart from other blocks; null if nothing.</summary>
     private string? FaultOf(long offset, int length)
-        => offset < VhdxLayout.MiB || offset > file.Length - length
-            ? $"lies at offset {offset:#,0}; allowed: after the first MiB, inside the file's {file.Length:#,0} bytes"
-            : node.StructureAt(offset, length) is { } structure ? $"lies at offset {offset:#,0}, where {structure} lies"
+        => offset < VhdxLayout.MiB || offset > disk.File.Length - length
+            ? $"lies at offset {offset:#,0}; allowed: after the first MiB, inside the file's {disk.File.Length:#,0} bytes"
+            : disk.StructureAt(offset, length) is { } structure ? $"lies at offset {offset:#,0}, where {structure} lies"
             : null;
 
     /// <summary>Gaps that could hold a block. Smaller ones are how blocks of different sizes lie beside each other.</summary>
     private void CheckLeaks()
     {
-        long spare = node.Metadata.IsFixed ? _missing : 0; // a fixed disk keeps room for blocks that have no place yet
-        foreach ((long offset, long length) in _space.Gaps().Append((_space.End, Math.Max(0, file.Length - _space.End))))
+        long spare = disk.Metadata.IsFixed ? _missing : 0; // a fixed disk keeps room for blocks that have no place yet
+        foreach (FileRange gap in _space.Gaps().Append(new(_space.End, Math.Max(_space.End, disk.File.Length))))
         {
+            (long offset, long length) = (gap.Start, gap.Length);
             long units = length / _geometry.BlockSize, kept = Math.Min(units, spare);
             spare -= kept;
             if (units > kept)
@@ -218,7 +220,7 @@ internal sealed class VhdxBatChecker(BlockNode file, VhdxNode node, IProgress<lo
         }
     }
 
-    private long PlaceOf(long index) => node.Regions.Bat.Offset + (index * VhdxGeometry.EntryBytes);
+    private long PlaceOf(long index) => disk.Bat.PlaceOf(index);
 
     private void Replace(long index, BatEntry instead)
     {

@@ -11,9 +11,9 @@ namespace DiskImage.Formats.Vhdx;
 /// table, required items missing) is an error of opening it, not a finding. What it proposes for entries of the BAT is what a repair
 /// carries out.
 /// </remarks>
-internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>? bytes, CancellationToken cancellationToken)
+internal sealed class VhdxChecker(VhdxDisk disk, IProgress<long>? bytes, CancellationToken cancellationToken)
 {
-    private readonly VhdxBatChecker _bat = new(file, node, bytes, cancellationToken);
+    private readonly VhdxBatChecker _bat = new(disk, bytes, cancellationToken);
 
     /// <summary>True if a header must be written anew.</summary>
     public bool HasHeaderFault { get; private set; }
@@ -43,7 +43,7 @@ internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>
             Corruptions = Findings.Corruptions,
             Leaks = Findings.Leaks,
             CheckErrors = Findings.Errors,
-            TotalClusters = node.Geometry.Blocks,
+            TotalClusters = disk.Geometry.Blocks,
             AllocatedClusters = _bat.Allocated,
             FragmentedClusters = _bat.Fragmented,
             ImageEndOffset = _bat.End,
@@ -56,7 +56,7 @@ internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>
         var faults = new List<(int Index, string Fault)>();
         for (int i = 0; i < 2; i++)
         {
-            await file.ReadPaddedAsync(VhdxHeader.PlaceOf(i), sector, cancellationToken).ConfigureAwait(false);
+            await disk.File.ReadPaddedAsync(VhdxHeader.PlaceOf(i), sector, cancellationToken).ConfigureAwait(false);
             if (VhdxHeader.TryParse(sector, out string? fault) is null)
             {
                 HasHeaderFault = true;
@@ -75,9 +75,9 @@ internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>
         for (int i = 0; i < 2; i++)
         {
             byte[] table = new byte[VhdxRegionTable.Size];
-            await file.ReadPaddedAsync(VhdxRegionTable.PlaceOf(i), table, cancellationToken).ConfigureAwait(false);
+            await disk.File.ReadPaddedAsync(VhdxRegionTable.PlaceOf(i), table, cancellationToken).ConfigureAwait(false);
             string? fault = VhdxRegionTable.TryParse(table, out string? wrong) is null ? $"cannot be used: {wrong}"
-                : table.AsSpan().SequenceEqual(node.Regions.Bytes.Span) ? null
+                : table.AsSpan().SequenceEqual(disk.Regions.Bytes.Span) ? null
                 : "differs from the one in use";
             if (fault is not null)
             {
@@ -89,35 +89,35 @@ internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>
 
     private void CheckLog()
     {
-        if (node.LostLog is { } why)
+        if (disk.LostLog is { } why)
         {
-            Findings.Corruption("Log", $"the updates in the log are lost: {why}", "make the log empty", host: node.Header.LogOffset);
+            Findings.Corruption("Log", $"the updates in the log are lost: {why}", "make the log empty", host: disk.Header.LogOffset);
         }
-        else if (node.IsReadOnly && node.Header.HasLog)
+        else if (disk.File.IsReadOnly && disk.Header.HasLog)
         {
-            Findings.Warning("Log", "the log holds updates that are not in place: the image was not closed properly. They are taken into account here", "replay the log", node.Header.LogOffset);
+            Findings.Warning("Log", "the log holds updates that are not in place: the image was not closed properly. They are taken into account here", "replay the log", disk.Header.LogOffset);
         }
     }
 
     private void CheckFile()
     {
-        if (file.Length % VhdxLayout.MiB != 0)
+        if (disk.File.Length % VhdxLayout.MiB != 0)
         {
-            Findings.Warning("Size", $"the file has {file.Length:#,0} bytes; it should have whole MiB", host: file.Length);
+            Findings.Warning("Size", $"the file has {disk.File.Length:#,0} bytes; it should have whole MiB", host: disk.File.Length);
         }
-        foreach (VhdxRegion region in node.Regions.Regions.Where(r => r.End > file.Length))
+        foreach (VhdxRegion region in disk.Regions.Regions.Where(r => r.End > disk.File.Length))
         {
-            Findings.Warning("Region", $"{region.Name} ends at {region.End:#,0}, past the end of the file's {file.Length:#,0} bytes", host: region.Offset);
+            Findings.Warning("Region", $"{region.Name} ends at {region.End:#,0}, past the end of the file's {disk.File.Length:#,0} bytes", host: region.Offset);
         }
     }
 
     private async ValueTask CheckLocatorAsync()
     {
-        if (node.Metadata.Locator is not { } locator)
+        if (disk.Metadata.Locator is not { } locator)
         {
             return;
         }
-        long at = node.Regions.Metadata.Offset + node.Metadata.Find(VhdxItem.ParentLocator)!.Value.Offset;
+        long at = disk.Regions.Metadata.Offset + disk.Metadata.Find(VhdxItem.ParentLocator)!.Value.Offset;
         if (locator.Type != VhdxParentLocator.VhdxType)
         {
             Findings.Error("Locator", $"the parent locator is of type {locator.Type}, which this program does not know", host: at);
@@ -131,7 +131,7 @@ internal sealed class VhdxChecker(BlockNode file, VhdxNode node, IProgress<long>
         {
             Findings.Corruption("Locator", "the parent locator has no path", host: at);
         }
-        if (VhdxParent.Of(node.Backing) is { } parent && await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false) is var id && !locator.Accepts(id))
+        if (VhdxParent.Of(disk.Backing)?.Disk is { } parent && await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false) is var id && !locator.Accepts(id))
         {
             Findings.Corruption("Identity", $"the parent has the DataWriteGuid {id:B}; recorded is {locator.Linkage?.ToString("B") ?? "none"}: it was written to, or is another disk", host: at);
         }

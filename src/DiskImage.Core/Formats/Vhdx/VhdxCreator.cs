@@ -177,7 +177,7 @@ internal static class VhdxCreator
                 int count = (int)Math.Min(PartEntries, total - index);
                 for (int i = 0; i < count; i++)
                 {
-                    BatEntry entry = geometry.IsBitmapIndex(index + i) ? default : new BatEntry(BlockState.FullyPresent, bat.End + (block++ * geometry.BlockSize));
+                    BatEntry entry = geometry.IsBitmapIndex(index + i) ? default : new BatEntry(BlockState.FullyPresent, new(bat.End + (block++ * geometry.BlockSize)));
                     LittleEndian.U64(part, i * VhdxGeometry.EntryBytes, entry.Raw);
                 }
                 await file.WriteAsync(bat.Offset + (index * VhdxGeometry.EntryBytes), part.AsMemory(0, count * VhdxGeometry.EntryBytes), cancellationToken).ConfigureAwait(false);

@@ -1,5 +1,6 @@
 using System.Numerics;
 using DiskImage.Binary;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vhdx;
 
@@ -44,11 +45,11 @@ internal sealed class VhdxGeometry
     /// <summary>BAT entries with those of every chunk's bitmap block.</summary>
     public long EntriesWithBitmaps => Chunks * (ChunkRatio + 1L);
 
-    public long BlockOf(long guest) => guest >> _blockBits;
+    public long BlockOf(GuestOffset guest) => guest.Value >> _blockBits;
 
     public long StartOf(long block) => block << _blockBits;
 
-    public int InBlock(long guest) => (int)(guest & (BlockSize - 1));
+    public int InBlock(GuestOffset guest) => (int)(guest.Value & (BlockSize - 1));
 
     /// <summary>Bytes of a block that belong to the disk: fewer in the last one.</summary>
     public int BytesOf(long block) => (int)Math.Min(BlockSize, VirtualSize - StartOf(block));
@@ -72,7 +73,7 @@ internal sealed class VhdxGeometry
         => IsBitmapIndex(index) ? index / (ChunkRatio + 1L) < Chunks && (hasParent || index < EntriesWithoutBitmaps) : BlockAt(index) < Blocks;
 
     /// <summary>Bit of a sector in its chunk's bitmap block.</summary>
-    public int BitOf(long guest) => (int)(guest / SectorSize) & (VhdxLayout.SectorsPerChunk - 1);
+    public int BitOf(GuestOffset guest) => (int)(guest.Value / SectorSize) & (VhdxLayout.SectorsPerChunk - 1);
 
     public VhdxGeometry WithSize(long virtualSize) => new(BlockSize, SectorSize, virtualSize);
 }

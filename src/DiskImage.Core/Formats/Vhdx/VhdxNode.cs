@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Metadata;
@@ -6,12 +5,10 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>
-/// A VHDX disk. This part: its state, and reading: guest offset → BAT entry → payload block, by way of the sector bitmap where a
-/// block is partially present. Spec: MS-VHDX 2.4, 2.5.
+/// A VHDX disk as a node: guest offset → BAT entry → payload block, by way of the sector bitmap where a block is partially present. What it is
+/// made of is <see cref="VhdxDisk"/>. Spec: MS-VHDX 2.4, 2.5.
 /// </summary>
 /// <remarks>
-/// <para><c>_gate</c> is the metadata lock: it guards the headers, the cache, the log and the space map, and is held for look-ups and
-/// updates in memory and for the metadata I/O they cause, never for guest data.</para>
 /// <para>A new block is made to read as its predecessor did before the BAT points to it: zeroes in a disk without parent, "see the
 /// parent" in a differencing one (partially present, with no sector set). So allocating changes nothing that can be seen, it is done
 /// at once, and requests for different parts of a block need not wait for each other. What a write then changes is the data, or the
@@ -20,279 +17,452 @@ namespace DiskImage.Formats.Vhdx;
 /// bitmap block comes before those of its payload blocks. What loses its last reference is used again after that. A crash leaks
 /// space at most.</para>
 /// </remarks>
-internal sealed partial class VhdxNode : FormatNode, IDescribed, IFragmented
+internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairable, ITrialRepair, ICompactable, IRebasable, IEmptiable, IBackingRecord
 {
     private const int MaxRun = 1 << 16; // extents joined into one answer; ours
     private const long MostBatToCount = 16 << 20; // read to tell how scattered the blocks lie: 64 TiB in blocks of 32 MiB. Ours
 
-    private readonly SemaphoreSlim _gate = new(1, 1);
-    private readonly MetadataCache _cache;
-    private readonly VhdxOpenOptions _options;
-    private readonly string _creator;
-    private readonly bool _hadLog;
-    private VhdxHeader _header;
-    private int _headerIndex;
-    private VhdxRegionTable _regions;
-    private VhdxMetadata _metadata;
-    private VhdxGeometry _geometry;
+    private readonly VhdxDisk _disk;
+    private readonly VhdxBat _bat;
+    private readonly MetadataSession _session;
+    private readonly VhdxCompactor _compactor;
+    private readonly VhdxParentRecord _parentRecord;
 
-    private VhdxNode(BlockNode file, BlockNode? backing, VhdxImage image, VhdxOpenOptions options)
-        : base(file, backing)
+    private VhdxNode(VhdxDisk disk)
+        : base(disk.File, disk.Backing)
     {
-        (_header, _headerIndex, _regions, _metadata) = (image.Headers.Current, image.Headers.CurrentIndex, image.Regions, image.Metadata);
-        (_options, _creator, _hadLog, LostLog) = (options, image.Creator, image.Log is not null || image.LostLog is not null, image.LostLog);
-        _geometry = new VhdxGeometry(_metadata.BlockSize, _metadata.LogicalSectorSize, _metadata.VirtualSize);
-        _cache = new MetadataCache(new WriteOrder(file), VhdxLayout.Sector, options.MetadataCacheSize, JournalAsync);
-        IsReadOnly = file.IsReadOnly;
+        (_disk, _bat, _session) = (disk, disk.Bat, disk.Session);
+        _compactor = new VhdxCompactor(disk);
+        _parentRecord = new VhdxParentRecord(disk);
+        IsReadOnly = disk.File.IsReadOnly;
     }
 
-    public override long Length => _geometry.VirtualSize;
+    public override long Length => Geometry.VirtualSize;
 
     public override bool IsReadOnly { get; }
 
     // A block may be large, but its parts do not depend on each other: see the remarks.
     protected override int AllocationUnit => VhdxLayout.Sector;
 
-    protected override int ZeroUnit => _geometry.SectorSize;
+    protected override int ZeroUnit => Geometry.SectorSize;
 
     // New blocks are holes until they are written.
     protected override bool DataMayBeSparse => true;
 
-    internal VhdxMetadata Metadata => _metadata;
+    internal VhdxDisk Disk => _disk;
 
-    internal VhdxHeader Header => _header;
+    internal VhdxMetadata Metadata => _disk.Metadata;
 
-    internal VhdxRegionTable Regions => _regions;
+    internal VhdxHeader Header => _disk.Header;
 
-    internal VhdxGeometry Geometry => _geometry;
+    internal VhdxRegionTable Regions => _disk.Regions;
+
+    private VhdxGeometry Geometry => _disk.Geometry;
 
     /// <summary>Makes a disk of an image that has been read; replays its log if the file is open for writing. The children are the node's on success.</summary>
     public static async ValueTask<VhdxNode> OpenAsync(
         BlockNode file, BlockNode? backing, VhdxImage image, VhdxOpenOptions options, CancellationToken cancellationToken)
     {
-        if (file.IsReadOnly)
+        var disk = new VhdxDisk(file.IsReadOnly ? image.View : file, backing, image, options);
+        if (image.Log is { } log && !file.IsReadOnly)
         {
-            return new VhdxNode(image.View, backing, image, options);
+            await disk.ReplayAsync(log, cancellationToken).ConfigureAwait(false);
         }
-        var node = new VhdxNode(file, backing, image, options);
-        if (image.Log is { } log)
-        {
-            await node.ReplayAsync(log, cancellationToken).ConfigureAwait(false);
-        }
-        return node;
+        return new VhdxNode(disk);
     }
 
     public ImageDescription Describe() => new()
     {
         Format = VhdxDriver.FormatName,
-        ClusterSize = _metadata.BlockSize,
-        BackingFile = _metadata.Locator?.LocalPaths.FirstOrDefault(),
-        BackingFormat = _metadata.HasParent ? VhdxDriver.FormatName : null,
-        Dirty = _hadLog,
-        LogicalSectorSize = _metadata.LogicalSectorSize,
-        PhysicalSectorSize = _metadata.PhysicalSectorSize,
+        ClusterSize = Metadata.BlockSize,
+        BackingFile = Metadata.Locator?.LocalPaths.FirstOrDefault(),
+        BackingFormat = Metadata.HasParent ? VhdxDriver.FormatName : null,
+        Dirty = _disk.HadLog,
+        LogicalSectorSize = Metadata.LogicalSectorSize,
+        PhysicalSectorSize = Metadata.PhysicalSectorSize,
         FormatSpecific = new VhdxInfo
         {
-            Subformat = (_metadata.HasParent ? VhdxSubformat.Differencing : _metadata.IsFixed ? VhdxSubformat.Fixed : VhdxSubformat.Dynamic).ToString(),
-            BlockSize = _metadata.BlockSize,
-            LogicalSectorSize = _metadata.LogicalSectorSize,
-            PhysicalSectorSize = _metadata.PhysicalSectorSize,
-            VirtualDiskId = _metadata.VirtualDiskId,
-            DataWriteGuid = _header.DataWriteGuid,
-            LogSize = _header.LogLength,
-            HasLog = _hadLog,
-            Creator = _creator,
-            ParentLinkage = _metadata.Locator?.Linkage,
-            ParentPaths = _metadata.Locator is { } locator ? [.. locator.Paths] : [],
+            Subformat = (Metadata.HasParent ? VhdxSubformat.Differencing : Metadata.IsFixed ? VhdxSubformat.Fixed : VhdxSubformat.Dynamic).ToString(),
+            BlockSize = Metadata.BlockSize,
+            LogicalSectorSize = Metadata.LogicalSectorSize,
+            PhysicalSectorSize = Metadata.PhysicalSectorSize,
+            VirtualDiskId = Metadata.VirtualDiskId,
+            DataWriteGuid = Header.DataWriteGuid,
+            LogSize = Header.LogLength,
+            HasLog = _disk.HadLog,
+            Creator = _disk.Creator,
+            ParentLinkage = Metadata.Locator?.Linkage,
+            ParentPaths = Metadata.Locator is { } locator ? [.. locator.Paths] : [],
         },
     };
 
     public async ValueTask<int?> GetFragmentationAsync(CancellationToken cancellationToken)
     {
-        if (_geometry.EntriesWithoutBitmaps * VhdxGeometry.EntryBytes > MostBatToCount)
+        if (Geometry.EntriesWithoutBitmaps * VhdxGeometry.EntryBytes > MostBatToCount)
         {
             return null;
         }
         var fragments = new FragmentCounter();
-        await UnderGateAsync(async () =>
-        {
-            if (!IsReadOnly)
+        await _session.RunAsync(
+            async held =>
             {
-                await FlushLockedAsync(cancellationToken).ConfigureAwait(false);
-            }
-            await EachBatPartAsync(_geometry.EntriesWithoutBitmaps, (firstIndex, entries) =>
-            {
-                for (int i = 0; i < entries.Length / VhdxGeometry.EntryBytes; i++)
-                {
-                    var entry = new BatEntry(LittleEndian.U64(entries.Span, i * VhdxGeometry.EntryBytes));
-                    if (entry.IsStored && !_geometry.IsBitmapIndex(firstIndex + i))
-                    {
-                        fragments.Add(entry.FileOffset, _geometry.BlockSize);
-                    }
-                }
-            }, cancellationToken).ConfigureAwait(false);
-        }).ConfigureAwait(false);
+                await FlushIfWritableAsync(held, cancellationToken).ConfigureAwait(false);
+                await _bat.EachAsync(Geometry.EntriesWithoutBitmaps, Count, cancellationToken).ConfigureAwait(false);
+            },
+            cancellationToken).ConfigureAwait(false);
         return fragments.Percentage;
+
+        void Count(long index, BatEntry entry)
+        {
+            if (entry.IsStored && !Geometry.IsBitmapIndex(index))
+            {
+                fragments.Add(entry.FileOffset, Geometry.BlockSize);
+            }
+        }
     }
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
-        if (!IsReadOnly)
-        {
-            await UnderGateAsync(() => FlushLockedAsync(cancellationToken)).ConfigureAwait(false);
-        }
-        return await new VhdxChecker(File, this, bytes, cancellationToken).RunAsync().ConfigureAwait(false);
+        await _session.RunAsync(held => FlushIfWritableAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
+        return await new VhdxChecker(_disk, bytes, cancellationToken).RunAsync().ConfigureAwait(false);
     });
+
+    /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        _disk.RequireWritable();
+        await _session.RunAsync(
+            async held =>
+            {
+                await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+                await _disk.EndAsync(held).ConfigureAwait(false);
+            },
+            cancellationToken).ConfigureAwait(false);
+        return await StagedRepair.RunAsync(
+            this, File, mode, (progress, stop) => new VhdxChecker(_disk, progress, stop).RunAsync(), bytes, cancellationToken).ConfigureAwait(false);
+    });
+
+    long ITrialRepair.Grain => Geometry.BlockSize;
+
+    async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+    {
+        VhdxImage image = await VhdxImage.ReadAsync(file, _disk.Options.DiscardLog || forRepair, forRepair, cancellationToken).ConfigureAwait(false);
+        return await OpenAsync(file, backing: null, image, _disk.Options, cancellationToken).ConfigureAwait(false);
+    }
+
+    ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken)
+        => _session.RunAsync(held => new VhdxRepairer(_disk, _compactor).RunAsync(held, mode, cancellationToken), cancellationToken);
+
+    ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
+        => VhdxRepairer.ReadableAsync(_disk, cancellationToken);
+
+    ValueTask ITrialRepair.RequireUsableAsync() => _session.RunAsync(
+        async held =>
+        {
+            _ = await _disk.SpaceAsync(held).ConfigureAwait(false);
+        },
+        CancellationToken.None);
+
+    ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken)
+        => _session.RunAsync(held => _disk.ReloadAsync(held, cancellationToken), cancellationToken);
+
+    public async ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        _disk.RequireWritable();
+        long before = File.Length;
+        await ChangeAsync(held => _compactor.RunAsync(held, bytes, cancellationToken)).ConfigureAwait(false);
+        return Math.Max(0, before - File.Length);
+    }
+
+    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
+        => ChangeAsync(held => _parentRecord.SetAsync(held, backingFile, backing, cancellationToken));
+
+    public ValueTask MakeEmptyAsync(CancellationToken cancellationToken)
+        => ChangeAsync(held => _parentRecord.EmptyAsync(held, isVisible: true, cancellationToken));
+
+    public ValueTask MakeEmptyAfterMergeAsync(CancellationToken cancellationToken)
+        => ChangeAsync(held => _parentRecord.EmptyAsync(held, isVisible: false, cancellationToken));
+
+    // The specification has parent_linkage2 beside parent_linkage, and the parent may bear either identity. Spec: MS-VHDX 2.6.2.6.3.
+    public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => ChangeAsync(
+        held => _parentRecord.LinkAsync(held, changesThis, static (locator, now, coming) => locator.Linked(now, coming), cancellationToken));
+
+    public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => ChangeAsync(
+        held => _parentRecord.LinkAsync(held, isVisible: false, static (locator, now, _) => locator.Linked(now), cancellationToken));
+
+    /// <summary>Changes metadata items and the parent's path, all at once.</summary>
+    public ValueTask AmendAsync(VhdxAmendOptions options) => ChangeAsync(held => new VhdxMetadataWriter(_disk).AmendAsync(held, options));
 
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
-        try
+        using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
+        long end = Math.Min(Length, offset + length);
+        BlockExtent run = await MapPieceAsync(new(offset), end, cancellationToken).ConfigureAwait(false);
+        for (int i = 0; run.End < end && i < MaxRun; i++)
         {
-            long end = Math.Min(Length, offset + length);
-            BlockExtent run = await MapPieceAsync(offset, end, cancellationToken).ConfigureAwait(false);
-            for (int i = 0; run.End < end && i < MaxRun; i++)
+            BlockExtent next = await MapPieceAsync(new(run.End), end, cancellationToken).ConfigureAwait(false);
+            if (!run.IsContinuedBy(next))
             {
-                BlockExtent next = await MapPieceAsync(run.End, end, cancellationToken).ConfigureAwait(false);
-                if (!run.IsContinuedBy(next))
-                {
-                    break;
-                }
-                run = run with { Length = run.Length + next.Length };
+                break;
             }
-            return run;
+            run = run with { Length = run.Length + next.Length };
         }
-        finally
+        return run;
+    }
+
+    protected override async ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
+        await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+        var guest = new GuestOffset(offset);
+        long block = Geometry.BlockOf(guest);
+        BatEntry entry = await _bat.PayloadAsync(block, cancellationToken).ConfigureAwait(false);
+        long covered = Math.Min(length, Geometry.StartOf(block) + Geometry.BytesOf(block) - offset);
+        if (entry.State == BlockState.NotPresent && _disk.HasParent)
         {
-            _ = _gate.Release();
+            return covered == Geometry.BytesOf(block)
+                ? await WholeBlockAsync(held, offset, covered).ConfigureAwait(false)
+                : await IntoSectorsAsync(await _bat.AddPartialAsync(held, block).ConfigureAwait(false), block, guest, covered, isFresh: true).ConfigureAwait(false);
+        }
+        if (entry.State == BlockState.PartiallyPresent && _disk.HasParent)
+        {
+            _bat.RequirePayload(entry, block);
+            return await IntoSectorsAsync(entry, block, guest, covered, isFresh: false).ConfigureAwait(false);
+        }
+        if (entry.ReadsZero || entry.State == BlockState.NotPresent)
+        {
+            entry = await AddZeroAsync(held, block, entry).ConfigureAwait(false);
+        }
+        else if (entry.State != BlockState.FullyPresent)
+        {
+            throw _bat.Wrong(block, $"has the state {(int)entry.State}, so nothing can be written to it");
+        }
+        HostOffset host = entry.Place + Geometry.InBlock(guest);
+        covered = await JoinAsync(host, block, covered, length).ConfigureAwait(false);
+        _disk.RequirePlace(host.Value, covered, $"payload block {block}");
+        return WriteMapping.InPlace(offset, covered, File, host.Value);
+    }
+
+    protected override async ValueTask CommitMappingAsync(WriteMapping mapping)
+    {
+        using MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false);
+        var start = new GuestOffset(mapping.CopyStart);
+        long block = Geometry.BlockOf(start);
+        BatEntry entry = await _bat.PayloadAsync(block, CancellationToken.None).ConfigureAwait(false);
+        if (entry.State == BlockState.NotPresent)
+        {
+            await _bat.SetPayloadAsync(held, block, new BatEntry(BlockState.FullyPresent, new HostOffset(mapping.HostStart))).ConfigureAwait(false);
+        }
+        else
+        {
+            await _bat.SetSectorsAsync(held, entry, block, start, mapping.CopyEnd - mapping.CopyStart).ConfigureAwait(false);
         }
     }
 
-    /// <summary>The extent at an offset, as far as one block, or a run of blocks without place, tells.</summary>
-    private async ValueTask<BlockExtent> MapPieceAsync(long offset, long end, CancellationToken cancellationToken)
+    protected override async ValueTask AbandonMappingAsync(WriteMapping mapping)
     {
-        long block = _geometry.BlockOf(offset), blockEnd = _geometry.StartOf(block) + _geometry.BytesOf(block);
-        (BatEntry entry, int blocks) = await EntryRunAsync(block, cancellationToken).ConfigureAwait(false);
+        using MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false);
+        BatEntry entry = await _bat.PayloadAsync(Geometry.BlockOf(new(mapping.CopyStart)), CancellationToken.None).ConfigureAwait(false);
+        if (entry.State == BlockState.NotPresent)
+        {
+            _disk.Space.Free(held, mapping.HostStart, Geometry.BlockSize);
+        }
+    }
+
+    /// <summary>Zeroes whole blocks by their state, parts of a block in the file. Spec: MS-VHDX 2.5.1.1.</summary>
+    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    {
+        var guest = new GuestOffset(offset);
+        long block = Geometry.BlockOf(guest), end = Math.Min(offset + length, Geometry.StartOf(block) + Geometry.BytesOf(block));
+        bool isKept = mode == ZeroWriteMode.KeepAllocated || Metadata.IsFixed;
+        BatEntry entry;
+        using (MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false))
+        {
+            (entry, long done) = await ZeroStateAsync(held, block, offset, end, offset + length, mode).ConfigureAwait(false);
+            if (done > 0)
+            {
+                return done;
+            }
+        }
+        HostOffset host = entry.Place + Geometry.InBlock(guest);
+        await File.WriteZeroesAsync(host.Value, end - offset, isKept ? ZeroWriteMode.KeepAllocated : mode, cancellationToken).ConfigureAwait(false);
+        if (entry.State == BlockState.PartiallyPresent)
+        {
+            using MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false);
+            await _bat.SetSectorsAsync(held, entry, block, guest, end - offset).ConfigureAwait(false);
+        }
+        return end - offset;
+    }
+
+    protected override async ValueTask DiscardUnitsAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        if (Metadata.IsFixed)
+        {
+            return;
+        }
+        for (long end = offset + length; offset < end;)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            var guest = new GuestOffset(offset);
+            long block = Geometry.BlockOf(guest), next = Math.Min(end, Geometry.StartOf(block) + Geometry.BytesOf(block));
+            bool isWhole = next - offset == Geometry.BytesOf(block);
+            BatEntry entry;
+            using (MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false))
+            {
+                entry = await _bat.PayloadAsync(block, cancellationToken).ConfigureAwait(false);
+                if (isWhole && entry.IsStored)
+                {
+                    await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+                    await _bat.ReplaceAsync(held, block, entry, new BatEntry(BlockState.Unmapped)).ConfigureAwait(false);
+                }
+                else if (entry.State == BlockState.FullyPresent)
+                {
+                    await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+                    _bat.RequirePayload(entry, block);
+                }
+            }
+            if (!isWhole && entry.State == BlockState.FullyPresent && _disk.Options.Discard == VhdxDiscardMode.Unmap)
+            {
+                await File.DiscardAsync((entry.Place + Geometry.InBlock(guest)).Value, next - offset, cancellationToken).ConfigureAwait(false);
+            }
+            offset = next;
+        }
+    }
+
+    protected override async ValueTask FlushCoreAsync(CancellationToken cancellationToken)
+    {
+        using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
+        await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+    }
+
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        => ChangeAsync(held => new VhdxResizer(_disk).RunAsync(held, length, preallocation, claimed, cancellationToken));
+
+    protected override async ValueTask CloseCoreAsync()
+    {
+        try
+        {
+            if (!IsReadOnly)
+            {
+                await _session.RunAsync(_disk.EndAsync, CancellationToken.None).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            _session.Dispose();
+        }
+    }
+
+    /// <summary>Runs a change of the whole disk: with no other request, and under the lock.</summary>
+    private ValueTask ChangeAsync(Func<MetadataSession.Held, ValueTask> change) => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
+
+    private ValueTask FlushIfWritableAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+        => IsReadOnly ? default : _session.FlushAsync(held, cancellationToken);
+
+    /// <summary>The extent at an offset, as far as one block, or a run of blocks without place, tells.</summary>
+    private async ValueTask<BlockExtent> MapPieceAsync(GuestOffset guest, long end, CancellationToken cancellationToken)
+    {
+        long offset = guest.Value, block = Geometry.BlockOf(guest), blockEnd = Geometry.StartOf(block) + Geometry.BytesOf(block);
+        (BatEntry entry, int blocks) = await _bat.RunAsync(block, cancellationToken).ConfigureAwait(false);
         switch (entry.State)
         {
             case BlockState.NotPresent:
-                return new(offset, Math.Min(_geometry.StartOf(block + blocks), Length) - offset, BlockStatus.None);
+                return new(offset, Math.Min(Geometry.StartOf(block + blocks), Length) - offset, BlockStatus.None);
             case BlockState.Zero or BlockState.Unmapped or BlockState.UnmappedOld or BlockState.Undefined:
-                return new(offset, Math.Min(_geometry.StartOf(block + blocks), Length) - offset, BlockStatus.Allocated | BlockStatus.Zero);
+                return new(offset, Math.Min(Geometry.StartOf(block + blocks), Length) - offset, BlockStatus.Allocated | BlockStatus.Zero);
             case BlockState.FullyPresent:
-                RequirePayload(entry, block);
-                return Stored(entry, offset, blockEnd - offset);
-            case BlockState.PartiallyPresent when _metadata.HasParent:
-                RequirePayload(entry, block);
-                (bool isHere, long length) = await SectorRunAsync(block, offset, Math.Min(end, blockEnd), cancellationToken).ConfigureAwait(false);
-                return isHere ? Stored(entry, offset, length) : new(offset, length, BlockStatus.None);
+                _bat.RequirePayload(entry, block);
+                return Stored(entry, guest, blockEnd - offset);
+            case BlockState.PartiallyPresent when _disk.HasParent:
+                _bat.RequirePayload(entry, block);
+                (bool isHere, long length) = await _bat.SectorRunAsync(block, guest, Math.Min(end, blockEnd), cancellationToken).ConfigureAwait(false);
+                return isHere ? Stored(entry, guest, length) : new(offset, length, BlockStatus.None);
             default:
-                throw Wrong(block, $"has the state {(int)entry.State}, which {(entry.State == BlockState.PartiallyPresent ? "only a differencing disk has" : "does not exist")}");
+                throw _bat.Wrong(
+                    block, $"has the state {(int)entry.State}, which {(entry.State == BlockState.PartiallyPresent ? "only a differencing disk has" : "does not exist")}");
         }
     }
 
-    private BlockExtent Stored(BatEntry entry, long offset, long length)
-        => new(offset, length, BlockStatus.Allocated | BlockStatus.Data, File, entry.FileOffset + _geometry.InBlock(offset));
+    private BlockExtent Stored(BatEntry entry, GuestOffset offset, long length)
+        => new(offset.Value, length, BlockStatus.Allocated | BlockStatus.Data, File, (entry.Place + Geometry.InBlock(offset)).Value);
 
-    /// <summary>An entry of the BAT.</summary>
-    private async ValueTask<BatEntry> EntryAsync(long index, CancellationToken cancellationToken)
+    /// <summary>How far a write can go on in one piece of the file, over further blocks that follow there.</summary>
+    private async ValueTask<long> JoinAsync(HostOffset host, long block, long covered, long length)
     {
-        long at = index * VhdxGeometry.EntryBytes;
-        CachedPiece piece = await _cache.GetAsync(_regions.Bat.Offset + Round.Down(at, VhdxLayout.Sector), cancellationToken).ConfigureAwait(false);
-        return new(LittleEndian.U64(piece.Bytes, (int)(at % VhdxLayout.Sector)));
-    }
-
-    /// <summary>The entry of a payload block, and how many blocks from it on have the same one, as far as a piece of the BAT shows.</summary>
-    private async ValueTask<(BatEntry Entry, int Blocks)> EntryRunAsync(long block, CancellationToken cancellationToken)
-    {
-        long index = _geometry.PayloadIndex(block), at = index * VhdxGeometry.EntryBytes;
-        CachedPiece piece = await _cache.GetAsync(_regions.Bat.Offset + Round.Down(at, VhdxLayout.Sector), cancellationToken).ConfigureAwait(false);
-        ReadOnlySpan<ulong> words = MemoryMarshal.Cast<byte, ulong>(piece.Bytes.AsSpan((int)(at % VhdxLayout.Sector)));
-        long toBitmap = _geometry.BitmapIndex(_geometry.ChunkOf(block)) - index;
-        words = words[..(int)Math.Min(Math.Min(words.Length, toBitmap), _geometry.Blocks - block)];
-        int alike = words.IndexOfAnyExcept(words[0]);
-        return (new(LittleEndian.U64(piece.Bytes, (int)(at % VhdxLayout.Sector))), alike < 0 ? words.Length : alike);
-    }
-
-    /// <summary>Whether a sector of a partially present block is in this file, and how many bytes from an offset on are alike.</summary>
-    private async ValueTask<(bool IsHere, long Length)> SectorRunAsync(long block, long offset, long end, CancellationToken cancellationToken)
-    {
-        long bitmap = await BitmapAsync(block, cancellationToken).ConfigureAwait(false);
-        int first = _geometry.BitOf(offset), inPage = first % (VhdxLayout.Sector * 8);
-        CachedPiece piece = await _cache.GetAsync(bitmap + Round.Down(first / 8, VhdxLayout.Sector), cancellationToken).ConfigureAwait(false);
-        long sectors = Round.Units(end, _geometry.SectorSize) - (offset / _geometry.SectorSize);
-        int run = VhdxBits.Run(piece.Bytes, inPage, (int)Math.Min(inPage + sectors, VhdxLayout.Sector * 8), out bool isHere);
-        return (isHere, Math.Min(((offset / _geometry.SectorSize) + run) * _geometry.SectorSize, end) - offset);
-    }
-
-    /// <summary>Where the sector bitmap block of a partially present block lies.</summary>
-    private async ValueTask<long> BitmapAsync(long block, CancellationToken cancellationToken)
-    {
-        long index = _geometry.BitmapIndex(_geometry.ChunkOf(block));
-        if (!HasEntry(index))
+        while (covered < length)
         {
-            throw Wrong(block, $"is partially present, and the BAT region has no room for entry {index}, that of its sector bitmap");
-        }
-        BatEntry entry = await EntryAsync(index, cancellationToken).ConfigureAwait(false);
-        if (entry.State != BlockState.FullyPresent)
-        {
-            throw Wrong(block, $"is partially present, and its sector bitmap (entry {index}) has the state {(int)entry.State}; allowed: {(int)BlockState.FullyPresent}, present");
-        }
-        RequirePlace(entry.FileOffset, VhdxLayout.BitmapBlockSize, $"the sector bitmap of chunk {_geometry.ChunkOf(block)}");
-        return entry.FileOffset;
-    }
-
-    private bool HasEntry(long index) => (index + 1) * VhdxGeometry.EntryBytes <= _regions.Bat.Length;
-
-    private void RequirePayload(BatEntry entry, long block) => RequirePlace(entry.FileOffset, _geometry.BytesOf(block), $"payload block {block}");
-
-    /// <summary>Refuses a block that lies outside the file or on one of its structures.</summary>
-    private void RequirePlace(long offset, long length, string what)
-    {
-        if (offset < VhdxLayout.MiB || offset > File.Length - length)
-        {
-            throw VhdxLayout.Corrupt(
-                Name, $"the BAT puts {what} at offset {offset:#,0}; allowed: after the first MiB, its {length:#,0} bytes inside the file's {File.Length:#,0}", offset);
-        }
-        if (StructureAt(offset, length) is { } structure)
-        {
-            throw VhdxLayout.Corrupt(Name, $"the BAT puts {what} at offset {offset:#,0}, where {structure} lies", offset);
-        }
-    }
-
-    /// <summary>The structure of the file that a range meets; null for none.</summary>
-    internal string? StructureAt(long offset, long length)
-    {
-        if (offset < _header.LogOffset + _header.LogLength && _header.LogOffset < offset + length)
-        {
-            return "the log";
-        }
-        IReadOnlyList<VhdxRegion> regions = _regions.Regions;
-        for (int i = 0; i < regions.Count; i++)
-        {
-            if (regions[i].Overlaps(offset, length))
+            block++;
+            BatEntry next = await _bat.PayloadAsync(block, CancellationToken.None).ConfigureAwait(false);
+            if (next.State != BlockState.FullyPresent || next.Place != host + covered)
             {
-                return regions[i].Name;
+                break;
             }
+            covered += Math.Min(length - covered, Geometry.BytesOf(block));
         }
-        return null;
+        return covered;
     }
 
-    private DiskImageException Wrong(long block, string what)
-        => VhdxLayout.Corrupt(
-            Name, $"payload block {block}, for guest offset {_geometry.StartOf(block):#,0}, {what}",
-            _regions.Bat.Offset + (_geometry.PayloadIndex(block) * VhdxGeometry.EntryBytes));
-
-    private async ValueTask UnderGateAsync(Func<ValueTask> action)
+    /// <summary>A place for a write that covers a whole block of which nothing is here yet.</summary>
+    private async ValueTask<WriteMapping> WholeBlockAsync(MetadataSession.Held held, long offset, long length)
     {
-        await _gate.WaitAsync().ConfigureAwait(false);
-        try
+        HostOffset host = await _disk.AllocateAsync(held, Geometry.BlockSize).ConfigureAwait(false);
+        return new(offset, length, File, host.Value, IsNew: true, offset, offset + length, HostReadsZero: true);
+    }
+
+    /// <summary>A place in a partially present block, as far as its sectors are alike.</summary>
+    private async ValueTask<WriteMapping> IntoSectorsAsync(BatEntry entry, long block, GuestOffset guest, long length, bool isFresh)
+    {
+        long offset = guest.Value, sector = Geometry.SectorSize;
+        (bool isHere, long run) = await _bat.SectorRunAsync(block, guest, offset + length, CancellationToken.None).ConfigureAwait(false);
+        long covered = Math.Min(length, run), host = (entry.Place + Geometry.InBlock(guest)).Value;
+        return isHere
+            ? WriteMapping.InPlace(offset, covered, File, host)
+            : new(offset, covered, File, host, IsNew: true, Round.Down(offset, sector), Round.Up(offset + covered, sector), HostReadsZero: isFresh);
+    }
+
+    /// <summary>Gives a block that reads as zeroes a place that does.</summary>
+    private async ValueTask<BatEntry> AddZeroAsync(MetadataSession.Held held, long block, BatEntry old)
+    {
+        var entry = new BatEntry(BlockState.FullyPresent, await _disk.AllocateAsync(held, Geometry.BlockSize).ConfigureAwait(false));
+        await _bat.ReplaceAsync(held, block, old, entry).ConfigureAwait(false);
+        return entry;
+    }
+
+    /// <summary>
+    /// Zeroes as far as states can say it: returns the bytes done, or 0 and the entry of a block whose bytes must be zeroed in the file.
+    /// </summary>
+    private async ValueTask<(BatEntry Entry, long Done)> ZeroStateAsync(
+        MetadataSession.Held held, long block, long offset, long end, long wanted, ZeroWriteMode mode)
+    {
+        bool isKept = mode == ZeroWriteMode.KeepAllocated || Metadata.IsFixed;
+        (BatEntry entry, int blocks) = await _bat.RunAsync(block, CancellationToken.None).ConfigureAwait(false);
+        bool isUndecided = entry.State == BlockState.NotPresent && !_disk.HasParent;
+        if (entry.ReadsZero || (isUndecided && mode == ZeroWriteMode.MayUnmap))
         {
-            await action().ConfigureAwait(false);
+            return (default, Math.Min(wanted, Geometry.StartOf(block + blocks)) - offset);
         }
-        finally
+        await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+        if (isUndecided)
         {
-            _ = _gate.Release();
+            // All of it reads as zeroes; with this it does on a parent to come, too.
+            await _bat.SetPayloadAsync(held, block, new BatEntry(BlockState.Zero)).ConfigureAwait(false);
+            return (default, end - offset);
         }
+        bool isWhole = end - offset == Geometry.BytesOf(block);
+        if (isWhole && (!isKept || entry.State == BlockState.NotPresent))
+        {
+            await _bat.ReplaceAsync(held, block, entry, new BatEntry(BlockState.Zero)).ConfigureAwait(false);
+            return (default, end - offset);
+        }
+        if (entry.State == BlockState.NotPresent)
+        {
+            entry = await _bat.AddPartialAsync(held, block).ConfigureAwait(false);
+        }
+        if (!entry.IsStored)
+        {
+            throw _bat.Wrong(block, $"has the state {(int)entry.State}, so nothing can be written to it");
+        }
+        _bat.RequirePayload(entry, block);
+        return (entry, 0);
     }
 }

@@ -39,7 +39,7 @@ internal sealed class VpcBatmap(WriteOrder order) : MetadataStore(order)
     private static ReadOnlySpan<byte> Cookie => "tdbatmap"u8;
 
     /// <summary>The parts of the file that it takes.</summary>
-    public IEnumerable<VpcRegion> Regions => !Exists ? [] :
+    public IEnumerable<FileRange> Regions => !Exists ? [] :
     [
         new(HeaderOffset, HeaderOffset + HeaderBytes, "the batmap's header"),
         new(MapOffset, MapOffset + _map.Length, "the batmap"),

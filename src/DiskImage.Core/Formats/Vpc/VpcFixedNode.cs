@@ -4,19 +4,19 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>A fixed disk: the disk's bytes from offset 0, and the footer behind them. Spec: "Fixed Hard Disk Image".</summary>
-internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrialRepair, ICompactable
+internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable
 {
     private readonly VpcSizeCalculation _calculation;
     private VpcFooters _footers;
     private long _length;
 
     private VpcFixedNode(BlockNode file, VpcFooters footers, VpcSizeCalculation calculation, long length)
-        : base(file)
+        : base(file, start: 0)
         => (_footers, _calculation, _length) = (footers, calculation, length);
 
     public override long Length => Volatile.Read(ref _length);
 
-    public override bool GrowsOnWrite => false;
+    public override long? AllocatedLength => File.AllocatedLength;
 
     private VpcFooter Footer => _footers.Best;
 
@@ -47,7 +47,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         var findings = new CheckFindings();
-        long end = _footers.EndOffset(Below.Length);
+        long end = _footers.EndOffset(File.Length);
         if (VpcSize.Warning(Footer, _calculation) is { } warning)
         {
             findings.Warning("SizesDiffer", warning, host: end);
@@ -75,17 +75,17 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
         return new(new CheckReport { Findings = findings.List, Corruptions = findings.Corruptions, Leaks = findings.Leaks, ImageEndOffset = Length + VpcFooter.Length });
     }
 
-    public async ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
-    {
-        CheckReport before = await CheckAsync(null, cancellationToken).ConfigureAwait(false);
-        await FlushAsync(cancellationToken).ConfigureAwait(false);
-        if (await StagedRepair.RunAsync(this, Below, mode, cancellationToken).ConfigureAwait(false) is { } why)
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => StagedRepair.RunAsync(
+        this,
+        File,
+        mode,
+        async (progress, stop) =>
         {
-            return StagedRepair.Withdrawn(before, why);
-        }
-        CheckReport after = await CheckAsync(bytes, cancellationToken).ConfigureAwait(false);
-        return after with { CorruptionsFixed = before.Corruptions - after.Corruptions, LeaksFixed = before.Leaks - after.Leaks };
-    }
+            await FlushAsync(stop).ConfigureAwait(false);
+            return await CheckAsync(progress, stop).ConfigureAwait(false);
+        },
+        bytes,
+        cancellationToken);
 
     long ITrialRepair.Grain => VpcGeometry.SectorSize;
 
@@ -97,15 +97,15 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
         CheckReport before = await CheckAsync(null, cancellationToken).ConfigureAwait(false);
         if (mode == RepairMode.All && (_footers.EndLength != VpcFooter.Length || !_footers.IsSealed))
         {
-            await Below.WriteAsync(_footers.EndOffset(Below.Length), Footer.ToBytes(), cancellationToken).ConfigureAwait(false);
-            await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
+            await File.WriteAsync(_footers.EndOffset(File.Length), Footer.ToBytes(), cancellationToken).ConfigureAwait(false);
+            await File.FlushAsync(cancellationToken).ConfigureAwait(false);
             _footers = new VpcFooters(Footer, VpcFooter.Length, null);
         }
         if (before.Leaks > 0 && _footers.IsSealed)
         {
             long end = Binary.Round.Up(Math.Max(Footer.CurrentSize, Length), VpcGeometry.SectorSize);
             await PutAsync(end, Footer).ConfigureAwait(false);
-            await Below.ResizeAsync(end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+            await File.ResizeAsync(end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
         }
         return await CheckAsync(null, cancellationToken).ConfigureAwait(false);
     }
@@ -116,7 +116,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
 
     async ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken)
     {
-        _footers = await VpcFooters.ReadAsync(Below, forRepair: true, cancellationToken).ConfigureAwait(false);
+        _footers = await VpcFooters.ReadAsync(File, forRepair: true, cancellationToken).ConfigureAwait(false);
         Volatile.Write(ref _length, VpcSize.Of(Footer, _calculation));
     }
 
@@ -130,7 +130,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
         }
         if (id is { } given)
         {
-            await PutAsync(_footers.EndOffset(Below.Length), Footer with { UniqueId = given }).ConfigureAwait(false);
+            await PutAsync(_footers.EndOffset(File.Length), Footer with { UniqueId = given }).ConfigureAwait(false);
         }
     }
 
@@ -144,7 +144,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
         length = Binary.Round.Up(length, VpcGeometry.SectorSize);
         (VpcGeometry geometry, string creator) = VpcSize.Exactly(length, Footer.CreatorApplication);
         VpcFooter footer = Footer with { CurrentSize = length, Geometry = geometry, CreatorApplication = creator };
-        long end = _footers.EndOffset(Below.Length);
+        long end = _footers.EndOffset(File.Length);
         await RequireNothingBehindAsync(end, cancellationToken).ConfigureAwait(false);
         if (length > Length)
         {
@@ -152,11 +152,11 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
             Volatile.Write(ref _length, length);
             return;
         }
-        await PutAsync(_footers.EndOffset(Below.Length), footer).ConfigureAwait(false);
-        if (length < _footers.EndOffset(Below.Length))
+        await PutAsync(_footers.EndOffset(File.Length), footer).ConfigureAwait(false);
+        if (length < _footers.EndOffset(File.Length))
         {
             await PutAsync(length, footer).ConfigureAwait(false);
-            await Below.ResizeAsync(length + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+            await File.ResizeAsync(length + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
         }
         Volatile.Write(ref _length, length);
         _footers = new VpcFooters(footer, VpcFooter.Length, null);
@@ -169,7 +169,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
         for (long at = Length, stop = Math.Min(end, Footer.CurrentSize); at < stop;)
         {
             int count = (int)Math.Min(buffer.Length, stop - at);
-            await Below.ReadAsync(at, buffer.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
+            await File.ReadAsync(at, buffer.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
             if (buffer.AsSpan(0, count).IndexOfAnyExcept((byte)0) is >= 0 and var first)
             {
                 throw VpcSize.Behind(Name, "resized", Length, Footer.CurrentSize, at + first);
@@ -180,9 +180,9 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
 
     private async ValueTask PutAsync(long offset, VpcFooter footer)
     {
-        await Below.WriteAsync(offset, footer.ToBytes()).ConfigureAwait(false);
-        await Below.FlushAsync().ConfigureAwait(false);
-        if (offset + VpcFooter.Length == Below.Length)
+        await File.WriteAsync(offset, footer.ToBytes()).ConfigureAwait(false);
+        await File.FlushAsync().ConfigureAwait(false);
+        if (offset + VpcFooter.Length == File.Length)
         {
             _footers = new VpcFooters(footer, VpcFooter.Length, null);
         }
@@ -193,7 +193,7 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
         long length, VpcFooter footer, long end, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         VpcFooters before = _footers;
-        long fileLength = Below.Length, claimFrom = Math.Max(Length, end + VpcFooter.Length);
+        long fileLength = File.Length, claimFrom = Math.Max(Length, end + VpcFooter.Length);
         try
         {
             if (length > end)
@@ -204,18 +204,18 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
             {
                 await ClaimAsync(claimFrom, length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
             }
-            await Below.WriteZeroesAsync(Length, Math.Min(length, end) - Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-            await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
-            await Below.WriteAsync(end, new byte[Math.Clamp(length - end, 0, VpcFooter.Length)], CancellationToken.None).ConfigureAwait(false);
-            await Below.FlushAsync(CancellationToken.None).ConfigureAwait(false);
-            await PutAsync(_footers.EndOffset(Below.Length), footer).ConfigureAwait(false);
+            await File.WriteZeroesAsync(Length, Math.Min(length, end) - Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            await File.FlushAsync(cancellationToken).ConfigureAwait(false);
+            await File.WriteAsync(end, new byte[Math.Clamp(length - end, 0, VpcFooter.Length)], CancellationToken.None).ConfigureAwait(false);
+            await File.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+            await PutAsync(_footers.EndOffset(File.Length), footer).ConfigureAwait(false);
         }
         catch (Exception e) when (e is DiskImageException or OperationCanceledException)
         {
             try
             {
-                await Below.WriteAsync(end, before.Best.ToBytes(), CancellationToken.None).ConfigureAwait(false);
-                await Below.ResizeAsync(before.EndLength == VpcFooter.Length ? fileLength : end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+                await File.WriteAsync(end, before.Best.ToBytes(), CancellationToken.None).ConfigureAwait(false);
+                await File.ResizeAsync(before.EndLength == VpcFooter.Length ? fileLength : end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
                 _footers = before with { EndLength = VpcFooter.Length };
             }
             catch (DiskImageException)
@@ -230,14 +230,14 @@ internal sealed class VpcFixedNode : FilterNode, IDescribed, IRepairable, ITrial
     {
         if (mode == PreallocationMode.Falloc)
         {
-            await Below.WriteZeroesAsync(start, end - start, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
+            await File.WriteZeroesAsync(start, end - start, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
             return;
         }
         byte[] zeroes = new byte[1 << 20];
         for (long at = start; at < end; at += zeroes.Length)
         {
             int count = (int)Math.Min(zeroes.Length, end - at);
-            await Below.WriteAsync(at, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
+            await File.WriteAsync(at, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
             claimed?.Report(at + count - start);
         }
     }

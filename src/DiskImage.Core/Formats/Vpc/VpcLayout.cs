@@ -1,12 +1,7 @@
 using DiskImage.Binary;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vpc;
-
-/// <summary>A range of the file that one of the format's structures takes.</summary>
-internal readonly record struct VpcRegion(long Start, long End, string What)
-{
-    public bool Meets(long start, long end) => Start < end && start < End;
-}
 
 /// <summary>Where everything but the blocks lies in a dynamic disk's file, and how much a block takes.</summary>
 internal sealed class VpcLayout
@@ -14,7 +9,7 @@ internal sealed class VpcLayout
     /// <summary>Data of new blocks begins at multiples of this, as Windows does it: pages and holes of host and guest then agree. Ours.</summary>
     private const int DataAlignment = 4096;
 
-    private readonly List<VpcRegion> _structures = [];
+    private readonly List<FileRange> _structures = [];
 
     public VpcLayout(VpcFooter footer, VpcHeader header, long fileLength, VpcBatmap? batmap = null)
     {
@@ -26,7 +21,7 @@ internal sealed class VpcLayout
         _structures.Add(new(header.TableOffset, TableEnd(header.TableOffset, header.MaxTableEntries), "the block allocation table"));
         foreach (VpcLocator locator in header.Locators)
         {
-            if (locator.IsUsed && locator.DataLength > 0 && locator.Fault(fileLength) is null)
+            if (locator.HasData(fileLength))
             {
                 _structures.Add(new(locator.Extent.Start, locator.Extent.End, "a parent locator"));
             }
@@ -49,13 +44,19 @@ internal sealed class VpcLayout
     public bool IsAligned { get; }
 
     /// <summary>In the order of their offsets.</summary>
-    public IReadOnlyList<VpcRegion> Structures => _structures;
+    public IReadOnlyList<FileRange> Structures => _structures;
 
     /// <summary>Where the last structure ends.</summary>
     public long StructuresEnd => Round.Up(_structures.Max(s => s.End), VpcGeometry.SectorSize);
 
     /// <summary>Where a table of a number of entries ends: it takes whole sectors.</summary>
     public static long TableEnd(long offset, long entries) => Round.Up(offset + (entries * 4), VpcGeometry.SectorSize);
+
+    /// <summary>Where the block of an entry begins, with its bitmap; for an entry that is in use.</summary>
+    public static HostOffset PlaceOf(BigBlockEntry entry) => new((long)entry.Value * VpcGeometry.SectorSize);
+
+    /// <summary>The entry of a block that begins at an offset.</summary>
+    public static BigBlockEntry EntryOf(HostOffset place) => new((uint)(place.Value / VpcGeometry.SectorSize));
 
     /// <summary>The first good place for a block at or after an offset.</summary>
     public long PlaceAt(long offset)
@@ -64,7 +65,7 @@ internal sealed class VpcLayout
     /// <summary>The structure that a range would overwrite; null if none.</summary>
     public string? Overlap(long start, long end)
     {
-        foreach (VpcRegion structure in _structures)
+        foreach (FileRange structure in _structures)
         {
             if (structure.Meets(start, end))
             {

@@ -52,6 +52,9 @@ internal readonly record struct VpcLocator(uint Platform, uint DataSpace, uint D
         }
     });
 
+    /// <summary>True if there is a path, inside a file of a length.</summary>
+    public bool HasData(long fileLength) => IsUsed && DataLength > 0 && Fault(fileLength) is null;
+
     /// <summary>The sectors of the file that the path takes.</summary>
     public (long Start, long End) Extent => ((long)DataOffset, Round.Up((long)DataOffset + DataLength, VpcGeometry.SectorSize));
 

@@ -144,7 +144,7 @@ internal static class VpcParent
     public static VpcHeader Identify(VpcHeader header, string path, BlockNode parent, bool mayBeRaw = false)
         => InfoOf(parent) is { } info
             ? header with { ParentUniqueId = info.UniqueId, ParentTimeStamp = VpcFooter.Seconds(new DateTimeOffset(info.Created)) }
-            : mayBeRaw && (parent as IDescribed)?.Describe().Format is Raw
+            : mayBeRaw && parent.As<IDescribed>()?.Describe().Format is Raw
             ? header with { ParentUniqueId = Guid.Empty, ParentTimeStamp = parent.LastWriteTime is { } changed ? VpcFooter.Seconds(changed) : 0 }
             : throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption, $"{path}: {parent.Name} is not a VHD, and only a VHD can be the parent of one. Choose qcow2 for a child of other formats.", path);
@@ -175,12 +175,5 @@ internal static class VpcParent
     }
 
     /// <summary>What a VHD says about itself; null if the node is none.</summary>
-    public static VpcInfo? InfoOf(BlockNode? node)
-    {
-        while (node is FilterNode and not IDescribed)
-        {
-            node = node.Child("file"); // a filter has nothing to say; the disk that it passes through has
-        }
-        return (node as IDescribed)?.Describe().FormatSpecific as VpcInfo?;
-    }
+    public static VpcInfo? InfoOf(BlockNode? node) => node?.As<IDescribed>()?.Describe().FormatSpecific as VpcInfo?;
 }

@@ -1,214 +1,148 @@
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vpc;
 
-/// <summary>
-/// Where new blocks go, and where the footer is. Built from the block allocation table before the first change.
-/// </summary>
+/// <summary>Where new blocks go. Made from the block allocation table before the first change.</summary>
 /// <remarks>
+/// <para>Blocks begin at any sector of a file of up to 2 TiB, so what is free is kept as gaps and not as a map of units: 32 bytes a gap.</para>
 /// <para>The file must end in a sound footer after every flush, and new blocks go where the footer is. So the file grows several blocks
 /// ahead: the footer is written behind them and flushed, only then is its old place zeroed and handed out. At any moment, whatever the
 /// host reorders, the end or the copy at offset 0 holds a footer. When the disk is closed the file is cut back behind its last block.</para>
-/// <para>A place that is handed out reads as zeroes: QEMU ignores the sector bitmaps of dynamic disks. A freed place is handed out again
-/// only after the flush that made the table forget it. Not thread-safe: the disk's metadata lock guards it.</para>
+/// <para>A place that is handed out reads as zeroes: QEMU ignores the sector bitmaps of dynamic disks.</para>
 /// </remarks>
-internal sealed class VpcSpace(BlockNode file, VpcBat bat, VpcLayout layout)
+internal sealed class VpcSpace : FileSpace
 {
     private const long Ahead = 64 << 20; // bytes by which the file grows. Ours
 
-    private readonly Stack<long> _free = []; // the lowest on top
-    private readonly List<long> _pending = []; // free after the next flush
-    private long _end, _left;
+    private readonly VpcDisk _disk;
+    private readonly PriorityQueue<FileRange, long> _gaps = new(); // each holds a block at its start, and one more each stride; the lowest first
+    private long _end, _left; // behind everything that is used; blocks that have no place yet
     private bool _isTailZero;
 
-    /// <summary>Where the footer at the end is.</summary>
-    public long FooterOffset { get; private set; }
-
-    /// <summary>Finds the free places and makes sure that there is a footer at the end.</summary>
-    /// <exception cref="DiskImageException">Corrupt: blocks overlap each other or a structure, or lie outside the file.</exception>
-    public async ValueTask PrepareAsync(VpcFooters footers, VpcFooter footer)
+    /// <summary>Takes the blocks of a disk that are all where they can be.</summary>
+    public VpcSpace(VpcDisk disk, StoredBlock[] blocks)
     {
-        long limit = footers.EndOffset(file.Length);
-        long[] blocks = SortedBlocks();
-        long end = VpcFooter.Length;
-        foreach (long block in blocks)
+        _disk = disk;
+        _end = disk.UsedEnd();
+        _left = disk.Bat.Count - blocks.Length;
+        foreach (FileRange gap in disk.Maintenance.Gaps(blocks))
         {
-            if (layout.Overlap(block, block + layout.Span) is { } what)
-            {
-                throw Damaged($"the block at offset {block:#,0} overlaps {what}", block);
-            }
-            if (block < end)
-            {
-                throw Damaged($"the block at offset {block:#,0} overlaps another one", block);
-            }
-            if (layout.Span > limit - block)
-            {
-                throw Damaged($"the block at offset {block:#,0} reaches past the end of the blocks at {limit:#,0}", block);
-            }
-            end = block + layout.Span;
+            Add(disk.Layout.PlaceAt(gap.Start), Math.Min(gap.End, _end));
         }
-        _end = Math.Max(layout.StructuresEnd, Round.Up(end, VpcGeometry.SectorSize));
-        _left = bat.Count - blocks.Length;
-        FindGaps(blocks);
-        if (footers.EndLength == VpcFooter.Length && limit % VpcGeometry.SectorSize == 0 && limit >= _end)
-        {
-            FooterOffset = limit;
-            return;
-        }
-        FooterOffset = Round.Up(Math.Max(file.Length, _end), VpcGeometry.SectorSize);
-        await file.WriteAsync(FooterOffset, footer.ToBytes()).ConfigureAwait(false);
-        await file.FlushAsync().ConfigureAwait(false);
     }
 
     /// <summary>A place for a block; it reads as zeroes.</summary>
-    public async ValueTask<long> AllocateAsync(VpcFooter footer)
+    public async ValueTask<HostOffset> AllocateAsync(MetadataSession.Held held)
     {
+        _disk.Session.Require(held);
+        VpcLayout layout = _disk.Layout;
         long place;
-        if (_free.TryPop(out place))
+        if (_gaps.TryDequeue(out FileRange gap, out place))
         {
-            await file.WriteZeroesAsync(place, layout.Span).ConfigureAwait(false);
+            Add(place + layout.Stride, gap.End);
+            await _disk.File.WriteZeroesAsync(place, layout.Span).ConfigureAwait(false);
         }
         else
         {
             place = layout.PlaceAt(_end);
-            await ReachAsync(place + layout.Span, Math.Min(Ahead / layout.Stride, _left - 1) * layout.Stride, footer).ConfigureAwait(false);
+            await ReachAsync(place + layout.Span, Math.Min(Ahead / layout.Stride, _left - 1) * layout.Stride).ConfigureAwait(false);
             _end = place + layout.Span;
         }
         _left--;
-        return place;
+        return new(place);
     }
 
-    /// <summary>Whole sectors for something else, at the lowest free place at or after <paramref name="least"/>. They need not read as zeroes.</summary>
-    public async ValueTask<long> AllocateSectorsAsync(long bytes, long least, VpcFooter footer)
+    /// <summary>
+    /// Whole sectors for something else, at the lowest place at or after <paramref name="least"/> that nothing uses. They need not read as
+    /// zeroes. Blocks go to the end from then on, until the space is made anew.
+    /// </summary>
+    public async ValueTask<HostOffset> AllocateSectorsAsync(MetadataSession.Held held, long bytes, long least)
     {
-        long length = Round.Up(bytes, VpcGeometry.SectorSize), place = least;
-        foreach ((long start, long end) in Used(SortedBlocks()))
+        _disk.Session.Require(held);
+        long length = Round.Up(bytes, VpcGeometry.SectorSize), place = Math.Max(least, _disk.UsedEnd());
+        (StoredBlock[] blocks, _) = await _disk.Maintenance.StoredAsync(CancellationToken.None).ConfigureAwait(false);
+        foreach (FileRange gap in _disk.Maintenance.Gaps(blocks))
         {
-            if (start - place >= length)
+            long start = Math.Max(least, Round.Up(gap.Start, VpcGeometry.SectorSize));
+            if (gap.End - start >= length)
             {
+                place = start;
                 break;
             }
-            place = Math.Max(place, Round.Up(end, VpcGeometry.SectorSize));
         }
-        SetFree(_free.Where(f => f >= place + length || place >= f + layout.Span));
+        _gaps.Clear();
         if (place + length > _end)
         {
-            await ReachAsync(place + length, 0, footer).ConfigureAwait(false);
+            await ReachAsync(place + length, 0).ConfigureAwait(false);
             _end = place + length;
         }
-        return place;
+        return new(place);
     }
 
     /// <summary>A block is not in the table any more. Its place is free after the next flush.</summary>
-    public void Free(long place)
+    public void GiveUp(MetadataSession.Held held, HostOffset place)
     {
-        _pending.Add(place);
+        FreeAfterFlush(held, place.Value, _disk.Layout.Span);
         _left++;
     }
 
-    /// <summary>The table is flushed: returns the places that are free now.</summary>
-    public IReadOnlyList<long> Release()
+    /// <summary>Takes back the places of blocks.</summary>
+    public override void Free(MetadataSession.Held held, long offset, long length)
     {
-        if (_pending.Count == 0)
+        for (long place = offset, span = _disk.Layout.Span; place < offset + length; place += span)
         {
-            return [];
+            Add(place, place + span);
         }
-        long[] released = [.. _pending];
-        _pending.Clear();
-        SetFree(_free.Concat(released));
-        return released;
-    }
-
-    /// <summary>Nothing more is handed out below an offset.</summary>
-    public void KeepClear(long offset)
-    {
-        SetFree(_free.Where(f => f >= offset));
-        _end = Math.Max(_end, offset);
     }
 
     /// <summary>Cuts the file back behind the last block. The table must be flushed.</summary>
-    public async ValueTask TrimAsync(VpcFooter footer)
+    public async ValueTask TrimAsync(MetadataSession.Held held)
     {
-        long end = layout.StructuresEnd;
-        for (int block = bat.NextUsed(0); block < bat.Count; block = bat.NextUsed(block + 1))
-        {
-            end = Math.Max(end, bat.OffsetOf(block)!.Value + layout.Span);
-        }
-        end = Round.Up(end, VpcGeometry.SectorSize);
-        if (end >= FooterOffset)
+        _disk.Session.Require(held);
+        long end = _disk.UsedEnd();
+        if (end >= _disk.FooterOffset)
         {
             return;
         }
-        await file.WriteAsync(end, footer.ToBytes()).ConfigureAwait(false);
-        await file.FlushAsync().ConfigureAwait(false);
-        await file.ResizeAsync(end + VpcFooter.Length).ConfigureAwait(false);
-        (FooterOffset, _end, _isTailZero) = (end, end, true);
-        SetFree(_free.Where(f => f + layout.Span <= end));
-    }
-
-    /// <summary>Everything that is used, in the order of offsets.</summary>
-    public IEnumerable<(long Start, long End)> Used(long[] sortedBlocks)
-        => sortedBlocks.Select(b => (Start: b, End: b + layout.Span)).Concat(layout.Structures.Select(s => (s.Start, s.End))).OrderBy(r => r.Start);
-
-    /// <summary>Where blocks begin, in order.</summary>
-    public long[] SortedBlocks()
-    {
-        var blocks = new List<long>();
-        for (int block = bat.NextUsed(0); block < bat.Count; block = bat.NextUsed(block + 1))
+        await _disk.MoveFooterAsync(end).ConfigureAwait(false);
+        (_end, _isTailZero) = (end, true);
+        FileRange[] gaps = [.. _gaps.UnorderedItems.Select(g => g.Element)];
+        _gaps.Clear();
+        foreach (FileRange gap in gaps)
         {
-            blocks.Add(bat.OffsetOf(block)!.Value);
+            Add(gap.Start, Math.Min(gap.End, end));
         }
-        blocks.Sort();
-        return [.. blocks];
     }
 
-    private void FindGaps(long[] blocks)
+    private void Add(long place, long end)
     {
-        var places = new List<long>();
-        long at = 0;
-        foreach ((long start, long end) in Used(blocks))
+        if (end - place >= _disk.Layout.Span)
         {
-            for (long place = layout.PlaceAt(at); place + layout.Span <= start; place += layout.Stride)
-            {
-                places.Add(place);
-            }
-            at = Math.Max(at, end);
+            _gaps.Enqueue(new(place, end), place);
         }
-        SetFree(places);
-    }
-
-    private void SetFree(IEnumerable<long> places)
-    {
-        long[] falling = [.. places.OrderDescending()];
-        _free.Clear();
-        Array.ForEach(falling, _free.Push);
     }
 
     /// <summary>Makes the file reach an offset, and some bytes more if it must grow, with the footer behind it and zeroes up to the footer.</summary>
-    private async ValueTask ReachAsync(long offset, long more, VpcFooter footer)
+    private async ValueTask ReachAsync(long offset, long more)
     {
-        if (offset / VpcGeometry.SectorSize >= VpcBat.Unused)
+        if (offset / VpcGeometry.SectorSize >= BigBlockEntry.Nowhere)
         {
+            string file = _disk.File.Name;
             throw new DiskImageException(
-                DiskImageErrorKind.NoSpace, $"{file.Name}: a block at offset {offset:#,0} is out of reach for the block allocation table, which reaches 2 TiB", file.Name, offset);
+                DiskImageErrorKind.NoSpace, $"{file}: a block at offset {offset:#,0} is out of reach for the block allocation table, which reaches 2 TiB", file, offset);
         }
         if (!_isTailZero)
         {
-            await file.WriteZeroesAsync(_end, Math.Max(0, FooterOffset - _end)).ConfigureAwait(false); // left there by a program that died
+            await _disk.File.WriteZeroesAsync(_end, Math.Max(0, _disk.FooterOffset - _end)).ConfigureAwait(false); // left there by a program that died
             _isTailZero = true;
         }
-        if (offset > FooterOffset)
+        if (offset > _disk.FooterOffset)
         {
-            long old = FooterOffset, next = Round.Up(offset + Math.Max(0, more), VpcGeometry.SectorSize);
-            await file.WriteAsync(next, footer.ToBytes()).ConfigureAwait(false);
-            await file.FlushAsync().ConfigureAwait(false);
-            (FooterOffset, _isTailZero) = (next, false); // if zeroing fails, it is made up for the next time
-            await file.WriteZeroesAsync(old, VpcFooter.Length).ConfigureAwait(false);
+            _isTailZero = false; // if zeroing fails, it is made up for the next time
+            await _disk.MoveFooterAsync(Round.Up(offset + Math.Max(0, more), VpcGeometry.SectorSize)).ConfigureAwait(false);
             _isTailZero = true;
         }
     }
-
-    private DiskImageException Damaged(string what, long offset)
-        => new(DiskImageErrorKind.Corrupt, $"{file.Name}: {what}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.", file.Name, offset);
 }

@@ -1,4 +1,5 @@
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vpc;
 
@@ -17,7 +18,7 @@ internal sealed record VpcStaleEntries(long Count, IReadOnlyList<VpcStaleEntry> 
     /// <param name="diskBlocks">Blocks of the disk.</param>
     /// <param name="layout">The structures.</param>
     /// <param name="limit">Where the blocks end.</param>
-    public static VpcStaleEntries SetAside(VpcBat bat, int diskBlocks, VpcLayout layout, long limit)
+    public static VpcStaleEntries SetAside(BlockTable<BigBlockEntry> bat, int diskBlocks, VpcLayout layout, long limit)
     {
         if (bat.NextUsed(Math.Min(diskBlocks, bat.Count)) == bat.Count)
         {
@@ -25,9 +26,9 @@ internal sealed record VpcStaleEntries(long Count, IReadOnlyList<VpcStaleEntry> 
         }
         var live = new List<long>();
         var behind = new List<(long Place, int Block)>();
-        for (int block = bat.NextUsed(0); block < bat.Count; block = bat.NextUsed(block + 1))
+        foreach ((int block, BigBlockEntry entry) in bat.Used())
         {
-            long place = bat.OffsetOf(block)!.Value;
+            long place = VpcLayout.PlaceOf(entry).Value;
             if (block < diskBlocks)
             {
                 live.Add(place);

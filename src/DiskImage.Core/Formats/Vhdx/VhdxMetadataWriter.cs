@@ -1,15 +1,18 @@
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vhdx;
 
-/// <summary>Changing metadata items and the parent locator: what belongs together is one entry of the log. Spec: MS-VHDX 2.6.</summary>
-internal sealed partial class VhdxNode
+/// <summary>Changes metadata items and the parent locator: what belongs together is one entry of the log. Spec: MS-VHDX 2.6.</summary>
+internal sealed class VhdxMetadataWriter(VhdxDisk disk)
 {
+    private string Name => disk.Name;
+
     /// <summary>Changes metadata items and the parent's path, all at once.</summary>
-    public ValueTask AmendAsync(VhdxAmendOptions options) => AloneAsync(async () =>
+    public async ValueTask AmendAsync(MetadataSession.Held held, VhdxAmendOptions options)
     {
-        RequireWritable();
+        disk.RequireWritable();
         var items = new List<(Guid Id, byte[] Bytes)>();
         if (options.PhysicalSectorSize is long size)
         {
@@ -25,59 +28,58 @@ internal sealed partial class VhdxNode
         {
             items.Add((VhdxItem.VirtualDiskId, IdentifierOption.Parse(Name, VhdxAmendOptions.VirtualDiskIdName, text).ToByteArray()));
         }
-        ParentNames? names = options.ParentPath is { } path ? ParentNames.OfOption(Name, _metadata.HasParent, path) : null;
-        VhdxParentLocator? locator = names is null ? null : _metadata.Locator!.At(names);
-        if (items.Count > 0 || locator is not null)
+        ParentNames? names = options.ParentPath is { } path ? ParentNames.OfOption(Name, disk.HasParent, path) : null;
+        VhdxParentLocator? locator = names is null ? null : disk.Metadata.Locator!.At(names);
+        if (items.Count == 0 && locator is null)
         {
-            await UnderGateAsync(async () =>
-            {
-                await BeginAsync(isVisible: items.Count > 0).ConfigureAwait(false); // where the parent is does not change what the disk shows
-                var patch = new VhdxPatch(File);
-                if (locator is not null)
-                {
-                    await PutLocatorAsync(patch, locator).ConfigureAwait(false);
-                }
-                await PutItemsAsync(patch, items).ConfigureAwait(false);
-                await WriteMetadataAsync(patch).ConfigureAwait(false);
-            }).ConfigureAwait(false);
+            return;
         }
-    });
-
-    /// <summary>Writes items of fixed size over themselves, through the log.</summary>
-    private async ValueTask WriteItemsAsync(IEnumerable<(Guid Id, byte[] Bytes)> items)
-    {
-        var patch = new VhdxPatch(File);
+        await disk.BeginAsync(held, isVisible: items.Count > 0).ConfigureAwait(false); // where the parent is does not change what the disk shows
+        var patch = new VhdxPatch(disk.File);
+        if (locator is not null)
+        {
+            await PutLocatorAsync(patch, locator).ConfigureAwait(false);
+        }
         await PutItemsAsync(patch, items).ConfigureAwait(false);
-        await WriteMetadataAsync(patch).ConfigureAwait(false);
+        await WriteAsync(held, UpdatesOf(patch), CancellationToken.None).ConfigureAwait(false);
     }
 
-    private async ValueTask WriteMetadataAsync(VhdxPatch patch)
+    /// <summary>Writes items of fixed size over themselves, through the log.</summary>
+    public async ValueTask WriteAsync(MetadataSession.Held held, IEnumerable<(Guid Id, byte[] Bytes)> items)
     {
-        await _log!.WriteAsync(UpdatesOf(patch)).ConfigureAwait(false);
-        _metadata = await VhdxMetadata.ReadAsync(File, _regions.Metadata, CancellationToken.None).ConfigureAwait(false);
+        var patch = new VhdxPatch(disk.File);
+        await PutItemsAsync(patch, items).ConfigureAwait(false);
+        await WriteAsync(held, UpdatesOf(patch), CancellationToken.None).ConfigureAwait(false);
+    }
+
+    /// <summary>Writes changes as entries of the log, and reads the metadata again.</summary>
+    public async ValueTask WriteAsync(MetadataSession.Held held, IReadOnlyList<VhdxLogUpdate> updates, CancellationToken cancellationToken)
+    {
+        await disk.Log.WriteAsync(updates).ConfigureAwait(false);
+        await disk.ReadMetadataAsync(held, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>What must change in the metadata region for another locator, or for none: one entry of the log.</summary>
+    public async ValueTask<IReadOnlyList<VhdxLogUpdate>> LocatorUpdatesAsync(VhdxParentLocator? locator, CancellationToken cancellationToken)
+    {
+        var patch = new VhdxPatch(disk.File);
+        await PutLocatorAsync(patch, locator).ConfigureAwait(false);
+        cancellationToken.ThrowIfCancellationRequested();
+        return UpdatesOf(patch);
     }
 
     private async ValueTask PutItemsAsync(VhdxPatch patch, IEnumerable<(Guid Id, byte[] Bytes)> items)
     {
         foreach ((Guid id, byte[] bytes) in items)
         {
-            await patch.PutAsync(_regions.Metadata.Offset + _metadata.Find(id)!.Value.Offset, bytes).ConfigureAwait(false);
+            await patch.PutAsync(disk.Regions.Metadata.Offset + disk.Metadata.Find(id)!.Value.Offset, bytes).ConfigureAwait(false);
         }
-    }
-
-    /// <summary>What must change in the metadata region for another locator, or for none: one entry of the log.</summary>
-    private async ValueTask<IReadOnlyList<VhdxLogUpdate>> LocatorUpdatesAsync(VhdxParentLocator? locator, CancellationToken cancellationToken)
-    {
-        var patch = new VhdxPatch(File);
-        await PutLocatorAsync(patch, locator).ConfigureAwait(false);
-        cancellationToken.ThrowIfCancellationRequested();
-        return UpdatesOf(patch);
     }
 
     private async ValueTask PutLocatorAsync(VhdxPatch patch, VhdxParentLocator? locator)
     {
-        VhdxRegion region = _regions.Metadata;
-        var items = _metadata.Items.Where(i => i.Id != VhdxItem.ParentLocator || i.Flags.HasFlag(VhdxItemFlags.IsUser)).ToList();
+        VhdxRegion region = disk.Regions.Metadata;
+        var items = disk.Metadata.Items.Where(i => i.Id != VhdxItem.ParentLocator || i.Flags.HasFlag(VhdxItemFlags.IsUser)).ToList();
         if (locator is not null)
         {
             byte[] bytes = locator.ToBytes();
@@ -93,17 +95,17 @@ internal sealed partial class VhdxNode
             VhdxMetadata.PutEntry(table, i, items[i]);
         }
         await patch.PutAsync(region.Offset, table).ConfigureAwait(false);
-        VhdxItem parameters = _metadata.Find(VhdxItem.FileParameters)!.Value;
+        VhdxItem parameters = disk.Metadata.Find(VhdxItem.FileParameters)!.Value;
         await patch.PutAsync(
-            region.Offset + parameters.Offset, VhdxMetadata.ParametersBytes(_metadata.BlockSize, _metadata.LeaveBlocksAllocated && locator is null, locator is not null)).ConfigureAwait(false);
+            region.Offset + parameters.Offset, VhdxMetadata.ParametersBytes(disk.Metadata.BlockSize, disk.Metadata.LeaveBlocksAllocated && locator is null, locator is not null)).ConfigureAwait(false);
     }
 
     /// <summary>The changes as one entry of the log.</summary>
     private IReadOnlyList<VhdxLogUpdate> UpdatesOf(VhdxPatch patch)
-        => patch.Updates.Count <= _log!.MostSectors
+        => patch.Updates.Count <= disk.Log.MostSectors
             ? patch.Updates
             : throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{Name}: its log of {_header.LogLength:#,0} bytes is too small to change {patch.Updates.Count} sectors of metadata at once", Name);
+                DiskImageErrorKind.Unsupported, $"{Name}: its log of {disk.Header.LogLength:#,0} bytes is too small to change {patch.Updates.Count} sectors of metadata at once", Name);
 
     /// <summary>A place for an item in the metadata region that no other item takes.</summary>
     private long FindRoom(IEnumerable<VhdxItem> items, int length, long regionLength)
