@@ -230,7 +230,7 @@ Describe 'Convert-DiskImage' {
 
     It 'completes <Line>' -ForEach @(
         @{ Line = 'Convert-DiskImage a.raw b.qcow2 -Laz'; Expected = '-LazyRefcounts' }
-        @{ Line = 'Convert-DiskImage a.raw b -DestinationFormat '; Expected = 'qcow2', 'raw', 'vdi', 'vhdx', 'vpc' }
+        @{ Line = 'Convert-DiskImage a.raw b -DestinationFormat '; Expected = 'bochs', 'qcow', 'qcow2', 'qed', 'raw', 'vdi', 'vhdx', 'vpc' }
         @{ Line = 'Convert-DiskImage a.raw b.raw -Option '; Expected = 'preallocation=', 'nocow=' }
         @{ Line = 'Convert-DiskImage a.raw b.qcow2 -Compat '; Expected = '0.10', '1.1' }
     ) {
