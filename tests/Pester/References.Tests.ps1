@@ -169,7 +169,7 @@ Describe 'Test-DiskImage' {
         New-TestBitmapDisk $folder
         $bytes = [IO.File]::ReadAllBytes("$folder/disk.qcow2")
         # The directory entry of 'week' ends with its name; the last byte of its flags stands 9 bytes before that.
-        $at = [Text.Encoding]::Latin1.GetString($bytes).LastIndexOf('week')
+        $at = [Text.Encoding]::Latin1.GetString($bytes).LastIndexOf('week', [StringComparison]::Ordinal)
         $bytes[$at - 9] = $bytes[$at - 9] -bor 1
         [IO.File]::WriteAllBytes("$folder/disk.qcow2", $bytes)
         (Get-DiskImageBitmap disk.qcow2 week).Flags | Should -Contain 'in-use'

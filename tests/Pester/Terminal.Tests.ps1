@@ -96,7 +96,7 @@ Describe 'A bad item' {
         $null = New-DiskImage odd.qcow2 1MB -Force
         Set-DiskImageBacking odd.qcow2 ('y' * $Name.Length) -BackingFormat raw -Unsafe
         $bytes = [IO.File]::ReadAllBytes("$folder/odd.qcow2")
-        $at = [Text.Encoding]::Latin1.GetString($bytes).IndexOf('y' * $Name.Length)
+        $at = [Text.Encoding]::Latin1.GetString($bytes).IndexOf('y' * $Name.Length, [StringComparison]::Ordinal)
         [Text.Encoding]::UTF8.GetBytes($Name).CopyTo($bytes, $at)
         [IO.File]::WriteAllBytes("$folder/odd.qcow2", $bytes)
         foreach ($scope in 'None', 'SameFolder', 'LocalFiles', 'Anywhere') {

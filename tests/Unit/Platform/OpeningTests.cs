@@ -104,7 +104,7 @@ public sealed class OpeningTests : IDisposable
         }
     }
 
-    [Fact]
+    [NotOnWineFact("an error of its own for a file that is too large")] // it says "not enough memory"
     public async Task A_length_that_cannot_be_had_is_a_failure_to_write_in_our_words()
     {
         await File.WriteAllBytesAsync(_folder["disk.raw"], new byte[512]);

@@ -1,3 +1,5 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Reflection;
 using Xunit.Abstractions;
 using Xunit.Sdk;
@@ -7,7 +9,12 @@ namespace DiskImage.Tests.Support;
 /// <summary>Runs this assembly's tests in the process that loaded it: for a shell on a machine that has no test host.</summary>
 public static class InProcessRun
 {
-    /// <summary>Runs the tests whose full name, behind DiskImage.Tests, begins with a prefix; writes a line for each that does not pass.</summary>
+    private static readonly TimeSpan s_long = TimeSpan.FromMinutes(1);
+
+    /// <summary>
+    /// Runs the tests whose full name, behind DiskImage.Tests, begins with a prefix; writes a line for each that does not pass, and every
+    /// minute one for each that has been running for longer, so that a run that is ended from outside says which test it waited for.
+    /// </summary>
     public static InProcessCounts Run(string prefix, TextWriter output)
     {
         using var framework = new XunitTestFramework(new Sink(_ => { }));
@@ -24,11 +31,17 @@ public static class InProcessRun
         discovered.Wait();
 
         var counts = new InProcessCounts();
+        var running = new ConcurrentDictionary<string, long>(StringComparer.Ordinal);
+        using var watch = new Timer(_ => TellLong(running, output), state: null, s_long, s_long);
         using var finished = new ManualResetEventSlim();
         using ITestFrameworkExecutor executor = framework.GetExecutor(assembly.GetName());
         executor.RunTests(
             found.Where(test => test.TestMethod.TestClass.Class.Name.StartsWith($"{nameof(DiskImage)}.{nameof(Tests)}.{prefix}", StringComparison.Ordinal)),
-            new Sink(message => Count(message, counts, output, finished)),
+            new Sink(message =>
+            {
+                Watch(message, running);
+                Count(message, counts, output, finished);
+            }),
             options);
         finished.Wait();
         return counts;
@@ -44,6 +57,30 @@ public static class InProcessRun
             case IDiscoveryCompleteMessage:
                 done.Set();
                 break;
+        }
+    }
+
+    private static void Watch(IMessageSinkMessage message, ConcurrentDictionary<string, long> running)
+    {
+        switch (message)
+        {
+            case ITestStarting test:
+                running[test.Test.DisplayName] = Stopwatch.GetTimestamp();
+                break;
+            case ITestFinished test:
+                _ = running.TryRemove(test.Test.DisplayName, out _);
+                break;
+        }
+    }
+
+    private static void TellLong(ConcurrentDictionary<string, long> running, TextWriter output)
+    {
+        foreach ((string name, long started) in running)
+        {
+            if (Stopwatch.GetElapsedTime(started) is var elapsed && elapsed > s_long)
+            {
+                output.WriteLine($"RUNNING for {elapsed.TotalSeconds:F0} s: {name}");
+            }
         }
     }
 
