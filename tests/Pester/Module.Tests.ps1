@@ -115,21 +115,48 @@ Describe 'The load context' {
             Import-Module 'MODULE/DiskImage.psd1'
             $null = Convert-DiskImage 'FOLDER/disk.raw' 'FOLDER/disk.qcow2' -Compress -Option @{ compression_type = 'zstd' } -Verify
             (Compare-DiskImage 'FOLDER/disk.raw' 'FOLDER/disk.qcow2').Identical
+            -join [char[]] (Read-DiskImage 'FOLDER/disk.dmg' 500 12)
             foreach ($name in $names) {
                 ("Session.$($name.Name.Replace('.', ''))" -as [type]).Assembly.GetName().Version.ToString()
                 [Runtime.Loader.AssemblyLoadContext]::Default.Assemblies.Where{ $_.GetName().Name -eq $name.Name }.ForEach{ $_.GetName().Version.ToString() }
             }
 '@
+
+        # An Apple disk image of one sector of the letter A, packed with bzip2: one table of two chunks, in a property list.
+        function New-TestBzip2Dmg ($Path) {
+            $packed = [Convert]::FromBase64String('QlpoMTFBWSZTWYRl1QMAAAGEAKAAAAggADCASeoGri7kinChIQjLqgY=')
+            $put = { param ($target, $at, $value, $size) $b = [BitConverter]::GetBytes([long] $value); [array]::Reverse($b); $b[(8 - $size)..7].CopyTo($target, $at) }
+            $table = [byte[]]::new(204 + 2 * 40)
+            [Text.Encoding]::ASCII.GetBytes('mish').CopyTo($table, 0)
+            & $put $table 16 1 8
+            & $put $table 200 2 4
+            & $put $table 204 0x80000006L 4
+            & $put $table (204 + 16) 1 8
+            & $put $table (204 + 32) $packed.Length 8
+            & $put $table (204 + 40) 0xFFFFFFFFL 4
+            $list = [Text.Encoding]::UTF8.GetBytes('<plist><dict><key>resource-fork</key><dict><key>blkx</key><array><dict><key>Name</key><string>disk</string><key>Data</key><data>' +
+                [Convert]::ToBase64String($table) + '</data></dict></array></dict></dict></plist>')
+            $trailer = [byte[]]::new(512)
+            [Text.Encoding]::ASCII.GetBytes('koly').CopyTo($trailer, 0)
+            & $put $trailer 4 4 4
+            & $put $trailer 8 512 4
+            & $put $trailer 32 $packed.Length 8
+            & $put $trailer 216 $packed.Length 8
+            & $put $trailer 224 $list.Length 8
+            & $put $trailer 492 1 8
+            [IO.File]::WriteAllBytes($Path, $packed + $list + $trailer)
+        }
     }
 
     It 'keeps apart from <_> of each of its assemblies, loaded before' -ForEach '99.0.0.0', '0.0.0.1' {
         $folder = New-Item -ItemType Directory "$TestDrive/$_"
         $null = New-TestDisk "$folder/disk.raw" -Size 1MB -Seed 5
+        New-TestBzip2Dmg "$folder/disk.dmg"
         $fresh = Invoke-FreshPwsh $script.Replace('MODULE', $ModuleFolder).Replace('FOLDER', $folder).Replace('VERSION', $_)
         $fresh.Error | Should -BeNullOrEmpty
         $assemblies = (Get-ChildItem "$ModuleFolder/lib" -File -Filter *.dll).Count
-        $assemblies | Should -BeGreaterThan 2
-        $fresh.Output -split '\r?\n' | Should -Be (@('True') + @($_) * 2 * $assemblies)
+        $assemblies | Should -Be 4 # the cmdlets, the core, SharpZipLib and ZstdSharp
+        $fresh.Output -split '\r?\n' | Should -Be (@('True', 'A' * 12) + @($_) * 2 * $assemblies)
     }
 
     It 'lets scripts name the module''s types' {

@@ -126,6 +126,34 @@ public sealed class AppleDecoderTests
         }
     }
 
+    /// <summary>A stream of the program of that name, and what there is to know about its end.</summary>
+    [OracleFact("bzip2")]
+    public async Task A_bzip2_stream_ends_where_the_output_does_and_its_checksums_are_right()
+    {
+        using var folder = new TestFolder();
+        byte[] contents = Text(250_000), output = new byte[contents.Length];
+        await File.WriteAllBytesAsync(folder["in"], contents);
+        _ = await Programs.RunAsync("bzip2", "-k", "-1", folder["in"]);
+        byte[] stream = await File.ReadAllBytesAsync(folder["in.bz2"]);
+        Assert.True(Bzip2Decoder.Instance.TryDecompress([.. stream, 1, 2, 3], output)); // rubbish behind it
+        Assert.True(Bzip2Decoder.Instance.TryDecompress([.. stream, .. stream], output)); // another stream is no more than that
+        Assert.False(Bzip2Decoder.Instance.TryDecompress([.. stream, .. stream], new byte[2 * contents.Length]));
+        Assert.False(Bzip2Decoder.Instance.TryDecompress(stream, new byte[contents.Length - 1]));
+        Assert.False(Bzip2Decoder.Instance.TryDecompress([], output));
+        Assert.False(Bzip2Decoder.Instance.TryDecompress([], []));
+        for (int cut = 1; cut < 64; cut++)
+        {
+            Assert.False(Bzip2Decoder.Instance.TryDecompress(stream.AsSpan(0, cut), output));
+            Assert.False(Bzip2Decoder.Instance.TryDecompress(stream.AsSpan(0, stream.Length - cut), output));
+        }
+        foreach (int at in new[] { 0, 3, 4, 10, 11, 14, stream.Length / 2 }) // magics, the first block's checksum, the data
+        {
+            byte[] damaged = [.. stream];
+            damaged[at] ^= 0x40;
+            Assert.False(Bzip2Decoder.Instance.TryDecompress(damaged, output), $"byte {at}");
+        }
+    }
+
     [Fact]
     public void The_checksum_is_that_of_zip_and_zeroes_are_summed_up_at_once()
     {
@@ -149,7 +177,7 @@ public sealed class AppleDecoderTests
         {
             "lzfse" => [Kept("text.bvxn"), Kept("text.bvx1")[..6000], Kept("text.bvx2")[..6000], Raw(Text(500))],
             "lzvn" => [Kept("text.bvxn")[12..]],
-            "bzip2" => [Convert.FromBase64String("QlpoOTFBWSZTWcEZDk8AAuORgEAAP///8DAAuApo0AaAACmjQBoAAClUmpppgExo2o4iYE6iYE3iaCZCaCcxP8TeJ2EyE7BNRNgnkT2E1EzE7iZCbBMCeRMxOQmgnsTMTqJ6E1EzCYEwJ0FXwT4J9F3JFOFCQwRkOTw=")],
+            "bzip2" => [Convert.FromBase64String("QlpoMTFBWSZTWcEZDk8AAuORgEAAP///8DAAuApo0AaAACmjQBoAAClUmpppgExo2o4iYE6iYE3iaCZCaCcxP8TeJ2EyE7BNRNgnkT2E1EzE7iZCbBMCeRMxOQmgnsTMTqJ6E1EzCYEwJ0FXwT4J9F3JFOFCQwRkOTw=")],
             "xz" => [Convert.FromBase64String("/Td6WFoAAATm1rRGAgAhARYAAAB0L+Wj4AbfADpdADoaCM52x+Xp1gc0w9EOv85V4aq94OSPmAHdjeUHVJ5lJV8nOmp+tNNJAQA09aVUYhClVMXKI62iqAAAAADtozMdZLvBhAABVuANAAAANSA8w7HEZ/sCAAAAAARZWg==")],
             _ => [[0x82, 1, 2, 3, 2 << 2, 2, 0x40 | 6, 0, 0, 0x80, 9]],
         };
