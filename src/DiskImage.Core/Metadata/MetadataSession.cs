@@ -65,7 +65,7 @@ internal sealed class MetadataSession(BlockNode file) : IDisposable
             _failedFlush = e;
             throw;
         }
-        foreach (FileRange free in Space?.Release(held) ?? [])
+        foreach (FileRange free in (Space?.Release(held) ?? []).Where(f => f.Start < file.Length)) // it may have been cut off since
         {
             await file.DiscardAsync(free.Start, Math.Min(free.End, file.Length) - free.Start, cancellationToken).ConfigureAwait(false);
         }
