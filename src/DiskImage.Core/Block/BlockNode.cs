@@ -165,7 +165,9 @@ public abstract class BlockNode : IAsyncDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         CheckWritable();
-        return ResizeCoreAsync(length, preallocation, claimed, cancellationToken);
+        return Bound() is { } bound
+            ? bound.ResizeAsync(length, preallocation, claimed, cancellationToken)
+            : ResizeCoreAsync(length, preallocation, claimed, cancellationToken);
     }
 
     /// <summary>
@@ -318,7 +320,7 @@ public abstract class BlockNode : IAsyncDisposable
     {
         if (_bound is null && Binding is { IsFree: false } binding)
         {
-            var made = new BoundRequests(this, binding, new(ReadCoreAsync, WriteCoreAsync, WriteZeroesCoreAsync, DiscardCoreAsync));
+            var made = new BoundRequests(this, binding, new(ReadCoreAsync, WriteCoreAsync, WriteZeroesCoreAsync, DiscardCoreAsync, ResizeCoreAsync));
             _ = Interlocked.CompareExchange(ref _bound, made, null); // one only: its range lock is shared
         }
         return _bound;

@@ -9,7 +9,8 @@ namespace DiskImage.Block;
 /// A request that fits goes through as it is, cut to the largest transfer. One that does not is read or written by way of an aligned
 /// buffer of at most <see cref="BounceLength"/>. A write that covers a unit in part reads the unit first; the range lock keeps every other
 /// write off that unit meanwhile (whole writes hold it shared, so they do not wait for each other). A node that grows has the length after a
-/// write that the write says: what only fills the last unit is cut off again.
+/// write that the write says: what only fills the last unit is cut off again. A change of length waits for every write, or that cut would
+/// undo it.
 /// </remarks>
 internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundRequests.Requests requests)
 {
@@ -97,6 +98,10 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         }
     }
 
+    /// <summary>Changes the length, alone: a write that is cutting off what it only filled up would cut off what this adds.</summary>
+    public ValueTask ResizeAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        => UnderRangeAsync(0, long.MaxValue, exclusive: true, () => requests.Resize(length, preallocation, claimed, cancellationToken), cancellationToken);
+
     private long MaximumZeroes => binding.MaximumZeroes == 0 ? long.MaxValue : Math.Max(_unit, Down(binding.MaximumZeroes));
 
     private static int Maximum(BlockBinding binding)
@@ -122,7 +127,7 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         await requests.Write(start, bounce.Memory, cancellationToken).ConfigureAwait(false);
         if (node.Length > end && start + length > end)
         {
-            await node.ResizeAsync(end, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+            await requests.Resize(end, PreallocationMode.Off, null, CancellationToken.None).ConfigureAwait(false);
         }
     }
 
@@ -192,5 +197,6 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         Func<long, Memory<byte>, CancellationToken, ValueTask> Read,
         Func<long, ReadOnlyMemory<byte>, CancellationToken, ValueTask> Write,
         Func<long, long, ZeroWriteMode, CancellationToken, ValueTask> WriteZeroes,
-        Func<long, long, CancellationToken, ValueTask> Discard);
+        Func<long, long, CancellationToken, ValueTask> Discard,
+        Func<long, PreallocationMode, IProgress<long>?, CancellationToken, ValueTask> Resize);
 }

@@ -81,6 +81,16 @@ public abstract class FormatDriver : NodeDriver
     /// <summary>How sure the driver is that a file is of its format: 0 not, 1 only if nobody else wants it, 100 the magic matches.</summary>
     public abstract int Probe(in ProbeInput input);
 
+    /// <summary>The format's own node, be it below filters that let it show through.</summary>
+    /// <exception cref="DiskImageException">Unsupported: a filter does not.</exception>
+    protected static T RequireOwn<T>(BlockNode node)
+        where T : class
+    {
+        ArgumentNullException.ThrowIfNull(node);
+        return node.As<T>() ?? throw new DiskImageException(
+            DiskImageErrorKind.Unsupported, $"{node.Name}: a filter over the image does not let it be changed past itself. Open the image without the filter.", node.Name);
+    }
+
     /// <summary>Opens an image. A failed open leaves <see cref="FormatOpenContext.File"/> to the caller and modifies nothing.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken);
 }

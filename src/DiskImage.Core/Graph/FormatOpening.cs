@@ -91,8 +91,9 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         try
         {
             below = below with { Folder = Path.GetDirectoryName(ImagePath) };
+            GraphBuilder own = given is null && locator.IsDescription ? builder.For(locator.Spec) : builder; // the image's names are not the user's
             bool isFilter = given?.Driver is { } driver && opener.Registry.Driver(driver) is FilterDriver;
-            return await builder.OpenDiskAsync(
+            return await own.OpenDiskAsync(
                 given is null ? locator.Spec : opener.Join(given, locator.Spec),
                 given?.Driver is null || isFilter ? below : below with { Format = null },
                 cancellationToken).ConfigureAwait(false);
@@ -113,9 +114,13 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
             {
                 return await builder.OpenBytesAsync(given, site, cancellationToken).ConfigureAwait(false);
             }
-            NodeSpec recorded = (NodeSpec)Admit(reference, OpenPolicy.DataRole).Spec.Child(NodeSpec.FileRole)!;
-            return await builder.OpenBytesAsync(
-                given is NodeSpec more ? more.Over(recorded) : recorded, site with { Folder = Path.GetDirectoryName(ImagePath) }, cancellationToken).ConfigureAwait(false);
+            ImageLocator locator = Admit(reference, OpenPolicy.DataRole);
+            GraphBuilder own = given is null && locator.IsDescription ? builder.For(locator.Spec) : builder;
+            object recorded = own.BytesOf(locator.Spec);
+            return await own.OpenBytesAsync(
+                given is NodeSpec more && recorded is NodeSpec below ? opener.Join(more, below) : recorded,
+                site with { Folder = Path.GetDirectoryName(ImagePath) },
+                cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException e) when (request.ToDescribe || e.Kind == DiskImageErrorKind.NotFound)
         {

@@ -72,7 +72,7 @@ internal sealed class GraphBuilder
         }
         catch
         {
-            await bytes.DisposeAsync().ConfigureAwait(false);
+            await CloseFailedAsync([bytes]).ConfigureAwait(false);
             throw;
         }
     }
@@ -107,6 +107,16 @@ internal sealed class GraphBuilder
             new ProtocolOpenContext(options, site.Writable) { ForceShare = _opener.Policy.ForceShare || site.ForceShare, Secrets = _request.Secrets },
             cancellationToken).ConfigureAwait(false);
     }
+
+    /// <summary>A builder for what an image describes: names in it are its own, and what the user's description calls so is out of its reach.</summary>
+    public GraphBuilder For(NodeSpec recorded) => new(_opener, _request, recorded, _graph);
+
+    /// <summary>What of a description plain bytes are: of one that names no format, or says raw and no more, its file.</summary>
+    public object BytesOf(NodeSpec spec)
+        => spec.Child(NodeSpec.FileRole) is { } file && !spec.Options(m => m is NodeSpec.FileRole).Any()
+            && (spec.Driver is not { } name || Registry.Driver(name) == Registry.Formats[0])
+            ? file
+            : spec;
 
     /// <summary>What a description is called that only names a file, and which bytes that are; for others its own text and no identity.</summary>
     public ChainLink LinkOf(object? child, GraphSite site)
@@ -171,10 +181,7 @@ internal sealed class GraphBuilder
         }
         catch
         {
-            foreach (BlockNode child in children)
-            {
-                await child.DisposeAsync().ConfigureAwait(false);
-            }
+            await CloseFailedAsync(children).ConfigureAwait(false);
             throw;
         }
     }
@@ -194,16 +201,38 @@ internal sealed class GraphBuilder
                 throw Invalid($"the node '{name}' would stand on itself");
             }
             NodeSpec anonymous = spec.Without(NodeSpec.NodeNameKey); // or it would be asked for by its name again
-            disk = isDisk
-                ? await OpenDiskAsync(anonymous, site, cancellationToken).ConfigureAwait(false)
-                : new OpenedDisk(await OpenBytesAsync(anonymous, site, cancellationToken).ConfigureAwait(false), Registry.Formats[0], WasProbed: false);
+            try
+            {
+                disk = isDisk
+                    ? await OpenDiskAsync(anonymous, site, cancellationToken).ConfigureAwait(false)
+                    : new OpenedDisk(await OpenBytesAsync(anonymous, site, cancellationToken).ConfigureAwait(false), Registry.Formats[0], WasProbed: false);
+            }
+            finally
+            {
+                _ = _opening.Remove(name);
+            }
             _graph.Add(name, disk.Node);
             _shared.Add(name, disk);
-            _ = _opening.Remove(name);
         }
         return site.Writable && disk.Node.IsReadOnly
             ? throw Invalid($"the node '{name}' is read-only where it is used first, and to be written to here")
             : disk with { Node = new BorrowedNode(disk.Node, isReadOnly: !site.Writable) };
+    }
+
+    /// <summary>Closes what could not be used, all of it; the failure that led here is on its way already.</summary>
+    private static async ValueTask CloseFailedAsync(IEnumerable<BlockNode> nodes)
+    {
+        foreach (BlockNode node in nodes)
+        {
+            try
+            {
+                await node.DisposeAsync().ConfigureAwait(false);
+            }
+            catch (DiskImageException)
+            {
+                // The first failure is told.
+            }
+        }
     }
 
     private object? FileOf(NodeSpec spec, NodeDriver? driver)

@@ -16,8 +16,8 @@ public sealed class ImageGraph : IAsyncDisposable
     /// <summary>The disk at the top.</summary>
     public BlockNode Root => _root ?? throw new InvalidOperationException("The graph is not complete.");
 
-    /// <summary>The nodes that descriptions refer to by name.</summary>
-    public IReadOnlyDictionary<string, BlockNode> Named => _named.ToDictionary(n => n.Name, n => n.Node, StringComparer.Ordinal);
+    /// <summary>The nodes that descriptions refer to by name; of those of one name in several descriptions, the one that was opened first.</summary>
+    public IReadOnlyDictionary<string, BlockNode> Named => _named.DistinctBy(n => n.Name, StringComparer.Ordinal).ToDictionary(n => n.Name, n => n.Node, StringComparer.Ordinal);
 
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()

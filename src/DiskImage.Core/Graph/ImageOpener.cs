@@ -105,8 +105,9 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     public async ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, CancellationToken cancellationToken)
     {
         var graph = new ImageGraph(); // gets no named nodes: the locator is a path or URI
-        return await Builder(new OpenRequest(locator.Text), locator, graph)
-            .OpenBytesAsync(locator.Spec.Child(NodeSpec.FileRole) ?? locator.Spec, new GraphSite([], null) { Writable = writable }, cancellationToken).ConfigureAwait(false);
+        GraphBuilder builder = Builder(new OpenRequest(locator.Text), locator, graph);
+        return await builder.OpenBytesAsync(
+            builder.BytesOf(locator.Spec), new GraphSite([], null) { Writable = writable }, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Which bytes a path, URI or description leads to; null if nothing is there.</summary>

@@ -64,7 +64,7 @@ internal sealed class MetadataSession(
         {
             await flush(cancellationToken).ConfigureAwait(false);
         }
-        foreach (FileRange free in Space?.Release(held) ?? [])
+        foreach (FileRange free in (Space?.Release(held) ?? []).Where(f => f.Start < file.Length)) // it may have been cut off since
         {
             if (released is not null)
             {

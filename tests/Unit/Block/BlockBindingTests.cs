@@ -66,6 +66,17 @@ public sealed class BlockBindingTests
     }
 
     [Fact]
+    public async Task A_longer_node_is_not_cut_by_a_write_that_only_filled_up_its_last_unit()
+    {
+        await using var node = new HeldWrites(new MemoryNode(new byte[100]));
+        Task write = node.WriteAsync(50, new byte[100]).AsTask(); // writes 4,096 bytes and cuts them off at 150
+        Task resize = node.ResizeAsync(10_000).AsTask();
+        node.Go.SetResult();
+        await Task.WhenAll(write, resize);
+        Assert.Equal(10_000, node.Length);
+    }
+
+    [Fact]
     public async Task A_failed_child_does_not_keep_the_others_open()
     {
         MemoryNode a = new(), b = new();
@@ -112,6 +123,23 @@ public sealed class BlockBindingTests
         Assert.Same(disk, open.As<IDescribed>());
         Assert.Null(shut.As<IDescribed>());
         Assert.Null(open.As<ICheckable>());
+    }
+
+    /// <summary>Takes whole units, and writes when it is told to.</summary>
+    private sealed class HeldWrites(BlockNode child) : FilterNode(child)
+    {
+        public TaskCompletionSource Go { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        protected override BlockBinding Binding => new(4096);
+
+        protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+            => Below.ReadPaddedAsync(offset, buffer, cancellationToken);
+
+        protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+        {
+            await Go.Task;
+            await base.WriteCoreAsync(offset, buffer, cancellationToken);
+        }
     }
 
     private sealed class TwoChildren(BlockNode a, BlockNode b) : FilterNode(a)

@@ -1,4 +1,5 @@
 using DiskImage.Binary;
+using DiskImage.Block;
 using DiskImage.Filters.BlkLogWrites;
 using DiskImage.Filters.Throttle;
 using DiskImage.Tests.Support;
@@ -71,6 +72,39 @@ public sealed class FilterTests
         Assert.Equal(bytes.Length, at);
         Assert.Equal(below.ToArray()[..(32 * Sector)], before[..(32 * Sector)]);
         Assert.Equal(data, before[777..(777 + data.Length)]);
+    }
+
+    [Fact]
+    public async Task Zeroes_are_zeroes_in_a_write_log_too_and_logging_them_can_be_cancelled()
+    {
+        var log = new Counting(new MemoryNode());
+        await using var node = new BlkLogWritesNode(new MemoryNode(new byte[4 << 20]), log, Sector);
+        await node.WriteZeroesAsync(0, 3 << 20);
+        Assert.Equal((3 * Sector, 3 << 20), (log.Written, log.Zeroed)); // three headers
+        using var stop = new CancellationTokenSource();
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(async () => await node.WriteZeroesAsync(0, 3 << 20, cancellationToken: stop.Token));
+        Assert.Equal(3 << 20, log.Zeroed);
+    }
+
+    /// <summary>Counts bytes.</summary>
+    private sealed class Counting(BlockNode child) : FilterNode(child)
+    {
+        public long Written { get; private set; }
+
+        public long Zeroed { get; private set; }
+
+        protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+        {
+            Written += buffer.Length;
+            return base.WriteCoreAsync(offset, buffer, cancellationToken);
+        }
+
+        protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+        {
+            Zeroed += length;
+            return base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
+        }
     }
 
     /// <summary>Time that stands until it is moved.</summary>

@@ -1,3 +1,4 @@
+using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Filters.BlkDebug;
@@ -187,6 +188,8 @@ public sealed class GraphTests : IDisposable
     [InlineData("driver=throttle", "needs 'file'")]
     [InlineData("driver=throttle,file.driver=null-co,iops=3", "Unknown option 'iops'")]
     [InlineData("driver=null-co,size=-1", "Option 'size' cannot be '-1'")]
+    [InlineData("driver=null-co,size=9223372036854775807", "Option 'size' cannot be '9223372036854775807'")]
+    [InlineData("driver=null-co,latency-ns=9000000000000000000", "Option 'latency-ns' cannot be '9000000000000000000'")]
     [InlineData("driver=blklogwrites,file.driver=null-co", "needs 'log'; given: file")]
     [InlineData("driver=raw,file.driver=throttle,file.node-name=t,file.file=t", "would stand on itself")]
     [InlineData("driver=raw,file.driver=null-co,file.node-name=t,file.size=1,x.node-name=t", "two nodes of its description have the name 't'")]
@@ -235,6 +238,132 @@ public sealed class GraphTests : IDisposable
         var request = new OpenRequest(Text($"file.filename={_folder["top.qcow2"]},backing.driver=test").ToString()) { Secrets = new Dictionary<string, System.Security.SecureString>(StringComparer.Ordinal) { ["disk"] = secret } };
         await using OpenedImage image = await opener.OpenAsync(request, CancellationToken.None);
         Assert.Same(secret, asking.Secret);
+    }
+
+    [Theory]
+    [InlineData("""json:{"driver":"file",,"filename":"d.img"}""")]
+    [InlineData("""json:{"driver":"raw",,"file":{"driver":"file",,"filename":"d.img"}}""")]
+    [InlineData("""json:{"driver":"throttle",,"file":{"driver":"file",,"filename":"d.img"}}""")]
+    public async Task A_data_file_may_be_recorded_as_any_description(string recorded)
+    {
+        var policy = new OpenPolicy { References = ReferenceScope.Anywhere };
+        await Images.CreateAsync(_folder["a.qcow2"], "qcow2", $"size=1M,data_file={_folder["d.img"]}", policy);
+        RecordDataFile(_folder["a.qcow2"], recorded.Replace(",,", ",", StringComparison.Ordinal));
+        await using OpenedImage image = await new ImageOpener(Images.Registry, policy).OpenAsync(new OpenRequest(_folder["a.qcow2"]) { Writable = true }, CancellationToken.None);
+        await image.Node.WriteAsync(70_000, new byte[] { 1, 2, 3 });
+        byte[] read = new byte[3];
+        await image.Node.ReadAsync(70_000, read);
+        Assert.Equal([1, 2, 3], read);
+    }
+
+    [Fact]
+    public async Task A_data_file_that_is_described_as_a_node_nobody_knows_is_refused_as_such()
+    {
+        var policy = new OpenPolicy { References = ReferenceScope.Anywhere };
+        await Images.CreateAsync(_folder["a.qcow2"], "qcow2", $"size=1M,data_file={_folder["d.img"]}", policy);
+        RecordDataFile(_folder["a.qcow2"], """json:{"driver":"raw","file":"x"}""");
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await Images.OpenAsync(_folder["a.qcow2"], policy: policy));
+        Assert.Contains("there is no node 'x'", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_filter_may_be_put_over_a_recorded_data_file()
+    {
+        await Images.CreateAsync(_folder["a.qcow2"], "qcow2", "size=1M,data_file=d.img");
+        await using OpenedImage image = await OpenAsync(Text($"file.filename={_folder["a.qcow2"]},data-file.driver=throttle,data-file.iops-total=1000000"));
+        Assert.IsType<ThrottleNode>(image.Node.Child("data-file"));
+    }
+
+    [Fact]
+    public async Task What_an_image_describes_does_not_reach_the_nodes_of_the_users_description()
+    {
+        await MakeAsync("mine.qcow2");
+        await MakeAsync("top.qcow2");
+        await using (BlockNode top = await Images.OpenAsync(_folder["top.qcow2"], writable: true))
+        {
+            await top.As<IRebasable>()!.SetBackingAsync("""json:{"driver":"raw","file":"mine"}""", "raw", null, CancellationToken.None);
+        }
+        NodeSpec spec = Text(
+            $"driver=quorum,children.0.driver=raw,children.0.file=mine,children.1.driver=qcow2,children.1.file.filename={_folder["top.qcow2"]},"
+            + $"children.2.driver=raw,children.2.file.node-name=mine,children.2.file.filename={_folder["mine.qcow2"]}");
+        var registry = new DriverRegistry(Images.Registry.Formats, Images.Registry.Protocols, [new Pair()]);
+        var opener = new ImageOpener(registry, new OpenPolicy { References = ReferenceScope.Anywhere });
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await opener.OpenAsync(new OpenRequest(spec.ToString()), CancellationToken.None));
+        Assert.Contains("there is no node 'mine'", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_fails_to_close_after_a_failed_opening_keeps_nothing_open_and_hides_nothing()
+    {
+        await MakeAsync("a.qcow2");
+        await MakeAsync("b.qcow2");
+        NodeSpec spec = Text(
+            $"driver=quorum,children.0.driver=sticky,children.0.file.file.filename={_folder["a.qcow2"]},children.1.file.filename={_folder["b.qcow2"]},children.2.driver=null-co,children.2.size=x");
+        var registry = new DriverRegistry(Images.Registry.Formats, Images.Registry.Protocols, [new Pair(), new Sticky()]);
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await OpenAsync(spec, registry: registry));
+        Assert.Equal(DiskImageErrorKind.InvalidOption, e.Kind);
+        foreach (string name in new[] { "a.qcow2", "b.qcow2" })
+        {
+            await using BlockNode writer = await Images.OpenAsync(_folder[name], writable: true);
+        }
+    }
+
+    [Theory]
+    [InlineData("qcow2")]
+    [InlineData("vhdx")]
+    [InlineData("vpc")]
+    public async Task Options_are_not_changed_past_a_filter_that_lets_nothing_through(string format)
+    {
+        await Images.CreateAsync(_folder["a.img"], format, "size=8M");
+        await using OpenedImage image = await OpenAsync(Text($"driver=blkdebug,image.driver={format},image.file.filename={_folder["a.img"]}"), writable: true);
+        var amendable = (IAmendable)image.Format;
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await amendable.AmendAsync(image.Node, amendable.AmendOptions.Defaults(), null, CancellationToken.None));
+        Assert.Equal(DiskImageErrorKind.Unsupported, e.Kind);
+    }
+
+    [Fact]
+    public async Task Options_of_a_fixed_vhd_are_changed_below_a_filter_that_lets_it_show()
+    {
+        await Images.CreateAsync(_folder["a.vhd"], "vpc", "size=8M,subformat=fixed");
+        await using OpenedImage image = await OpenAsync(Text($"driver=throttle,file.driver=vpc,file.file.filename={_folder["a.vhd"]}"), writable: true);
+        var amendable = (IAmendable)image.Format;
+        await amendable.AmendAsync(image.Node, amendable.AmendOptions.Defaults(), null, CancellationToken.None);
+    }
+
+    /// <summary>Makes the header extension that names the data file (0x44415441) say something longer; nothing stands behind it in the first cluster.</summary>
+    private static void RecordDataFile(string path, string name)
+    {
+        byte[] bytes = File.ReadAllBytes(path), text = System.Text.Encoding.UTF8.GetBytes(name);
+        int at = (int)BigEndian.U32(bytes, 100);
+        while (BigEndian.U32(bytes, at) != 0x44415441)
+        {
+            at += 8 + (((int)BigEndian.U32(bytes, at + 4) + 7) & ~7);
+        }
+        int next = at + 8 + (((int)BigEndian.U32(bytes, at + 4) + 7) & ~7);
+        byte[] rest = bytes[next..4096];
+        int padded = (text.Length + 7) & ~7;
+        System.Buffers.Binary.BinaryPrimitives.WriteInt32BigEndian(bytes.AsSpan(at + 4), text.Length);
+        bytes.AsSpan(at + 8, padded).Clear();
+        text.CopyTo(bytes.AsSpan(at + 8));
+        rest.CopyTo(bytes.AsSpan(at + 8 + padded));
+        File.WriteAllBytes(path, bytes);
+    }
+
+    /// <summary>A filter that fails to close.</summary>
+    private sealed class Sticky : FilterDriver
+    {
+        public override string Name => "sticky";
+
+        public override string Description => "";
+
+        public override async ValueTask<BlockNode> OpenAsync(FilterOpenContext context, CancellationToken cancellationToken)
+            => new Node(await context.OpenChild(FileRole, cancellationToken));
+
+        private sealed class Node(BlockNode child) : FilterNode(child)
+        {
+            protected override ValueTask CloseCoreAsync() => throw new DiskImageException(DiskImageErrorKind.Io, "sticky");
+        }
     }
 
     /// <summary>A filter over two disks that shows the first.</summary>

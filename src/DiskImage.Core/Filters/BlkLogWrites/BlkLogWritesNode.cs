@@ -7,7 +7,7 @@ namespace DiskImage.Filters.BlkLogWrites;
 /// <remarks>
 /// <para>The log: a sector with the superblock (magic, version 1, number of entries, sector size), then for each entry a sector with its header
 /// (first sector, number of sectors, flags, bytes of a mark) and its data. The superblock is written with each flush and at the end, after what it
-/// counts. Zeroes are logged as data, since the form has no word for them. Source: Linux, Documentation/admin-guide/device-mapper/log-writes.rst,
+/// counts. Zeroes are logged as data, since the form has no word for them, and the log is told that they are zeroes. Source: Linux, Documentation/admin-guide/device-mapper/log-writes.rst,
 /// and the structures of dm-log-writes that its replay program reads.</para>
 /// <para>A change of length has no entry; the log speaks of sectors only.</para>
 /// </remarks>
@@ -46,11 +46,11 @@ internal sealed class BlkLogWritesNode : FilterNode
 
     protected override async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
-        byte[] zeroes = new byte[(int)Math.Min(length, ZeroPiece)];
-        for (long done = 0; done < length; done += zeroes.Length)
+        for (long done = 0; done < length; done += ZeroPiece)
         {
-            int piece = (int)Math.Min(zeroes.Length, length - done);
-            await LogAsync(offset + done, piece, 0, zeroes.AsMemory(0, piece)).ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
+            long piece = Math.Min(ZeroPiece, length - done);
+            await LogAsync(offset + done, piece, 0, default, zeroes: piece).ConfigureAwait(false);
         }
         await base.WriteZeroesCoreAsync(offset, GrowsOnWrite ? length : Math.Min(length, Length - offset), mode, cancellationToken).ConfigureAwait(false);
     }
@@ -81,7 +81,7 @@ internal sealed class BlkLogWritesNode : FilterNode
     /// <summary>What changes the format past the filter would not be logged: nothing does.</summary>
     protected override bool LetsThrough(Type ability) => false;
 
-    private async ValueTask LogAsync(long offset, long length, ulong flags, ReadOnlyMemory<byte> data)
+    private async ValueTask LogAsync(long offset, long length, ulong flags, ReadOnlyMemory<byte> data, long zeroes = 0)
     {
         byte[] header = new byte[_sector];
         LittleEndian.U64(header, 0, (ulong)(offset / _sector));
@@ -92,7 +92,8 @@ internal sealed class BlkLogWritesNode : FilterNode
         {
             await _log.WriteAsync(_at, header, CancellationToken.None).ConfigureAwait(false);
             await _log.WriteAsync(_at + _sector, data, CancellationToken.None).ConfigureAwait(false);
-            _at += _sector + data.Length;
+            await _log.WriteZeroesAsync(_at + _sector, zeroes, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+            _at += _sector + data.Length + zeroes;
             _entries++;
         }
         finally

@@ -69,7 +69,7 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
         => Qcow2Measurer.MeasureAsync((Qcow2CreateOptions)options, source, cancellationToken);
 
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => node.As<Qcow2Node>()!.AmendAsync((Qcow2AmendOptions)options, cancellationToken);
+        => RequireOwn<Qcow2Node>(node).AmendAsync((Qcow2AmendOptions)options, cancellationToken);
 
     private static async ValueTask<BlockNode?> OpenDataFileAsync(FormatOpenContext context, Qcow2Header header, CancellationToken cancellationToken)
     {

@@ -56,7 +56,7 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         => VhdxCreator.CreateAsync(context.File, (VhdxCreateOptions)context.Options, context.Backing, cancellationToken);
 
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => node.As<VhdxNode>()!.AmendAsync((VhdxAmendOptions)options);
+        => RequireOwn<VhdxNode>(node).AmendAsync((VhdxAmendOptions)options);
 
     public string? AmendWarning(object options)
         => options is VhdxAmendOptions { VirtualDiskId: null, PhysicalSectorSize: null } ? null : ParentMismatch.AmendWarning;

@@ -103,9 +103,9 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
         => VpcMeasurer.MeasureAsync((VpcCreateOptions)options, source, cancellationToken);
 
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => node is VpcFixedNode whole
+        => node.As<VpcFixedNode>() is { } whole
             ? whole.AmendAsync((VpcAmendOptions)options)
-            : node.As<VpcNode>()!.AmendAsync((VpcAmendOptions)options, cancellationToken);
+            : RequireOwn<VpcNode>(node).AmendAsync((VpcAmendOptions)options, cancellationToken);
 
     public string? AmendWarning(object options) => ((VpcAmendOptions)options).UniqueId is null ? null : ParentMismatch.AmendWarning;
 }

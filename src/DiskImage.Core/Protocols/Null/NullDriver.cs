@@ -7,12 +7,15 @@ namespace DiskImage.Protocols.Null;
 /// <summary>Options when a null node is opened.</summary>
 public sealed record NullOpenOptions
 {
+    private const long LongestNode = long.MaxValue & -(1L << 30); // QEMU's limit: offsets can be rounded up
+    private const long LongestLatency = 3_600_000_000_000; // an hour. Ours: timers do not take just any number
+
     /// <summary>Its length.</summary>
-    [DriverOption("size", "Length in bytes", IsSize = true, Minimum = 0)]
+    [DriverOption("size", "Length in bytes", IsSize = true, Minimum = 0, Maximum = LongestNode)]
     public long Size { get; init; } = 1L << 30;
 
     /// <summary>What a request takes.</summary>
-    [DriverOption("latency-ns", "Nanoseconds that each request takes", Minimum = 0)]
+    [DriverOption("latency-ns", "Nanoseconds that each request takes", Minimum = 0, Maximum = LongestLatency)]
     public long LatencyNs { get; init; }
 
     /// <summary>Whether it says that it reads as zeroes.</summary>
