@@ -156,7 +156,7 @@ Describe 'The load context' {
         $fresh.Error | Should -BeNullOrEmpty
         $assemblies = (Get-ChildItem "$ModuleFolder/lib" -File -Filter *.dll).Count
         $assemblies | Should -Be 4 # the cmdlets, the core, SharpZipLib and ZstdSharp
-        $fresh.Output -split '\r?\n' | Should -Be (@('True', 'A' * 12) + @($_) * 2 * $assemblies)
+        $fresh.Output -split '\r?\n' | Should -Be (@('True', ('A' * 12)) + @($_) * 2 * $assemblies)
     }
 
     It 'lets scripts name the module''s types' {

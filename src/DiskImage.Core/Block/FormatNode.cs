@@ -100,6 +100,9 @@ public abstract class FormatNode : BlockNode
     /// </summary>
     protected virtual ValueTask BeforeChangeAsync(long offset, long length, CancellationToken cancellationToken) => default;
 
+    /// <summary>Default: this layer holds nothing back, so its file is flushed. A format with tables in memory writes them first.</summary>
+    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => File.FlushAsync(cancellationToken);
+
     /// <summary>Runs something that must not overlap any other request of this disk.</summary>
     protected async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work)
     {
