@@ -177,7 +177,7 @@ public sealed class GraphTests : IDisposable
     [InlineData("driver=qcow2", "says neither file nor file.filename")]
     [InlineData("node-name=x", "says neither file nor file.filename")]
     [InlineData("driver=qcow2,file=nowhere", "there is no node 'nowhere'")]
-    [InlineData("driver=qcow3,file.filename=a", "Unknown driver 'qcow3'. Did you mean 'qcow2'?")]
+    [InlineData("driver=trottle,file.filename=a", "Unknown driver 'trottle'. Did you mean 'throttle'?")]
     [InlineData("driver=throttle", "needs 'file'")]
     [InlineData("driver=throttle,file.driver=null-co,iops=3", "Unknown option 'iops'")]
     [InlineData("driver=null-co,size=-1", "Option 'size' cannot be '-1'")]
