@@ -26,13 +26,14 @@ public sealed class MetadataTests : IDisposable
     public async Task Space_that_was_given_up_and_then_cut_off_does_not_fail_the_flush()
     {
         await using var file = new MemoryNode(new byte[4096]);
-        using var session = new MetadataSession(file) { Space = new SpaceMap(512, 1 << 20, at => new InvalidOperationException($"{at}")) };
+        var space = new SpaceMap(512, 1 << 20, at => new InvalidOperationException($"{at}"));
+        using var session = new MetadataSession(file) { Space = space };
         using MetadataSession.Held held = await session.EnterAsync(CancellationToken.None);
-        _ = session.Space.TryMark(0, 4096);
-        session.Space.FreeAfterFlush(held, 3584, 512);
+        _ = space.TryMark(0, 4096);
+        space.FreeAfterFlush(held, 3584, 512);
         await file.ResizeAsync(2048);
         await session.FlushAsync(held, CancellationToken.None);
-        Assert.Equal((3584, 0), (session.Space.End, session.Space.Waiting));
+        Assert.Equal((3584, 0), (space.End, space.Waiting));
     }
 
     [Fact]
