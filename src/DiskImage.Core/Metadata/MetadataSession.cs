@@ -64,13 +64,13 @@ internal sealed class MetadataSession(
         {
             await flush(cancellationToken).ConfigureAwait(false);
         }
-        foreach (FileRange free in (Space?.Release(held) ?? []).Where(f => f.Start < file.Length)) // it may have been cut off since
+        foreach (FileRange free in Space?.Release(held) ?? [])
         {
             if (released is not null)
             {
                 await released(free, cancellationToken).ConfigureAwait(false);
             }
-            else if (free.Start < file.Length)
+            else if (free.Start < file.Length) // it may have been cut off since
             {
                 await file.DiscardAsync(free.Start, Math.Min(free.End, file.Length) - free.Start, cancellationToken).ConfigureAwait(false);
             }
