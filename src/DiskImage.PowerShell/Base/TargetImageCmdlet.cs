@@ -69,6 +69,12 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// <inheritdoc/>
     protected override void EndProcessing() => Run(ProcessWaitingAsync);
 
+    /// <summary>
+    /// Workers of a copy; 0 for as many as suit the machine. Where the same work is to give the same bytes there is one: several take places in
+    /// VHD, VHDX and VDI images in the order in which they come. Spec: SOURCE_DATE_EPOCH, reproducible-builds.org.
+    /// </summary>
+    private protected static int Workers => string.IsNullOrEmpty(Environment.GetEnvironmentVariable("SOURCE_DATE_EPOCH")) ? 0 : 1;
+
     /// <summary>True if images are made in the destination, not as the destination.</summary>
     private protected virtual bool IsFolder(string destination) => false;
 

@@ -220,7 +220,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     {
         BlockNode? backing = image.Node.BackingNode();
         bool same = backing is not null && await HasSameBackingAsync(disk, backing, cancellationToken).ConfigureAwait(false);
-        var how = new ConvertOptions { SparseSize = SparseSize, Compress = Compress, TargetReadsZero = backing is null, TargetHasBacking = same };
+        var how = new ConvertOptions { Workers = Workers, SparseSize = SparseSize, Compress = Compress, TargetReadsZero = backing is null, TargetHasBacking = same };
         ConvertResult result = await ShowAsync(
             $"Converting {Leaf(disk.Name)} to {Leaf(image.Path)}",
             progress => new ConvertJob(disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
