@@ -56,7 +56,7 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
     /// <inheritdoc/>
     public override string ToString() => Kind switch
     {
-        RemedyKind.Force => "permission to replace it",
+        RemedyKind.Force => "force",
         RemedyKind.InPlace => "writing in place",
         RemedyKind.Format when Value is null => $"the format{Of}",
         RemedyKind.Format => $"the format {Value}{Of}",
