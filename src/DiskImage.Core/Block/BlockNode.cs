@@ -178,20 +178,25 @@ public abstract class BlockNode : IAsyncDisposable
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)
         {
-            var failures = new List<Exception>();
-            await CloseAsync(CloseCoreAsync, failures).ConfigureAwait(false);
-            foreach (BlockNode child in OwnsChildren ? Children.Values : [])
+            try
             {
-                await CloseAsync(child.DisposeAsync, failures).ConfigureAwait(false);
+                await Closing.AllAsync(Parts()).ConfigureAwait(false);
             }
-            _breaking?.Dispose();
-            if (failures.Count > 0)
+            finally
             {
-                failures[0].Data["Further"] = failures.Count > 1 ? string.Join(Environment.NewLine, failures.Skip(1).Select(f => f.Message)) : null;
-                System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(failures[0]);
+                _breaking?.Dispose();
+                GC.SuppressFinalize(this);
             }
         }
-        GC.SuppressFinalize(this);
+
+        IEnumerable<Func<ValueTask>> Parts()
+        {
+            yield return CloseCoreAsync;
+            foreach (BlockNode child in OwnsChildren ? Children.Values : [])
+            {
+                yield return child.DisposeAsync;
+            }
+        }
     }
 
     /// <summary>Fills a non-empty buffer from inside the node.</summary>
@@ -300,18 +305,6 @@ public abstract class BlockNode : IAsyncDisposable
         if (Volatile.Read(ref _broken) is { } cause)
         {
             throw new DiskImageException(cause.Kind, cause.Message, cause.Path, cause.Offset, cause);
-        }
-    }
-
-    private static async ValueTask CloseAsync(Func<ValueTask> close, List<Exception> failures)
-    {
-        try
-        {
-            await close().ConfigureAwait(false);
-        }
-        catch (Exception e)
-        {
-            failures.Add(e);
         }
     }
 

@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+
 namespace DiskImage.Block;
 
 /// <summary>Collects what a check finds: counts everything, lists the first <see cref="CheckReport.MaxFindings"/>.</summary>
@@ -13,32 +15,42 @@ internal sealed class CheckFindings
 
     public long Errors { get; private set; }
 
-    public void Corruption(string kind, Wording message, string? repair = null, long? guest = null, long? guestLength = null, long? host = null, long count = 1)
+    /// <summary>False if another finding is only counted.</summary>
+    public bool HasRoom => _list.Count < CheckReport.MaxFindings;
+
+    public void Corruption(
+        string kind,
+        [InterpolatedStringHandlerArgument("")] Wording message,
+        string? repair = null,
+        long? guest = null,
+        long? guestLength = null,
+        long? host = null,
+        long count = 1)
     {
         Corruptions += count;
-        Add(new(kind, CheckSeverity.Corruption, message.ToString(), guest, guestLength, host) { Repair = repair });
+        Add(kind, CheckSeverity.Corruption, message, repair, host, guest, guestLength);
     }
 
-    public void Leak(Wording message, string repair, long host, long count)
+    public void Leak([InterpolatedStringHandlerArgument("")] Wording message, string repair, long host, long count)
     {
         Leaks += count;
-        Add(new("Leak", CheckSeverity.Leak, message.ToString(), HostOffset: host) { Repair = repair });
+        Add("Leak", CheckSeverity.Leak, message, repair, host);
     }
 
-    public void Error(string kind, Wording message, string? repair = null, long? host = null)
+    public void Error(string kind, [InterpolatedStringHandlerArgument("")] Wording message, string? repair = null, long? host = null)
     {
         Errors++;
-        Add(new(kind, CheckSeverity.Error, message.ToString(), HostOffset: host) { Repair = repair });
+        Add(kind, CheckSeverity.Error, message, repair, host);
     }
 
-    public void Warning(string kind, Wording message, string? repair = null, long? host = null)
-        => Add(new(kind, CheckSeverity.Warning, message.ToString(), HostOffset: host) { Repair = repair });
+    public void Warning(string kind, [InterpolatedStringHandlerArgument("")] Wording message, string? repair = null, long? host = null)
+        => Add(kind, CheckSeverity.Warning, message, repair, host);
 
-    private void Add(CheckFinding finding)
+    private void Add(string kind, CheckSeverity severity, Wording message, string? repair, long? host, long? guest = null, long? guestLength = null)
     {
-        if (_list.Count < CheckReport.MaxFindings)
+        if (HasRoom)
         {
-            _list.Add(finding);
+            _list.Add(new(kind, severity, message.ToString(), guest, guestLength, host) { Repair = repair });
         }
     }
 }

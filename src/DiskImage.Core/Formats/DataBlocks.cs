@@ -19,14 +19,15 @@ internal static class DataBlocks
         }
     }
 
-    /// <summary>Counts the blocks that hold at least one byte that is not known to be zero.</summary>
-    /// <param name="source">The disk.</param>
+    /// <summary>The same with the tables that lead to the blocks.</summary>
+    /// <param name="source">The disk; null for an empty one.</param>
     /// <param name="blockSize">Bytes of a block: a power of two.</param>
+    /// <param name="span">Bytes of the disk that one table covers: a multiple of <paramref name="blockSize"/>.</param>
     /// <param name="cancellationToken">Stops the count.</param>
-    public static async ValueTask<long> CountAsync(BlockNode source, long blockSize, CancellationToken cancellationToken)
+    public static async ValueTask<(long Blocks, long Tables)> CountAsync(BlockNode? source, long blockSize, long span, CancellationToken cancellationToken)
     {
-        long blocks = 0;
-        for (long offset = 0; offset < source.Length;)
+        long blocks = 0, tables = 0, lastTable = -1;
+        for (long offset = 0; source is not null && offset < source.Length;)
         {
             cancellationToken.ThrowIfCancellationRequested();
             BlockExtent extent = await source.GetExtentAsync(offset, source.Length - offset, cancellationToken).ConfigureAwait(false);
@@ -35,9 +36,19 @@ internal static class DataBlocks
             {
                 end = Round.Up(end, blockSize);
                 blocks += (end - Round.Down(offset, blockSize)) / blockSize;
+                long first = Math.Max(lastTable + 1, offset / span);
+                lastTable = (end - 1) / span;
+                tables += Math.Max(0, lastTable - first + 1);
             }
             offset = end;
         }
-        return blocks;
+        return (blocks, tables);
     }
+
+    /// <summary>Counts the blocks that hold at least one byte that is not known to be zero.</summary>
+    /// <param name="source">The disk.</param>
+    /// <param name="blockSize">Bytes of a block: a power of two.</param>
+    /// <param name="cancellationToken">Stops the count.</param>
+    public static async ValueTask<long> CountAsync(BlockNode source, long blockSize, CancellationToken cancellationToken)
+        => (await CountAsync(source, blockSize, blockSize, cancellationToken).ConfigureAwait(false)).Blocks;
 }

@@ -19,7 +19,7 @@ internal sealed class GraphBuilder
     private readonly OpenRequest _request;
     private readonly ImageGraph _graph;
     private readonly Dictionary<string, NodeSpec> _named = new(StringComparer.Ordinal); // what descriptions refer to
-    private readonly Dictionary<string, OpenedDisk> _shared = new(StringComparer.Ordinal); // those of them that are open; the graph owns them
+    private readonly Dictionary<string, (OpenedDisk Disk, bool IsDisk)> _shared = new(StringComparer.Ordinal); // those of them that are open; the graph owns them
     private readonly HashSet<string> _opening = new(StringComparer.Ordinal);
 
     /// <summary>Makes a builder for one image.</summary>
@@ -72,7 +72,7 @@ internal sealed class GraphBuilder
         }
         catch
         {
-            await CloseFailedAsync([bytes]).ConfigureAwait(false);
+            await Closing.FailedAsync(bytes).ConfigureAwait(false);
             throw;
         }
     }
@@ -172,7 +172,7 @@ internal sealed class GraphBuilder
         }
         var context = new FilterOpenContext(filter.Bind(spec.Options(IsRole)), roles, OpenChildAsync)
         {
-            Writable = site.Writable, ForceShare = site.ForceShare, Secrets = _request.Secrets,
+            Writable = site.Writable, ForceShare = _opener.Policy.ForceShare || site.ForceShare, Secrets = _request.Secrets,
         };
         try
         {
@@ -181,7 +181,7 @@ internal sealed class GraphBuilder
         }
         catch
         {
-            await CloseFailedAsync(children).ConfigureAwait(false);
+            await Closing.FailedAsync(children).ConfigureAwait(false);
             throw;
         }
     }
@@ -189,7 +189,7 @@ internal sealed class GraphBuilder
     /// <summary>A node that several may stand on: the first opens it, all borrow it.</summary>
     private async ValueTask<OpenedDisk> ShareAsync(string name, bool isDisk, GraphSite site, CancellationToken cancellationToken)
     {
-        if (!_shared.TryGetValue(name, out OpenedDisk disk))
+        if (!_shared.TryGetValue(name, out (OpenedDisk Disk, bool IsDisk) shared))
         {
             if (!_named.TryGetValue(name, out NodeSpec? spec))
             {
@@ -201,9 +201,10 @@ internal sealed class GraphBuilder
                 throw Invalid($"the node '{name}' would stand on itself");
             }
             NodeSpec anonymous = spec.Without(NodeSpec.NodeNameKey); // or it would be asked for by its name again
+            OpenedDisk opened;
             try
             {
-                disk = isDisk
+                opened = isDisk
                     ? await OpenDiskAsync(anonymous, site, cancellationToken).ConfigureAwait(false)
                     : new OpenedDisk(await OpenBytesAsync(anonymous, site, cancellationToken).ConfigureAwait(false), Registry.Formats[0], WasProbed: false);
             }
@@ -211,32 +212,20 @@ internal sealed class GraphBuilder
             {
                 _ = _opening.Remove(name);
             }
-            _graph.Add(name, disk.Node);
-            _shared.Add(name, disk);
+            _graph.Add(name, opened.Node);
+            shared = (opened, isDisk);
+            _shared.Add(name, shared);
         }
-        return site.Writable && disk.Node.IsReadOnly
+        return shared.IsDisk != isDisk
+            ? throw Invalid($"the node '{name}' is used as a disk and as the bytes of a file; describe the two as nodes of their own")
+            : site.Writable && shared.Disk.Node.IsReadOnly
             ? throw Invalid($"the node '{name}' is read-only where it is used first, and to be written to here")
-            : disk with { Node = new BorrowedNode(disk.Node, isReadOnly: !site.Writable) };
-    }
-
-    /// <summary>Closes what could not be used, all of it; the failure that led here is on its way already.</summary>
-    private static async ValueTask CloseFailedAsync(IEnumerable<BlockNode> nodes)
-    {
-        foreach (BlockNode node in nodes)
-        {
-            try
-            {
-                await node.DisposeAsync().ConfigureAwait(false);
-            }
-            catch (DiskImageException)
-            {
-                // The first failure is told.
-            }
-        }
+            : shared.Disk with { Node = new BorrowedNode(shared.Disk.Node, isReadOnly: !site.Writable) };
     }
 
     private object? FileOf(NodeSpec spec, NodeDriver? driver)
-        => spec.Has(NodeSpec.FileRole) ? spec.Child(NodeSpec.FileRole)
+        => spec.Has(NodeSpec.FileRole) && spec.FileName is { } second ? throw Invalid($"it says both file and filename ('{second}'); the file's name is file.filename")
+            : spec.Has(NodeSpec.FileRole) ? spec.Child(NodeSpec.FileRole)
             : spec.FileName is { } name ? NodeSpec.Of(null, (NodeSpec.FileNameKey, name))
             : throw Invalid($"{(driver is null ? "its description" : $"the format '{driver.Name}'")} says neither file nor file.filename, where the image is");
 

@@ -54,7 +54,7 @@ public sealed class ImageCreator(ImageOpener opener)
             }
             catch
             {
-                await CloseFailedAsync(node).ConfigureAwait(false);
+                await Closing.FailedAsync(node).ConfigureAwait(false);
                 throw;
             }
         }
@@ -83,7 +83,7 @@ public sealed class ImageCreator(ImageOpener opener)
             }
             catch
             {
-                await CloseFailedAsync(file).ConfigureAwait(false);
+                await Closing.FailedAsync(file).ConfigureAwait(false);
                 throw;
             }
         }
@@ -148,19 +148,6 @@ public sealed class ImageCreator(ImageOpener opener)
         => new(creatable.AllowsSparseFile, options is ICreateOptions { NoCow: true });
 
     private static string Full(ImageLocator locator) => locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text;
-
-    /// <summary>Closes what could not be used; the failure that led here is on its way already.</summary>
-    private static async ValueTask CloseFailedAsync(BlockNode node)
-    {
-        try
-        {
-            await node.DisposeAsync().ConfigureAwait(false);
-        }
-        catch (DiskImageException)
-        {
-            // The first failure is told.
-        }
-    }
 
     private async ValueTask<(IStorage Storage, StoragePlace Place)> PlaceAsync(string path, TargetMode mode, CancellationToken cancellationToken)
     {

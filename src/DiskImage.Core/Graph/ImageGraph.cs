@@ -1,4 +1,3 @@
-using System.Runtime.ExceptionServices;
 using DiskImage.Block;
 
 namespace DiskImage.Graph;
@@ -22,27 +21,11 @@ public sealed class ImageGraph : IAsyncDisposable
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
-        if (_isClosed)
+        if (!_isClosed)
         {
-            return;
-        }
-        _isClosed = true;
-        var failures = new List<Exception>();
-        foreach (BlockNode node in Enumerable.Reverse(_named).Select(n => n.Node).Prepend(_root).OfType<BlockNode>())
-        {
-            try
-            {
-                await node.DisposeAsync().ConfigureAwait(false);
-            }
-            catch (Exception e)
-            {
-                failures.Add(e);
-            }
-        }
-        if (failures.Count > 0)
-        {
-            failures[0].Data["Further"] ??= failures.Count > 1 ? string.Join(Environment.NewLine, failures.Skip(1).Select(f => f.Message)) : null;
-            ExceptionDispatchInfo.Throw(failures[0]);
+            _isClosed = true;
+            await Closing.AllAsync(Enumerable.Reverse(_named).Select(n => n.Node).Prepend(_root).OfType<BlockNode>().Select(node => (Func<ValueTask>)node.DisposeAsync))
+                .ConfigureAwait(false);
         }
     }
 

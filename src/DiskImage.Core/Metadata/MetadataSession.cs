@@ -77,6 +77,25 @@ internal sealed class MetadataSession(
         }
     }
 
+    /// <summary>Writes back what is left to write, and looks at the image under the lock.</summary>
+    /// <param name="check">Looks.</param>
+    /// <param name="bytes">Told that all of the disk is done.</param>
+    /// <param name="length">The disk's length.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    public ValueTask<CheckReport> CheckAsync(
+        Func<CancellationToken, ValueTask<CheckReport>> check, IProgress<long>? bytes, long length, CancellationToken cancellationToken) => RunAsync(
+        async held =>
+        {
+            if (!file.IsReadOnly)
+            {
+                await FlushAsync(held, cancellationToken).ConfigureAwait(false);
+            }
+            CheckReport report = await check(cancellationToken).ConfigureAwait(false);
+            bytes?.Report(length);
+            return report;
+        },
+        cancellationToken);
+
     public void Dispose() => _gate.Dispose();
 
     internal void Require(Held held) => ArgumentOutOfRangeException.ThrowIfNotEqual(ReferenceEquals(held.Session, this), true, nameof(held));

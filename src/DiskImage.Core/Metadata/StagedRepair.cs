@@ -36,11 +36,7 @@ internal static class StagedRepair
             return Withdrawn(before, why);
         }
         CheckReport after = await check(bytes, cancellationToken).ConfigureAwait(false);
-        return after with
-        {
-            CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
-            LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
-        };
+        return after.RepairedFrom(before);
     }
 
     /// <summary>Repairs a disk that has nothing left to write.</summary>

@@ -39,4 +39,22 @@ public sealed class WordingTests
         Assert.Equal("b: cannot be opened: a: no. Allow it with <References>, or 1,000 times; or give <Format>.", outer.Wording.Say(r => $"<{r.Kind}>"));
         Assert.Equal("LocalFiles raw", string.Join(' ', outer.Wording.Remedies.Select(r => r.Value)));
     }
+
+    [Fact]
+    public void Findings_beyond_those_that_are_kept_are_counted_and_not_put_together()
+    {
+        var findings = new CheckFindings();
+        int made = 0;
+        for (int i = 0; i < CheckReport.MaxFindings + 1000; i++)
+        {
+            findings.Corruption("Kind", $"number {++made}");
+        }
+        Assert.Equal((CheckReport.MaxFindings + 1000L, CheckReport.MaxFindings, CheckReport.MaxFindings), (findings.Corruptions, findings.List.Count, made));
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        for (int i = 0; i < 1000; i++)
+        {
+            findings.Corruption("Kind", $"number {i:#,0} of {made:#,0} at {before:#,0}");
+        }
+        Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, 100_000);
+    }
 }

@@ -180,6 +180,17 @@ public sealed class GraphTests : IDisposable
         await using BlockNode writer = await Images.OpenAsync(_folder["a.qcow2"], writable: true); // nobody has it open any more
     }
 
+    [Fact]
+    public async Task A_shared_node_is_a_disk_or_bytes_and_not_both()
+    {
+        await MakeAsync("a.qcow2");
+        var registry = new DriverRegistry(Images.Registry.Formats, Images.Registry.Protocols, [new Pair()]);
+        NodeSpec spec = Text($"driver=quorum,children.0=f,children.1.driver=qcow2,children.1.file.driver=file,children.1.file.node-name=f,children.1.file.filename={_folder["a.qcow2"]}");
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await OpenAsync(spec, registry: registry));
+        Assert.Contains("'f' is used as a disk and as the bytes of a file", e.Message, StringComparison.Ordinal);
+        await using BlockNode writer = await Images.OpenAsync(_folder["a.qcow2"], writable: true); // nothing is left open
+    }
+
     [Theory]
     [InlineData("driver=qcow2", "says neither file nor file.filename")]
     [InlineData("node-name=x", "says neither file nor file.filename")]
@@ -193,6 +204,7 @@ public sealed class GraphTests : IDisposable
     [InlineData("driver=blklogwrites,file.driver=null-co", "needs 'log'; given: file")]
     [InlineData("driver=raw,file.driver=throttle,file.node-name=t,file.file=t", "would stand on itself")]
     [InlineData("driver=raw,file.driver=null-co,file.node-name=t,file.size=1,x.node-name=t", "two nodes of its description have the name 't'")]
+    [InlineData("driver=raw,file.filename=a,filename=b", "says both file and filename ('b')")]
     [InlineData("driver=raw,read-only=perhaps,file.driver=null-co", "'read-only' is 'perhaps'; allowed: on, off")]
     [InlineData("driver=raw,file.driver=null-co,discard=unmap", "Unknown option 'discard'")]
     [InlineData("driver=null-co,filename=null-co://x", "nothing comes after")]

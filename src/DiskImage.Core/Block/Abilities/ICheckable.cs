@@ -72,6 +72,14 @@ public sealed record CheckReport
     /// <summary>Where the last used unit of the file ends.</summary>
     public long? ImageEndOffset { get; init; }
 
+    /// <summary>What a check found after a repair, with what the repair put right.</summary>
+    /// <param name="before">What a check found before it.</param>
+    public CheckReport RepairedFrom(CheckReport before)
+    {
+        ArgumentNullException.ThrowIfNull(before);
+        return this with { CorruptionsFixed = Math.Max(0, before.Corruptions - Corruptions), LeaksFixed = Math.Max(0, before.Leaks - Leaks) };
+    }
+
     /// <summary>Findings that are listed one by one; beyond that they are only counted, so that memory is bounded. Ours.</summary>
     public const int MaxFindings = 10_000;
 }

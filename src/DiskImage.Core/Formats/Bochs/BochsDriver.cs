@@ -52,10 +52,7 @@ internal sealed class BochsDriver : FormatDriver, ICreatable, IMeasurable
         }
         catch
         {
-            if (backing is not null)
-            {
-                await backing.DisposeAsync().ConfigureAwait(false);
-            }
+            await Closing.FailedAsync(backing).ConfigureAwait(false);
             throw;
         }
     }

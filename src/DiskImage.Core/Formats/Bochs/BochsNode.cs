@@ -76,18 +76,7 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
     };
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
-            async held =>
-            {
-                if (!IsReadOnly)
-                {
-                    await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                }
-                CheckReport report = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                bytes?.Report(Length);
-                return report;
-            },
-            cancellationToken));
+        () => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken));
 
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
         () => _session.RunAsync(
@@ -105,11 +94,7 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
                 }
                 CheckReport after = await CheckAsync(cancellationToken).ConfigureAwait(false);
                 bytes?.Report(Length);
-                return after with
-                {
-                    CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
-                    LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
-                };
+                return after.RepairedFrom(before);
             },
             cancellationToken));
 

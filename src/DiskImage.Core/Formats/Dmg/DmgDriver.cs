@@ -41,10 +41,7 @@ internal sealed class DmgDriver : FormatDriver
         }
         catch
         {
-            foreach ((BlockNode part, _) in parts.Skip(1))
-            {
-                await part.DisposeAsync().ConfigureAwait(false);
-            }
+            await Closing.FailedAsync(parts.Skip(1).Select(p => p.File)).ConfigureAwait(false);
             throw;
         }
     }
@@ -73,7 +70,7 @@ internal sealed class DmgDriver : FormatDriver
         }
         catch
         {
-            await part.DisposeAsync().ConfigureAwait(false);
+            await Closing.FailedAsync(part).ConfigureAwait(false);
             throw;
         }
     }

@@ -70,10 +70,7 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
         }
         catch
         {
-            if (backing is not null)
-            {
-                await backing.DisposeAsync().ConfigureAwait(false);
-            }
+            await Closing.FailedAsync(backing).ConfigureAwait(false);
             throw;
         }
     }
@@ -97,22 +94,7 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
         var given = (QcowCreateOptions)options;
         DataBlocks.RequireNoParent(given.BackingFile);
         QcowHeader header = Plan(given, source, "Measuring");
-        long tables = 0, data = 0, lastTable = -1;
-        for (long offset = 0; source is not null && offset < source.Length;)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            BlockExtent extent = await source.GetExtentAsync(offset, source.Length - offset, cancellationToken).ConfigureAwait(false);
-            long end = extent.End;
-            if (extent is { IsZero: false, IsAllocated: true })
-            {
-                end = Round.Up(end, header.ClusterSize);
-                data += (end - Round.Down(offset, header.ClusterSize)) / header.ClusterSize;
-                long first = Math.Max(lastTable + 1, offset / header.Span);
-                lastTable = (end - 1) / header.Span;
-                tables += Math.Max(0, lastTable - first + 1);
-            }
-            offset = end;
-        }
+        (long data, long tables) = await DataBlocks.CountAsync(source, header.ClusterSize, header.Span, cancellationToken).ConfigureAwait(false);
         long l1 = header.L1Offset + Round.Up((long)header.L1Entries * QcowHeader.EntryBytes, QcowHeader.SectorSize);
         return new(Total(tables, data), Total(header.L1Entries, Round.Units(header.Size, header.ClusterSize)));
 

@@ -51,13 +51,7 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
         }
         catch
         {
-            foreach (BlockNode? opened in new[] { dataFile, backing })
-            {
-                if (opened is not null)
-                {
-                    await opened.DisposeAsync().ConfigureAwait(false);
-                }
-            }
+            await Closing.FailedAsync(dataFile, backing).ConfigureAwait(false);
             throw;
         }
     }

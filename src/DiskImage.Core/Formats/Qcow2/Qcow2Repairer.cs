@@ -92,11 +92,7 @@ internal sealed partial class Qcow2Repairer
             return StagedRepair.Withdrawn(found, $"the image could not be opened for writing afterwards: {fault}");
         }
         await _file.CommitAsync().ConfigureAwait(false);
-        return left with
-        {
-            CorruptionsFixed = Math.Max(0, found.Corruptions - left.Corruptions),
-            LeaksFixed = Math.Max(0, found.Leaks - left.Leaks),
-        };
+        return left.RepairedFrom(found);
     }
 
     private async ValueTask<string?> WhyUnusableAsync()

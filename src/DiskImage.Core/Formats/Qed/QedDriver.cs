@@ -32,10 +32,7 @@ internal sealed class QedDriver : FormatDriver, ICreatable, IMeasurable
         }
         catch
         {
-            if (backing is not null)
-            {
-                await backing.DisposeAsync().ConfigureAwait(false);
-            }
+            await Closing.FailedAsync(backing).ConfigureAwait(false);
             throw;
         }
     }
@@ -59,22 +56,7 @@ internal sealed class QedDriver : FormatDriver, ICreatable, IMeasurable
         var given = (QedCreateOptions)options;
         DataBlocks.RequireNoParent(given.BackingFile);
         QedHeader header = Plan(given, source, "Measuring");
-        long tables = 0, data = 0, lastTable = -1;
-        for (long offset = 0; source is not null && offset < source.Length;)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            BlockExtent extent = await source.GetExtentAsync(offset, source.Length - offset, cancellationToken).ConfigureAwait(false);
-            long end = extent.End;
-            if (extent is { IsZero: false, IsAllocated: true })
-            {
-                end = Round.Up(end, header.ClusterSize);
-                data += (end - Round.Down(offset, header.ClusterSize)) / header.ClusterSize;
-                long first = Math.Max(lastTable + 1, offset / header.Span);
-                lastTable = (end - 1) / header.Span;
-                tables += Math.Max(0, lastTable - first + 1);
-            }
-            offset = end;
-        }
+        (long data, long tables) = await DataBlocks.CountAsync(source, header.ClusterSize, header.Span, cancellationToken).ConfigureAwait(false);
         long fixedBytes = header.L1Offset + header.TableBytes;
         return new(
             fixedBytes + (tables * header.TableBytes) + (data * header.ClusterSize),

@@ -9,18 +9,7 @@ namespace DiskImage.Formats.Qed;
 internal sealed partial class QedNode
 {
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
-            async held =>
-            {
-                if (!IsReadOnly)
-                {
-                    await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                }
-                CheckReport report = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                bytes?.Report(Length);
-                return report;
-            },
-            cancellationToken));
+        () => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken));
 
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
         () => _session.RunAsync(
@@ -261,11 +250,7 @@ internal sealed partial class QedNode
             }
             after = await CheckAsync(cancellationToken).ConfigureAwait(false);
         }
-        return after with
-        {
-            CorruptionsFixed = Math.Max(0, before.Corruptions - after.Corruptions),
-            LeaksFixed = Math.Max(0, before.Leaks - after.Leaks),
-        };
+        return after.RepairedFrom(before);
     }
 
     /// <summary>Drops tables that are not there, makes the file longer for one that was cut, and gives one that lies on something else a place of its own.</summary>

@@ -301,15 +301,8 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         _next = Math.Max(_header.Current.Allocated, blocks.Length == 0 ? 0 : (int)_layout.IndexOf(blocks[^1].Place) + 1);
     }
 
-    private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => _session.RunAsync(
-        async held =>
-        {
-            await FlushIfWritableAsync(held, cancellationToken).ConfigureAwait(false);
-            CheckReport report = await CheckAsync(cancellationToken).ConfigureAwait(false);
-            bytes?.Report(Length);
-            return report;
-        },
-        cancellationToken);
+    private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken);
 
     private async ValueTask<CheckReport> CheckAsync(CancellationToken cancellationToken)
     {
@@ -455,7 +448,4 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         _map.Replace(old.DataOffset, map[..(old.Blocks * sizeof(uint))]);
         await SettleAsync(held).ConfigureAwait(false);
     }
-
-    private ValueTask FlushIfWritableAsync(MetadataSession.Held held, CancellationToken cancellationToken)
-        => IsReadOnly ? default : _session.FlushAsync(held, cancellationToken);
 }

@@ -44,10 +44,7 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         }
         catch
         {
-            if (parent is not null)
-            {
-                await parent.DisposeAsync().ConfigureAwait(false);
-            }
+            await Closing.FailedAsync(parent).ConfigureAwait(false);
             throw;
         }
     }

@@ -81,10 +81,7 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
         }
         catch
         {
-            if (parent is not null)
-            {
-                await parent.DisposeAsync().ConfigureAwait(false);
-            }
+            await Closing.FailedAsync(parent).ConfigureAwait(false);
             throw;
         }
     }
