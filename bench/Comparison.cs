@@ -125,7 +125,6 @@ internal static class Comparison
         }
         long peak = await Memory.OfChildAsync("once", scenario.Name, folder);
         Remove(folder, scenario.OursMakes);
-        await (scenario.AfterAsync?.Invoke(folder) ?? Task.CompletedTask); // what the child left
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
             $"{scenario.Title,-24}{Median(ours),16:0}{ours.Min(),8:0}{ours.Max(),8:0}{Median(theirs),20:0}{theirs.Min(),8:0}{theirs.Max(),8:0}{Median(ours) / Median(theirs),8:0.00}{scenario.Target,8:0.0}{(peak - bare) / (1024.0 * 1024),12:0}"));

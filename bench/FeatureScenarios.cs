@@ -73,13 +73,12 @@ internal static class FeatureScenarios
             name + "-raw", title, 1.0,
             folder => Scenario.ConvertAsync(Path.Combine(folder, "mix." + format), format, Path.Combine(folder, "ours.raw"), "raw"),
             folder => ["convert", "-f", format, "-O", "raw", Path.Combine(folder, "mix." + format), Path.Combine(folder, "theirs.raw")],
-            null,
+            "ours.raw",
             "theirs.raw")
         {
             IsPossible = () => BuiltInDrivers.CreateRegistry().Formats.Any(f => f.Name.Equals(format, StringComparison.Ordinal)),
             PrepareAsync = folder => Comparison.RunQemuImgAsync(["convert", "-f", "raw", "-O", format, Path.Combine(folder, Scenario.Raw), Path.Combine(folder, "mix." + format)]),
             BeforeAsync = RemoveOursAsync, // a vhd has whole cylinders, so it is not compared with the mix
-            AfterAsync = RemoveOursAsync,
         };
 
     private static Task RemoveOursAsync(string folder)
