@@ -10,6 +10,7 @@ using DiskImage.Formats.Qed;
 using DiskImage.Formats.Raw;
 using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
+using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
 using DiskImage.Protocols.File;
 using DiskImage.Protocols.Null;
@@ -28,6 +29,7 @@ public static class BuiltInDrivers
             new VpcDriver(),
             new VhdxDriver(),
             new VdiDriver(),
+            new VmdkDriver(),
             new QedDriver(),
             new BochsDriver(),
             new CloopDriver(),

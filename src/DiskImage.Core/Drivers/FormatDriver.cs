@@ -81,6 +81,13 @@ public abstract class FormatDriver : NodeDriver
     /// <summary>How sure the driver is that a file is of its format: 0 not, 1 only if nobody else wants it, 100 the magic matches.</summary>
     public abstract int Probe(in ProbeInput input);
 
+    /// <summary>
+    /// True if a new image of these options is written strictly from front to back: creating it, opening what was created (which reads no
+    /// further than what was written), writing to it in ascending order, closing it. So it may go to what cannot seek.
+    /// </summary>
+    /// <param name="createOptions">The record of the create options.</param>
+    public virtual bool IsWrittenForward(object createOptions) => false;
+
     /// <summary>The format's own node, be it below filters that let it show through.</summary>
     /// <exception cref="DiskImageException">Unsupported: a filter does not.</exception>
     protected static T RequireOwn<T>(BlockNode node)

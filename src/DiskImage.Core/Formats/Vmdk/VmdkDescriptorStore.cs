@@ -1,0 +1,74 @@
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Vmdk;
+
+/// <summary>The descriptor in its file: of its own, or the sectors of a sparse extent that are set aside for it.</summary>
+/// <param name="file">The file.</param>
+/// <param name="offset">Where it begins.</param>
+/// <param name="room">Bytes set aside for it; null if the file ends with it.</param>
+/// <param name="current">What it says.</param>
+internal sealed class VmdkDescriptorStore(BlockNode file, long offset, long? room, VmdkDescriptor current)
+{
+    /// <summary>What it says.</summary>
+    public VmdkDescriptor Current { get; private set; } = current;
+
+    /// <summary>Reads the one that lies inside a sparse extent; null if there is none.</summary>
+    public static async ValueTask<VmdkDescriptorStore?> ReadEmbeddedAsync(BlockNode file, VmdkHeader header, CancellationToken cancellationToken)
+    {
+        if (header.DescriptorSector == 0 || header.DescriptorSectors == 0)
+        {
+            return null;
+        }
+        long offset = header.DescriptorSector * VmdkHeader.SectorSize, room = header.DescriptorSectors * VmdkHeader.SectorSize;
+        int count = (int)Math.Min(Math.Min(room, file.Length - offset), VmdkDescriptor.MaxBytes + 1L);
+        if (count <= 0)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{file.Name}: the descriptor is said to be at offset {offset:#,0}, and the file has {file.Length:#,0} bytes", file.Name, 28);
+        }
+        byte[] bytes = new byte[count];
+        await file.ReadAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
+        return new VmdkDescriptorStore(file, offset, room, VmdkDescriptor.Parse(bytes, file.Name));
+    }
+
+    /// <summary>Reads a file that is a descriptor.</summary>
+    public static async ValueTask<VmdkDescriptorStore> ReadAsync(BlockNode file, CancellationToken cancellationToken)
+    {
+        byte[] bytes = new byte[(int)Math.Min(file.Length, VmdkDescriptor.MaxBytes + 1L)];
+        await file.ReadAsync(0, bytes, cancellationToken).ConfigureAwait(false);
+        return new VmdkDescriptorStore(file, 0, null, VmdkDescriptor.Parse(bytes, file.Name));
+    }
+
+    /// <summary>Writes another in its place, in one request, durably.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: there is no room.</exception>
+    public async ValueTask SetAsync(VmdkDescriptor descriptor)
+    {
+        byte[] bytes = descriptor.ToBytes(), old = Current.ToBytes();
+        if (bytes.Length > (room ?? VmdkDescriptor.MaxBytes))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{file.Name}: the descriptor would have {bytes.Length:#,0} bytes; there is room for {room ?? VmdkDescriptor.MaxBytes:#,0}. Use a shorter name.",
+                file.Name);
+        }
+        if (room is long most)
+        {
+            byte[] padded = new byte[Math.Min(most, Round.Up(Math.Max(bytes.Length, old.Length), VmdkHeader.SectorSize))];
+            bytes.CopyTo(padded, 0);
+            await file.WriteAsync(offset, padded).ConfigureAwait(false);
+        }
+        else
+        {
+            byte[] padded = new byte[Math.Max(bytes.Length, old.Length)]; // zeroes end a descriptor, until the file does
+            bytes.CopyTo(padded, 0);
+            await file.WriteAsync(offset, padded).ConfigureAwait(false);
+            if (bytes.Length < file.Length)
+            {
+                await file.ResizeAsync(bytes.Length).ConfigureAwait(false);
+            }
+        }
+        await file.FlushAsync().ConfigureAwait(false);
+        Current = descriptor;
+    }
+}
