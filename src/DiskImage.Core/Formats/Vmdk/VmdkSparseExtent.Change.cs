@@ -185,20 +185,21 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         };
     }
 
-    /// <summary>Every compressed grain must decode.</summary>
+    /// <summary>Every compressed grain must decode. The session's lock is held, which decoding by number would wait for.</summary>
     private async ValueTask<long> CheckCompressedAsync(CheckFindings findings, CancellationToken cancellationToken)
     {
-        var grains = new List<long>();
-        await _layout.WalkAsync((grain, _) => grains.Add(grain), cancellationToken).ConfigureAwait(false);
+        var grains = new List<(long Grain, VmdkEntry Entry)>();
+        await _layout.WalkAsync((grain, entry) => grains.Add((grain, entry)), cancellationToken).ConfigureAwait(false);
         await Parallel.ForEachAsync(
-            grains.Where(g => g * AllocationUnit < Header.Length),
+            grains.Where(g => g.Grain * AllocationUnit < Header.Length),
             cancellationToken,
-            async (grain, token) =>
+            async (stored, token) =>
             {
+                long grain = stored.Grain;
                 byte[] buffer = ArrayPool<byte>.Shared.Rent(AllocationUnit);
                 try
                 {
-                    await DecodeAsync(grain, buffer.AsMemory(0, BytesOf(grain)), token).ConfigureAwait(false);
+                    await DecodeAsync(grain, stored.Entry, buffer.AsMemory(0, BytesOf(grain)), token).ConfigureAwait(false);
                 }
                 catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.Corrupt)
                 {

@@ -26,6 +26,11 @@ internal sealed partial class VmdkSparseExtent
     private async ValueTask DecodeAsync(long grain, Memory<byte> output, CancellationToken cancellationToken)
     {
         VmdkEntry entry = await _session.RunAsync(_ => _tables.GetAsync(grain, cancellationToken), cancellationToken).ConfigureAwait(false);
+        await DecodeAsync(grain, entry, output, cancellationToken).ConfigureAwait(false);
+    }
+
+    private async ValueTask DecodeAsync(long grain, VmdkEntry entry, Memory<byte> output, CancellationToken cancellationToken)
+    {
         RequirePlace(entry, grain);
         int most = (int)Math.Min(MarkerBytes + (AllocationUnit * 2L), File.Length - entry.Place), first = Math.Min(most, MarkerBytes + AllocationUnit);
         byte[] stored = ArrayPool<byte>.Shared.Rent(most);
