@@ -10,6 +10,7 @@ namespace DiskImage.Compression;
 /// <param name="zlib">The zlib; null for the public streams.</param>
 internal sealed class ZlibCompressor(RuntimeZlib? zlib) : IBlockCompressor
 {
+    private const int Level = 2; // of zlib-ng: half the time of its default 6, and some percent more bytes. Ours
     private const int HeaderBytes = 2, ChecksumBytes = 4, StoredHeader = 5, MostStored = 65535; // RFC 1951, 3.2.4
     private const uint Modulus = 65521; // RFC 1950, 8.2: Adler-32
     private const int SumBytes = 5552; // bytes after which its sums must be reduced
@@ -22,7 +23,7 @@ internal sealed class ZlibCompressor(RuntimeZlib? zlib) : IBlockCompressor
 
     /// <inheritdoc/>
     public int? Compress(ReadOnlySpan<byte> input, Span<byte> output)
-        => zlib is null ? ByStream(input, output) : zlib.CompressZlib(input, output);
+        => zlib is null ? ByStream(input, output) : zlib.CompressZlib(input, output, Level);
 
     /// <summary>Writes a block as it is, as a zlib stream; returns <see cref="StoredBytes"/>.</summary>
     public static int Store(ReadOnlySpan<byte> input, Span<byte> output)
@@ -67,7 +68,7 @@ internal sealed class ZlibCompressor(RuntimeZlib? zlib) : IBlockCompressor
     private static int? ByStream(ReadOnlySpan<byte> input, Span<byte> output)
     {
         using var packed = new MemoryStream();
-        using (var stream = new ZLibStream(packed, CompressionLevel.Optimal, leaveOpen: true))
+        using (var stream = new ZLibStream(packed, CompressionLevel.Fastest, leaveOpen: true))
         {
             stream.Write(input);
         }

@@ -52,8 +52,11 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         new("vhdx", "vhdx", "subformat=dynamic,block_size=1M,log_size=1M"),
         new("vdi", "vdi", ""),
         new("qed", "qed", "cluster_size=4k,table_size=2"),
+        new("vmdk", "vmdk", ""),
+        new("vmdk-zeroed", "vmdk", "zeroed_grain=on"),
         new("vhdx-fixed", "vhdx", "subformat=fixed,block_size=1M,log_size=1M"),
         new("vpc-differencing", "vpc", "block_size=64k,backing_file=base.vpc") { HasBacking = true },
+        new("vmdk-child", "vmdk", "backing_file=base.vmdk") { HasBacking = true },
         new("vhdx-differencing", "vhdx", "block_size=1M,log_size=1M,backing_file=base.vhdx") { HasBacking = true },
     ];
 
@@ -129,7 +132,7 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
     private async Task<byte[]> MakeParentAsync(byte[] contents)
     {
         var file = new MemoryNode();
-        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split($"size={DiskBytes},subformat=dynamic"));
+        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split(Format.Equals("vmdk", StringComparison.Ordinal) ? $"size={DiskBytes}" : $"size={DiskBytes},subformat=dynamic"));
         await ((ICreatable)Driver).CreateAsync(new FormatCreateContext(file, record), CancellationToken.None);
         BlockNode disk = await Driver.OpenAsync(
             new FormatOpenContext(new BorrowedNode(file, isReadOnly: false), Driver.OpenOptions.Defaults(), null, (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)), CancellationToken.None);

@@ -21,8 +21,8 @@ internal sealed class VmdkDescriptorStore(BlockNode file, long offset, long? roo
             return null;
         }
         long offset = header.DescriptorSector * VmdkHeader.SectorSize, room = header.DescriptorSectors * VmdkHeader.SectorSize;
-        int count = (int)Math.Min(Math.Min(room, file.Length - offset), VmdkDescriptor.MaxBytes + 1L);
-        if (count <= 0)
+        int count = (int)Math.Clamp(Math.Min(room, file.Length - offset), 0, VmdkDescriptor.MaxBytes + 1L);
+        if (count == 0)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt, $"{file.Name}: the descriptor is said to be at offset {offset:#,0}, and the file has {file.Length:#,0} bytes", file.Name, 28);

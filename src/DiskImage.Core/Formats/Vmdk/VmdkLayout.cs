@@ -89,7 +89,11 @@ internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBloc
 
     public ValueTask DropAsync(MetadataSession.Held held, long index) => tables.SetAsync(held, index, default);
 
-    public ValueTask SetLimitAsync(MetadataSession.Held held, long limit) => file.ResizeAsync(limit);
+    /// <summary>Programs want the file to have all that the header calls overhead.</summary>
+    public ValueTask SetLimitAsync(MetadataSession.Held held, long limit) => file.ResizeAsync(Math.Max(limit, LeastEnd));
+
+    /// <summary>Where the file may end at the earliest.</summary>
+    public long LeastEnd => Math.Min(file.Length, Header.Overhead * VmdkHeader.SectorSize);
 
     /// <summary>The places of a directory's tables, in the order of the file, each once.</summary>
     public uint[] TableSectors(BlockTable<VmdkEntry> directory)

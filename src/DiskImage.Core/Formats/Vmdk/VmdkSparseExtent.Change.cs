@@ -26,6 +26,7 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
                 await MarkAsync(held).ConfigureAwait(false);
                 await DropZeroesAsync(held, bytes, cancellationToken).ConfigureAwait(false);
                 await CloseGapsAsync(held, cancellationToken).ConfigureAwait(false);
+                await FinishAsync(held).ConfigureAwait(false);
             },
             cancellationToken).ConfigureAwait(false);
         return Math.Max(0, before - File.Length);
@@ -423,6 +424,8 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         await SetHeaderAsync(held, Header with { Capacity = length / VmdkHeader.SectorSize }).ConfigureAwait(false);
         await DropFromAsync(held, VmdkHeader.UnitsOf(length, AllocationUnit), CancellationToken.None).ConfigureAwait(false);
         await ReloadAsync(held, Header, CancellationToken.None).ConfigureAwait(false);
+        long overhead = Round.Up(_layout.Structures.Max(s => s.End), AllocationUnit) / VmdkHeader.SectorSize;
+        await SetHeaderAsync(held, Header with { Overhead = Math.Min(Header.Overhead, overhead) }).ConfigureAwait(false);
         await CloseGapsAsync(held, CancellationToken.None).ConfigureAwait(false);
     }
 }

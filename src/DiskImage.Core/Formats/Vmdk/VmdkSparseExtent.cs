@@ -264,9 +264,9 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         {
             return;
         }
-        if (_session.Space is VmdkSpace space && space.End < File.Length)
+        if (_session.Space is VmdkSpace space && Math.Max(space.End, _layout.LeastEnd) is var end && end < File.Length)
         {
-            await File.ResizeAsync(space.End).ConfigureAwait(false);
+            await File.ResizeAsync(end).ConfigureAwait(false);
         }
         await SetHeaderAsync(held, Header with { IsUnclean = false }).ConfigureAwait(false);
         _isMarked = false;
