@@ -155,6 +155,14 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
             findings.Corruption(
                 "DirectoryOutOfFile", $"{which} is said to be at sector {sector:#,0}, and the file has {File.Length:#,0} bytes", "copy it from the other one", host: 56);
         }
+        if (Header.Overhead * VmdkHeader.SectorSize > File.Length && !Header.IsCompressed)
+        {
+            findings.Corruption(
+                "Overhead",
+                $"the header says that grains begin behind sector {Header.Overhead:#,0}, and the file has {File.Length:#,0} bytes: it was cut off, or the number is wrong",
+                "make the file longer, or the number right",
+                host: 64);
+        }
         foreach (VmdkTableFault fault in Care.Faults())
         {
             long guest = fault.Index * Header.Span;
@@ -226,6 +234,7 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
             {
                 await MendDirectoriesAsync(held, cancellationToken).ConfigureAwait(false);
                 await Care.MendAsync(_session, held).ConfigureAwait(false);
+                await MendOverheadAsync(held).ConfigureAwait(false);
                 await TakeRedundantEntriesAsync(held, cancellationToken).ConfigureAwait(false);
                 _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
             }
@@ -261,6 +270,19 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         await SetHeaderAsync(held, header with { RedundantSector = (ulong)(place / VmdkHeader.SectorSize) }).ConfigureAwait(false);
         await _tables.LoadAsync(cancellationToken).ConfigureAwait(false);
         _layout.Changed();
+    }
+
+    private async ValueTask MendOverheadAsync(MetadataSession.Held held)
+    {
+        long end = Round.Up(_layout.Structures.Max(s => s.End), AllocationUnit), overhead = Math.Min(Header.Overhead * VmdkHeader.SectorSize, end);
+        if (overhead < Header.Overhead * VmdkHeader.SectorSize && Header.Overhead * VmdkHeader.SectorSize > File.Length)
+        {
+            await SetHeaderAsync(held, Header with { Overhead = overhead / VmdkHeader.SectorSize }).ConfigureAwait(false);
+        }
+        if (File.Length < overhead)
+        {
+            await File.ResizeAsync(overhead).ConfigureAwait(false);
+        }
     }
 
     /// <summary>What leads out of the file by the first copy of its table may not by the redundant one.</summary>

@@ -8,7 +8,8 @@ namespace DiskImage.Formats.Vmdk;
 /// <para>Order of writes: the mark that it is open, before the first change; data; both copies of the grain tables; both directories. So a crash
 /// leaks at most, and can leave the copies apart where one names a grain that the other does not; the next to write makes them alike again.</para>
 /// <para>What is taken is known from the tables, which are read once when an extent is opened for writing; one in which two entries lead to
-/// one place, or one out of the file, is not written to.</para>
+/// one place, or one out of the file, is not written to. What was given up is used again, and what is left of it is closed up when the extent is
+/// closed.</para>
 /// </remarks>
 internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
 {
@@ -22,7 +23,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     private readonly Dictionary<long, long> _reserved = []; // grain → place, for writes to come
     private readonly VmdkExtentTraits _traits;
     private long _length;
-    private bool _isMarked; // the mark in the header is ours
+    private bool _isMarked, _gaveUp; // the mark in the header is ours; a grain was given up
 
     private VmdkSparseExtent(BlockNode file, BlockNode? backing, VmdkHeader header, VmdkExtentTraits traits)
         : base(file, backing)
@@ -168,6 +169,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     {
         using MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false);
         Space.Free(held, mapping.HostStart, mapping.CopyEnd - mapping.CopyStart);
+        _gaveUp = true;
     }
 
     /// <summary>
@@ -257,12 +259,17 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         foreach (long place in _reserved.Values)
         {
             Space.Free(held, place, AllocationUnit);
+            _gaveUp = true;
         }
         _reserved.Clear();
         await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
         if (!_isMarked)
         {
             return;
+        }
+        if (_gaveUp && _session.Space is VmdkSpace { HasGaps: true })
+        {
+            await CloseGapsAsync(held, CancellationToken.None).ConfigureAwait(false);
         }
         if (_session.Space is VmdkSpace space && Math.Max(space.End, _layout.LeastEnd) is var end && end < File.Length)
         {
@@ -306,6 +313,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         await MarkAsync(held).ConfigureAwait(false);
         await _tables.SetAsync(held, grain, entry).ConfigureAwait(false);
         Space.FreeAfterFlush(held, old.Place, AllocationUnit);
+        _gaveUp = true;
     }
 
     private bool IsStored(VmdkEntry entry) => entry.Value != 0 && !_tables.IsZeroed(entry);

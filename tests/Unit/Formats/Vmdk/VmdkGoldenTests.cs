@@ -32,8 +32,15 @@ public sealed class VmdkGoldenTests : IDisposable
     {
         byte[] model = new byte[Sectors * 512];
         var random = new Random(3);
-        await File.WriteAllBytesAsync(_folder["a.vmdk"], Cowd(model, grainSectors: 128, _ => random.Next(2) == 0));
-        await RequireAsync(model);
+        await File.WriteAllBytesAsync(_folder["b.vmdk"], Cowd(model, grainSectors: 128, _ => random.Next(2) == 0));
+        await using (BlockNode alone = await Images.OpenAsync(_folder["b.vmdk"]))
+        {
+            byte[] read = new byte[alone.Length];
+            await alone.ReadAsync(0, read);
+            DiskFormat.Same(model, read);
+        }
+        await File.WriteAllTextAsync(_folder["a.vmdk"], Descriptor("vmfsSparse", $"RW {Sectors} VMFSSPARSE \"b.vmdk\"", "11111111", "ffffffff", null));
+        await RequireAsync(model); // QEMU wants a descriptor
     }
 
     [OracleFact]
