@@ -13,23 +13,29 @@ internal sealed class VmdkDescriptorStore(BlockNode file, long offset, long? roo
     /// <summary>What it says.</summary>
     public VmdkDescriptor Current { get; private set; } = current;
 
-    /// <summary>Reads the one that lies inside a sparse extent; null if there is none.</summary>
+    /// <summary>Reads the one that lies inside a sparse extent; null if there is none, or no text where it is said to be.</summary>
     public static async ValueTask<VmdkDescriptorStore?> ReadEmbeddedAsync(BlockNode file, VmdkHeader header, CancellationToken cancellationToken)
     {
         if (header.DescriptorSector == 0 || header.DescriptorSectors == 0)
         {
             return null;
         }
-        long offset = header.DescriptorSector * VmdkHeader.SectorSize, room = header.DescriptorSectors * VmdkHeader.SectorSize;
+        long offset = header.DescriptorSector * VmdkHeader.SectorSize, room = RoomOf(header);
         int count = (int)Math.Clamp(Math.Min(room, file.Length - offset), 0, VmdkDescriptor.MaxBytes + 1L);
-        if (count == 0)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{file.Name}: the descriptor is said to be at offset {offset:#,0}, and the file has {file.Length:#,0} bytes", file.Name, 28);
-        }
         byte[] bytes = new byte[count];
-        await file.ReadAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
-        return new VmdkDescriptorStore(file, offset, room, VmdkDescriptor.Parse(bytes, file.Name));
+        await file.ReadPaddedAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
+        return !VmdkDescriptor.IsSigned(bytes) ? null : new VmdkDescriptorStore(file, offset, room, VmdkDescriptor.Parse(bytes, file.Name));
+    }
+
+    /// <summary>Bytes that are set aside for it: not more than there are before the next structure.</summary>
+    public static long RoomOf(VmdkHeader header)
+    {
+        long sectors = header.DescriptorSectors;
+        foreach (ulong next in new[] { header.DirectorySector, header.HasRedundant ? header.RedundantSector : VmdkHeader.AtEnd })
+        {
+            sectors = next > (ulong)header.DescriptorSector ? (long)Math.Min((ulong)sectors, next - (ulong)header.DescriptorSector) : sectors;
+        }
+        return sectors * VmdkHeader.SectorSize;
     }
 
     /// <summary>Reads a file that is a descriptor.</summary>

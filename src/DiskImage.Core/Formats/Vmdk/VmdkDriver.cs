@@ -53,7 +53,7 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         {
             VmdkExtents.RequireFiles(store.Current);
         }
-        RequireWritable(file, header, context.ForRepair);
+        RequireWritable(file, header, store is not null, context.ForRepair);
         BlockNode? parent = await OpenParentAsync(context, store?.Current, cancellationToken).ConfigureAwait(false);
         try
         {
@@ -107,8 +107,16 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
             DiskImageErrorKind.Corrupt, $"{file.Name}: the descriptor lists no extents (lines like RW 8192 SPARSE \"disk-s001.vmdk\")", file.Name);
     }
 
-    private static void RequireWritable(BlockNode file, VmdkHeader? header, bool forRepair)
+    private static void RequireWritable(BlockNode file, VmdkHeader? header, bool hasDescriptor, bool forRepair)
     {
+        if (header is { DescriptorSector: > 0, DescriptorSectors: > 0 } && !hasDescriptor && !file.IsReadOnly && !forRepair)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{file.Name}: there is no descriptor at sector {header.DescriptorSector:#,0}, where the header says that it is; the disk can be read and is not written to",
+                file.Name,
+                28);
+        }
         if (header is { IsCompressed: true } && !file.IsReadOnly && !forRepair)
         {
             throw new DiskImageException(

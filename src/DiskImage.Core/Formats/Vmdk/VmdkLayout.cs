@@ -117,7 +117,8 @@ internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBloc
         var ranges = new List<FileRange> { new(0, VmdkHeader.SectorSize, "the header") };
         if (Header.DescriptorSector > 0 && Header.DescriptorSectors > 0)
         {
-            ranges.Add(Sectors(Header.DescriptorSector, Header.DescriptorSectors, "the descriptor"));
+            long start = Header.DescriptorSector * VmdkHeader.SectorSize;
+            ranges.Add(new(start, start + VmdkDescriptorStore.RoomOf(Header), "the descriptor"));
         }
         ranges.Add(new(tables.Directory.HostOffset, tables.Directory.HostOffset + directory, "the grain directory"));
         if (tables.Redundant.Count > 0)
@@ -126,9 +127,6 @@ internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBloc
         }
         ranges.Sort(static (a, b) => a.Start.CompareTo(b.Start));
         return ranges;
-
-        static FileRange Sectors(long start, long count, string what)
-            => new(start * VmdkHeader.SectorSize, (Math.Min(start, VmdkHeader.MaxSectors) + Math.Min(count, VmdkHeader.MaxSectors)) * VmdkHeader.SectorSize, what);
     }
 
     private List<FileRange> FindStructures()

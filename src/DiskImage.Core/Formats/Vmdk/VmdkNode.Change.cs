@@ -177,6 +177,10 @@ internal sealed partial class VmdkNode
     private CheckFindings CheckDescriptor()
     {
         var findings = new CheckFindings();
+        if (_store is null && Sparse.FirstOrDefault()?.Header is { DescriptorSector: > 0, DescriptorSectors: > 0 } header)
+        {
+            findings.Corruption("DescriptorLost", $"there is no descriptor at sector {header.DescriptorSector:#,0}, where the header says that it is", host: 28);
+        }
         foreach (VmdkExtent extent in _extents)
         {
             if (extent.Node is VmdkFlatExtent flat && flat.Missing is > 0 and var missing)

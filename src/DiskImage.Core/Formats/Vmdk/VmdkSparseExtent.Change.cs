@@ -248,8 +248,9 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
             {
                 await CloseGapsAsync(held, cancellationToken).ConfigureAwait(false);
             }
-            if (Header.IsUnclean && mode == RepairMode.All)
+            if (Header.IsUnclean)
             {
+                await SynchronizeAsync(held, cancellationToken).ConfigureAwait(false);
                 await SetHeaderAsync(held, Header with { IsUnclean = false }).ConfigureAwait(false);
                 _isMarked = false;
             }
@@ -266,7 +267,8 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
             return;
         }
         VmdkHeader header = _tables.IsDirectoryLost ? Header with { DirectorySector = Header.RedundantSector } : Header;
-        long place = await Care.CopyAllAsync(cancellationToken).ConfigureAwait(false);
+        (StoredBlock[] blocks, _) = await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
+        long place = await Care.CopyAllAsync(_maintenance.Gaps(blocks), cancellationToken).ConfigureAwait(false);
         await SetHeaderAsync(held, header with { RedundantSector = (ulong)(place / VmdkHeader.SectorSize) }).ConfigureAwait(false);
         await _tables.LoadAsync(cancellationToken).ConfigureAwait(false);
         _layout.Changed();

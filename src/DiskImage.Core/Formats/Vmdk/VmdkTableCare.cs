@@ -135,16 +135,21 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
         layout.Changed();
     }
 
-    /// <summary>Writes a redundant directory anew, with a copy of each table, at the end of the file; returns its place.</summary>
-    public async ValueTask<long> CopyAllAsync(CancellationToken cancellationToken)
+    /// <summary>Writes a redundant directory anew, with a copy of each table, into the first gap that holds it or at the end of the file; returns its place.</summary>
+    /// <param name="gaps">What nothing uses.</param>
+    /// <param name="cancellationToken">Stops it before anything is written.</param>
+    public async ValueTask<long> CopyAllAsync(IEnumerable<FileRange> gaps, CancellationToken cancellationToken)
     {
         (int Index, VmdkEntry Table)[] used = [.. tables.Directory.Used().Where(t => tables.IsTable(t.Entry) && !tables.IsZeroed(t.Entry)).Select(t => (t.Block, t.Entry))];
         StagedRepair.RequireFewCopies(file, used.Length, tables.TableBytes);
-        long place = Round.Up(file.Length, VmdkHeader.SectorSize), length = Round.Up(tables.Count * (long)sizeof(uint), VmdkHeader.SectorSize);
-        long step = Round.Up(tables.TableBytes, VmdkHeader.SectorSize), at = place + length;
+        long length = Round.Up(tables.Count * (long)sizeof(uint), VmdkHeader.SectorSize), step = Round.Up(tables.TableBytes, VmdkHeader.SectorSize);
+        long all = length + (used.Length * step);
+        long place = gaps.Where(g => g.End - Round.Up(g.Start, VmdkHeader.SectorSize) >= all).Select(g => Round.Up(g.Start, VmdkHeader.SectorSize))
+            .FirstOrDefault(Round.Up(file.Length, VmdkHeader.SectorSize));
+        long at = place + length;
         byte[] directory = new byte[length];
         tables.Directory.Bytes.Span.CopyTo(directory); // entries for tables of zeroed grains, too
-        await file.ResizeAsync(at + (used.Length * step), cancellationToken: cancellationToken).ConfigureAwait(false);
+        await file.ResizeAsync(Math.Max(file.Length, place + all), cancellationToken: cancellationToken).ConfigureAwait(false);
         foreach ((int index, VmdkEntry table) in used)
         {
             await StoredBytes.CopyAsync(file, table.Place, at, tables.TableBytes, CancellationToken.None).ConfigureAwait(false);
