@@ -34,12 +34,12 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         string path = FullPath(options.FileName);
         HostFile host = HostFile.Current;
         RequireRegular(path, host.KindOf(path)); // devices and pipes may act on being opened
-        bool isShared = context.ForceShare && !context.Writable;
-        HostSharing sharing = context.Writable ? HostSharing.Nobody : isShared ? HostSharing.Everybody : HostSharing.Readers;
+        Access access = context.Access;
+        HostSharing sharing = access.Writes ? HostSharing.Nobody : access.LetsOthersWrite ? HostSharing.Everybody : HostSharing.Readers;
         SafeFileHandle handle;
         try
         {
-            handle = Try(path, "open it", () => host.Open(path, context.Writable, sharing));
+            handle = Try(path, "open it", () => host.Open(path, access.Writes, sharing));
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
         {
@@ -54,7 +54,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             HostFile.Current.Close(handle);
             throw;
         }
-        return new(Claim(path, handle, context.Writable ? ImageClaim.Writing : isShared ? ImageClaim.ReadingAlongWriters : ImageClaim.Reading, options.Locking));
+        return new(Claim(path, handle, access, options.Locking));
     }
 
     public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
@@ -118,7 +118,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             {
                 HostFile.Current.DisableCopyOnWrite(handle);
             }
-            return new RenamedFile(place, temporary, Claim(place.Locator, handle, ImageClaim.Writing));
+            return new RenamedFile(place, temporary, Claim(place.Locator, handle, Access.Writing));
         }
         catch
         {
@@ -129,11 +129,11 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
     }
 
     /// <summary>A node on an open file, once nobody else uses it in a way that excludes this. The handle is closed if it fails.</summary>
-    private static FileNode Claim(string path, SafeFileHandle handle, ImageClaim claim, FileLocking locking = FileLocking.Auto)
+    private static FileNode Claim(string path, SafeFileHandle handle, Access access, FileLocking locking = FileLocking.Auto)
     {
         try
         {
-            if (locking != FileLocking.Off && !ImageLock.Take(handle, path, claim) && locking == FileLocking.On)
+            if (locking != FileLocking.Off && !ImageLock.Take(handle, path, access) && locking == FileLocking.On)
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Unsupported, $"{path}: its file system has no locks that programs of QEMU heed, and locking=on asks for them. Use locking=auto.", path);
@@ -144,15 +144,14 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             HostFile.Current.Close(handle);
             throw;
         }
-        bool isReadOnly = (claim.Uses & ImageUses.Write) == ImageUses.None;
-        if (!isReadOnly)
+        if (access.Writes)
         {
             HostFile.Current.SurviveFileSizeLimit();
         }
-        return new FileNode(path, handle, isReadOnly);
+        return new FileNode(path, handle, isReadOnly: !access.Writes);
     }
 
-    private static ProtocolOpenContext Writing(string path) => new(new FileOpenOptions { FileName = path }, Writable: true);
+    private static ProtocolOpenContext Writing(string path) => new(new FileOpenOptions { FileName = path }) { Access = Access.Writing };
 
     private static string FullPath(string path)
     {
@@ -185,7 +184,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
     internal static BlockNode Open(string path, string name, bool writable) => Claim(
         name,
         Try(name, "open it", () => HostFile.Current.Open(path, writable, writable ? HostSharing.Nobody : HostSharing.Readers)),
-        writable ? ImageClaim.Writing : ImageClaim.Reading);
+        writable ? Access.Writing : Access.Reading);
 
     /// <summary>Makes the file that is to be renamed, under a name that nobody else has.</summary>
     private static (string Path, SafeFileHandle Handle) Create(StoragePlace place, string folder)
