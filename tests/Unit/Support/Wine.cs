@@ -27,3 +27,15 @@ public sealed class NotOnWineFactAttribute : FactAttribute
 {
     public NotOnWineFactAttribute(string lacks) => Skip = Wine.WhyNot(lacks);
 }
+
+/// <summary>A theory that needs something that Windows has not.</summary>
+public sealed class NotOnWindowsTheoryAttribute : TheoryAttribute
+{
+    public NotOnWindowsTheoryAttribute(string lacks) => Skip = Wine.WhyNotOnWindows(lacks);
+}
+
+/// <summary>A fact that needs something that Windows has not.</summary>
+public sealed class NotOnWindowsFactAttribute : FactAttribute
+{
+    public NotOnWindowsFactAttribute(string lacks) => Skip = Wine.WhyNotOnWindows(lacks);
+}

@@ -64,6 +64,10 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         {
             throw Invalid($"{path}: an image cannot be made there: {objection}");
         }
+        if (HostFile.Current.KindOf(path) == HostFileKind.Pipe)
+        {
+            return new StoragePlace(path, path, TargetMode.Stream, Present: null, OtherNames: 0);
+        }
         string address = Try(path, "be made", () => HostNames.Current.Resolve(path));
         HostEntry? present = HostNames.Current.Find(address);
         if (present is null)
@@ -75,7 +79,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         }
         if (present.Kind != HostFileKind.Regular)
         {
-            string what = present.Kind switch { HostFileKind.Directory => "a folder", HostFileKind.Device => "a device", _ => "a pipe or socket" };
+            string what = present.Kind switch { HostFileKind.Directory => "a folder", HostFileKind.Device => "a device", _ => "a socket" };
             throw Invalid($"{path}: is {what}, so it cannot be replaced by an image. Choose another name.");
         }
         if (mode == TargetMode.New)
@@ -96,6 +100,10 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
 
     public async ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
+        if (place.Mode == TargetMode.Stream)
+        {
+            return new PendingStream(place, await OpenPipeAsync(place, cancellationToken).ConfigureAwait(false), leaveOpen: false);
+        }
         if (place is { Mode: TargetMode.InPlace, Present: not null })
         {
             BlockNode file = await OpenAsync(Writing(place.Locator), cancellationToken).ConfigureAwait(false);
@@ -125,6 +133,18 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             HostFile.Current.Close(handle);
             HostIO.Delete(temporary);
             throw;
+        }
+    }
+
+    private static async ValueTask<Stream> OpenPipeAsync(StoragePlace place, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await HostFile.Current.OpenPipeAsync(place.Address, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw HostFile.Error(e, place.Locator, "open it");
         }
     }
 
@@ -170,7 +190,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         string? what = kind switch
         {
             HostFileKind.Directory => "a folder, not a disk image. Name a file in it",
-            HostFileKind.Other => "a pipe or socket, which cannot be read at offsets. Write what comes from it to a file first",
+            HostFileKind.Pipe or HostFileKind.Other => "a pipe or socket, which cannot be read at offsets. Write what comes from it to a file first",
             HostFileKind.Device => "a device; only regular files are opened. Copy it to a file first",
             _ => null, // a file; or nothing that can be seen, and opening it tells why
         };
