@@ -4,11 +4,12 @@ using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
 /// <summary>What the cmdlets of this module share: drivers, the opening of images, errors per item, progress.</summary>
-public abstract class DiskImageCmdlet : PipelineCmdlet
+public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
 {
     private const int MostSteps = 20; // of -WhatIf; the rest is counted
 
@@ -166,6 +167,14 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         _ => TargetMode.New,
     };
 
+    ValueTask IFrontEnd.WarnAsync(Wording text) => WarnAsync(RemedyWords.Say(text));
+
+    ValueTask IFrontEnd.ExplainAsync(Wording text) => VerboseAsync(RemedyWords.Say(text));
+
+    Task<T> IFrontEnd.ShowAsync<T>(string activity, Func<IProgress<JobProgress>, Task<T>> job) => ShowAsync(activity, job);
+
+    Task<OpenedImage> IFrontEnd.OpenAsync(OpenRequest request, CancellationToken cancellationToken) => OpenAsync(request, cancellationToken);
+
     /// <summary>Warns.</summary>
     protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(Printable.Of(text)));
 
@@ -227,8 +236,8 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
 
     private bool Post(ProgressRecord record) => TryPost(() => WriteProgress(record));
 
-    /// <summary>A path's last part, for lines with little room.</summary>
-    private protected static string Leaf(string path) => Path.GetFileName(path) is { Length: > 0 } name ? name : path;
+    /// <inheritdoc cref="ByteText.Leaf"/>
+    private protected static string Leaf(string path) => ByteText.Leaf(path);
 
     /// <summary>Opens an image and says how.</summary>
     private protected async Task<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
