@@ -88,7 +88,7 @@ public sealed class ImageCreator(ImageOpener opener)
                     {
                         ImageLocator locator = opener.Policy.Admit(reference, place.Locator, OpenPolicy.DataRole);
                         return await target.TryOpenAsync(Full(locator), writable, stop).ConfigureAwait(false)
-                            ?? await opener.OpenFileAsync(locator, writable, stop).ConfigureAwait(false);
+                            ?? await opener.OpenFileAsync(locator, writable, Path.GetDirectoryName(place.Address), stop).ConfigureAwait(false);
                     },
                     token).ConfigureAwait(false);
             }
@@ -121,7 +121,7 @@ public sealed class ImageCreator(ImageOpener opener)
             ImageLocator locator = opener.Policy.Admit(name, image, OpenPolicy.DataRole);
             if (!create)
             {
-                BlockNode existing = await opener.OpenFileAsync(locator, writable: true, token).ConfigureAwait(false);
+                BlockNode existing = await opener.OpenFileAsync(locator, writable: true, Path.GetDirectoryName(image), token).ConfigureAwait(false);
                 if (existing.Identity is { } identity && identity == target.Place.Present)
                 {
                     await existing.DisposeAsync().ConfigureAwait(false);

@@ -132,7 +132,7 @@ public sealed class OpeningTests : IDisposable
     }
 
     private static async Task<DiskImageException> RefusedAsync(string path)
-        => await Assert.ThrowsAsync<DiskImageException>(async () => await Images.Opener.OpenFileAsync(ImageLocator.Parse(path), writable: false, CancellationToken.None));
+        => await Assert.ThrowsAsync<DiskImageException>(async () => await Images.Opener.OpenFileAsync(ImageLocator.Parse(path), writable: false, folder: null, CancellationToken.None));
 
     /// <summary>A fact that needs Linux or macOS.</summary>
     private sealed class UnixFactAttribute : FactAttribute
