@@ -52,6 +52,8 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         new("vhdx", "vhdx", "subformat=dynamic,block_size=1M,log_size=1M"),
         new("vdi", "vdi", ""),
         new("qed", "qed", "cluster_size=4k,table_size=2"),
+        new("parallels", "parallels", "cluster_size=4k"),
+        new("parallels-odd", "parallels", "cluster_size=32256"),
         new("vhdx-fixed", "vhdx", "subformat=fixed,block_size=1M,log_size=1M"),
         new("vpc-differencing", "vpc", "block_size=64k,backing_file=base.vpc") { HasBacking = true },
         new("vhdx-differencing", "vhdx", "block_size=1M,log_size=1M,backing_file=base.vhdx") { HasBacking = true },

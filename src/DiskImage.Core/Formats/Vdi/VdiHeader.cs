@@ -28,8 +28,8 @@ internal sealed record VdiHeader
     /// <summary>Bytes of a sector; structures begin at multiples of it.</summary>
     public const int SectorSize = 512;
 
-    /// <summary>Entries of a block map at most: QEMU's limit, so that the map has less than 4 GiB.</summary>
-    public const uint MaximumBlocks = 0x3FFF_FFFF;
+    /// <summary>Entries of a block map at most: what an array of .NET holds, half of QEMU's limit.</summary>
+    public const uint MaximumBlocks = 0x1FFF_FFF0;
 
     private const int SignatureAt = 0x40, VersionAt = 0x44, SizeAt = 0x48, TypeAt = 0x4C, FlagsAt = 0x50, CommentAt = 0x54, CommentLength = 256,
         MapAt = 0x154, DataAt = 0x158, SectorAt = 0x168, DiskSizeAt = 0x170, BlockSizeAt = 0x178, ExtraAt = 0x17C, BlocksAt = 0x180,
