@@ -81,6 +81,16 @@ public abstract class FormatDriver : NodeDriver
     /// <summary>How sure the driver is that a file is of its format: 0 not, 1 only if nobody else wants it, 100 the magic matches.</summary>
     public abstract int Probe(in ProbeInput input);
 
+    /// <summary>
+    /// True if an image of these create options is written from its first byte to its last, so that it can be sent to somebody who cannot go
+    /// back. The last few MiB may still be changed, and bytes ahead of their turn be written.
+    /// </summary>
+    /// <param name="createOptions">The record of <see cref="ICreatable.CreateOptions"/>.</param>
+    public virtual bool IsWrittenForward(object createOptions) => false;
+
+    /// <summary>How an image is made that is <see cref="IsWrittenForward"/>, in the words of options: "vmdk with subformat=streamOptimized"; null if none is.</summary>
+    public virtual string? ForwardForm => null;
+
     /// <summary>The format's own node, be it below filters that let it show through.</summary>
     /// <exception cref="DiskImageException">Unsupported: a filter does not.</exception>
     protected static T RequireOwn<T>(BlockNode node)

@@ -4,8 +4,7 @@ namespace DiskImage.Drivers;
 
 /// <summary>How a protocol node is opened.</summary>
 /// <param name="Options">The record of the driver's options; where it is among them.</param>
-/// <param name="Writable">Open for writing.</param>
-public sealed record ProtocolOpenContext(object Options, bool Writable) : NodeContext(Options);
+public sealed record ProtocolOpenContext(object Options) : NodeContext(Options);
 
 /// <summary>One way to reach bytes: a local file, a device, a server. Stateless.</summary>
 public abstract class ProtocolDriver : NodeDriver

@@ -50,7 +50,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         return new FormatOpenContext(file, options, withBacking ? OpenBackingAsync : null, OpenDataAsync, request.ForRepair && site.Chain.Count == 1)
         {
             GivesBacking = withBacking && builder.IsComplete(spec.Child(BackingChild)),
-            ForceShare = opener.Policy.ForceShare || site.ForceShare,
+            Access = site.AccessUnder(opener.Policy),
             Secrets = request.Secrets,
         };
     }

@@ -104,7 +104,7 @@ internal sealed class GraphBuilder
         }
         object options = Bind(protocol, spec, site.Folder);
         return await protocol.OpenAsync(
-            new ProtocolOpenContext(options, site.Writable) { ForceShare = _opener.Policy.ForceShare || site.ForceShare, Secrets = _request.Secrets },
+            new ProtocolOpenContext(options) { Access = site.AccessUnder(_opener.Policy), Secrets = _request.Secrets },
             cancellationToken).ConfigureAwait(false);
     }
 
@@ -172,7 +172,7 @@ internal sealed class GraphBuilder
         }
         var context = new FilterOpenContext(filter.Bind(spec.Options(IsRole)), roles, OpenChildAsync)
         {
-            Writable = site.Writable, ForceShare = _opener.Policy.ForceShare || site.ForceShare, Secrets = _request.Secrets,
+            Access = site.AccessUnder(_opener.Policy), Secrets = _request.Secrets,
         };
         try
         {

@@ -110,7 +110,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     {
         object record = options.Bind();
         ImageOpener opener = Opener.Naming(record, path);
-        var creator = new ImageCreator(opener);
+        ImageCreator creator = Creator(opener, path);
         StoragePlace place = await creator.LookAsync(path, mode, cancellationToken).ConfigureAwait(false);
         if (place.OtherNames > 0)
         {
@@ -126,13 +126,21 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             return;
         }
         DiskImageCopyStatistics? statistics;
+        DiskImageInfo? sent = null;
         NewImage image = await ShowAsync(
             $"Making {Leaf(path)}",
             progress => creator.CreateAsync(
                 path, options.Format, record, mode, openOptions: null, new ByteProgress("Claiming space", progress, (record as ICreateOptions)?.Size ?? 0), cancellationToken).AsTask()).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
+            sent = image.IsSent ? await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false) : null; // it cannot be looked at afterwards
             statistics = await fill(image).ConfigureAwait(false);
+        }
+        if (sent is not null)
+        {
+            sent.Statistics = statistics;
+            await OutputSentAsync(sent).ConfigureAwait(false);
+            return;
         }
         OpenedImage made = await opener.OpenAsync(new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (made.ConfigureAwait(false))
@@ -140,6 +148,12 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             await OutputAsync(await DiskImageInfo.OfAsync(made.Node, cancellationToken, statistics).ConfigureAwait(false)).ConfigureAwait(false);
         }
     }
+
+    /// <summary>Makes the images of this cmdlet.</summary>
+    private protected virtual ImageCreator Creator(ImageOpener opener, string path) => new(opener);
+
+    /// <summary>Outputs what an image was that is somewhere else by now.</summary>
+    private protected virtual ValueTask OutputSentAsync(DiskImageInfo info) => OutputAsync(info);
 
     /// <summary>How a new image takes its place, by the parameters of the cmdlets that make one.</summary>
     /// <exception cref="DiskImageException">InvalidOption: in place, but without consent.</exception>

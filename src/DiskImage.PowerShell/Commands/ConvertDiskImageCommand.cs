@@ -102,6 +102,11 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         ImageProfile? profile = ImageProfile.Find(Profile);
         (string given, FormatDriver format) = await TargetAsync().ConfigureAwait(false);
         string target = InFolder(given, source, format);
+        if (Verify && await IsSentAsync(target, cancellationToken).ConfigureAwait(false))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{target}: -{nameof(Verify)} reads the new image, and what is sent cannot be read back. Compare it where it has arrived.", target);
+        }
         profile?.Require(target, format, nameof(DestinationFormat));
         RequireOther(source, target);
         RequireNotMade(target);
@@ -220,7 +225,8 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     {
         BlockNode? backing = image.Node.BackingNode();
         bool same = backing is not null && await HasSameBackingAsync(disk, backing, cancellationToken).ConfigureAwait(false);
-        var how = new ConvertOptions { Workers = Workers, SparseSize = SparseSize, Compress = Compress, TargetReadsZero = backing is null, TargetHasBacking = same };
+        var how = new ConvertOptions { Workers = Workers, SparseSize = SparseSize, Compress = Compress, InOrder = image.IsSent,
+            TargetReadsZero = backing is null, TargetHasBacking = same };
         ConvertResult result = await ShowAsync(
             $"Converting {Leaf(disk.Name)} to {Leaf(image.Path)}",
             progress => new ConvertJob(disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);

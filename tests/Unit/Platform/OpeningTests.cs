@@ -137,6 +137,6 @@ public sealed class OpeningTests : IDisposable
     /// <summary>A fact that needs Linux or macOS.</summary>
     private sealed class UnixFactAttribute : FactAttribute
     {
-        public UnixFactAttribute() => Skip = OperatingSystem.IsWindows() ? "Windows has other devices" : null;
+        public UnixFactAttribute() => Skip = Wine.WhyNotOnWindows("the devices of Unix");
     }
 }
