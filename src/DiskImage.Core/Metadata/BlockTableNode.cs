@@ -19,10 +19,8 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     private const int MostAtOnce = 4 << 20; // bytes of new blocks in one step. Ours
     private const int SectorSize = 512;
 
-    private readonly SortedSet<long> _spare = []; // places that were handed out and not used after all
-    private readonly Dictionary<int, long> _reserved = []; // block → place, for writes to come
+    private readonly SerialPlaces _places;
     private readonly bool _forRepair;
-    private long _next; // the place behind all that were handed out
     private long _zeroFrom; // from here on the file reads as zeroes
 
     /// <summary>Takes over the file and the backing image.</summary>
@@ -31,11 +29,19 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     /// <param name="table">The table, not loaded yet.</param>
     /// <param name="layout">How the blocks lie.</param>
     /// <param name="forRepair">True if nothing is looked at before the first write, and none comes before a repair.</param>
-    protected BlockTableNode(BlockNode? backing, MetadataSession session, BlockTable<TEntry> table, TableLayout<TEntry> layout, bool forRepair)
-        : base(layout.File, backing)
+    /// <param name="others">Further children.</param>
+    protected BlockTableNode(
+        BlockNode? backing,
+        MetadataSession session,
+        BlockTable<TEntry> table,
+        TableLayout<TEntry> layout,
+        bool forRepair,
+        params (string Role, BlockNode Node)[] others)
+        : base(layout.File, backing, others)
     {
         (Session, Table, Layout, _forRepair) = (session, table, layout, forRepair);
         Maintenance = new BlockMaintenance(session, layout);
+        _places = new SerialPlaces(File.Name);
         _zeroFrom = SectorEnd(File.Length);
         IsReadOnly = File.IsReadOnly;
     }
@@ -155,9 +161,9 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         RequireWritable();
         for (int block = BlockOf(offset); block <= BlockOf(offset + length - 1); block++)
         {
-            if (!Layout.IsStored(Table[block]) && !_reserved.ContainsKey(block))
+            if (!Layout.IsStored(Table[block]))
             {
-                _reserved.Add(block, Take(1));
+                _places.Reserve(block, Layout.BlockBytes, Layout.LastPlace);
             }
         }
     }
@@ -208,21 +214,15 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         }
         long size = Layout.BlockBytes;
         int first = BlockOf(offset);
-        long wanted = Math.Min(BlockOf(offset + length - 1) - first + 1, Math.Max(1, MostAtOnce / size)), count = 1;
-        if (_reserved.Remove(first, out long place))
+        long wanted = Math.Min(BlockOf(offset + length - 1) - first + 1, Math.Max(1, MostAtOnce / size));
+        if (!_places.TryTakeReserved(first, wanted, size, out long place, out long count))
         {
-            while (count < wanted && _reserved.TryGetValue(first + (int)count, out long next) && next == place + (count * size))
-            {
-                _ = _reserved.Remove(first + (int)count++);
-            }
-        }
-        else
-        {
-            while (count < wanted && _spare.Count == 0 && !_reserved.ContainsKey(first + (int)count) && !Layout.IsStored(Table[first + (int)count]))
+            bool IsFree(int block) => !_places.HasSpare && !_places.IsReserved(block) && !Layout.IsStored(Table[block]);
+            while (count < wanted && IsFree(first + (int)count))
             {
                 count++;
             }
-            place = Take(count);
+            place = _places.Take(count, size, Layout.LastPlace);
         }
         if (File.Length < place + (count * size))
         {
@@ -232,7 +232,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
             }
             catch
             {
-                GiveUp(place, count);
+                _places.GiveUp(place, count, size);
                 throw;
             }
         }
@@ -264,7 +264,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     {
         using MetadataSession.Held held = await Session.EnterAsync(CancellationToken.None).ConfigureAwait(false);
         long count = (mapping.CopyEnd - mapping.CopyStart) / Layout.BlockBytes;
-        GiveUp(mapping.HostStart, count);
+        _places.GiveUp(mapping.HostStart, count, Layout.BlockBytes);
         _zeroFrom = Math.Max(_zeroFrom, mapping.HostStart + (count * Layout.BlockBytes)); // something may have been written there
     }
 
@@ -319,7 +319,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
                     async held =>
                     {
                         await Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-                        if (_spare.Count + _reserved.Count > 0 || LeavesGaps)
+                        if (_places.HasGaps || LeavesGaps)
                         {
                             await CloseGapsAsync(held, CancellationToken.None).ConfigureAwait(false);
                         }
@@ -348,7 +348,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     {
         (StoredBlock[] blocks, _) = await Maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
         Maintenance.RequireSound(blocks);
-        _next = Layout.PlaceAt(Math.Max(LeastNext, blocks.Length == 0 ? 0 : blocks[^1].End));
+        _places.Restart(Layout.PlaceAt(Math.Max(LeastNext, blocks.Length == 0 ? 0 : blocks[^1].End)));
     }
 
     /// <summary>Closes the gaps between blocks, cuts the file, and lets the header say what there is then.</summary>
@@ -375,10 +375,8 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         }
         Settled(held, end);
         await Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        _next = Layout.PlaceAt(end);
-        _zeroFrom = Math.Max(_next, SectorEnd(File.Length));
-        _spare.Clear();
-        _reserved.Clear();
+        _places.Restart(Layout.PlaceAt(end));
+        _zeroFrom = Math.Max(Layout.PlaceAt(end), SectorEnd(File.Length));
     }
 
     /// <summary>What the last block holds behind the disk's end, left there by a shrink or another program, must not come up in new space.</summary>
@@ -403,36 +401,6 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         if (_forRepair)
         {
             throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
-        }
-    }
-
-    /// <summary>Hands out places that follow each other; a spare one if only one is wanted.</summary>
-    private long Take(long count)
-    {
-        if (count == 1 && _spare.Count > 0)
-        {
-            long spare = _spare.Min;
-            _ = _spare.Remove(spare);
-            return spare;
-        }
-        long place = _next;
-        if (place + ((count - 1) * Layout.BlockBytes) > Layout.LastPlace)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.NoSpace,
-                $"{Name}: its file is full: the table leads to offset {Layout.LastPlace:#,0} at most, and the next block would lie at {place:#,0}",
-                Name,
-                place);
-        }
-        _next = place + (count * Layout.BlockBytes);
-        return place;
-    }
-
-    private void GiveUp(long place, long count)
-    {
-        for (long i = 0; i < count; i++)
-        {
-            _ = _spare.Add(place + (i * Layout.BlockBytes));
         }
     }
 
@@ -467,9 +435,9 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
             ? new(offset, Math.Min(count, File.Length - place - within), BlockStatus.Allocated | BlockStatus.Data, File, place + within)
             : throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: {Layout.NameOf(block)} (guest offset {block * size:#,0}) is said to be at offset {place:#,0}, {size:#,0} bytes long,"
+                $"{File.Name}: {Layout.NameOf(block)} (guest offset {block * size:#,0}) is said to be at offset {place:#,0}, {size:#,0} bytes long,"
                     + $" but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
-                Name,
+                File.Name,
                 place);
     }
 

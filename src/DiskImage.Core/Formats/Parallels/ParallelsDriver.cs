@@ -21,10 +21,28 @@ internal sealed class ParallelsDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<ParallelsCreateOptions>();
 
-    public override int Probe(in ProbeInput input) => ParallelsHeader.IsSigned(input.Header) ? 100 : 0;
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<ParallelsOpenOptions>();
+
+    public override string? FolderFile => ParallelsDescriptor.FileName;
+
+    public override int Probe(in ProbeInput input)
+        => ParallelsHeader.IsSigned(input.Header) || ParallelsDescriptor.IsSigned(input.Header) ? 100 : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
-        => await ParallelsNode.OpenAsync(context.File, backing: null, context.ForRepair, cancellationToken).ConfigureAwait(false);
+    {
+        var options = (ParallelsOpenOptions)context.Options;
+        byte[] start = new byte[(int)Math.Min(context.File.Length, DriverRegistry.ProbeLength)];
+        await context.File.ReadAsync(0, start, cancellationToken).ConfigureAwait(false);
+        Guid? snapshot = options.Snapshot is { } text ? IdentifierOption.Parse(context.File.Name, "snapshot", text) : null;
+        return ParallelsDescriptor.IsSigned(start)
+            ? await ParallelsBundle.OpenAsync(context, snapshot, cancellationToken).ConfigureAwait(false)
+            : snapshot is null
+            ? await ParallelsNode.OpenAsync(context.File, backing: null, context.ForRepair, cancellationToken).ConfigureAwait(false)
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{context.File.Name}: snapshots are in the descriptor of a bundle, and this is one image of it, or stands alone. Open the descriptor.",
+                context.File.Name);
+    }
 
     public async ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
     {

@@ -15,11 +15,18 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
     private const int MostTransfer = 1 << 20; // clusters are of up to 2 GiB, and nobody should take that much memory for one
 
     private readonly ParallelsLayout _layout;
+    private readonly ParallelsOwner _owner;
     private string? _extensionFault; // why the format extension cannot be read
     private bool _isMarked, _gaveUp; // the mark is ours; the clusters of the extension are free
 
-    private ParallelsNode(BlockNode? backing, MetadataSession session, BlockTable<BatEntry> bat, ParallelsLayout layout, bool forRepair)
-        : base(backing, session, bat, layout, forRepair) => _layout = layout;
+    private ParallelsNode(
+        BlockNode? backing, MetadataSession session, BlockTable<BatEntry> bat, ParallelsLayout layout, bool forRepair, ParallelsOwner owner)
+        : base(backing, session, bat, layout, forRepair, owner.Descriptor is { } descriptor ? [(ParallelsFacts.Role, descriptor)] : [])
+        => (_layout, _owner) = (layout, owner);
+
+    public override string Name => _owner.Descriptor?.Name ?? base.Name;
+
+    protected override bool IsOverlay => _owner.Facts?.Parent is not null;
 
     public override BlockLimits Limits => Header.ClusterSize > MostTransfer << 4 ? new(MostTransfer) : base.Limits;
 
@@ -28,12 +35,13 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
     private ParallelsHeader Header => _layout.Header;
 
     /// <summary>Reads the BAT. The file and what shows through are the node's on success.</summary>
-    public static async ValueTask<ParallelsNode> OpenAsync(BlockNode file, BlockNode? backing, bool forRepair, CancellationToken cancellationToken)
+    public static async ValueTask<ParallelsNode> OpenAsync(
+        BlockNode file, BlockNode? backing, bool forRepair, CancellationToken cancellationToken, ParallelsOwner owner = default)
     {
         ParallelsHeader header = await ParallelsHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false);
         var session = new MetadataSession(file);
         var bat = new BlockTable<BatEntry>(session.Order);
-        var node = new ParallelsNode(backing, session, bat, new ParallelsLayout(file, header, bat), forRepair);
+        var node = new ParallelsNode(backing, session, bat, new ParallelsLayout(file, header, bat), forRepair, owner);
         await node.LoadAsync(cancellationToken).ConfigureAwait(false);
         if (!file.IsReadOnly && !forRepair)
         {
@@ -47,6 +55,7 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
     {
         Format = ParallelsDriver.FormatName,
         ClusterSize = Header.ClusterSize,
+        BackingFile = _owner.Facts?.Parent,
         Dirty = Header.IsInUse && !_isMarked,
         FormatSpecific = new ParallelsInfo
         {
@@ -57,11 +66,13 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
             IsEmpty = Header.IsEmpty,
             HasExtension = Header.ExtensionOffset != 0,
             DirtyBitmaps = [.. _layout.Extension?.Bitmaps ?? []],
+            Snapshots = _owner.Facts?.Snapshots ?? [],
+            Storages = _owner.Facts?.Storages ?? 1,
         },
     };
 
     protected override async ValueTask<BlockNode> OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
-        => await OpenAsync(file, backing: null, forRepair, cancellationToken).ConfigureAwait(false);
+        => await OpenAsync(file, backing: null, forRepair, cancellationToken, _owner with { Descriptor = null }).ConfigureAwait(false);
 
     protected override async ValueTask ReloadAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
@@ -145,6 +156,12 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
         if (preallocation != PreallocationMode.Off)
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a Parallels disk grows without preallocation only; allowed: off", Name);
+        }
+        if (_owner.Facts is not null)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{Name}: a disk with a descriptor is not resized: the sizes of all its snapshots would have to follow. Convert it first.", Name);
         }
         long sectors = ParallelsHeader.UnitsOf(length, ParallelsHeader.SectorSize), entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);
         if (entries > ParallelsHeader.MaximumEntries || (!Header.IsExtended && sectors > uint.MaxValue))
@@ -243,7 +260,7 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{Name}: its format extension has a section 0x{foreign:X16} that this program does not know and that must be kept, so the image is not"
+                $"{File.Name}: its format extension has a section 0x{foreign:X16} that this program does not know and that must be kept, so the image is not"
                     + " written to. Convert it with Convert-DiskImage and change that.",
                 Name);
         }
@@ -251,7 +268,7 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: {fault}, and it may say that the image must not be changed. Repair it with Repair-DiskImage -Mode All, which drops it.",
+                $"{fault}, and it may say that the image must not be changed. Repair it with Repair-DiskImage -Mode All, which drops it.",
                 Name);
         }
     }

@@ -3,6 +3,14 @@ using DiskImage.Options;
 
 namespace DiskImage.Formats.Parallels;
 
+/// <summary>Options when a Parallels disk is opened.</summary>
+public sealed record ParallelsOpenOptions
+{
+    /// <summary>The snapshot of a bundle that is to be read.</summary>
+    [DriverOption("snapshot", "Identifier of a snapshot of a bundle (DiskDescriptor.xml) that is to be read instead of the top layer")]
+    public string? Snapshot { get; init; }
+}
+
 /// <summary>Options when a Parallels disk is made. Names and defaults are QEMU's.</summary>
 public sealed record ParallelsCreateOptions : ICreateOptions
 {
@@ -27,7 +35,7 @@ public sealed record ParallelsCreateOptions : ICreateOptions
 /// <summary>What a Parallels disk says beyond the facts that all formats share.</summary>
 public readonly record struct ParallelsInfo()
 {
-    /// <summary>Extended ("WithouFreSpacExt") or Original ("WithoutFreeSpace").</summary>
+    /// <summary>Extended ("WithouFreSpacExt"), Original ("WithoutFreeSpace"); Plain or Split for what is a bundle of others.</summary>
     public required string Variant { get; init; }
 
     /// <inheritdoc/>
@@ -50,4 +58,24 @@ public readonly record struct ParallelsInfo()
 
     /// <summary>The dirty bitmaps of the format extension.</summary>
     public required IReadOnlyList<ParallelsBitmapInfo> DirtyBitmaps { get; init; }
+
+    /// <summary>The snapshots of a bundle, by their identifiers; the top layer is not one.</summary>
+    public required IReadOnlyList<string> Snapshots { get; init; }
+
+    /// <summary>How many parts the disk has, each with files of its own.</summary>
+    public required int Storages { get; init; }
+
+    /// <summary>Of what has no header of its own.</summary>
+    internal static ParallelsInfo Plain(ParallelsFacts facts) => new()
+    {
+        Variant = facts.Storages == 1 ? "Plain" : "Split",
+        DataOffset = 0,
+        Heads = 0,
+        Cylinders = 0,
+        IsEmpty = false,
+        HasExtension = false,
+        DirtyBitmaps = [],
+        Snapshots = facts.Snapshots,
+        Storages = facts.Storages,
+    };
 }
