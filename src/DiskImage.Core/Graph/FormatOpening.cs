@@ -12,6 +12,7 @@ namespace DiskImage.Graph;
 /// <param name="site">Where it is; the last image of its chain is this one.</param>
 internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, OpenRequest request, NodeSpec spec, GraphSite site)
 {
+    private const int MostNearby = 2000; // files that are looked at for a parent. Ours
     private const string BackingChild = "backing", DataChild = "data-file";
 
     // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with each image
@@ -49,6 +50,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         object options = format.Bind(opener.Policy.OptionsFor(format.OpenOptions).Concat(OptionSchema.Values(site.Options)).Concat(described));
         return new FormatOpenContext(file, options, withBacking ? OpenBackingAsync : null, DataOpener(site), request.ForRepair && site.Chain.Count == 1)
         {
+            FilesNearby = Path.IsPathRooted(ImagePath) ? FilesNearby : null,
             OpenDataToRead = DataOpener(site with { Writable = false }),
             GivesBacking = withBacking && builder.IsComplete(spec.Child(BackingChild)),
             Access = site.AccessUnder(opener.Policy),
@@ -104,6 +106,13 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
             throw new DiskImageException(
                 e.Kind, $"{ImagePath}: its backing file '{reference}' cannot be opened: {e.Wording}", ImagePath, cause: e);
         }
+    }
+
+    private IReadOnlyList<string> FilesNearby(IReadOnlyList<string> endings)
+    {
+        ProtocolDriver files = opener.Registry.Protocol("file");
+        IEnumerable<string> folders = opener.Policy.ParentFolders.Prepend(Path.GetDirectoryName(ImagePath) ?? ImagePath).Distinct(ImagePaths.Comparer);
+        return [.. folders.SelectMany(f => files.FilesIn(f, endings, MostNearby)).Take(MostNearby)];
     }
 
     private ReferenceOpener DataOpener(GraphSite place) => (reference, _, token) => OpenDataAsync(reference, place, token);

@@ -198,6 +198,12 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     /// <summary>The image is closed, or its repair is done: all that came before is durable.</summary>
     protected virtual ValueTask FinishAsync(MetadataSession.Held held, bool isMended) => default;
 
+    /// <summary>True while <see cref="BeginChangesAsync"/> has something to do before a write.</summary>
+    protected virtual bool MustBegin => false;
+
+    protected override ValueTask BeforeChangeAsync(long offset, long length, CancellationToken cancellationToken)
+        => MustBegin ? Session.RunAsync(BeginChangesAsync, cancellationToken) : default;
+
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await Session.EnterAsync(cancellationToken).ConfigureAwait(false);

@@ -81,8 +81,7 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
         await LoadAsync(cancellationToken).ConfigureAwait(false);
     }
 
-    protected override ValueTask BeforeChangeAsync(long offset, long length, CancellationToken cancellationToken)
-        => _isMarked ? default : Session.RunAsync(BeginChangesAsync, cancellationToken);
+    protected override bool MustBegin => !_isMarked;
 
     protected override async ValueTask BeginChangesAsync(MetadataSession.Held held)
     {
