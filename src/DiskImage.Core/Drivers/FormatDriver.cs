@@ -27,6 +27,13 @@ public sealed record FormatOpenContext(BlockNode File, object Options, Reference
     /// <summary>True if the user says what the disk stands on: <see cref="OpenBacking"/> opens that, whatever name it is given, also where the image names nothing.</summary>
     public bool GivesBacking { get; init; }
 
+    /// <summary>Like <see cref="FormatOpenContext.OpenData"/>, for what is only read whatever the image is opened for.</summary>
+    public ReferenceOpener? OpenDataToRead { get; init; }
+
+    /// <summary>The files whose names have one of some endings in the image's folder and in those where the user has parents looked for, for formats that
+    /// record no path. Their number is bounded; they pass the same gate as recorded names. Null where there is no folder.</summary>
+    public Func<IReadOnlyList<string>, IReadOnlyList<string>>? FilesNearby { get; init; }
+
     /// <summary>Opens what the disk stands on, by the user's word or by the image's; null if neither says anything, or this layer alone is wanted.</summary>
     /// <param name="recorded">The name as it stands in the image; null for none.</param>
     /// <param name="format">The format the image says it has; null to probe.</param>
@@ -74,6 +81,9 @@ public abstract class FormatDriver : NodeDriver
 
     /// <summary>File name endings, with the dot, the usual one first.</summary>
     public abstract IReadOnlyList<string> Extensions { get; }
+
+    /// <summary>The file that opens a folder of this format, where an image is a folder; null if it never is.</summary>
+    public virtual string? FolderFile => null;
 
     /// <summary>The types of the disks that it opens: their interfaces say what can be done with them.</summary>
     public virtual IReadOnlyList<Type> NodeTypes => [];

@@ -29,6 +29,12 @@ public abstract class ProtocolDriver : NodeDriver
     /// <param name="options">The record of the driver's options.</param>
     public virtual NodeIdentity? IdentityOf(object options) => new($"{Name}:{NameOf(options)}");
 
+    /// <summary>The full names of the files in a folder that have one of some endings, in the order of names; none where there is no such folder.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <param name="endings">Ends of file names; case does not matter.</param>
+    /// <param name="most">How many are looked at.</param>
+    public virtual IReadOnlyList<string> FilesIn(string folder, IReadOnlyList<string> endings, int most) => [];
+
     /// <summary>Opens what is there.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken);
 }

@@ -28,6 +28,24 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
 
     public override NodeIdentity? IdentityOf(object options) => HostNames.Current.Find(NameOf(options))?.Identity;
 
+    public override IReadOnlyList<string> FilesIn(string folder, IReadOnlyList<string> endings, int most)
+    {
+        try
+        {
+            return
+            [
+                .. Directory.EnumerateFiles(folder)
+                    .Where(f => endings.Any(e => f.EndsWith(e, StringComparison.OrdinalIgnoreCase)))
+                    .Take(most)
+                    .Order(StringComparer.Ordinal),
+            ];
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return [];
+        }
+    }
+
     public override ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
     {
         var options = (FileOpenOptions)context.Options;
