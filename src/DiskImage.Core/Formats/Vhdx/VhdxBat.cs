@@ -237,11 +237,12 @@ internal sealed class VhdxBat(VhdxDisk disk)
     /// <summary>Takes the places of all blocks.</summary>
     /// <param name="space">Where.</param>
     /// <param name="isStrict">False to let pass what is taken already.</param>
+    /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">Corrupt: an entry names no place, or one that is taken.</exception>
-    public async ValueTask MarkAsync(SpaceMap space, bool isStrict)
+    public async ValueTask MarkAsync(SpaceMap space, bool isStrict, CancellationToken cancellationToken)
     {
-        await EachAsync(EntriesInUse, (index, entry) => Mark(space, index, entry, isStrict), CancellationToken.None).ConfigureAwait(false);
-        await EachStaleAsync((_, entry) => MarkStale(space, entry), CancellationToken.None).ConfigureAwait(false);
+        await EachAsync(EntriesInUse, (index, entry) => Mark(space, index, entry, isStrict), cancellationToken).ConfigureAwait(false);
+        await EachStaleAsync((_, entry) => MarkStale(space, entry), cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Keeps the place that a stale entry names from being used, unless it is in use: else it would come to name something that lives.</summary>

@@ -71,7 +71,7 @@ internal sealed class VhdxDisk
     /// <summary>The log; there is one once a change has begun.</summary>
     public VhdxLog Log => _log!;
 
-    /// <summary>Which MiB of the file are in use; known once <see cref="SpaceAsync"/> was asked.</summary>
+    /// <summary>Which MiB of the file are in use; known once <see cref="SpaceAsync(MetadataSession.Held)"/> was asked.</summary>
     public SpaceMap Space => (SpaceMap)Session.Space!;
 
     /// <summary>The identity that the contents have after the next change that a reader can see.</summary>
@@ -141,9 +141,11 @@ internal sealed class VhdxDisk
     }
 
     /// <summary>Called before what the disk shows changes: blocks that share a place are found before one is written to.</summary>
-    public async ValueTask BeginChangeAsync(MetadataSession.Held held)
+    /// <param name="held">The lock.</param>
+    /// <param name="cancellationToken">Stops the reading of the BAT, which the first change asks for; nothing has changed then.</param>
+    public async ValueTask BeginChangeAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
-        _ = await SpaceAsync(held).ConfigureAwait(false);
+        _ = await SpaceAsync(held, isStrict: true, cancellationToken).ConfigureAwait(false);
         await BeginAsync(held, isVisible: true).ConfigureAwait(false);
     }
 
@@ -170,7 +172,10 @@ internal sealed class VhdxDisk
         => Session.RunAsync(_ => new ValueTask<Guid>(ComingDataWriteGuid), cancellationToken);
 
     /// <summary>The space map, made when it is first needed. Nothing in the BAT may have changed before.</summary>
-    public async ValueTask<SpaceMap> SpaceAsync(MetadataSession.Held held, bool isStrict = true)
+    public ValueTask<SpaceMap> SpaceAsync(MetadataSession.Held held) => SpaceAsync(held, isStrict: true, CancellationToken.None);
+
+    /// <inheritdoc cref="SpaceAsync(MetadataSession.Held)"/>
+    public async ValueTask<SpaceMap> SpaceAsync(MetadataSession.Held held, bool isStrict, CancellationToken cancellationToken)
     {
         Session.Require(held);
         if (Session.Space is SpaceMap known)
@@ -179,7 +184,7 @@ internal sealed class VhdxDisk
         }
         SpaceMap space = EmptySpace(Name);
         MarkStructures(space);
-        await Bat.MarkAsync(space, isStrict).ConfigureAwait(false);
+        await Bat.MarkAsync(space, isStrict, cancellationToken).ConfigureAwait(false);
         Session.Space = space;
         return space;
     }

@@ -213,7 +213,7 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
     protected override async ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
-        await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+        await _disk.BeginChangeAsync(held, cancellationToken).ConfigureAwait(false);
         var guest = new GuestOffset(offset);
         long block = Geometry.BlockOf(guest);
         BatEntry entry = await _bat.PayloadAsync(block, cancellationToken).ConfigureAwait(false);
@@ -312,12 +312,12 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
                 entry = await _bat.PayloadAsync(block, cancellationToken).ConfigureAwait(false);
                 if (isWhole && entry.IsStored)
                 {
-                    await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+                    await _disk.BeginChangeAsync(held, cancellationToken).ConfigureAwait(false);
                     await _bat.ReplaceAsync(held, block, entry, new BatEntry(BlockState.Unmapped)).ConfigureAwait(false);
                 }
                 else if (entry.State == BlockState.FullyPresent)
                 {
-                    await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+                    await _disk.BeginChangeAsync(held, cancellationToken).ConfigureAwait(false);
                     _bat.RequirePayload(entry, block);
                 }
             }
@@ -441,7 +441,7 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
         {
             return (default, Math.Min(wanted, Geometry.StartOf(block + blocks)) - offset);
         }
-        await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+        await _disk.BeginChangeAsync(held, CancellationToken.None).ConfigureAwait(false);
         if (isUndecided)
         {
             // All of it reads as zeroes; with this it does on a parent to come, too.

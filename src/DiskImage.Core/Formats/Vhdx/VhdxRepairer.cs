@@ -104,7 +104,7 @@ internal sealed class VhdxRepairer(VhdxDisk disk, VhdxCompactor compactor)
             return;
         }
         StagedRepair.RequireFewCopies(disk.File, checker.Shared.Count, disk.Geometry.BlockSize);
-        _ = await disk.SpaceAsync(held, isStrict: false).ConfigureAwait(false);
+        _ = await disk.SpaceAsync(held, isStrict: false, CancellationToken.None).ConfigureAwait(false);
         foreach (long index in checker.Shared)
         {
             BatEntry entry = await disk.Bat.EntryAsync(index, cancellationToken).ConfigureAwait(false);
