@@ -91,19 +91,19 @@ internal sealed partial class Qcow2Checker
             for (int k = 0; k < _geometry.L2Entries; k++)
             {
                 var entry = new L2Entry(BigEndian.U64(table, k * _geometry.L2EntryBytes));
-                if (!_external && entry.IsCopied && References[entry.HostOffset >> _geometry.ClusterBits] == 1)
+                if (!_external && entry.IsCopied && References[entry.Place.Value >> _geometry.ClusterBits] == 1)
                 {
                     continue;
                 }
-                if (_external && !entry.IsCompressed && entry.HostOffset != 0 && !entry.IsCopied) // what lies there has no refcounts
+                if (_external && !entry.IsCompressed && entry.HasPlace && !entry.IsCopied) // what lies there has no refcounts
                 {
                     Findings.Corruption(
                         "CopiedFlag", $"The data cluster for guest offset {(i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits):#,0} lies in the external data file and lacks the flag that says it has one reference.",
                         "set the flag", (i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits), _geometry.ClusterSize, l2 + (k * _geometry.L2EntryBytes));
                 }
-                else if (!entry.IsCompressed && entry.HostOffset != 0 && _geometry.InCluster(entry.HostOffset) == 0 && !_external)
+                else if (!entry.IsCompressed && entry.HasPlace && _geometry.InCluster(entry.Place.Value) == 0 && !_external)
                 {
-                    CheckFlag(entry.Raw, entry.HostOffset, (i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits), l2 + (k * _geometry.L2EntryBytes), "data cluster");
+                    CheckFlag(entry.Raw, entry.Place.Value, (i * _geometry.L2Span) + ((long)k << _geometry.ClusterBits), l2 + (k * _geometry.L2EntryBytes), "data cluster");
                 }
             }
         }

@@ -1,4 +1,5 @@
 using DiskImage.Compression;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -120,7 +121,8 @@ internal sealed partial class Qcow2Checker
         foreach ((L2Entry entry, (long guest, long at)) in _packed)
         {
             _cancellationToken.ThrowIfCancellationRequested();
-            (long offset, int length) = entry.CompressedRange(_geometry.ClusterBits);
+            (HostOffset place, int length) = entry.CompressedRange(_geometry.ClusterBits);
+            long offset = place.Value;
             bool isCut = length > _file.Length - offset;
             length = (int)Math.Min(Math.Min(length, packed.Length), _file.Length - offset);
             await _file.ReadAsync(offset, packed.AsMemory(0, length), _cancellationToken).ConfigureAwait(false);

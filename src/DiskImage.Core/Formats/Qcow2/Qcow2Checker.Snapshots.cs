@@ -76,13 +76,13 @@ internal sealed partial class Qcow2Checker
             Findings.Warning("BitmapsStale", "The image has bitmaps, but was written to by a program that does not know them: they are lost, and what they occupied is leaked or used otherwise.");
             return;
         }
-        _ = AddTable(directory.Offset, directory.Length, BitmapDirectory, repair: "write it anew");
-        HasBrokenBitmapDirectory |= ClustersOf(directory.Offset, directory.Length).Any(Overlaps.Contains);
+        _ = AddTable(directory.Place.Value, directory.Length, BitmapDirectory, repair: "write it anew");
+        HasBrokenBitmapDirectory |= ClustersOf(directory.Place.Value, directory.Length).Any(Overlaps.Contains);
         var names = new HashSet<string>(StringComparer.Ordinal);
         for (int i = 0; i < directory.Entries.Count; i++)
         {
             long found = Findings.Corruptions;
-            await CountBitmapAsync(directory.Entries[i], i, names.Add(directory.Entries[i].Name), directory.Offset).ConfigureAwait(false);
+            await CountBitmapAsync(directory.Entries[i], i, names.Add(directory.Entries[i].Name), directory.Place.Value).ConfigureAwait(false);
             if (Findings.Corruptions > found)
             {
                 _ = BrokenBitmaps.Add(i);

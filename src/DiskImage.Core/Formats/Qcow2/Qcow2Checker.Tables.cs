@@ -1,5 +1,6 @@
 using System.Buffers;
 using DiskImage.Binary;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -107,7 +108,8 @@ internal sealed partial class Qcow2Checker
             {
                 Findings.Corruption("SubclusterBitmap", $"The compressed cluster for guest offset {guest:#,0} has the subcluster bitmap {entry.Bitmap:x16}; allowed: 0.", "clear it", guest, _geometry.ClusterSize, at);
             }
-            (long offset, int length) = entry.CompressedRange(_geometry.ClusterBits);
+            (HostOffset place, int length) = entry.CompressedRange(_geometry.ClusterBits);
+            long offset = place.Value;
             if (_external)
             {
                 Findings.Corruption("CompressedInDataFile", $"Guest offset {guest:#,0} is compressed, which an image with an external data file cannot have.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
@@ -147,7 +149,7 @@ internal sealed partial class Qcow2Checker
         {
             Findings.Corruption("ZeroInVersion2", $"The entry for guest offset {guest:#,0} is a zero cluster, which version 2 does not have.", "make it unallocated", guest, _geometry.ClusterSize, at);
         }
-        bool isNowhere = entry.HostOffset == 0 && !(_external && entry.IsCopied); // offset 0 is a place in an external data file only
+        bool isNowhere = !entry.HasPlace && !(_external && entry.IsCopied); // offset 0 is a place in an external data file only
         if (isNowhere)
         {
             return;
@@ -157,22 +159,22 @@ internal sealed partial class Qcow2Checker
             CheckInDataFile(entry, guest, at);
             return;
         }
-        if (_geometry.InCluster(entry.HostOffset) != 0)
+        if (_geometry.InCluster(entry.Place.Value) != 0)
         {
-            Findings.Corruption("Misaligned", $"The entry for guest offset {guest:#,0} points to host offset {entry.HostOffset:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
+            Findings.Corruption("Misaligned", $"The entry for guest offset {guest:#,0} points to host offset {entry.Place.Value:#,0}; allowed: multiples of {_geometry.ClusterSize:#,0}.", "make it read as zeroes", guest, _geometry.ClusterSize, at);
             return;
         }
-        AddData(entry.HostOffset, _geometry.ClusterSize, guest, at, use.Times);
-        Tally(use.IsActive, entry.HostOffset, isCompressed: false);
+        AddData(entry.Place.Value, _geometry.ClusterSize, guest, at, use.Times);
+        Tally(use.IsActive, entry.Place.Value, isCompressed: false);
     }
 
     /// <summary>A cluster in an external data file has the offset that the guest has. Spec: "Header", bit 2 of incompatible_features.</summary>
     private void CheckInDataFile(L2Entry entry, long guest, long at)
     {
         bool holdsData = _geometry.HasSubclusters ? (uint)entry.Bitmap != 0 : (entry.Raw & 1) == 0;
-        if (entry.HostOffset != guest)
+        if (entry.Place.Value != guest)
         {
-            Findings.Corruption("Misplaced", $"The entry for guest offset {guest:#,0} points to offset {entry.HostOffset:#,0} of the external data file; allowed: the same offset.", "point it there", guest, _geometry.ClusterSize, at);
+            Findings.Corruption("Misplaced", $"The entry for guest offset {guest:#,0} points to offset {entry.Place.Value:#,0} of the external data file; allowed: the same offset.", "point it there", guest, _geometry.ClusterSize, at);
         }
         else if (holdsData && guest >= _dataLength)
         {

@@ -110,14 +110,14 @@ internal sealed class Qcow2ContentsComparison(
         {
             return false;
         }
-        (long offset, long length) = old.IsCompressed ? old.CompressedRange(_geometry.ClusterBits) : (old.HostOffset, old.HostOffset == 0 ? 0 : _geometry.ClusterSize);
-        return length == 0 || dataFile is not null || staged.IsUntouched(offset, Math.Min(length, file.Length - offset));
+        (HostOffset place, int length) = old.IsCompressed ? old.CompressedRange(_geometry.ClusterBits) : (old.Place, old.HasPlace ? _geometry.ClusterSize : 0);
+        return length == 0 || dataFile is not null || staged.IsUntouched(place.Value, Math.Min(length, file.Length - place.Value));
     }
 
     /// <summary>True if an entry leads nowhere, so that nothing of it can be read.</summary>
     private bool IsLost(L2Entry entry, long guest)
-        => !entry.IsCompressed && !_geometry.HasSubclusters && (entry.Raw & 1) == 0 && entry.HostOffset != 0
-            && (dataFile is null ? _geometry.InCluster(entry.HostOffset) != 0 || entry.HostOffset >= file.Length : entry.HostOffset != guest);
+        => entry is { IsCompressed: false, HasPlace: true } && !_geometry.HasSubclusters && (entry.Raw & 1) == 0
+            && (dataFile is null ? _geometry.InCluster(entry.Place) != 0 || entry.Place.Value >= file.Length : entry.Place.Value != guest);
 
     /// <summary>The disk, or a snapshot, before and after; opened when an entry has to be read.</summary>
     private sealed class View(Qcow2ContentsComparison owner, Qcow2Header was, Qcow2Header now, int entries) : IAsyncDisposable
@@ -136,16 +136,8 @@ internal sealed class Qcow2ContentsComparison(
             return await _comparison.FirstLossAsync(guest, guest + owner._geometry.ClusterSize, owner.Token).ConfigureAwait(false);
         }
 
-        public async ValueTask DisposeAsync()
-        {
-            foreach (Qcow2Node? node in new[] { _before, _after })
-            {
-                if (node is not null)
-                {
-                    await node.DisposeAsync().ConfigureAwait(false);
-                }
-            }
-        }
+        public ValueTask DisposeAsync()
+            => Closing.AllAsync(new[] { _before, _after }.OfType<Qcow2Node>().Select(node => (Func<ValueTask>)node.DisposeAsync));
 
         /// <summary>A disk as long as its table reaches: machine state lies behind the end of the disk.</summary>
         private ValueTask<Qcow2Node> OpenAsync(BlockNode file, Qcow2Header header)

@@ -64,15 +64,28 @@ internal static class Qcow2Creator
         PreallocationMode mode = options is { DataFileRaw: true, Preallocation: PreallocationMode.Off } ? PreallocationMode.Metadata : options.Preallocation;
         if (mode != PreallocationMode.Off || dataFile is not null)
         {
-            var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
-            Qcow2Node disk = await Qcow2Node.OpenAsync(borrowed, dataFile, null, header, new Qcow2OpenOptions(), forRepair: false, cancellationToken).ConfigureAwait(false);
+            Qcow2Node disk = await OpenNewAsync(file, dataFile, header, cancellationToken).ConfigureAwait(false);
             await using (disk.ConfigureAwait(false))
             {
                 if (mode != PreallocationMode.Off)
                 {
-                    await disk.PreallocateAsync(0, header.Size, mode, options.KeepDataFile, context.Claimed, cancellationToken).ConfigureAwait(false);
+                    await disk.PreallocateAsync(mode, options.KeepDataFile, context.Claimed, cancellationToken).ConfigureAwait(false);
                 }
             }
+        }
+    }
+
+    private static async ValueTask<Qcow2Node> OpenNewAsync(BlockNode file, BlockNode? dataFile, Qcow2Header header, CancellationToken cancellationToken)
+    {
+        try
+        {
+            var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
+            return await Qcow2Node.OpenAsync(borrowed, dataFile, null, header, new(), forRepair: false, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            await Closing.FailedAsync(dataFile).ConfigureAwait(false);
+            throw;
         }
     }
 
@@ -82,19 +95,21 @@ internal static class Qcow2Creator
         CompanionOpener open = context.OpenCompanion
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{context.File.Name}: a data file cannot be made here", context.File.Name);
         BlockNode data = await open(options.DataFile!, !options.KeepDataFile, cancellationToken).ConfigureAwait(false);
-        if (options.KeepDataFile ? data.Length >= header.Size : await GrownAsync().ConfigureAwait(false))
+        try
         {
-            return data;
+            if (!options.KeepDataFile)
+            {
+                await data.ResizeAsync(header.Size, cancellationToken: cancellationToken).ConfigureAwait(false);
+            }
+            return data.Length >= header.Size ? data : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{context.File.Name}: the data file '{options.DataFile}' has {data.Length:#,0} bytes; allowed: at least the {header.Size:#,0} of the disk",
+                context.File.Name);
         }
-        long length = data.Length;
-        await data.DisposeAsync().ConfigureAwait(false);
-        throw new DiskImageException(
-            DiskImageErrorKind.InvalidOption, $"{context.File.Name}: the data file '{options.DataFile}' has {length:#,0} bytes; allowed: at least the {header.Size:#,0} of the disk", context.File.Name);
-
-        async ValueTask<bool> GrownAsync()
+        catch
         {
-            await data.ResizeAsync(header.Size, cancellationToken: cancellationToken).ConfigureAwait(false);
-            return true;
+            await Closing.FailedAsync(data).ConfigureAwait(false);
+            throw;
         }
     }
 

@@ -144,9 +144,12 @@ internal sealed record Qcow2Header
                 BackingFileOffset >= HeaderLength && BackingFileOffset <= cluster - BackingFileSize,
                 8, "backing_file_offset", BackingFileOffset, "a place inside the first cluster, after the header");
         }
-        check.That(
-            forRepair || Has(Qcow2Incompatible.ExternalDataFile) || (AutoClear & Qcow2AutoClear.RawExternalData) == Qcow2AutoClear.None,
-            AutoClearAt, "autoclear_features", $"{(ulong)AutoClear:x}, which says that the data file is raw,", "without that bit, as the image has no data file. Clear it with Repair-DiskImage -Mode All");
+        if (!forRepair && !Has(Qcow2Incompatible.ExternalDataFile) && (AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None)
+        {
+            throw check.Wrong(
+                AutoClearAt, "autoclear_features", $"{(ulong)AutoClear:x}, which says that the data file is raw,",
+                $"without that bit, as the image has no data file. Clear it with {new Remedy(RemedyKind.Repair)}");
+        }
         bool typeBit = Has(Qcow2Incompatible.CompressionType);
         check.That(
             CompressionType <= Qcow2CompressionType.Zstd || (Incompatible & ~Qcow2Incompatible.Known) != 0,
@@ -247,9 +250,12 @@ internal sealed record Qcow2Header
         {
             if (!condition)
             {
-                throw new DiskImageException(kind, $"{path}: qcow2 header field {field} is {value}; allowed: {allowed}", path, at);
+                throw Wrong(at, field, value, allowed, kind);
             }
         }
+
+        public DiskImageException Wrong(int at, string field, object value, Wording allowed, DiskImageErrorKind kind = DiskImageErrorKind.InvalidFormat)
+            => new(kind, $"{path}: qcow2 header field {field} is {value}; allowed: {allowed}", path, at);
 
         public long Offset(ReadOnlySpan<byte> bytes, int at, string field)
         {

@@ -85,23 +85,23 @@ internal sealed partial class Qcow2Repairer
         entry = entry.WithoutReserved(extended);
         if (entry.IsCompressed)
         {
-            (long offset, _) = entry.CompressedRange(_header.ClusterBits);
+            long offset = entry.CompressedRange(_header.ClusterBits).Place.Value;
             bool isLost = external || offset < _geometry.ClusterSize || offset >= _length || _broken.Contains(entry.WithCopied(false));
             return isLost ? Lost(entry) : entry.CompressedWithin(_length, _header.ClusterBits).WithCopied(false);
         }
-        if (external && (entry.HostOffset != 0 || entry.IsCopied))
+        if (external && (entry.HasPlace || entry.IsCopied))
         {
-            entry = entry.WithHost(guest); // the only place it can have there
+            entry = entry.WithPlace(new(guest)); // the only place it can have there
         }
-        bool isThere = external ? entry.HostOffset != 0 || entry.IsCopied : IsPlace(entry.HostOffset);
+        bool isThere = external ? entry.HasPlace || entry.IsCopied : IsPlace(entry.Place.Value);
         if (_header.Version < 3 && (entry.Raw & 1) != 0)
         {
             return isThere ? entry with { Raw = entry.Raw & ~1UL } : Lost(entry); // the bit means nothing in version 2
         }
-        bool isPastData = external && entry.HostOffset >= _dataFile?.Length && !IsRaw && (extended ? (uint)entry.Bitmap != 0 : (entry.Raw & 1) == 0);
+        bool isPastData = external && entry.Place.Value >= _dataFile?.Length && !IsRaw && (extended ? (uint)entry.Bitmap != 0 : (entry.Raw & 1) == 0);
         if (!isThere || isPastData)
         {
-            bool isStored = extended || (entry.HostOffset != 0 && (entry.Raw & 1) == 0);
+            bool isStored = extended || (entry.HasPlace && (entry.Raw & 1) == 0);
             return isStored ? Lost(entry) : entry with { Raw = entry.Raw & 1 };
         }
         uint both = extended ? (uint)entry.Bitmap & (uint)(entry.Bitmap >> 32) : 0;
@@ -119,7 +119,7 @@ internal sealed partial class Qcow2Repairer
         }
         if (!_geometry.HasSubclusters || entry.IsCompressed)
         {
-            return L2Entry.Zero(0, _geometry.HasSubclusters);
+            return L2Entry.Zero(null, _geometry.HasSubclusters);
         }
         ulong stored = (uint)entry.Bitmap;
         return new L2Entry(0, (entry.Bitmap | stored << 32) & ~stored);
@@ -128,17 +128,17 @@ internal sealed partial class Qcow2Repairer
     /// <summary>The entry with a place that no other entry of the disk has; unchanged where it has one, or where copies would take too much.</summary>
     private async ValueTask<L2Entry> OwnAsync(L2Entry entry)
     {
-        bool hasPlace = !entry.IsCompressed && entry.HostOffset != 0 && entry.HostOffset != _zeroes && !_header.Has(Qcow2Incompatible.ExternalDataFile);
-        if (!hasPlace || _taken.Add(entry.HostOffset >> _header.ClusterBits) == 1)
+        bool hasPlace = !entry.IsCompressed && entry.HasPlace && entry.Place.Value != _zeroes && !_header.Has(Qcow2Incompatible.ExternalDataFile);
+        if (!hasPlace || _taken.Add(entry.Place.Value >> _header.ClusterBits) == 1)
         {
             return entry;
         }
         bool isReserved = _geometry.HasSubclusters ? (uint)entry.Bitmap == 0 : (entry.Raw & 1) != 0;
         if (isReserved)
         {
-            return entry.WithCopied(false).WithHost(0); // what is reserved holds nothing
+            return entry.WithCopied(false).WithPlace(default); // what is reserved holds nothing
         }
-        return MayAdd() ? entry.WithCopied(false).WithHost(await CopyToEndAsync(entry.HostOffset, _geometry.ClusterSize).ConfigureAwait(false)) : entry;
+        return MayAdd() ? entry.WithCopied(false).WithPlace(new(await CopyToEndAsync(entry.Place.Value, _geometry.ClusterSize).ConfigureAwait(false))) : entry;
     }
 
     /// <summary>True if a cluster more may be taken for what would be shared otherwise: in all as many bytes as the file has.</summary>

@@ -95,7 +95,7 @@ internal sealed partial class Qcow2Repairer
         return left.RepairedFrom(found);
     }
 
-    private async ValueTask<string?> WhyUnusableAsync()
+    private async ValueTask<Wording?> WhyUnusableAsync()
     {
         var trial = new StagedNode(_file);
         await using (trial.ConfigureAwait(false))
@@ -110,7 +110,7 @@ internal sealed partial class Qcow2Repairer
             }
             catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.Corrupt or DiskImageErrorKind.InvalidFormat)
             {
-                return e.Message;
+                return e.Wording;
             }
         }
     }
@@ -312,29 +312,29 @@ internal sealed partial class Qcow2Repairer
         for (int i = 0; i < _header.L1Size; i++)
         {
             var entry = new L2Entry(BigEndian.U64(l1, i * 8));
-            if (entry.HostOffset == 0)
+            if (!entry.HasPlace)
             {
                 continue;
             }
-            l1Changed |= SetFlag(l1, i * 8, entry, references[entry.HostOffset >> _header.ClusterBits] == 1);
-            if (!done.Add(entry.HostOffset))
+            l1Changed |= SetFlag(l1, i * 8, entry, references[entry.Place.Value >> _header.ClusterBits] == 1);
+            if (!done.Add(entry.Place.Value))
             {
                 continue;
             }
-            await _file.ReadPaddedAsync(entry.HostOffset, table, _cancellationToken).ConfigureAwait(false);
+            await _file.ReadPaddedAsync(entry.Place.Value, table, _cancellationToken).ConfigureAwait(false);
             bool changed = false;
             for (int at = 0; at < table.Length; at += _geometry.L2EntryBytes)
             {
                 var data = new L2Entry(BigEndian.U64(table, at));
-                if (!data.IsCompressed && data.HostOffset != 0) // an external data file's offset 0 bears the flag, or is none
+                if (!data.IsCompressed && data.HasPlace) // an external data file's offset 0 bears the flag, or is none
                 {
                     bool isExternal = _header.Has(Qcow2Incompatible.ExternalDataFile); // what lies there has no refcounts
-                    changed |= SetFlag(table, at, data, isExternal || references[data.HostOffset >> _header.ClusterBits] == 1);
+                    changed |= SetFlag(table, at, data, isExternal || references[data.Place.Value >> _header.ClusterBits] == 1);
                 }
             }
             if (changed)
             {
-                await _file.WriteAsync(entry.HostOffset, table, _cancellationToken).ConfigureAwait(false);
+                await _file.WriteAsync(entry.Place.Value, table, _cancellationToken).ConfigureAwait(false);
             }
         }
         if (l1Changed)

@@ -354,7 +354,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{Name}: cluster {cluster:#,0} (guest offset {cluster * AllocationUnit:#,0}) is said to be at offset {entry:#,0}; allowed: a multiple of"
-                    + $" {AllocationUnit:#,0} behind the header, with all of it in the file of {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                    + $" {AllocationUnit:#,0} behind the header, with all of it in the file of {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 (long)(entry & long.MaxValue));
         }
@@ -398,7 +398,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
         if (fault is not null)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Name}: {fault}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.", Name);
+                DiskImageErrorKind.Corrupt, $"{Name}: {fault}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.", Name);
         }
         _session.Space = space;
         _zeroFrom = Round.Up(File.Length, AllocationUnit);
