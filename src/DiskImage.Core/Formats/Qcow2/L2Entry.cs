@@ -21,7 +21,8 @@ internal enum ClusterKind
 
 /// <summary>One L2 entry: 64 bits, and with extended L2 entries the subcluster bitmap. Spec: qcow2, "L2 table entry".</summary>
 /// <param name="Raw">The descriptor.</param>
-/// <param name="Bitmap">Bits 0-31: subcluster allocated; bits 32-63: subcluster reads as zeroes. Unused without extended L2 entries.</param>
+/// <param name="Bitmap">Bits 0-31: subcluster allocated; bits 32-63: subcluster reads as zeroes. Unused without extended L2
+/// entries.</param>
 internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
 {
     private const ulong OffsetMask = 0x00FF_FFFF_FFFF_FE00; // bits 9-55
@@ -30,7 +31,9 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
     /// <summary>Bits that are not reserved in an L1 entry.</summary>
     public const ulong L1Bits = OffsetMask | CopiedFlag;
 
-    /// <summary>The entry without reserved bits. In an extended entry the zero flag is one of them, in a compressed one the bitmap.</summary>
+    /// <summary>
+    /// The entry without reserved bits. In an extended entry the zero flag is one of them, in a compressed one the bitmap.
+    /// </summary>
     public L2Entry WithoutReserved(bool extended)
         => IsCompressed ? this with { Bitmap = 0 } : this with { Raw = Raw & (extended ? L1Bits : L1Bits | ZeroFlag) };
 

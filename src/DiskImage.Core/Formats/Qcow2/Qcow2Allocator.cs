@@ -4,8 +4,8 @@ namespace DiskImage.Formats.Qcow2;
 
 /// <summary>Finds free clusters and takes them. Spec: qcow2, "Host cluster management".</summary>
 /// <remarks>
-/// <para>Everything below <c>_firstFree</c> is known to be in use, so a search never starts from zero again. Limits and counts are in clusters,
-/// from the start of the file.</para>
+/// <para>Everything below <c>_firstFree</c> is known to be in use, so a search never starts from zero again. Limits and counts are in
+/// clusters, from the start of the file.</para>
 /// <para>The session's lock guards it.</para>
 /// </remarks>
 internal sealed class Qcow2Allocator(Qcow2Disk disk)
@@ -62,7 +62,8 @@ internal sealed class Qcow2Allocator(Qcow2Disk disk)
             long cluster = first + run;
             if (count >= Refcounts.PerBlock && await Refcounts.BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false) is null)
             {
-                return await Refcounts.TakeBehindAsync(held, count).ConfigureAwait(false); // a block at the start of each range leaves no room for it
+                // a block at the start of each range leaves no room for it
+                return await Refcounts.TakeBehindAsync(held, count).ConfigureAwait(false);
             }
             _ = await Refcounts.EnsureBlockAsync(held, cluster).ConfigureAwait(false);
             if (await Refcounts.GetAsync(cluster, CancellationToken.None).ConfigureAwait(false) == 0)
@@ -87,7 +88,8 @@ internal sealed class Qcow2Allocator(Qcow2Disk disk)
     public async ValueTask<HostOffset> AllocateBytesAsync(MetadataSession.Held held, int length)
     {
         HostOffset place = new(_freeByte), current = Geometry.ClusterStart(place), fresh = default;
-        bool canShare = _freeByte != 0 && await Refcounts.GetAsync(current, CancellationToken.None).ConfigureAwait(false) < Geometry.MaxRefcount;
+        bool canShare = _freeByte != 0
+            && await Refcounts.GetAsync(current, CancellationToken.None).ConfigureAwait(false) < Geometry.MaxRefcount;
         int room = canShare ? Geometry.ClusterSize - Geometry.InCluster(_freeByte) : 0;
         if (length > room)
         {
@@ -125,7 +127,8 @@ internal sealed class Qcow2Allocator(Qcow2Disk disk)
         {
             return (place, got);
         }
-        await Refcounts.AddAsync(held, place, (long)got << Geometry.ClusterBits, -1).ConfigureAwait(false); // a new refcount block took the last place
+        // a new refcount block took the last place
+        await Refcounts.AddAsync(held, place, (long)got << Geometry.ClusterBits, -1).ConfigureAwait(false);
         return default;
     }
 

@@ -42,7 +42,8 @@ internal sealed class Qcow2Amender(Qcow2Disk disk, Qcow2Node node, Qcow2AmendOpt
     {
         if (options.Size is long size && size < disk.Length)
         {
-            throw Refused($"size={size} is smaller than the present {disk.Length:#,0} bytes; an image is made smaller with {new Remedy(RemedyKind.Shrink)}");
+            throw Refused($"size={size} is smaller than the present {disk.Length:#,0} bytes;"
+                + $" an image is made smaller with {new Remedy(RemedyKind.Shrink)}");
         }
         if (options.DataFileRaw == true && !disk.IsRawData)
         {
@@ -101,7 +102,8 @@ internal sealed class Qcow2Amender(Qcow2Disk disk, Qcow2Node node, Qcow2AmendOpt
         if (_compat == Qcow2Compat.V3 && Header.Version < 3)
         {
             await new Qcow2Snapshots(disk).LengthenEntriesAsync(held, cancellationToken).ConfigureAwait(false);
-            await disk.SwitchHeaderAsync(held, Header with { Version = 3, HeaderLength = Qcow2Header.LengthWithCompressionType }).ConfigureAwait(false);
+            await disk.SwitchHeaderAsync(
+                held, Header with { Version = 3, HeaderLength = Qcow2Header.LengthWithCompressionType }).ConfigureAwait(false);
         }
         if (_refcountOrder != Header.RefcountOrder)
         {
@@ -133,10 +135,12 @@ internal sealed class Qcow2Amender(Qcow2Disk disk, Qcow2Node node, Qcow2AmendOpt
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{Name}: refcount_bits={1 << _refcountOrder} does not hold the refcounts there are; remove snapshots first or choose more bits.",
+                $"{Name}: refcount_bits={1 << _refcountOrder} does not hold the refcounts there are;"
+                    + $" remove snapshots first or choose more bits.",
                 Name);
         }
-        _ = await Qcow2RefcountBuilder.BuildAsync(File, Header, counted.References, _refcountOrder, cancellationToken).ConfigureAwait(false);
+        _ = await Qcow2RefcountBuilder.BuildAsync(
+            File, Header, counted.References, _refcountOrder, cancellationToken).ConfigureAwait(false);
         await disk.ReloadAsync(held, forWriting: true).ConfigureAwait(false);
     }
 
@@ -146,7 +150,8 @@ internal sealed class Qcow2Amender(Qcow2Disk disk, Qcow2Node node, Qcow2AmendOpt
     /// </summary>
     private async ValueTask MakeVersion2Async(MetadataSession.Held held, CancellationToken cancellationToken)
     {
-        await disk.UpdateHeaderAsync(held, Header with { Incompatible = Header.Incompatible | Qcow2Incompatible.Dirty }).ConfigureAwait(false);
+        await disk.UpdateHeaderAsync(
+            held, Header with { Incompatible = Header.Incompatible | Qcow2Incompatible.Dirty }).ConfigureAwait(false);
         try
         {
             await ExpandZeroesAsync(cancellationToken).ConfigureAwait(false);
@@ -154,7 +159,8 @@ internal sealed class Qcow2Amender(Qcow2Disk disk, Qcow2Node node, Qcow2AmendOpt
         finally
         {
             // Counts what was added, also if only some of it was, and clears the mark; there was no corruption before.
-            _ = await Qcow2Repairer.RunAsync(File, Header, disk.DataFile, RepairMode.All, null, CancellationToken.None).ConfigureAwait(false);
+            _ = await Qcow2Repairer.RunAsync(
+                File, Header, disk.DataFile, RepairMode.All, null, CancellationToken.None).ConfigureAwait(false);
             await disk.ReloadAsync(held, forWriting: true).ConfigureAwait(false);
         }
         Qcow2Header header = Header with

@@ -3,17 +3,22 @@ using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
-/// <summary>What an image says of its backing image, and emptying it so that nothing but that shows. Spec: qcow2, "Header", "Header extensions".</summary>
+/// <summary>
+/// What an image says of its backing image, and emptying it so that nothing but that shows. Spec: qcow2, "Header", "Header extensions".
+/// </summary>
 internal sealed class Qcow2BackingRecord(Qcow2Disk disk)
 {
     /// <summary>Names another backing image, or none, in one write of the header.</summary>
-    public async ValueTask SetAsync(MetadataSession.Held held, string? backingFile, string? backingFormat, CancellationToken cancellationToken)
+    public async ValueTask SetAsync(
+        MetadataSession.Held held, string? backingFile, string? backingFormat, CancellationToken cancellationToken)
     {
         Qcow2Header old = disk.Header;
         if ((old.AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None && backingFile is not null)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{disk.Name}: an image whose external data file is a raw image cannot have a backing file", disk.Name);
+                DiskImageErrorKind.Unsupported,
+                $"{disk.Name}: an image whose external data file is a raw image cannot have a backing file",
+                disk.Name);
         }
         Qcow2Extension[] others = [.. old.Extensions.Where(e => e.Type != Qcow2Extension.BackingFormat)];
         bool namesFormat = backingFile is not null && backingFormat is not null;
@@ -24,7 +29,8 @@ internal sealed class Qcow2BackingRecord(Qcow2Disk disk)
         };
         if (!header.Fits)
         {
-            header = header with { Extensions = [.. header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] }; // the one part that nobody needs
+            // the one part that nobody needs
+            header = header with { Extensions = [.. header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] };
         }
         _ = header.ToCluster(disk.Name); // refuses a name that does not fit before anything is written
         await disk.FlushAsync(held, cancellationToken).ConfigureAwait(false);

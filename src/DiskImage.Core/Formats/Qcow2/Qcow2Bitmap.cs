@@ -60,7 +60,8 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
 
     private long BitsPerPage => geometry.ClusterSize * 8L;
 
-    private int PageCount => (int)Math.Max(1, Round.Units(BitsBytesFor(Length, Entry.GranularityBits), geometry.ClusterSize)); // bounded when the table is read
+    // bounded when the table is read
+    private int PageCount => (int)Math.Max(1, Round.Units(BitsBytesFor(Length, Entry.GranularityBits), geometry.ClusterSize));
 
     /// <summary>Clusters that the stored table points to, once it was read.</summary>
     public long StoredPages { get; private set; }
@@ -170,7 +171,8 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
             if (ranges.Count == MaxRanges)
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.OutOfRange, $"{file.Name}: bitmap '{Entry.Name}' has more than {MaxRanges:#,0} dirty ranges, more than can be listed", file.Name);
+                    DiskImageErrorKind.OutOfRange, $"{file.Name}: bitmap '{Entry.Name}' has more than {MaxRanges:#,0} dirty ranges,"
+                        + $" more than can be listed", file.Name);
             }
             ranges.Add((offset, end - offset));
         }
@@ -223,8 +225,8 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
         await LoadAsync(CancellationToken.None).ConfigureAwait(false);
         HashSet<HostOffset> used = newer is null ? [] : [.. newer.Table.Select(PlaceOf)];
         _ = used.Add(default);
-        List<(HostOffset Place, long Length)> unused =
-            [.. _stored!.Select(PlaceOf).Where(place => !used.Contains(place)).Distinct().Select(place => (place, (long)geometry.ClusterSize))];
+        IEnumerable<HostOffset> given = _stored!.Select(PlaceOf).Where(place => !used.Contains(place)).Distinct();
+        List<(HostOffset Place, long Length)> unused = [.. given.Select(place => (place, (long)geometry.ClusterSize))];
         unused.Add((new(_original.TableOffset), _original.TableSize * 8L));
         return unused;
     }
@@ -335,7 +337,8 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
         }
         if (IsUsable && Entry.TableSize < PageCount)
         {
-            throw Wrong($"has a table of {Entry.TableSize} entries; allowed: at least {PageCount} for {Length:#,0} bytes", Entry.TableOffset);
+            throw Wrong(
+                $"has a table of {Entry.TableSize} entries; allowed: at least {PageCount} for {Length:#,0} bytes", Entry.TableOffset);
         }
         byte[] bytes = new byte[Entry.TableSize * 8];
         await file.ReadPaddedAsync(Entry.TableOffset, bytes, cancellationToken).ConfigureAwait(false);
@@ -346,10 +349,12 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
             table[i] = BigEndian.U64(bytes, i * 8);
             long place = PlaceOf(table[i]).Value;
             stored += place == 0 ? 0 : 1;
-            bool isWrong = (table[i] & ~OffsetMask) > (place == 0 ? AllOnes : 0) || geometry.InCluster(place) != 0 || place >> geometry.ClusterBits >= clusters;
+            bool isWrong = (table[i] & ~OffsetMask) > (place == 0 ? AllOnes : 0) || geometry.InCluster(place) != 0
+                || place >> geometry.ClusterBits >= clusters;
             if (isWrong || stored > clusters)
             {
-                throw Wrong($"has a table entry {i} of {table[i]:x16}; allowed: 0, 1, or a cluster of its own inside the file of {file.Length:#,0} bytes", Entry.TableOffset + (i * 8L));
+                throw Wrong($"has a table entry {i} of {table[i]:x16}; allowed: 0, 1,"
+                    + $" or a cluster of its own inside the file of {file.Length:#,0} bytes", Entry.TableOffset + (i * 8L));
             }
         }
         StoredPages = stored;
@@ -357,7 +362,8 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
     }
 
     private DiskImageException Wrong(string what, long offset)
-        => new(DiskImageErrorKind.Corrupt, $"{file.Name}: bitmap '{Entry.Name}' {what}. Remove the bitmap, or look at all of it with {new Remedy(RemedyKind.Check)}.", file.Name, offset);
+        => new(DiskImageErrorKind.Corrupt, $"{file.Name}: bitmap '{Entry.Name}' {what}. Remove the bitmap,"
+            + $" or look at all of it with {new Remedy(RemedyKind.Check)}.", file.Name, offset);
 
     private delegate void PageVisitor(int page, ReadOnlySpan<byte> bits);
 

@@ -72,7 +72,8 @@ internal sealed record Qcow2BitmapDirectory(HostOffset Place, long Length, IRead
         }
         uint count = BigEndian.U32(extension, 0);
         ulong length = BigEndian.U64(extension, 8), offset = BigEndian.U64(extension, 16);
-        bool isPlace = offset != 0 && (offset & (ulong)(header.ClusterSize - 1)) == 0 && offset <= (ulong)file.Length && length <= (ulong)file.Length - offset;
+        bool isPlace = offset != 0 && (offset & (ulong)(header.ClusterSize - 1)) == 0 && offset <= (ulong)file.Length
+            && length <= (ulong)file.Length - offset;
         if (count is 0 or > MaxBitmaps || length > MaxDirectoryBytes || !isPlace)
         {
             throw Wrong(
@@ -86,7 +87,8 @@ internal sealed record Qcow2BitmapDirectory(HostOffset Place, long Length, IRead
         int at = 0;
         for (int i = 0; i < count; i++)
         {
-            (Qcow2BitmapEntry entry, int used) = Parse(directory.AsSpan(Math.Min(at, directory.Length)), i, file, (long)offset + at, header);
+            (Qcow2BitmapEntry entry, int used) = Parse(
+                directory.AsSpan(Math.Min(at, directory.Length)), i, file, (long)offset + at, header);
             entries.Add(entry);
             at += used;
         }
@@ -123,7 +125,8 @@ internal sealed record Qcow2BitmapDirectory(HostOffset Place, long Length, IRead
         return new(Qcow2Extension.Bitmaps, bytes);
     }
 
-    private static (Qcow2BitmapEntry Entry, int Length) Parse(ReadOnlySpan<byte> bytes, int index, BlockNode file, long at, Qcow2Header header)
+    private static (Qcow2BitmapEntry Entry, int Length) Parse(
+        ReadOnlySpan<byte> bytes, int index, BlockNode file, long at, Qcow2Header header)
     {
         if (bytes.Length < Qcow2BitmapEntry.FixedBytes)
         {
@@ -172,5 +175,6 @@ internal sealed record Qcow2BitmapDirectory(HostOffset Place, long Length, IRead
     }
 
     private static DiskImageException Wrong(BlockNode file, long offset, string what)
-        => new(DiskImageErrorKind.Corrupt, $"{file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", file.Name, offset);
+        => new(
+            DiskImageErrorKind.Corrupt, $"{file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", file.Name, offset);
 }

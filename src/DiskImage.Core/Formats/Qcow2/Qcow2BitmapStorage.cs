@@ -12,8 +12,8 @@ namespace DiskImage.Formats.Qcow2;
 /// enabled one is marked in use in its directory entry, in place, and that is flushed: from here on a crash leaves bitmaps that say of
 /// themselves that they cannot be relied on. Writes then set bits in memory only. Closing, every operation on bitmaps, and whatever reads
 /// the image anew settles them again.</para>
-/// <para>Order of writes when settling: bits, tables and directory to new clusters; refcounts; flush; one write of the header, which switches
-/// to the new directory, whose entries are not in use; flush; then the old clusters are given back. When no bit has changed, only
+/// <para>Order of writes when settling: bits, tables and directory to new clusters; refcounts; flush; one write of the header, which
+/// switches to the new directory, whose entries are not in use; flush; then the old clusters are given back. When no bit has changed, only
 /// the flags are cleared in place. An operation is stored as a whole or, after a crash or failure, not at all.</para>
 /// <para>The session's lock guards it.</para>
 /// </remarks>
@@ -65,7 +65,8 @@ internal sealed class Qcow2BitmapStorage(Qcow2Disk disk)
         }
         else if (!AreHeld && (Header.AutoClear & Qcow2AutoClear.Bitmaps) != 0)
         {
-            await disk.UpdateHeaderAsync(held, Header with { AutoClear = Header.AutoClear & ~Qcow2AutoClear.Bitmaps }).ConfigureAwait(false);
+            await disk.UpdateHeaderAsync(
+                held, Header with { AutoClear = Header.AutoClear & ~Qcow2AutoClear.Bitmaps }).ConfigureAwait(false);
         }
     }
 
@@ -92,7 +93,8 @@ internal sealed class Qcow2BitmapStorage(Qcow2Disk disk)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{disk.Name}: its bitmaps have {needed:#,0} bytes of bits in all; allowed when they change: at most {MaxRecordedBytes:#,0}."
+                $"{disk.Name}: its bitmaps have {needed:#,0} bytes of bits in all; allowed when they change:"
+                    + $" at most {MaxRecordedBytes:#,0}."
                     + $" Disable or remove some of them.",
                 disk.Name);
         }
@@ -102,7 +104,8 @@ internal sealed class Qcow2BitmapStorage(Qcow2Disk disk)
             bitmap.IsMarked = true;
             if (!bitmap.IsUsable)
             {
-                bitmap.Entry = bitmap.Entry with { Flags = bitmap.Entry.Flags | Qcow2BitmapFlags.InUse }; // for good: it will not record the change
+                // for good: it will not record the change
+                bitmap.Entry = bitmap.Entry with { Flags = bitmap.Entry.Flags | Qcow2BitmapFlags.InUse };
             }
         }
     }
@@ -240,7 +243,8 @@ internal sealed class Qcow2BitmapStorage(Qcow2Disk disk)
         }
     }
 
-    private async ValueTask<Qcow2BitmapDirectory> WriteNewDirectoryAsync(Qcow2BitmapEntry[] entries, Func<int, ValueTask<HostOffset>> allocate)
+    private async ValueTask<Qcow2BitmapDirectory> WriteNewDirectoryAsync(
+        Qcow2BitmapEntry[] entries, Func<int, ValueTask<HostOffset>> allocate)
     {
         if (entries.Length == 0)
         {
@@ -251,7 +255,8 @@ internal sealed class Qcow2BitmapStorage(Qcow2Disk disk)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{disk.Name}: {entries.Length} bitmaps take a directory of {bytes.Length:#,0} bytes; allowed: {Qcow2BitmapDirectory.MaxBitmaps} bitmaps"
+                $"{disk.Name}: {entries.Length} bitmaps take a directory of {bytes.Length:#,0} bytes; allowed:"
+                    + $" {Qcow2BitmapDirectory.MaxBitmaps} bitmaps"
                     + $" and {Qcow2BitmapDirectory.MaxDirectoryBytes:#,0} bytes",
                 disk.Name);
         }
@@ -260,7 +265,9 @@ internal sealed class Qcow2BitmapStorage(Qcow2Disk disk)
         return new(place, bytes.Length, entries);
     }
 
-    /// <summary>The header with an extension that points to a directory; if need be without the names of features, which are optional.</summary>
+    /// <summary>
+    /// The header with an extension that points to a directory; if need be without the names of features, which are optional.
+    /// </summary>
     private Qcow2Header WithDirectory(Qcow2BitmapDirectory directory)
     {
         if (directory.Entries.Count == 0)
@@ -268,7 +275,11 @@ internal sealed class Qcow2BitmapStorage(Qcow2Disk disk)
             return Header with { Extensions = WithoutBitmaps(), AutoClear = Header.AutoClear & ~Qcow2AutoClear.Bitmaps };
         }
         Qcow2Extension extension = Qcow2BitmapDirectory.ToExtension(directory.Entries.Count, directory.Place.Value, directory.Length);
-        Qcow2Header header = Header with { Extensions = [.. WithoutBitmaps(), extension], AutoClear = Header.AutoClear | Qcow2AutoClear.Bitmaps };
+        Qcow2Header header = Header with
+        {
+            Extensions = [.. WithoutBitmaps(), extension],
+            AutoClear = Header.AutoClear | Qcow2AutoClear.Bitmaps,
+        };
         if (!header.Fits)
         {
             header = header with { Extensions = [.. header.Extensions.Where(e => e.Type != Qcow2Extension.FeatureNames)] };

@@ -95,7 +95,8 @@ internal sealed class Qcow2Bitmaps(Qcow2Disk disk)
         cancellationToken);
 
     public ValueTask MergeAsync(
-        MetadataSession.Held held, string name, IReadOnlyList<(long Offset, long Length)> dirty, CancellationToken cancellationToken) => ChangeAsync(
+        MetadataSession.Held held, string name, IReadOnlyList<(long Offset, long Length)> dirty, CancellationToken cancellationToken)
+            => ChangeAsync(
         held,
         async bitmaps =>
         {
@@ -147,7 +148,8 @@ internal sealed class Qcow2Bitmaps(Qcow2Disk disk)
     /// <summary>
     /// Changes bitmaps, or the list of them, and stores the result. If that fails they are as the file has them.
     /// </summary>
-    private async ValueTask ChangeAsync(MetadataSession.Held held, Func<List<Qcow2Bitmap>, ValueTask> change, CancellationToken cancellationToken)
+    private async ValueTask ChangeAsync(
+        MetadataSession.Held held, Func<List<Qcow2Bitmap>, ValueTask> change, CancellationToken cancellationToken)
     {
         if (Storage.All is null)
         {
@@ -198,7 +200,8 @@ internal sealed class Qcow2Bitmaps(Qcow2Disk disk)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{Name}: a bitmap name of {nameBytes} bytes; allowed: 1 to {Qcow2BitmapEntry.MaxNameBytes} bytes of UTF-8, without a null character",
+                $"{Name}: a bitmap name of {nameBytes} bytes; allowed: 1 to {Qcow2BitmapEntry.MaxNameBytes} bytes of UTF-8,"
+                    + $" without a null character",
                 Name);
         }
         const long Least = 1L << Qcow2BitmapEntry.MinGranularityBits, Most = 1L << Qcow2BitmapEntry.MaxGranularityBits;
@@ -215,7 +218,8 @@ internal sealed class Qcow2Bitmaps(Qcow2Disk disk)
         }
         int bits = Qcow2Geometry.Log2(granularity);
         RequireBitsFit(name, disk.Length, bits);
-        return new() { Name = name, GranularityBits = bits, TableOffset = 0, TableSize = 0, Flags = enabled ? Qcow2BitmapFlags.Auto : Qcow2BitmapFlags.None };
+        Qcow2BitmapFlags flags = enabled ? Qcow2BitmapFlags.Auto : Qcow2BitmapFlags.None;
+        return new() { Name = name, GranularityBits = bits, TableOffset = 0, TableSize = 0, Flags = flags };
     }
 
     private void RequireBitsFit(string name, long length, int granularityBits)
@@ -224,7 +228,8 @@ internal sealed class Qcow2Bitmaps(Qcow2Disk disk)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{Name}: bitmap '{name}' would need {needed:#,0} bytes of bits for {length:#,0} bytes at a granularity of {1L << granularityBits:#,0};"
+                $"{Name}: bitmap '{name}' would need {needed:#,0} bytes of bits for {length:#,0} bytes at a granularity of"
+                    + $" {1L << granularityBits:#,0};"
                     + $" allowed: at most {Qcow2Bitmap.MaxBitsBytes:#,0}. Use a coarser granularity.",
                 Name);
         }

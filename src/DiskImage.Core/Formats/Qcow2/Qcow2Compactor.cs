@@ -62,16 +62,19 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
     {
         if (disk.IsReadOnly || disk.Bitmaps.All is null)
         {
-            throw new DiskImageException(DiskImageErrorKind.ReadOnly, $"{disk.Name}: not opened for writing, so it cannot be compacted", disk.Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.ReadOnly, $"{disk.Name}: not opened for writing, so it cannot be compacted", disk.Name);
         }
         await disk.SettleAsync(held, cancellationToken).ConfigureAwait(false); // from here on refcounts are not late, so no mark is needed
-        CheckReport report = await Qcow2Repairer.RunAsync(File, disk.Header, disk.DataFile, RepairMode.Leaks, null, cancellationToken).ConfigureAwait(false);
+        CheckReport report = await Qcow2Repairer.RunAsync(
+            File, disk.Header, disk.DataFile, RepairMode.Leaks, null, cancellationToken).ConfigureAwait(false);
         if (report.Corruptions + report.CheckErrors > 0)
         {
             CheckFinding? finding = report.Findings.FirstOrDefault(f => f.Severity is CheckSeverity.Corruption or CheckSeverity.Error);
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{disk.Name}: {finding?.Message ?? $"{report.Corruptions} corruptions, {report.CheckErrors} errors."} A damaged image is not compacted."
+                $"{disk.Name}: {finding?.Message ?? $"{report.Corruptions} corruptions, {report.CheckErrors} errors."} A damaged image"
+                    + $" is not compacted."
                     + $" Repair it with {new Remedy(RemedyKind.Repair)} first.",
                 disk.Name);
         }
@@ -114,7 +117,9 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
         await DropTablesAsync(empty, cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Gives up what it can of the entries of one L2 table, which is referred to so many times. True if nothing is left in it.</summary>
+    /// <summary>
+    /// Gives up what it can of the entries of one L2 table, which is referred to so many times. True if nothing is left in it.
+    /// </summary>
     private async ValueTask<bool> DropUnusedInAsync(HostOffset table, ulong references, byte[] buffer, CancellationToken cancellationToken)
     {
         bool isEmpty = true;
@@ -149,13 +154,16 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
         return isEmpty;
     }
 
-    /// <summary>How many entries from one on store data in a row, as many as one request takes; 0 if that one stores none, or compressed.</summary>
+    /// <summary>
+    /// How many entries from one on store data in a row, as many as one request takes; 0 if that one stores none, or compressed.
+    /// </summary>
     private int StoredRun(CachedPiece piece, int index)
     {
         int count = 0, most = Math.Min(ClustersPerRequest, Tables.EntriesPerPiece - index);
         HostOffset place = Tables.EntryAt(piece, index).Place;
         while (count < most
-            && Tables.EntryAt(piece, index + count) is var entry && StoresData(entry) && entry.Place == place + ((long)count << Geometry.ClusterBits))
+            && Tables.EntryAt(piece, index + count) is var entry && StoresData(entry)
+            && entry.Place == place + ((long)count << Geometry.ClusterBits))
         {
             count++;
         }
@@ -189,7 +197,9 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
         }
     }
 
-    /// <summary>The stored subclusters of an entry that hold zeroes, a bit each; without subclusters bit 0 stands for the cluster.</summary>
+    /// <summary>
+    /// The stored subclusters of an entry that hold zeroes, a bit each; without subclusters bit 0 stands for the cluster.
+    /// </summary>
     private uint ZeroSubclusters(L2Entry entry, ReadOnlySpan<byte> cluster)
     {
         uint zero = 0;
@@ -202,7 +212,9 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
         return zero;
     }
 
-    /// <summary>An entry that reads the same and keeps no cluster it does not need. Without a backing file what is unallocated reads as zeroes.</summary>
+    /// <summary>
+    /// An entry that reads the same and keeps no cluster it does not need. Without a backing file what is unallocated reads as zeroes.
+    /// </summary>
     private L2Entry Without(L2Entry entry, uint zero)
     {
         bool hasBacking = disk.Header.BackingFile is not null;
@@ -246,7 +258,8 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
             for (long at = 0; at < data.Length;)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                BlockExtent extent = await data.GetExtentAsync(at, Math.Min(RequestBytes, data.Length - at), cancellationToken).ConfigureAwait(false);
+                BlockExtent extent = await data.GetExtentAsync(
+                    at, Math.Min(RequestBytes, data.Length - at), cancellationToken).ConfigureAwait(false);
                 if (!extent.IsZero)
                 {
                     Memory<byte> part = buffer.AsMemory(0, (int)extent.Length);
@@ -273,7 +286,8 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
             }
             if (end > start)
             {
-                await disk.DataNode.WriteZeroesAsync(offset + start, end - start, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+                await disk.DataNode.WriteZeroesAsync(
+                    offset + start, end - start, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
             }
             start = end + unit;
         }

@@ -46,9 +46,11 @@ internal sealed class Qcow2CompressedClusters(Qcow2Disk disk)
             {
                 throw disk.Corrupt(
                     length < maxLength
-                        ? (Wording)$"the compressed cluster for guest offset {cluster.Value:#,0} goes on past the end of the file of {File.Length:#,0} bytes: it was cut off."
+                        ? (Wording)$"the compressed cluster for guest offset {cluster.Value:#,0} goes on past the end of the file of"
+                            + $" {File.Length:#,0} bytes: it was cut off."
                             + $" If this is a copy that was cut short, copy the image again"
-                        : (Wording)$"the compressed cluster for guest offset {cluster.Value:#,0} does not decompress to {Geometry.ClusterSize:#,0} bytes",
+                        : (Wording)$"the compressed cluster for guest offset {cluster.Value:#,0} does not decompress to"
+                            + $" {Geometry.ClusterSize:#,0} bytes",
                     place.Value);
             }
             if (!whole)
@@ -83,13 +85,15 @@ internal sealed class Qcow2CompressedClusters(Qcow2Disk disk)
     }
 
     /// <summary>Stores a packed cluster.</summary>
-    public async ValueTask WriteAsync(MetadataSession.Held held, GuestOffset offset, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
+    public async ValueTask WriteAsync(
+        MetadataSession.Held held, GuestOffset offset, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
     {
         RequirePossible(offset);
         await disk.Bitmaps.RecordAsync(held, offset, Geometry.ClusterSize).ConfigureAwait(false);
         Qcow2Tables tables = disk.Tables;
         int index = tables.IndexOf(offset);
-        tables.RequireSound(tables.EntryAt(await tables.WritablePieceAsync(held, offset).ConfigureAwait(false), index), offset); // before space is taken
+        // before space is taken
+        tables.RequireSound(tables.EntryAt(await tables.WritablePieceAsync(held, offset).ConfigureAwait(false), index), offset);
         HostOffset place = await disk.Allocator.AllocateBytesAsync(held, packed.Length).ConfigureAwait(false);
         CachedPiece piece;
         try
@@ -108,7 +112,9 @@ internal sealed class Qcow2CompressedClusters(Qcow2Disk disk)
         tables.FreeData(held, old);
     }
 
-    /// <summary>Writes compressed data to the end of its last sector: readers take whole sectors. What follows overwrites the rest.</summary>
+    /// <summary>
+    /// Writes compressed data to the end of its last sector: readers take whole sectors. What follows overwrites the rest.
+    /// </summary>
     public async ValueTask WritePackedAsync(HostOffset place, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
     {
         int padded = (int)(Round.Up(place.Value + packed.Length, Sector) - place.Value);
@@ -131,7 +137,8 @@ internal sealed class Qcow2CompressedClusters(Qcow2Disk disk)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{disk.Name}: its data is in an external file, which cannot hold compressed clusters. Leave out either the compression or data_file.",
+                $"{disk.Name}: its data is in an external file, which cannot hold compressed clusters."
+                    + $" Leave out either the compression or data_file.",
                 disk.Name);
         }
         if (disk.IsReadOnly || Geometry.InCluster(offset) != 0)

@@ -5,8 +5,9 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>
-/// Looks whether changes that are held back keep all that can be read of an image: what its own layer holds of the disk, and of snapshots with
-/// their machine state. Other than a comparison of disks it goes table by table, so its time follows the file and not the size of the disk.
+/// Looks whether changes that are held back keep all that can be read of an image: what its own layer holds of the disk, and of snapshots
+/// with their machine state. Other than a comparison of disks it goes table by table, so its time follows the file and not the size of the
+/// disk.
 /// </summary>
 /// <remarks>
 /// A pair of L2 tables, before and after, is looked at once however many L1 entries lead to it. Entries that say the same of a place that
@@ -110,7 +111,9 @@ internal sealed class Qcow2ContentsComparison(
         {
             return false;
         }
-        (HostOffset place, int length) = old.IsCompressed ? old.CompressedRange(_geometry.ClusterBits) : (old.Place, old.HasPlace ? _geometry.ClusterSize : 0);
+        (HostOffset place, int length) = old.IsCompressed
+            ? old.CompressedRange(_geometry.ClusterBits)
+            : (old.Place, old.HasPlace ? _geometry.ClusterSize : 0);
         return length == 0 || dataFile is not null || staged.IsUntouched(place.Value, Math.Min(length, file.Length - place.Value));
     }
 

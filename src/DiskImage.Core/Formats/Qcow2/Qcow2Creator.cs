@@ -59,9 +59,14 @@ internal static class Qcow2Creator
             await file.WriteAsync(blockOffset, block, cancellationToken).ConfigureAwait(false);
         }
         await file.WriteAsync(geometry.ClusterSize, table, cancellationToken).ConfigureAwait(false);
-        await file.WriteZeroesAsync(header.L1TableOffset, l1Clusters << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-        BlockNode? dataFile = options.DataFile is null ? null : await OpenDataFileAsync(context, options, header, cancellationToken).ConfigureAwait(false);
-        PreallocationMode mode = options is { DataFileRaw: true, Preallocation: PreallocationMode.Off } ? PreallocationMode.Metadata : options.Preallocation;
+        await file.WriteZeroesAsync(
+            header.L1TableOffset, l1Clusters << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+        BlockNode? dataFile = options.DataFile is null
+            ? null
+            : await OpenDataFileAsync(context, options, header, cancellationToken).ConfigureAwait(false);
+        PreallocationMode mode = options is { DataFileRaw: true, Preallocation: PreallocationMode.Off }
+            ? PreallocationMode.Metadata
+            : options.Preallocation;
         if (mode != PreallocationMode.Off || dataFile is not null)
         {
             Qcow2Node disk = await OpenNewAsync(file, dataFile, header, cancellationToken).ConfigureAwait(false);
@@ -75,12 +80,14 @@ internal static class Qcow2Creator
         }
     }
 
-    private static async ValueTask<Qcow2Node> OpenNewAsync(BlockNode file, BlockNode? dataFile, Qcow2Header header, CancellationToken cancellationToken)
+    private static async ValueTask<Qcow2Node> OpenNewAsync(
+        BlockNode file, BlockNode? dataFile, Qcow2Header header, CancellationToken cancellationToken)
     {
         try
         {
             var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
-            return await Qcow2Node.OpenAsync(borrowed, dataFile, null, header, new(), forRepair: false, cancellationToken).ConfigureAwait(false);
+            return await Qcow2Node.OpenAsync(
+                borrowed, dataFile, null, header, new(), forRepair: false, cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -93,7 +100,8 @@ internal static class Qcow2Creator
         FormatCreateContext context, Qcow2CreateOptions options, Qcow2Header header, CancellationToken cancellationToken)
     {
         CompanionOpener open = context.OpenCompanion
-            ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{context.File.Name}: a data file cannot be made here", context.File.Name);
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{context.File.Name}: a data file cannot be made here", context.File.Name);
         BlockNode data = await open(options.DataFile!, !options.KeepDataFile, cancellationToken).ConfigureAwait(false);
         try
         {
@@ -103,7 +111,8 @@ internal static class Qcow2Creator
             }
             return data.Length >= header.Size ? data : throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{context.File.Name}: the data file '{options.DataFile}' has {data.Length:#,0} bytes; allowed: at least the {header.Size:#,0} of the disk",
+                $"{context.File.Name}: the data file '{options.DataFile}' has {data.Length:#,0} bytes; allowed:"
+                    + $" at least the {header.Size:#,0} of the disk",
                 context.File.Name);
         }
         catch
@@ -135,11 +144,13 @@ internal static class Qcow2Creator
         }
         if (options.ExtendedL2 && options.ClusterSize < 1 << Qcow2Header.MinExtendedClusterBits)
         {
-            throw Invalid($"extended_l2=on needs clusters of at least {1 << Qcow2Header.MinExtendedClusterBits} bytes, not {options.ClusterSize}");
+            throw Invalid(
+                $"extended_l2=on needs clusters of at least {1 << Qcow2Header.MinExtendedClusterBits} bytes, not {options.ClusterSize}");
         }
         if (options.BackingFile is not null && options.Preallocation != PreallocationMode.Off && !options.ExtendedL2)
         {
-            throw Invalid("preallocation with a backing file needs extended_l2=on: without subclusters preallocated clusters would hide the backing file");
+            throw Invalid("preallocation with a backing file needs extended_l2=on:"
+                + " without subclusters preallocated clusters would hide the backing file");
         }
         if (options.DataFile is null && (options.DataFileRaw || options.KeepDataFile))
         {
@@ -166,7 +177,8 @@ internal static class Qcow2Creator
             throw Invalid($"a size of {asked} bytes is too large");
         }
         long size = Round.Up(asked, Sector);
-        var geometry = new Qcow2Geometry(Qcow2Geometry.Log2(options.ClusterSize), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2);
+        var geometry = new Qcow2Geometry(
+            Qcow2Geometry.Log2(options.ClusterSize), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2);
         long l1 = geometry.RequireL1For(size, path);
         var extensions = new List<Qcow2Extension>();
         if (options.BackingFormat is not null)

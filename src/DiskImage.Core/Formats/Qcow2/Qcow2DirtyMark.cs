@@ -2,14 +2,17 @@ using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
-/// <summary>The bit that has an image's refcounts counted anew, and who needs it set. Spec: qcow2, "Dirty bit", "Lazy refcounts bit".</summary>
+/// <summary>
+/// The bit that has an image's refcounts counted anew, and who needs it set. Spec: qcow2, "Dirty bit", "Lazy refcounts bit".
+/// </summary>
 /// <remarks>
-/// <para>Lazy refcounts. Before the first change the image is marked dirty, and from then on the refcounts are not written before the tables
-/// that rely on them: a flush has one barrier less. They reach the file when the cache needs room, and all of them when the image is closed,
-/// or before anything that reads them from the file; then the mark goes. After a crash the mark has the refcounts built anew on opening.</para>
+/// <para>Lazy refcounts. Before the first change the image is marked dirty, and from then on the refcounts are not written before the
+/// tables that rely on them: a flush has one barrier less. They reach the file when the cache needs room, and all of them when the image is
+/// closed, or before anything that reads them from the file; then the mark goes. After a crash the mark has the refcounts built anew on
+/// opening.</para>
 /// <para>The others who need it: an image that is not complete yet, and one in the middle of a change of everything
-/// (<see cref="Qcow2WholeChange"/>). What is to be done before the mark may go is kept here until it is done, whatever fails or is cancelled
-/// on the way; so it is done on closing at the latest.</para>
+/// (<see cref="Qcow2WholeChange"/>). What is to be done before the mark may go is kept here until it is done, whatever fails or is
+/// cancelled on the way; so it is done on closing at the latest.</para>
 /// </remarks>
 internal sealed class Qcow2DirtyMark(Qcow2Disk disk, bool? lazyOption)
 {
@@ -63,8 +66,8 @@ internal sealed class Qcow2DirtyMark(Qcow2Disk disk, bool? lazyOption)
     }
 
     /// <summary>
-    /// Sets or clears the mark of an image in the middle of a change; version 2 has a header extension of ours for it. The header is written in
-    /// any case: after a failure nobody knows what the file has.
+    /// Sets or clears the mark of an image in the middle of a change; version 2 has a header extension of ours for it. The header is
+    /// written in any case: after a failure nobody knows what the file has.
     /// </summary>
     public async ValueTask SetInChangeAsync(MetadataSession.Held held, bool marked)
     {
@@ -75,7 +78,8 @@ internal sealed class Qcow2DirtyMark(Qcow2Disk disk, bool? lazyOption)
         }
         Qcow2Extension[] others = [.. disk.Header.Extensions.Where(e => e.Type != Qcow2Extension.InChange)];
         Qcow2Header header = disk.Header with { Extensions = marked ? [.. others, new(Qcow2Extension.InChange, [])] : others };
-        await disk.SwitchHeaderAsync(held, header.Fits ? header : disk.Header).ConfigureAwait(false); // clusters of 512 bytes may have no room for it
+        // clusters of 512 bytes may have no room for it
+        await disk.SwitchHeaderAsync(held, header.Fits ? header : disk.Header).ConfigureAwait(false);
     }
 
     private ValueTask WriteAsync(MetadataSession.Held held, bool isDirty)

@@ -24,7 +24,8 @@ internal sealed class Qcow2Disk
     {
         (File, DataNode, Backing, Header, _options, _lengthAtOpen) = (file, dataFile ?? file, backing, header, options, file.Length);
         Geometry = new Qcow2Geometry(header);
-        Session = new MetadataSession(file, FlushStoresAsync, options.Discard == Qcow2DiscardMode.Unmap ? null : static (_, _) => default, dataFile);
+        Session = new MetadataSession(
+            file, FlushStoresAsync, options.Discard == Qcow2DiscardMode.Unmap ? null : static (_, _) => default, dataFile);
         Guard = new Qcow2Guard(file.Name, Geometry, options.OverlapCheck);
         Allocator = new Qcow2Allocator(this);
         Refcounts = new Qcow2Refcounts(this, options.RefcountCacheSize); // before the tables: the order of the writes
@@ -113,8 +114,8 @@ internal sealed class Qcow2Disk
     }
 
     /// <summary>
-    /// Forgets what is cached: the file was changed underneath. There must be nothing left to write. Never cancelled: half of the new and half
-    /// of the old would be worse than either.
+    /// Forgets what is cached: the file was changed underneath. There must be nothing left to write. Never cancelled: half of the new and
+    /// half of the old would be worse than either.
     /// </summary>
     public async ValueTask ReloadAsync(MetadataSession.Held held, bool forWriting)
     {
@@ -136,7 +137,9 @@ internal sealed class Qcow2Disk
         Header = await Qcow2Header.ReadAsync(File, forRepair: false, CancellationToken.None).ConfigureAwait(false);
     }
 
-    /// <summary>Called before what the disk shows changes: notes it in the bitmaps, and marks the image where its refcounts may be late.</summary>
+    /// <summary>
+    /// Called before what the disk shows changes: notes it in the bitmaps, and marks the image where its refcounts may be late.
+    /// </summary>
     public async ValueTask BeforeChangeAsync(MetadataSession.Held held, GuestOffset offset, long length)
     {
         if (Mark.MustPostpone)
@@ -147,9 +150,12 @@ internal sealed class Qcow2Disk
     }
 
     /// <summary>Writes everything back in its order and makes it durable; only then is what it gave up free.</summary>
-    public ValueTask FlushAsync(MetadataSession.Held held, CancellationToken cancellationToken) => Session.FlushAsync(held, cancellationToken);
+    public ValueTask FlushAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+        => Session.FlushAsync(held, cancellationToken);
 
-    /// <summary>Makes everything durable, late refcounts and bitmaps included: the file is what it would be if the image were closed.</summary>
+    /// <summary>
+    /// Makes everything durable, late refcounts and bitmaps included: the file is what it would be if the image were closed.
+    /// </summary>
     public async ValueTask SettleAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         await Mark.SettleAsync(held, cancellationToken).ConfigureAwait(false);
@@ -168,12 +174,9 @@ internal sealed class Qcow2Disk
         }
     }
 
-    /// <summary>Makes everything durable for good.</summary>
-    public async ValueTask CloseAsync(MetadataSession.Held held)
-    {
-        await SettleAsync(held, CancellationToken.None).ConfigureAwait(false);
-        await EndOnClusterAsync().ConfigureAwait(false);
-    }
+    /// <summary>Makes everything durable for good; what can be is, whatever else fails.</summary>
+    public ValueTask CloseAsync(MetadataSession.Held held) => Closing.AllAsync(
+        [() => Mark.SettleAsync(held, CancellationToken.None), () => Bitmaps.SettleAsync(held), EndOnClusterAsync]);
 
     /// <summary>Writes the fixed fields of the header, whose variable parts have not changed.</summary>
     public async ValueTask UpdateHeaderAsync(MetadataSession.Held held, Qcow2Header header)
@@ -211,7 +214,8 @@ internal sealed class Qcow2Disk
         }
         if (Header.Version >= 3)
         {
-            await UpdateHeaderAsync(held, Header with { Incompatible = Header.Incompatible | Qcow2Incompatible.Corrupt }).ConfigureAwait(false);
+            await UpdateHeaderAsync(
+                held, Header with { Incompatible = Header.Incompatible | Qcow2Incompatible.Corrupt }).ConfigureAwait(false);
         }
         Guard.Require(place, length);
     }
@@ -234,8 +238,10 @@ internal sealed class Qcow2Disk
     /// <summary>Something that the tables say is there lies past the end of its file.</summary>
     public static DiskImageException Missing(string what, GuestOffset guest, BlockNode file, HostOffset place) => new(
         DiskImageErrorKind.Corrupt,
-        $"{file.Name}: the {what} for guest offset {guest.Value:#,0} is at host offset {place.Value:#,0}, but the file has only {file.Length:#,0} bytes."
-            + $" If this is a copy that was cut short, copy the image again. With {new Remedy(RemedyKind.Repair)} what is missing reads as zeroes for good;"
+        $"{file.Name}: the {what} for guest offset {guest.Value:#,0} is at host offset {place.Value:#,0},"
+            + $" but the file has only {file.Length:#,0} bytes."
+            + $" If this is a copy that was cut short, copy the image again."
+            + $" With {new Remedy(RemedyKind.Repair)} what is missing reads as zeroes for good;"
             + $" the open option missing-clusters=zero only reads it so, as QEMU does.",
         file.Name,
         place.Value);
@@ -279,14 +285,16 @@ internal sealed class Qcow2Disk
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: the image is marked corrupt, so it is opened read-only or not at all. Repair it with {new Remedy(RemedyKind.Repair)}.",
+                $"{Name}: the image is marked corrupt, so it is opened read-only or not at all."
+                    + $" Repair it with {new Remedy(RemedyKind.Repair)}.",
                 Name);
         }
         if (Header.Has(Qcow2Incompatible.Dirty))
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: the image was not closed properly or not completed, so its refcounts cannot be relied on. Repair it before it is written to.",
+                $"{Name}: the image was not closed properly or not completed, so its refcounts cannot be relied on."
+                    + $" Repair it before it is written to.",
                 Name);
         }
         if (_options.LazyRefcounts == true && Header.Version < 3)
@@ -308,7 +316,8 @@ internal sealed class Qcow2Disk
         if (snapshots.Sum(s => s.L1Size * 8L) is var total && total > File.Length)
         {
             throw Corrupt(
-                $"the L1 tables of its snapshots have {total:#,0} bytes; allowed: at most the {File.Length:#,0} of the file", Header.SnapshotsOffset);
+                $"the L1 tables of its snapshots have {total:#,0} bytes; allowed:"
+                    + $" at most the {File.Length:#,0} of the file", Header.SnapshotsOffset);
         }
         foreach (Qcow2Snapshot snapshot in snapshots)
         {

@@ -57,7 +57,8 @@ internal sealed class Qcow2Eraser(Qcow2Disk disk)
         }
         for (GuestOffset end = offset + length; offset.Value < end.Value;)
         {
-            long done = await ChangeAsync(offset, end.Value - offset.Value, createTables: false, Discarded, cancellationToken).ConfigureAwait(false);
+            long done = await ChangeAsync(
+                offset, end.Value - offset.Value, createTables: false, Discarded, cancellationToken).ConfigureAwait(false);
             offset += Math.Max(done, Geometry.SubclusterSize);
         }
 
@@ -76,14 +77,17 @@ internal sealed class Qcow2Eraser(Qcow2Disk disk)
         }
     }
 
-    /// <summary>Makes what entries there are in a range unallocated; it may lie past the end of the disk, where a table has room for more.</summary>
+    /// <summary>
+    /// Makes what entries there are in a range unallocated; it may lie past the end of the disk, where a table has room for more.
+    /// </summary>
     public async ValueTask DropAsync(GuestOffset start, GuestOffset end)
     {
         while (start.Value < end.Value)
         {
-            start += await ChangeAsync(
-                start, end.Value - start.Value, createTables: false, static (_, _, _) => default(L2Entry), CancellationToken.None).ConfigureAwait(false);
+            start += await ChangeAsync(start, end.Value - start.Value, createTables: false, Dropped, CancellationToken.None).ConfigureAwait(false);
         }
+
+        static L2Entry? Dropped(L2Entry entry, int first, int last) => default(L2Entry);
     }
 
     /// <summary>Makes the entries of a range inside one L2 table unallocated; the range may lie past the end of the disk.</summary>

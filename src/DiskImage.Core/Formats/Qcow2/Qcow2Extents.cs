@@ -10,7 +10,9 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
 
     private Qcow2Geometry Geometry => disk.Geometry;
 
-    /// <summary>The extent at an offset; it may be joined from several pieces of tables, as far as <paramref name="length"/> asks.</summary>
+    /// <summary>
+    /// The extent at an offset; it may be joined from several pieces of tables, as far as <paramref name="length"/> asks.
+    /// </summary>
     public async ValueTask<BlockExtent> MapAsync(GuestOffset offset, long length, CancellationToken cancellationToken)
     {
         long end = Math.Min(disk.Length, offset.Value + length);
@@ -58,10 +60,12 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
             return Unmapped(offset, Tables.EndOfUnmapped(l1Index));
         }
         CachedPiece? piece = await Tables.PieceAsync(offset, cancellationToken).ConfigureAwait(false);
-        return piece is not null ? MapInPiece(piece, offset, end) : Unmapped(offset, Geometry.StartOf(l1Index + 1)); // an entry of flags only
+        // an entry of flags only
+        return piece is not null ? MapInPiece(piece, offset, end) : Unmapped(offset, Geometry.StartOf(l1Index + 1));
     }
 
-    private BlockExtent Unmapped(GuestOffset offset, GuestOffset end) => new(offset.Value, Math.Min(end.Value, disk.Length) - offset.Value, BlockStatus.None);
+    private BlockExtent Unmapped(GuestOffset offset, GuestOffset end)
+        => new(offset.Value, Math.Min(end.Value, disk.Length) - offset.Value, BlockStatus.None);
 
     /// <summary>From an offset to the end of its run of like subclusters inside one cluster.</summary>
     private BlockExtent ExtentOf(L2Entry entry, GuestOffset offset)
@@ -77,10 +81,12 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
             case ClusterKind.Zero:
                 if (disk.Header.Version < 3)
                 {
-                    throw disk.Corrupt($"the L2 entry for guest offset {offset.Value:#,0} is a zero cluster, which version 2 does not have", entry.Place.Value);
+                    throw disk.Corrupt($"the L2 entry for guest offset {offset.Value:#,0} is a zero cluster,"
+                        + $" which version 2 does not have", entry.Place.Value);
                 }
                 return entry.HasPlace
-                    ? new(offset.Value, length, BlockStatus.Allocated | BlockStatus.Zero, disk.DataNode, (entry.Place + within).Value) // reserved there, not stored
+                    // reserved there, not stored
+                    ? new(offset.Value, length, BlockStatus.Allocated | BlockStatus.Zero, disk.DataNode, (entry.Place + within).Value)
                     : new(offset.Value, length, BlockStatus.Allocated | BlockStatus.Zero);
             case ClusterKind.Compressed:
                 return new(offset.Value, Geometry.ClusterSize - within, BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed);

@@ -90,7 +90,8 @@ internal sealed class Qcow2Geometry
         long entries = L1EntriesFor(size), most = Qcow2Header.MaxL1Bytes / 8;
         return entries <= most ? entries : throw new DiskImageException(
             DiskImageErrorKind.InvalidOption,
-            $"{(path is null ? "A" : $"{path}: a")} size of {size:#,0} bytes is too large for clusters of {ClusterSize:#,0} bytes, which reach {most * L2Span:#,0}. Choose larger clusters.",
+            $"{(path is null ? "A" : $"{path}: a")} size of {size:#,0} bytes is too large for clusters of {ClusterSize:#,0} bytes,"
+                + $" which reach {most * L2Span:#,0}. Choose larger clusters.",
             path);
     }
 

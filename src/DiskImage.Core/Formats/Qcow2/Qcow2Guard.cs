@@ -84,7 +84,8 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry, Qcow2Overl
         {
             return "the bitmap directory";
         }
-        for (HostOffset cluster = geometry.ClusterStart(place); check >= Qcow2OverlapCheck.Cached && cluster.Value < end; cluster += geometry.ClusterSize)
+        bool looksUp = check >= Qcow2OverlapCheck.Cached;
+        for (HostOffset cluster = geometry.ClusterStart(place); looksUp && cluster.Value < end; cluster += geometry.ClusterSize)
         {
             if (_tables.Contains(cluster))
             {

@@ -47,7 +47,9 @@ internal sealed class Qcow2L1Tables(Qcow2Disk disk)
         }
     }
 
-    /// <summary>The ranges that an L1 table refers to, each as often as it does: what becomes unused once nothing leads to the table.</summary>
+    /// <summary>
+    /// The ranges that an L1 table refers to, each as often as it does: what becomes unused once nothing leads to the table.
+    /// </summary>
     /// <param name="l1">The table.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <param name="onlyLooks">True to look whether all of them can be counted, and return none.</param>
@@ -121,7 +123,8 @@ internal sealed class Qcow2L1Tables(Qcow2Disk disk)
     /// <summary>Makes another L1 table, already written, the active one, together with another size.</summary>
     public async ValueTask SwitchAsync(MetadataSession.Held held, HostOffset place, byte[] l1, long size)
     {
-        await disk.UpdateHeaderAsync(held, disk.Header with { L1TableOffset = place.Value, L1Size = l1.Length / 8, Size = size }).ConfigureAwait(false);
+        await disk.UpdateHeaderAsync(
+            held, disk.Header with { L1TableOffset = place.Value, L1Size = l1.Length / 8, Size = size }).ConfigureAwait(false);
         Tables.L1.Replace(place.Value, l1);
         disk.Guard.Protect(disk.Header, Tables.L1);
     }
@@ -148,7 +151,9 @@ internal sealed class Qcow2L1Tables(Qcow2Disk disk)
             {
                 continue;
             }
-            (HostOffset place, int length) = entry.IsCompressed ? entry.CompressedRange(Geometry.ClusterBits) : (entry.Place, Geometry.ClusterSize);
+            (HostOffset place, int length) = entry.IsCompressed
+                ? entry.CompressedRange(Geometry.ClusterBits)
+                : (entry.Place, Geometry.ClusterSize);
             RequireCountable(entry, guest, place);
             if (place.Value != 0)
             {

@@ -3,9 +3,12 @@ using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
-/// <summary>A qcow2 disk as a node: what it can do, each ability from the type that has it. What the image is made of is <see cref="Qcow2Disk"/>.</summary>
+/// <summary>
+/// A qcow2 disk as a node: what it can do, each ability from the type that has it. What the image is made of is <see cref="Qcow2Disk"/>.
+/// </summary>
 internal sealed class Qcow2Node
-    : FormatNode, IDescribed, IUnfinished, IRepairable, ICompressedWritable, IReservable, ISnapshots, IBitmaps, ICompactable, IRebasable, IEmptiable
+    : FormatNode, IDescribed, IUnfinished, IRepairable, ICompressedWritable, IReservable, ISnapshots, IBitmaps, ICompactable, IRebasable,
+        IEmptiable
 {
     private readonly Qcow2Disk _disk;
     private readonly MetadataSession _session;
@@ -73,14 +76,17 @@ internal sealed class Qcow2Node
         {
             await _session.RunAsync(held => _disk.Mark.SettleAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
-        return await AloneAsync(() => new Qcow2Checker(File, Header, bytes, cancellationToken, _disk.DataFile).RunAsync()).ConfigureAwait(false);
+        return await AloneAsync(
+            () => new Qcow2Checker(File, Header, bytes, cancellationToken, _disk.DataFile).RunAsync()).ConfigureAwait(false);
     }
 
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => ChangeAloneAsync(
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => ChangeAloneAsync(
         async held =>
         {
             await _disk.SettleAsync(held, cancellationToken).ConfigureAwait(false);
-            CheckReport report = await Qcow2Repairer.RunAsync(File, Header, _disk.DataFile, mode, bytes, cancellationToken).ConfigureAwait(false);
+            CheckReport report = await Qcow2Repairer.RunAsync(
+                File, Header, _disk.DataFile, mode, bytes, cancellationToken).ConfigureAwait(false);
             await _disk.ReloadAsync(held, forWriting: report.Corruptions == 0).ConfigureAwait(false);
             return report;
         });
@@ -96,7 +102,8 @@ internal sealed class Qcow2Node
     public ValueTask WriteCompressedAsync(long offset, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
         => ChangeAloneAsync(held => _disk.Compressed.WriteAsync(held, new(offset), packed, cancellationToken));
 
-    public ValueTask<IReadOnlyList<DiskSnapshot>> GetSnapshotsAsync(CancellationToken cancellationToken) => _snapshots.ListAsync(cancellationToken);
+    public ValueTask<IReadOnlyList<DiskSnapshot>> GetSnapshotsAsync(CancellationToken cancellationToken)
+        => _snapshots.ListAsync(cancellationToken);
 
     public ValueTask<DiskSnapshot> CreateSnapshotAsync(string name, DateTimeOffset taken, CancellationToken cancellationToken)
         => ChangeAloneAsync(held => _snapshots.CreateAsync(held, name, taken, cancellationToken));
@@ -164,7 +171,8 @@ internal sealed class Qcow2Node
             default, new(Length), mode, keepsData ? 0 : _disk.DataNode.Length, claimed, cancellationToken);
 
     /// <summary>Runs a change of the whole image: with no other request, and under the lock.</summary>
-    internal ValueTask ChangeAloneAsync(Func<MetadataSession.Held, ValueTask> change) => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
+    internal ValueTask ChangeAloneAsync(Func<MetadataSession.Held, ValueTask> change)
+        => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
 
     /// <summary>Runs something that takes the lock itself, with no other request.</summary>
     internal ValueTask RunAloneAsync(Func<ValueTask> work) => AloneAsync(work);
@@ -211,7 +219,8 @@ internal sealed class Qcow2Node
         await _disk.FlushAsync(held, cancellationToken).ConfigureAwait(false);
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         => new Qcow2Resizer(_disk, this).RunAsync(length, preallocation, claimed, cancellationToken);
 
     protected override async ValueTask CloseCoreAsync()

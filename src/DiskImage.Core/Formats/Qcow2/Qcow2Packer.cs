@@ -74,7 +74,8 @@ internal sealed class Qcow2Packer(Qcow2Disk disk, MetadataSession.Held held)
                 }
                 throw;
             }
-            await _walk.ReplaceAsync(table => places.TryGetValue(table, out (HostOffset Place, ulong) to) ? to.Place : table).ConfigureAwait(false);
+            await _walk.ReplaceAsync(
+                table => places.TryGetValue(table, out (HostOffset Place, ulong) to) ? to.Place : table).ConfigureAwait(false);
             foreach ((HostOffset table, (_, ulong references)) in places)
             {
                 Refcounts.FreeAfterFlush(held, table, Geometry.ClusterSize, references);
@@ -114,7 +115,8 @@ internal sealed class Qcow2Packer(Qcow2Disk disk, MetadataSession.Held held)
         for (long first = limit; first < end;)
         {
             long next = await _refcountPacker.EndOfBatchAsync(first, end, _walk.MaxBatch).ConfigureAwait(false);
-            (List<DataReference> plain, List<DataReference> compressed) = await ReferencesAsync(first, next, cancellationToken).ConfigureAwait(false);
+            (List<DataReference> plain, List<DataReference> compressed) = await ReferencesAsync(
+                first, next, cancellationToken).ConfigureAwait(false);
             await MovePlainAsync(plain, limit, cancellationToken).ConfigureAwait(false);
             await MoveCompressedAsync(compressed, limit, cancellationToken).ConfigureAwait(false);
             await disk.FlushAsync(held, cancellationToken).ConfigureAwait(false);
@@ -217,8 +219,11 @@ internal sealed class Qcow2Packer(Qcow2Disk disk, MetadataSession.Held held)
         return (next, clusters, common);
     }
 
-    /// <summary>Copies clusters to a place that was taken once, and counts it as often as it will be referred to. If that fails it is given back.</summary>
-    private async ValueTask CopyTakenAsync(HostOffset from, HostOffset place, ulong references, Memory<byte> buffer, CancellationToken cancellationToken)
+    /// <summary>
+    /// Copies clusters to a place that was taken once, and counts it as often as it will be referred to. If that fails it is given back.
+    /// </summary>
+    private async ValueTask CopyTakenAsync(
+        HostOffset from, HostOffset place, ulong references, Memory<byte> buffer, CancellationToken cancellationToken)
     {
         ulong taken = 1;
         try
@@ -306,7 +311,8 @@ internal sealed class Qcow2Packer(Qcow2Disk disk, MetadataSession.Held held)
     }
 
     /// <summary>Stores compressed data for so many references below a limit; null if there is no room.</summary>
-    private async ValueTask<HostOffset?> StorePackedAsync(ReadOnlyMemory<byte> data, ulong references, long limit, CancellationToken cancellationToken)
+    private async ValueTask<HostOffset?> StorePackedAsync(
+        ReadOnlyMemory<byte> data, ulong references, long limit, CancellationToken cancellationToken)
     {
         HostOffset place = await Allocator.AllocateBytesAsync(held, data.Length).ConfigureAwait(false);
         ulong taken = 1;
@@ -316,7 +322,8 @@ internal sealed class Qcow2Packer(Qcow2Disk disk, MetadataSession.Held held)
             bool fits = end <= limit;
             for (long cluster = Geometry.ClusterOf(place); cluster < end; cluster++)
             {
-                fits &= await Refcounts.GetAsync(cluster, CancellationToken.None).ConfigureAwait(false) - 1 <= Geometry.MaxRefcount - references;
+                ulong count = await Refcounts.GetAsync(cluster, CancellationToken.None).ConfigureAwait(false);
+                fits &= count - 1 <= Geometry.MaxRefcount - references;
             }
             if (!fits)
             {

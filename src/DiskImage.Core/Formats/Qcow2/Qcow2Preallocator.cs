@@ -17,8 +17,8 @@ internal sealed class Qcow2Preallocator(Qcow2Disk disk, Qcow2Node node)
     public static PreallocationMode HostMode(PreallocationMode mode) => mode == PreallocationMode.Metadata ? PreallocationMode.Off : mode;
 
     /// <summary>
-    /// Reserves a host cluster for every guest cluster of a range in which nothing was ever written, and claims host space for it as the mode
-    /// says. With subclusters a backing file goes on to show through; without, the range reads as zeroes.
+    /// Reserves a host cluster for every guest cluster of a range in which nothing was ever written, and claims host space for it as the
+    /// mode says. With subclusters a backing file goes on to show through; without, the range reads as zeroes.
     /// </summary>
     /// <param name="offset">Where the range begins.</param>
     /// <param name="end">Where it ends.</param>
@@ -27,7 +27,12 @@ internal sealed class Qcow2Preallocator(Qcow2Disk disk, Qcow2Node node)
     /// <param name="claimed">Told how many bytes are claimed.</param>
     /// <param name="cancellationToken">Stops it.</param>
     public async ValueTask RunAsync(
-        GuestOffset offset, GuestOffset end, PreallocationMode mode, long fresh, IProgress<long>? claimed, CancellationToken cancellationToken)
+        GuestOffset offset,
+        GuestOffset end,
+        PreallocationMode mode,
+        long fresh,
+        IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         if (!disk.IsExternal)
         {
@@ -54,7 +59,8 @@ internal sealed class Qcow2Preallocator(Qcow2Disk disk, Qcow2Node node)
         return clusters << Geometry.ClusterBits;
     }
 
-    private async ValueTask GivePlacesAsync(GuestOffset offset, GuestOffset end, PreallocationMode mode, long fresh, CancellationToken cancellationToken)
+    private async ValueTask GivePlacesAsync(
+        GuestOffset offset, GuestOffset end, PreallocationMode mode, long fresh, CancellationToken cancellationToken)
     {
         while (offset.Value < end.Value)
         {
@@ -69,11 +75,13 @@ internal sealed class Qcow2Preallocator(Qcow2Disk disk, Qcow2Node node)
                 }
                 catch
                 {
-                    await disk.Session.RunAsync(held => disk.Writer.AbandonAsync(held, mapping), CancellationToken.None).ConfigureAwait(false);
+                    await disk.Session.RunAsync(
+                        held => disk.Writer.AbandonAsync(held, mapping), CancellationToken.None).ConfigureAwait(false);
                     throw;
                 }
                 bool holdsData = disk.IsRawData || !Geometry.HasSubclusters;
-                await disk.Session.RunAsync(held => disk.Writer.PointToAsync(held, mapping, holdsData), CancellationToken.None).ConfigureAwait(false);
+                await disk.Session.RunAsync(
+                    held => disk.Writer.PointToAsync(held, mapping, holdsData), CancellationToken.None).ConfigureAwait(false);
             }
             offset += mapping.Length;
         }
@@ -82,7 +90,8 @@ internal sealed class Qcow2Preallocator(Qcow2Disk disk, Qcow2Node node)
     private async ValueTask ClaimAsync(WriteMapping mapping, PreallocationMode mode, long fresh, CancellationToken cancellationToken)
     {
         BlockNode data = disk.DataNode;
-        long start = mapping.HostStart, end = start + (mapping.CopyEnd - mapping.CopyStart), used = Math.Min(end, Math.Min(fresh, data.Length));
+        long start = mapping.HostStart, end = start + (mapping.CopyEnd - mapping.CopyStart);
+        long used = Math.Min(end, Math.Min(fresh, data.Length));
         byte[] zeroes = used > start && mode == PreallocationMode.Full ? new byte[Math.Min(used - start, ZeroBytes)] : [];
         for (long at = start; at < used && zeroes.Length > 0; at += zeroes.Length)
         {

@@ -3,8 +3,8 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>
-/// Ranges of the file that are counted once each: clusters, and the bytes of compressed data. One that begins with a cluster where the last one
-/// ends is joined with it, so that no cluster is in one range twice.
+/// Ranges of the file that are counted once each: clusters, and the bytes of compressed data. One that begins with a cluster where the last
+/// one ends is joined with it, so that no cluster is in one range twice.
 /// </summary>
 internal sealed class Qcow2Ranges(Qcow2Geometry geometry)
 {

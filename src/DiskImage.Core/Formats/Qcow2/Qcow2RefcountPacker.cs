@@ -3,7 +3,9 @@ using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
-/// <summary>What making the file shorter asks of the refcounts: how much is in use, and that their own structure is small and lies low.</summary>
+/// <summary>
+/// What making the file shorter asks of the refcounts: how much is in use, and that their own structure is small and lies low.
+/// </summary>
 /// <remarks>Limits and counts are in clusters from the start of the file.</remarks>
 internal sealed class Qcow2RefcountPacker(Qcow2Disk disk, MetadataSession.Held held)
 {
@@ -19,7 +21,8 @@ internal sealed class Qcow2RefcountPacker(Qcow2Disk disk, MetadataSession.Held h
         long used = 0;
         for (int i = Table.NextUsed(0); i < Table.Count; i = Table.NextUsed(i + 1))
         {
-            CachedPiece block = (await Refcounts.BlockAsync((long)i << Geometry.RefcountsPerBlockBits, CancellationToken.None).ConfigureAwait(false))!;
+            CachedPiece block = (await Refcounts.BlockAsync(
+                (long)i << Geometry.RefcountsPerBlockBits, CancellationToken.None).ConfigureAwait(false))!;
             used--; // the block itself
             for (int k = 0; k < Refcounts.PerBlock; k++)
             {

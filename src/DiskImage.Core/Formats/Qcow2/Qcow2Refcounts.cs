@@ -10,8 +10,8 @@ namespace DiskImage.Formats.Qcow2;
 /// needed it is placed in the first cluster of its own range: that cluster is free, and the block counts itself. So a new
 /// block needs no other block, and the table entry is all there is to write besides. When the table is too small, a larger one
 /// is placed in the first range that the old one does not cover.</para>
-/// <para>Order of writes: refcount blocks, refcount table, then (declared by <see cref="Qcow2Tables"/>) L2 and L1 tables. What loses its last
-/// reference goes down after the session's flush only, when that is durable. After a crash an image may leak clusters; it never shares
+/// <para>Order of writes: refcount blocks, refcount table, then (declared by <see cref="Qcow2Tables"/>) L2 and L1 tables. What loses its
+/// last reference goes down after the session's flush only, when that is durable. After a crash an image may leak clusters; it never shares
 /// one.</para>
 /// <para>The session's lock guards it.</para>
 /// </remarks>
@@ -50,7 +50,8 @@ internal sealed class Qcow2Refcounts : FileSpace
     public async ValueTask LoadAsync(Qcow2Header header, CancellationToken cancellationToken)
     {
         Restart();
-        await Table.LoadAsync(header.RefcountTableOffset, header.RefcountTableClusters * (header.ClusterSize / 8), cancellationToken).ConfigureAwait(false);
+        await Table.LoadAsync(
+            header.RefcountTableOffset, header.RefcountTableClusters * (header.ClusterSize / 8), cancellationToken).ConfigureAwait(false);
         for (int i = Table.NextUsed(0); i < Table.Count; i = Table.NextUsed(i + 1))
         {
             HostOffset place = EntryAt(i);
@@ -58,7 +59,8 @@ internal sealed class Qcow2Refcounts : FileSpace
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Corrupt,
-                    $"{File.Name}: refcount table entry {i} points to offset {place.Value:#,0}; allowed: a multiple of {Geometry.ClusterSize:#,0}"
+                    $"{File.Name}: refcount table entry {i} points to offset {place.Value:#,0}; allowed:"
+                        + $" a multiple of {Geometry.ClusterSize:#,0}"
                         + $" inside the file's {File.Length:#,0} bytes. Repair the image with {new Remedy(RemedyKind.Repair)}.",
                     File.Name,
                     Table.HostOffset + (i * 8L));
@@ -81,7 +83,8 @@ internal sealed class Qcow2Refcounts : FileSpace
         => await BlockAsync(cluster, cancellationToken).ConfigureAwait(false) is { } block ? Get(block, IndexOf(cluster)) : 0;
 
     /// <summary>The refcount of the cluster at a place.</summary>
-    public ValueTask<ulong> GetAsync(HostOffset place, CancellationToken cancellationToken) => GetAsync(Geometry.ClusterOf(place), cancellationToken);
+    public ValueTask<ulong> GetAsync(HostOffset place, CancellationToken cancellationToken)
+        => GetAsync(Geometry.ClusterOf(place), cancellationToken);
 
     /// <summary>Adds 1 or -1 to the refcount of every cluster that the range touches, now.</summary>
     /// <exception cref="DiskImageException">Corrupt if a refcount would leave its range.</exception>
@@ -140,8 +143,8 @@ internal sealed class Qcow2Refcounts : FileSpace
     }
 
     /// <summary>
-    /// What was given up is durable: counts it down, and tells the clusters that have no reference left. If it fails, what is not counted down
-    /// yet goes on waiting.
+    /// What was given up is durable: counts it down, and tells the clusters that have no reference left. If it fails, what is not counted
+    /// down yet goes on waiting.
     /// </summary>
     public override async ValueTask<IReadOnlyList<FileRange>> ReleaseAsync(MetadataSession.Held held)
     {
@@ -234,12 +237,14 @@ internal sealed class Qcow2Refcounts : FileSpace
         long index = cluster >> Geometry.RefcountsPerBlockBits;
         if (Geometry.PlaceOf(cluster).Value >= Qcow2Header.MaxHostOffset)
         {
-            throw new DiskImageException(DiskImageErrorKind.NoSpace, $"{File.Name}: the image file cannot grow past {Qcow2Header.MaxHostOffset:#,0} bytes", File.Name);
+            throw new DiskImageException(DiskImageErrorKind.NoSpace, $"{File.Name}:"
+                + $" the image file cannot grow past {Qcow2Header.MaxHostOffset:#,0} bytes", File.Name);
         }
         if (index >= Table.Count)
         {
             await GrowTableAsync(held, index + 1).ConfigureAwait(false);
-            return (await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false)) ?? await EnsureBlockAsync(held, cluster).ConfigureAwait(false);
+            return (await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false)) ?? await EnsureBlockAsync(
+                held, cluster).ConfigureAwait(false);
         }
         HostOffset own = Geometry.PlaceOf(index << Geometry.RefcountsPerBlockBits);
         _disk.Guard.Require(own, Geometry.ClusterSize);
@@ -320,8 +325,10 @@ internal sealed class Qcow2Refcounts : FileSpace
     private DiskImageException CannotAdd(HostOffset place, int change) => new(
         change > 0 ? DiskImageErrorKind.OutOfRange : DiskImageErrorKind.Corrupt,
         change > 0
-            ? (Wording)$"{File.Name}: a cluster would need a refcount above {Geometry.MaxRefcount}, the most that {1 << Geometry.RefcountOrder} refcount bits hold"
-            : (Wording)$"{File.Name}: the refcount of the cluster at offset {place.Value:#,0} is 0 although it is in use. Check the image with {new Remedy(RemedyKind.Check)}.",
+            ? (Wording)$"{File.Name}: a cluster would need a refcount above {Geometry.MaxRefcount},"
+                + $" the most that {1 << Geometry.RefcountOrder} refcount bits hold"
+            : (Wording)$"{File.Name}: the refcount of the cluster at offset {place.Value:#,0} is 0 although it is in use."
+                + $" Check the image with {new Remedy(RemedyKind.Check)}.",
         File.Name,
         place.Value);
 
@@ -407,7 +414,8 @@ internal sealed class Qcow2Refcounts : FileSpace
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.NoSpace,
-                    $"{File.Name}: the image needs a refcount table of more than {Qcow2Header.MaxRefcountTableBytes:#,0} bytes, QEMU's limit."
+                    $"{File.Name}: the image needs a refcount table of more than {Qcow2Header.MaxRefcountTableBytes:#,0} bytes,"
+                        + $" QEMU's limit."
                         + $" Convert it to an image with larger clusters.",
                     File.Name);
             }

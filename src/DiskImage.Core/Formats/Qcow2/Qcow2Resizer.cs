@@ -7,8 +7,9 @@ namespace DiskImage.Formats.Qcow2;
 /// <summary>Changes the disk's size.</summary>
 /// <remarks>
 /// Growing. The host space that is to be claimed is claimed first, so that a full disk is found before anything changes; then the L1 table;
-/// then what lies past the old end is made to read as zeroes and gets its places; the size in the header comes last. Until then the image has
-/// its old size, also after a crash, and a failure cuts everything behind it off again. Shrinking: the size first, then what lies past it goes.
+/// then what lies past the old end is made to read as zeroes and gets its places; the size in the header comes last. Until then the image
+/// has its old size, also after a crash, and a failure cuts everything behind it off again. Shrinking: the size first, then what lies past
+/// it goes.
 /// </remarks>
 /// <param name="disk">The image.</param>
 /// <param name="node">Its face: what a guest would write is written there.</param>
@@ -23,8 +24,11 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
 
     private string Name => disk.Name;
 
-    /// <summary>Resizes the disk and its bitmaps, which cover only what it has both before and after: what a resize zeroes is no change, as in QEMU.</summary>
-    public async ValueTask RunAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    /// <summary>
+    /// Resizes the disk and its bitmaps, which cover only what it has both before and after: what a resize zeroes is no change, as in QEMU.
+    /// </summary>
+    public async ValueTask RunAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         RequirePossible(length);
         if (disk.Bitmaps.All is not { Count: > 0 } || length == disk.Length)
@@ -50,13 +54,15 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         if (length % Sector != 0)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.OutOfRange, $"{Name}: a size of {length:#,0} bytes is not possible; allowed: multiples of {Sector}", Name);
+                DiskImageErrorKind.OutOfRange, $"{Name}: a size of {length:#,0} bytes is not possible; allowed:"
+                    + $" multiples of {Sector}", Name);
         }
         if (disk.Header.SnapshotCount > 0 && disk.Header.Version < 3)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{Name}: a version 2 image with snapshots cannot be resized: they do not record their size. Make it version 3 first, or remove the snapshots.",
+                $"{Name}: a version 2 image with snapshots cannot be resized: they do not record their size. Make it version 3 first,"
+                    + $" or remove the snapshots.",
                 Name);
         }
         if (Geometry.L1EntriesFor(length) * 8 > Qcow2Header.MaxL1Bytes)
@@ -69,19 +75,22 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         }
     }
 
-    private ValueTask ResizeAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    private ValueTask ResizeAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         => length < disk.Length
             ? ShrinkAsync(length, preallocation, cancellationToken)
             : GrowAsync(length, preallocation, claimed, cancellationToken);
 
-    private async ValueTask GrowAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    private async ValueTask GrowAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         long old = disk.Length, dataLength = disk.DataNode.Length;
         if (length == old)
         {
             return;
         }
-        await node.ChangeAloneAsync(held => ExtendL1Async(held, (int)Geometry.L1EntriesFor(length), cancellationToken)).ConfigureAwait(false);
+        await node.ChangeAloneAsync(
+            held => ExtendL1Async(held, (int)Geometry.L1EntriesFor(length), cancellationToken)).ConfigureAwait(false);
         disk.GrownTo = length;
         try
         {
@@ -98,8 +107,9 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
             if (preallocation != PreallocationMode.Off)
             {
                 await StoreLastClusterAsync(old, length, cancellationToken).ConfigureAwait(false);
+                var start = new GuestOffset(Round.Up(old, Geometry.ClusterSize));
                 await new Qcow2Preallocator(disk, node).RunAsync(
-                    new(Round.Up(old, Geometry.ClusterSize)), new(length), preallocation, dataLength, claimed, cancellationToken).ConfigureAwait(false);
+                    start, new(length), preallocation, dataLength, claimed, cancellationToken).ConfigureAwait(false);
             }
             await node.ChangeAloneAsync(async held =>
             {
@@ -119,8 +129,8 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
     }
 
     /// <summary>
-    /// Makes what a disk gains read as zeroes: neither a backing file that is longer than it was may show through, nor what another program left
-    /// behind its end, in the last cluster or in tables.
+    /// Makes what a disk gains read as zeroes: neither a backing file that is longer than it was may show through, nor what another program
+    /// left behind its end, in the last cluster or in tables.
     /// </summary>
     private async ValueTask HideOldBytesAsync(long old, long length, CancellationToken cancellationToken)
     {
@@ -133,7 +143,8 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
             ZeroWriteMode mode = isUnseen ? ZeroWriteMode.KeepAllocated : ZeroWriteMode.MayUnmap;
             await node.WriteZeroesAsync(old, shown - old, mode, cancellationToken).ConfigureAwait(false);
         }
-        await node.RunAloneAsync(() => disk.Eraser.DropAsync(new(Round.Up(shown, Geometry.ClusterSize)), new(length))).ConfigureAwait(false);
+        await node.RunAloneAsync(
+            () => disk.Eraser.DropAsync(new(Round.Up(shown, Geometry.ClusterSize)), new(length))).ConfigureAwait(false);
     }
 
     /// <summary>Has the cluster that the old end lies in stored, so that it, too, has a place.</summary>
@@ -191,7 +202,8 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         long tail = Math.Min(Round.Up(length, Geometry.ClusterSize), disk.Length) - length;
         if (tail > 0)
         {
-            await node.WriteZeroesAsync(length, tail, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false); // or growing again would bring it back
+            // or growing again would bring it back
+            await node.WriteZeroesAsync(length, tail, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
         }
         await node.ChangeAloneAsync(held => CutAsync(held, length, cancellationToken)).ConfigureAwait(false);
     }
@@ -205,7 +217,8 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         int keep = (int)Geometry.L1EntriesFor(length);
         whole.AsSpan(0, Math.Min(keep * 8, whole.Length)).Clear();
         Qcow2Ranges unused = await _l1Tables.CollectAsync(whole, cancellationToken).ConfigureAwait(false);
-        await disk.UpdateHeaderAsync(held, disk.Header with { Size = length }).ConfigureAwait(false); // from here on the rest is leaked, not lost
+        // from here on the rest is leaked, not lost
+        await disk.UpdateHeaderAsync(held, disk.Header with { Size = length }).ConfigureAwait(false);
         PointerTable active = disk.Tables.L1;
         for (int i = keep; i < active.Count; i++)
         {

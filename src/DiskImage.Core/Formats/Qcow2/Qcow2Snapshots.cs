@@ -10,8 +10,8 @@ namespace DiskImage.Formats.Qcow2;
 /// <para>A snapshot is a copy of the L1 table; L2 tables and data are shared with it and counted once more. What is to be changed is read
 /// first, while it can still be cancelled and nothing has changed. Then: mark the image (a crash from here on is put right on the next
 /// opening), make the tables that are kept durable, count, write the new snapshot table beside the old one, switch the header in one write.
-/// This is the commit: what fails before it is undone. After it the old tables and counts are let go, flags are set, and the mark goes; what
-/// fails there is done again by the next flush of everything, at the latest on closing.</para>
+/// This is the commit: what fails before it is undone. After it the old tables and counts are let go, flags are set, and the mark goes;
+/// what fails there is done again by the next flush of everything, at the latest on closing.</para>
 /// <para>Restoring copies the snapshot's L1 table to a new place and switches to it in the same write as the size; deleting takes the
 /// entry out of the table and lowers the counts afterwards. Everything runs alone: no request is in flight.</para>
 /// </remarks>
@@ -30,7 +30,8 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
     public async ValueTask<IReadOnlyList<DiskSnapshot>> ListAsync(CancellationToken cancellationToken)
         => [.. (await ReadAsync(cancellationToken).ConfigureAwait(false)).Select(Public)];
 
-    public ValueTask<DiskSnapshot> CreateAsync(MetadataSession.Held held, string name, DateTimeOffset taken, CancellationToken cancellationToken)
+    public ValueTask<DiskSnapshot> CreateAsync(
+        MetadataSession.Held held, string name, DateTimeOffset taken, CancellationToken cancellationToken)
         => ChangeAsync(held, snapshots => new(PlanCreation(held, snapshots, name, taken)), cancellationToken);
 
     public ValueTask<DiskSnapshot> RestoreAsync(MetadataSession.Held held, string idOrName, CancellationToken cancellationToken)
@@ -38,20 +39,23 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
         if (disk.Bitmaps.AreHeld)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{Name}: has bitmaps, which do not record what going back to a snapshot changes. Remove them first.", Name);
+                DiskImageErrorKind.Unsupported, $"{Name}: has bitmaps, which do not record what going back to a snapshot changes."
+                    + $" Remove them first.", Name);
         }
         return ChangeAsync(
-            held, snapshots => PlanRestoreAsync(held, Find(snapshots, idOrName, s => s.Id, s => s.Name), cancellationToken), cancellationToken);
+            held, snapshots => PlanRestoreAsync(
+                held, Find(snapshots, idOrName, s => s.Id, s => s.Name), cancellationToken), cancellationToken);
     }
 
     public ValueTask<DiskSnapshot> DeleteAsync(MetadataSession.Held held, string nameOrId, CancellationToken cancellationToken)
         => DeleteAsync(held, snapshots => Find(snapshots, nameOrId, s => s.Name, s => s.Id), cancellationToken);
 
     public ValueTask<DiskSnapshot> DeleteAsync(MetadataSession.Held held, string id, string name, CancellationToken cancellationToken)
-        => DeleteAsync(
-            held, snapshots => Find([.. snapshots.Where(s => s.Name.Equals(name, StringComparison.Ordinal))], id, s => s.Id, s => s.Id), cancellationToken);
+        => DeleteAsync(held, snapshots => Find(Named(snapshots, name), id, s => s.Id, s => s.Id), cancellationToken);
 
-    /// <summary>What the disk was when a snapshot was taken, to be read. The image must be flushed, and must not change while it is open.</summary>
+    /// <summary>
+    /// What the disk was when a snapshot was taken, to be read. The image must be flushed, and must not change while it is open.
+    /// </summary>
     public async ValueTask<BlockNode> OpenAsync(string idOrName, CancellationToken cancellationToken)
     {
         Qcow2Snapshot snapshot = Find(await ReadAsync(cancellationToken).ConfigureAwait(false), idOrName, s => s.Id, s => s.Name);
@@ -59,7 +63,8 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
         if (snapshot.L1Size < Geometry.L1EntriesFor(size) || Geometry.InCluster(snapshot.L1Offset) != 0)
         {
             throw disk.Corrupt(
-                $"snapshot '{snapshot.Name}' has an L1 table of {snapshot.L1Size} entries at offset {snapshot.L1Offset:#,0} for {size:#,0} bytes",
+                $"snapshot '{snapshot.Name}' has an L1 table of {snapshot.L1Size} entries at offset {snapshot.L1Offset:#,0} for"
+                    + $" {size:#,0} bytes",
                 snapshot.L1Offset);
         }
         Qcow2Header header = disk.Header with
@@ -72,7 +77,8 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
         };
         var options = new Qcow2OpenOptions { MissingClusters = disk.RequiresAll ? Qcow2MissingClusters.Error : Qcow2MissingClusters.Zero };
         return await Qcow2Node.OpenAsync(
-            Borrowed(File)!, Borrowed(disk.DataFile), Borrowed(disk.Backing), header, options, forRepair: false, cancellationToken).ConfigureAwait(false);
+            Borrowed(File)!, Borrowed(disk.DataFile), Borrowed(disk.Backing), header, options, forRepair: false, cancellationToken)
+            .ConfigureAwait(false);
 
         static BorrowedNode? Borrowed(BlockNode? node) => node is null ? null : new BorrowedNode(node, isReadOnly: true);
     }
@@ -87,6 +93,9 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
             await disk.Change.RunAsync(held, () => SwitchAsync(held, longer)).ConfigureAwait(false);
         }
     }
+
+    private static Qcow2Snapshot[] Named(IReadOnlyList<Qcow2Snapshot> snapshots, string name)
+        => [.. snapshots.Where(s => s.Name.Equals(name, StringComparison.Ordinal))];
 
     private ValueTask<IReadOnlyList<Qcow2Snapshot>> ReadAsync(CancellationToken cancellationToken)
         => Qcow2Snapshot.ReadAllAsync(File, disk.Header, cancellationToken);
@@ -125,7 +134,8 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{Name}: its snapshot table would have {table:#,0} bytes; allowed: at most {Qcow2Snapshot.MaxTableBytes:#,0}, QEMU's limit."
+                $"{Name}: its snapshot table would have {table:#,0} bytes; allowed: at most {Qcow2Snapshot.MaxTableBytes:#,0},"
+                    + $" QEMU's limit."
                     + $" Remove snapshots first.",
                 Name);
         }
@@ -142,12 +152,14 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
             => long.TryParse(snapshot.Id, NumberStyles.None, CultureInfo.InvariantCulture, out long id) ? id : 0;
     }
 
-    private async ValueTask<Planned> PlanRestoreAsync(MetadataSession.Held held, Qcow2Snapshot snapshot, CancellationToken cancellationToken)
+    private async ValueTask<Planned> PlanRestoreAsync(
+        MetadataSession.Held held, Qcow2Snapshot snapshot, CancellationToken cancellationToken)
     {
         long size = snapshot.VirtualSize ?? disk.Header.Size;
         byte[] l1 = await ReadL1Async(snapshot, cancellationToken).ConfigureAwait(false);
         Array.Resize(ref l1, Math.Max(snapshot.L1Size, (int)Geometry.L1EntriesFor(size)) * 8);
-        _ = await _l1Tables.CollectAsync(l1, cancellationToken, onlyLooks: true).ConfigureAwait(false); // what cannot be counted is found before anything changes
+        // what cannot be counted is found before anything changes
+        _ = await _l1Tables.CollectAsync(l1, cancellationToken, onlyLooks: true).ConfigureAwait(false);
         Qcow2Ranges unused = await _l1Tables.CollectAsync(_l1Tables.CopyOfActive(), cancellationToken).ConfigureAwait(false);
         unused.Add(disk.Tables.L1Place, disk.Tables.L1.Count * 8L);
         return new(snapshot, async () =>
@@ -177,7 +189,8 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
     {
         byte[] l1 = new byte[snapshot.L1Size * 8];
         long needed = Geometry.L1EntriesFor(snapshot.VirtualSize ?? disk.Header.Size);
-        bool isInFile = Geometry.InCluster(snapshot.L1Offset) == 0 && snapshot.L1Offset >= 0 && snapshot.L1Offset <= File.Length - l1.Length;
+        bool isInFile = Geometry.InCluster(snapshot.L1Offset) == 0 && snapshot.L1Offset >= 0
+            && snapshot.L1Offset <= File.Length - l1.Length;
         if (!isInFile || snapshot.L1Size < needed)
         {
             throw disk.Corrupt(
@@ -195,11 +208,13 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
     {
         if (disk.IsReadOnly)
         {
-            throw new DiskImageException(DiskImageErrorKind.ReadOnly, $"{Name}: opened read-only, so its snapshots cannot be changed", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.ReadOnly, $"{Name}: opened read-only, so its snapshots cannot be changed", Name);
         }
         if (disk.IsExternal)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: its data is in an external file, which snapshots cannot share", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{Name}: its data is in an external file, which snapshots cannot share", Name);
         }
         IReadOnlyList<Qcow2Snapshot> snapshots = await ReadAsync(cancellationToken).ConfigureAwait(false);
         await disk.SettleAsync(held, cancellationToken).ConfigureAwait(false);
@@ -223,7 +238,8 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
             await File.WriteAsync(place.Value, table).ConfigureAwait(false);
         }
         await disk.Session.Order.FlushAsync(CancellationToken.None).ConfigureAwait(false);
-        await disk.UpdateHeaderAsync(held, disk.Header with { SnapshotCount = snapshots.Length, SnapshotsOffset = place.Value }).ConfigureAwait(false);
+        await disk.UpdateHeaderAsync(
+            held, disk.Header with { SnapshotCount = snapshots.Length, SnapshotsOffset = place.Value }).ConfigureAwait(false);
         disk.Guard.SnapshotTable = (place, table.Length);
         disk.Refcounts.FreeAfterFlush(held, old, oldLength);
     }
@@ -236,7 +252,8 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
                 DiskImageErrorKind.NotFound,
                 snapshots.Count == 0
                     ? $"{Name}: has no snapshots"
-                    : $"{Name}: no snapshot '{idOrName}'. It has: {string.Join(", ", snapshots.Take(20).Select(s => $"{s.Id} ({s.Name})"))}",
+                    : $"{Name}: no snapshot '{idOrName}'. It has:"
+                        + $" {string.Join(", ", snapshots.Take(20).Select(s => $"{s.Id} ({s.Name})"))}",
                 Name);
 
     private DiskSnapshot Public(Qcow2Snapshot snapshot) => new()

@@ -4,7 +4,9 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>The structures of an image that lie in one piece of several clusters, and the bits of bitmaps: moving them down.</summary>
-/// <remarks>Each is referred to by one field of eight bytes, or by the header, so one write switches to the copy. Limits are in clusters.</remarks>
+/// <remarks>
+/// Each is referred to by one field of eight bytes, or by the header, so one write switches to the copy. Limits are in clusters.
+/// </remarks>
 internal sealed class Qcow2Structures
 {
     private readonly Qcow2Disk _disk;
@@ -22,7 +24,8 @@ internal sealed class Qcow2Structures
     {
         var structures = new Qcow2Structures(disk, held);
         structures.AddTables();
-        IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(disk.File, disk.Header, cancellationToken).ConfigureAwait(false);
+        IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(
+            disk.File, disk.Header, cancellationToken).ConfigureAwait(false);
         structures.AddSnapshots(snapshots);
         structures.AddBitmaps();
         return structures;
@@ -39,7 +42,9 @@ internal sealed class Qcow2Structures
         return start - limit;
     }
 
-    /// <summary>Moves the bits of bitmaps, and then every structure that ends behind the limit to the lowest place that holds it in one piece.</summary>
+    /// <summary>
+    /// Moves the bits of bitmaps, and then every structure that ends behind the limit to the lowest place that holds it in one piece.
+    /// </summary>
     public async ValueTask MoveAsync(long limit, CancellationToken cancellationToken)
     {
         try
@@ -184,7 +189,8 @@ internal sealed class Qcow2Structures
         }
         if (first < end)
         {
-            await _disk.File.WriteAsync(bitmap.TableOffset + first, table.AsMemory(first..end), CancellationToken.None).ConfigureAwait(false);
+            await _disk.File.WriteAsync(
+                bitmap.TableOffset + first, table.AsMemory(first..end), CancellationToken.None).ConfigureAwait(false);
             moved.ForEach(m => Refcounts.FreeAfterFlush(_held, m.From, Geometry.ClusterSize));
             await _disk.FlushAsync(_held, CancellationToken.None).ConfigureAwait(false);
         }

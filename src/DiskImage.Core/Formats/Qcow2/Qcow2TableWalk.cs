@@ -23,12 +23,15 @@ internal sealed class Qcow2TableWalk(Qcow2Disk disk, MetadataSession.Held held)
     }
 
     /// <summary>Every L2 table of the disk and its snapshots once, with how many L1 entries lead to it.</summary>
-    public async IAsyncEnumerable<(HostOffset Table, ulong References)> TablesAsync([EnumeratorCancellation] CancellationToken cancellationToken)
+    public async IAsyncEnumerable<(HostOffset Table, ulong References)> TablesAsync(
+        [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         var shared = new HashSet<HostOffset>();
         foreach (Qcow2Snapshot? snapshot in (Qcow2Snapshot?[])[null, .. await SnapshotsAsync(cancellationToken).ConfigureAwait(false)])
         {
-            byte[] l1 = snapshot is null ? disk.Tables.L1.Bytes.ToArray() : await ReadL1Async(snapshot, cancellationToken).ConfigureAwait(false);
+            byte[] l1 = snapshot is null
+                ? disk.Tables.L1.Bytes.ToArray()
+                : await ReadL1Async(snapshot, cancellationToken).ConfigureAwait(false);
             for (int at = 0; at < l1.Length; at += 8)
             {
                 var table = new HostOffset(L2Entry.OffsetOf(BigEndian.U64(l1, at)));
@@ -75,7 +78,8 @@ internal sealed class Qcow2TableWalk(Qcow2Disk disk, MetadataSession.Held held)
             }
             if (first < end)
             {
-                await disk.File.WriteAsync(snapshot.L1Offset + first, l1.AsMemory(first..end), CancellationToken.None).ConfigureAwait(false);
+                await disk.File.WriteAsync(
+                    snapshot.L1Offset + first, l1.AsMemory(first..end), CancellationToken.None).ConfigureAwait(false);
             }
         }
         await disk.File.FlushAsync(CancellationToken.None).ConfigureAwait(false);

@@ -43,7 +43,8 @@ internal sealed class Qcow2Tables
         if (needed > 0 && (L1.HostOffset == 0 || L1.HostOffset >= File.Length))
         {
             throw _disk.Corrupt(
-                $"the L1 table is at host offset {L1.HostOffset:#,0}; allowed: a place behind the header and inside the file of {File.Length:#,0} bytes",
+                $"the L1 table is at host offset {L1.HostOffset:#,0}; allowed:"
+                    + $" a place behind the header and inside the file of {File.Length:#,0} bytes",
                 L1.HostOffset);
         }
         long used = 0;
@@ -54,7 +55,8 @@ internal sealed class Qcow2Tables
         if (used > most)
         {
             throw _disk.Corrupt(
-                $"the L1 table has more than {most:#,0} entries; a file of {File.Length:#,0} bytes cannot hold so many L2 tables", L1.HostOffset);
+                $"the L1 table has more than {most:#,0} entries;"
+                    + $" a file of {File.Length:#,0} bytes cannot hold so many L2 tables", L1.HostOffset);
         }
     }
 
@@ -147,8 +149,11 @@ internal sealed class Qcow2Tables
         {
             for (long at = 0; at < Geometry.ClusterSize; at += L2.PieceSize)
             {
-                // In this order: reading a piece may write back all that are changed, and a new one must not go with them before it is filled.
-                CachedPiece? source = from.Value == 0 ? null : await PieceAsync(from, at, guest, CancellationToken.None).ConfigureAwait(false);
+                // In this order: reading a piece may write back all that are changed, and a new one must not go with them before it is
+                // filled.
+                CachedPiece? source = from.Value == 0
+                    ? null
+                    : await PieceAsync(from, at, guest, CancellationToken.None).ConfigureAwait(false);
                 CachedPiece target = await L2.GetNewAsync(table.Value + at).ConfigureAwait(false);
                 source?.Bytes.CopyTo(target.Bytes, 0);
             }
@@ -186,7 +191,9 @@ internal sealed class Qcow2Tables
         L2.Changed(piece, index * Geometry.L2EntryBytes, Geometry.L2EntryBytes);
     }
 
-    /// <summary>Refuses an entry by which nothing can be read or written: misplaced, or with subclusters that contradict each other.</summary>
+    /// <summary>
+    /// Refuses an entry by which nothing can be read or written: misplaced, or with subclusters that contradict each other.
+    /// </summary>
     public void RequireSound(L2Entry entry, GuestOffset guest)
     {
         if (entry.Fault(Geometry.HasSubclusters, _disk.IsExternal) is { } fault)
@@ -212,7 +219,8 @@ internal sealed class Qcow2Tables
         if (Geometry.InCluster(place) != 0)
         {
             throw _disk.Corrupt(
-                $"the {what} for guest offset {guest.Value:#,0} points to host offset {place.Value:#,0}; allowed: multiples of {Geometry.ClusterSize:#,0}", place.Value);
+                $"the {what} for guest offset {guest.Value:#,0} points to host offset {place.Value:#,0}; allowed:"
+                    + $" multiples of {Geometry.ClusterSize:#,0}", place.Value);
         }
     }
 

@@ -5,11 +5,11 @@ namespace DiskImage.Formats.Qcow2;
 
 /// <summary>Changes that touch the counts of everything: all of them or nothing.</summary>
 /// <remarks>
-/// States. Marked: version 3 has the dirty bit, version 2 a header extension of ours that other programs pass over; opened for writing, such
-/// an image is repaired first. Up to the commit, the one write of the header, refcounts are only raised, and the allocator keeps account of
-/// it: a failure has the counts lowered again and the flags set, so that nothing is left of the attempt. Behind the commit counts are lowered
-/// and flags set where they come down to one. Whatever of this fails is kept to be done again before anything relies on it: at the next
-/// operation of this kind, before a check, on closing.
+/// States. Marked: version 3 has the dirty bit, version 2 a header extension of ours that other programs pass over; opened for writing,
+/// such an image is repaired first. Up to the commit, the one write of the header, refcounts are only raised, and the allocator keeps
+/// account of it: a failure has the counts lowered again and the flags set, so that nothing is left of the attempt. Behind the commit
+/// counts are lowered and flags set where they come down to one. Whatever of this fails is kept to be done again before anything relies on
+/// it: at the next operation of this kind, before a check, on closing.
 /// </remarks>
 internal sealed class Qcow2WholeChange(Qcow2Disk disk)
 {
@@ -47,7 +47,8 @@ internal sealed class Qcow2WholeChange(Qcow2Disk disk)
         }
         if (Account.Owes)
         {
-            await disk.Mark.SetInChangeAsync(held, true).ConfigureAwait(false); // the header may name the new tables: the old ones, before the new are given up
+            // the header may name the new tables: the old ones, before the new are given up
+            await disk.Mark.SetInChangeAsync(held, true).ConfigureAwait(false);
             await Account.UndoAsync(held).ConfigureAwait(false);
         }
         await disk.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
@@ -57,7 +58,10 @@ internal sealed class Qcow2WholeChange(Qcow2Disk disk)
         _isChanging = false;
     }
 
-    /// <summary>Does what is left to do after a change, done or not; if it fails it is kept to be done again, and what fails for good is reported then.</summary>
+    /// <summary>
+    /// Does what is left to do after a change, done or not; if it fails it is kept to be done again, and what fails for good is reported
+    /// then.
+    /// </summary>
     private async ValueTask TryFinishAsync(MetadataSession.Held held)
     {
         try

@@ -107,7 +107,8 @@ internal sealed class Qcow2Writer(Qcow2Disk disk)
         }
     }
 
-    private async ValueTask<WriteMapping> InPlaceAsync(MetadataSession.Held held, CachedPiece piece, int index, GuestOffset offset, long length)
+    private async ValueTask<WriteMapping> InPlaceAsync(
+        MetadataSession.Held held, CachedPiece piece, int index, GuestOffset offset, long length)
     {
         BlockExtent run = disk.Extents.MapInPiece(piece, offset, offset.Value + length);
         long covered = Math.Min(length, run.Length);
@@ -123,7 +124,8 @@ internal sealed class Qcow2Writer(Qcow2Disk disk)
     }
 
     /// <summary>A place in a host cluster that is reserved but does not hold data here: a zero cluster, or unused subclusters.</summary>
-    private async ValueTask<WriteMapping> IntoReservedAsync(MetadataSession.Held held, L2Entry entry, GuestOffset offset, long length, int subcluster)
+    private async ValueTask<WriteMapping> IntoReservedAsync(
+        MetadataSession.Held held, L2Entry entry, GuestOffset offset, long length, int subcluster)
     {
         long cluster = Geometry.ClusterStart(offset).Value;
         long runEnd = cluster + ((long)(subcluster + entry.RunOf(subcluster, Geometry.HasSubclusters)) * Geometry.SubclusterSize);
@@ -136,7 +138,8 @@ internal sealed class Qcow2Writer(Qcow2Disk disk)
     }
 
     /// <summary>New host clusters for as much of the request as lies in one piece and gets them in a row.</summary>
-    private async ValueTask<WriteMapping> AllocateForAsync(MetadataSession.Held held, CachedPiece piece, int index, GuestOffset offset, long length)
+    private async ValueTask<WriteMapping> AllocateForAsync(
+        MetadataSession.Held held, CachedPiece piece, int index, GuestOffset offset, long length)
     {
         GuestOffset start = Geometry.ClusterStart(offset);
         long end = offset.Value + length;
