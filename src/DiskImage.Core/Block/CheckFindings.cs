@@ -50,7 +50,7 @@ internal sealed class CheckFindings
     {
         if (HasRoom)
         {
-            _list.Add(new(kind, severity, message.ToString(), guest, guestLength, host) { Repair = repair });
+            _list.Add(CheckFinding.Of(kind, severity, message, guest, guestLength, host) with { Repair = repair });
         }
     }
 }

@@ -40,10 +40,15 @@ internal sealed record ParentNames(string? Relative, string? Absolute)
         string local = WindowsPath.ToLocal(value);
         return !hasParent
             ? throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{imageName}: has no parent, so parent_path={value} is not possible. Give it one with Set-DiskImageBacking.", imageName)
+                DiskImageErrorKind.InvalidOption,
+                $"{imageName}: has no parent, so parent_path={value} is not possible. Give it one with {new Remedy(RemedyKind.SetBacking)}.",
+                imageName)
             : WindowsPath.FileName(local).Length == 0
             ? throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{imageName}: parent_path={value} is not possible; allowed: the path of a file. Set-DiskImageBacking takes the parent away.", imageName)
+                DiskImageErrorKind.InvalidOption,
+                $"{imageName}: parent_path={value} is not possible; allowed: the path of a file."
+                    + $" To take the parent away there is {new Remedy(RemedyKind.SetBacking)}.",
+                imageName)
             : Of(imageName, local);
     }
 }

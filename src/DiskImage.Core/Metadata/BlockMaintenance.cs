@@ -104,7 +104,7 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
             string file = layout.File.Name;
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{file}: {first.Message}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.",
+                $"{file}: {first.Message}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.",
                 file,
                 first.HostOffset);
         }

@@ -442,7 +442,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
             : throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{File.Name}: {Layout.NameOf(block)} (guest offset {block * size:#,0}) is said to be at offset {place:#,0}, {size:#,0} bytes long,"
-                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 File.Name,
                 place);
     }

@@ -35,20 +35,20 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         // What is wrong with the options is found out before the image is opened for writing.
-        (string name, string files, GivenOptions options, bool withBacking, string? warning) = await LookAsync(
+        (string name, string files, GivenOptions options, bool withBacking, Wording? warning) = await LookAsync(
             path,
             image =>
             {
                 GivenOptions given = Given(image);
                 IAmendable format = image.RequireOfFormat<IAmendable>(Lack);
-                return new ValueTask<(string, string, GivenOptions, bool, string?)>(
+                return new ValueTask<(string, string, GivenOptions, bool, Wording?)>(
                     (image.Path, WrittenFiles.Of(image), given, !format.AmendsWithoutBacking, format.AmendWarning(given.Bind())));
             },
             cancellationToken,
             beforeWriting: true).ConfigureAwait(false);
         if (warning is not null)
         {
-            await WarnAsync($"{name}: {warning}").ConfigureAwait(false);
+            await WarnAsync(RemedyWords.Say($"{name}: {warning}")).ConfigureAwait(false);
         }
         if (!await ConfirmAsync(files, $"Set {string.Join(", ", options.Names)}").ConfigureAwait(false))
         {

@@ -33,6 +33,9 @@ public sealed partial class SourceRulesTests
     /// <summary>Folders of which each subfolder stands alone: no format knows another.</summary>
     private static readonly string[] s_separate = ["Formats", "Filters", "Protocols"];
 
+    /// <summary>Folders of Core whose messages still have a front end's words in them: they are being worked on elsewhere.</summary>
+    private static readonly string[] s_frontEndWordsInWork = ["Formats/Vmdk"];
+
     /// <summary>The one visible list of drivers names them all.</summary>
     private const string TheList = "Drivers/BuiltInDrivers.cs";
 
@@ -64,6 +67,31 @@ public sealed partial class SourceRulesTests
     [Fact]
     public void Core_knows_no_PowerShell()
         => Assert.DoesNotContain(Sources("src/DiskImage.Core"), s => Code(s.Text).Contains("System.Management.Automation", StringComparison.Ordinal));
+
+    /// <summary>What can be done is a value in Core (<c>Remedy</c>), and each front end has its own words for it.</summary>
+    [Fact]
+    public void Core_names_no_cmdlet_and_no_parameter()
+    {
+        string[] inWork = [.. s_frontEndWordsInWork.Select(folder => $"src/DiskImage.Core/{folder}/")];
+        string[] wrong =
+        [
+            .. Sources("src/DiskImage.Core")
+                .Where(s => !inWork.Any(folder => s.Path.StartsWith(folder, StringComparison.Ordinal)))
+                .SelectMany(s => Literal().Matches(LineComment().Replace(s.Text, "")).Where(l => FrontEndWord().IsMatch(l.Value)).Select(l => $"{s.Path}: {l.Value}")),
+        ];
+        Assert.True(wrong.Length == 0, string.Join('\n', wrong));
+    }
+
+    [Theory]
+    [InlineData("$\"{Name}: it is damaged. Repair it with Repair-DiskImage -Mode All.\"", true)]
+    [InlineData("\"allow it with -Force\"", true)]
+    [InlineData("\"-InPlace\"", true)]
+    [InlineData("\"look at it with Test-DiskImage\"", true)]
+    [InlineData("\"the size -1 is not possible; allowed: 0-9, A-F\"", false)]
+    [InlineData("\"lazy-refcounts=on needs compat=1.1\"", false)]
+    [InlineData("\"the Mode-A parent\"", false)]
+    public void The_pattern_finds_the_words_of_a_front_end(string code, bool isFound)
+        => Assert.Equal(isFound, Literal().Matches(LineComment().Replace(code, "")).Any(l => FrontEndWord().IsMatch(l.Value)));
 
     [Fact]
     public void Only_Platform_and_the_protocols_call_the_system()
@@ -130,6 +158,16 @@ public sealed partial class SourceRulesTests
 
     [GeneratedRegex(@"//[^\n]*|^namespace [^\n]*|""[^""\n]*""", RegexOptions.Multiline, matchTimeoutMilliseconds: 5000)]
     private static partial Regex Comment();
+
+    [GeneratedRegex(@"^\s*//[^\n]*|(?<=[;{},)\]]\s*)//[^\n]*", RegexOptions.Multiline, matchTimeoutMilliseconds: 5000)]
+    private static partial Regex LineComment();
+
+    [GeneratedRegex(@"""(\\.|[^""\\\n])*""", RegexOptions.ExplicitCapture, matchTimeoutMilliseconds: 5000)]
+    private static partial Regex Literal();
+
+    /// <summary>A verb and our noun, or a parameter: a hyphen at the start of a word, and a capital and small letters behind it.</summary>
+    [GeneratedRegex(@"\b[A-Z][a-z]+-DiskImage|(?<![\w\p{L}\)\]}-])-[A-Z][a-z]+[A-Za-z]*\b", RegexOptions.ExplicitCapture, matchTimeoutMilliseconds: 5000)]
+    private static partial Regex FrontEndWord();
 
     [GeneratedRegex(@"\b(DllImport|LibraryImport)\b", RegexOptions.ExplicitCapture, matchTimeoutMilliseconds: 5000)]
     private static partial Regex NativeCall();

@@ -202,7 +202,7 @@ public sealed class RepairTrialTests
                 await disk.WriteAsync(BlockBytes, new byte[BlockBytes]);
             });
             Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
-            Assert.Contains("-Mode All", error.Message, StringComparison.Ordinal);
+            Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         }
 
         /// <summary>A write to each of the two blocks changes nothing else.</summary>

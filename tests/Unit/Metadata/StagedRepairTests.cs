@@ -61,7 +61,7 @@ public sealed class StagedRepairTests
                 });
             },
         };
-        Assert.StartsWith(why, await StagedRepair.RunAsync(disk, file, RepairMode.All, CancellationToken.None), StringComparison.Ordinal);
+        Assert.StartsWith(why, (await StagedRepair.RunAsync(disk, file, RepairMode.All, CancellationToken.None))?.ToString(), StringComparison.Ordinal);
         Assert.Equal(Contents(), file.ToArray());
         Assert.Equal(0, disk.Reloads);
     }

@@ -2,6 +2,7 @@ using System.Text.Json;
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Formats.Qcow2;
+using DiskImage.Metadata;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Oracles;
@@ -77,8 +78,9 @@ public sealed class ReadTests
             {
                 if (entry.IsCompressed)
                 {
-                    (long offset, int length) = entry.CompressedRange(qcow2.Geometry.ClusterBits);
-                    straddling += qcow2.Geometry.ClusterStart(offset) != qcow2.Geometry.ClusterStart(offset + length - 1) && offset % 512 != 0 ? 1 : 0;
+                    (HostOffset place, int length) = entry.CompressedRange(qcow2.Geometry.ClusterBits);
+                    bool straddles = qcow2.Geometry.ClusterStart(place) != qcow2.Geometry.ClusterStart(place + (length - 1));
+                    straddling += straddles && place.Value % 512 != 0 ? 1 : 0;
                 }
             }
             Assert.True(options.EndsWith("512", StringComparison.Ordinal) || straddling > 0, "no compressed cluster straddles a cluster");

@@ -333,7 +333,7 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ITrialRep
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{Name}: extent {block:#,0} (guest offset {(long)block * _header.Extent:#,0}) is said to be at offset {place:#,0}, {_header.BlockBytes:#,0} bytes long,"
-                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 place);
         }
@@ -414,7 +414,7 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ITrialRep
         {
             string what = findings.List.First(f => f.Severity == CheckSeverity.Corruption).Message;
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Name}: {what}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.", Name);
+                DiskImageErrorKind.Corrupt, $"{Name}: {what}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.", Name);
         }
         _next = blocks.Length == 0 ? _header.DataOffset : blocks[^1].End;
     }

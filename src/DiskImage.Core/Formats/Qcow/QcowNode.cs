@@ -430,7 +430,7 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
             : throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{Name}: the L1 entry for guest offset {cluster << _header.ClusterBits:#,0} leads to offset {place:#,0}; allowed: behind the header, with the table's"
-                    + $" {_header.L2Bytes:#,0} bytes in the file of {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                    + $" {_header.L2Bytes:#,0} bytes in the file of {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 (long)(place & long.MaxValue));
     }
@@ -461,7 +461,7 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{Name}: the cluster for guest offset {cluster << _header.ClusterBits:#,0} is said to be at offset {host:#,0}, {length:#,0} bytes long; allowed: behind the header,"
-                    + $" in the file of {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                    + $" in the file of {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 host);
         }

@@ -14,7 +14,9 @@ public enum Qcow2DiscardMode
     Unmap,
 }
 
-/// <summary>Which of the image's structures are looked up before each write, so that a damaged table cannot have them overwritten.</summary>
+/// <summary>
+/// Which of the image's structures are looked up before each write, so that a damaged table cannot have them overwritten.
+/// </summary>
 public enum Qcow2OverlapCheck
 {
     /// <summary>None: a damaged image is damaged further.</summary>
@@ -56,15 +58,18 @@ public sealed record Qcow2OpenOptions
     public Qcow2DiscardMode Discard { get; init; } = Qcow2DiscardMode.Unmap;
 
     /// <summary>Refcounts may stay behind while the image is open; null to do as the image says.</summary>
-    [DriverOption("lazy-refcounts", "Write refcounts only when the image is closed: quicker flushes, a repair after a crash; as the image says if not given")]
+    [DriverOption("lazy-refcounts", "Write refcounts only when the image is closed: quicker flushes, a repair after a crash;"
+        + " as the image says if not given")]
     public bool? LazyRefcounts { get; init; }
 
     /// <summary>What a cluster reads as that the tables say to be past the end of its file.</summary>
-    [DriverOption("missing-clusters", "What reads as a cluster past the end of its file, as in a copy that was cut short: error, or zero as QEMU does")]
+    [DriverOption("missing-clusters", "What reads as a cluster past the end of its file, as in a copy that was cut short: error,"
+        + " or zero as QEMU does")]
     public Qcow2MissingClusters MissingClusters { get; init; }
 
     /// <summary>What no write may land on.</summary>
-    [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place), cached (also active tables), all (also those of snapshots)")]
+    [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place),"
+        + " cached (also active tables), all (also those of snapshots)")]
     public Qcow2OverlapCheck OverlapCheck { get; init; } = Qcow2OverlapCheck.Cached; // QEMU's default
 }
 
@@ -100,7 +105,8 @@ public sealed record Qcow2CreateOptions : ICreateOptions
     public bool LazyRefcounts { get; init; }
 
     /// <summary>Bits of a refcount.</summary>
-    [DriverOption("refcount_bits", "Bits of a cluster's reference count: 2^bits - 1 snapshots can share it", Minimum = 1, Maximum = 64, PowerOfTwo = true)]
+    [DriverOption("refcount_bits", "Bits of a cluster's reference count:"
+        + " 2^bits - 1 snapshots can share it", Minimum = 1, Maximum = 64, PowerOfTwo = true)]
     public int RefcountBits { get; init; } = 16;
 
     /// <summary>Subclusters.</summary>

@@ -360,7 +360,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITr
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{Name}: cluster {cluster:#,0} (guest offset {cluster * AllocationUnit:#,0}) is said to be at offset {entry:#,0}; allowed: a multiple of"
-                    + $" {AllocationUnit:#,0} behind the header, with all of it in the file of {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                    + $" {AllocationUnit:#,0} behind the header, with all of it in the file of {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 (long)(entry & long.MaxValue));
         }
@@ -372,7 +372,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITr
         if (Header.NeedsCheck)
         {
             _isOpening = true;
-            string? why = await StagedRepair.RunAsync(this, File, RepairMode.All, cancellationToken).ConfigureAwait(false);
+            Wording? why = await StagedRepair.RunAsync(this, File, RepairMode.All, cancellationToken).ConfigureAwait(false);
             _isOpening = false;
             if (why is not null)
             {
@@ -396,7 +396,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITr
         if (await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false) is { } fault)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Name}: {fault}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.", Name);
+                DiskImageErrorKind.Corrupt, $"{Name}: {fault}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.", Name);
         }
     }
 

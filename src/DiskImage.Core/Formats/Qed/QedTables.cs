@@ -168,6 +168,6 @@ internal sealed class QedTables
     public bool IsPlace(ulong entry, long length)
         => entry % (ulong)Header.ClusterSize == 0 && entry >= (ulong)Header.HeaderEnd && entry <= (ulong)Math.Max(0, _file.Length - length);
 
-    private DiskImageException Corrupt(string what, long offset)
-        => new(DiskImageErrorKind.Corrupt, $"{_file.Name}: {what}. Look at all of it with Test-DiskImage.", _file.Name, offset);
+    private DiskImageException Corrupt(Wording what, long offset)
+        => new(DiskImageErrorKind.Corrupt, $"{_file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", _file.Name, offset);
 }

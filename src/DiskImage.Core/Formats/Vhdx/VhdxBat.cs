@@ -341,7 +341,8 @@ internal sealed class VhdxBat(VhdxDisk disk)
         {
             throw VhdxLayout.Corrupt(
                 disk.Name,
-                $"BAT entry {index} names offset {entry.FileOffset:#,0}{why}, so no place can be chosen for new data. Nothing was written; Repair-DiskImage -Mode All may put it right",
+                $"BAT entry {index} names offset {entry.FileOffset:#,0}{why}, so no place can be chosen for new data."
+                    + $" Nothing was written; {new Remedy(RemedyKind.Repair)} may put it right",
                 PlaceOf(index));
         }
     }

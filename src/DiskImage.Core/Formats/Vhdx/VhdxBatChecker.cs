@@ -176,7 +176,10 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
             }
             else if (!await HasSectorAsync(block, entry.FileOffset).ConfigureAwait(false))
             {
-                Findings.Warning("Bitmap", $"payload block {block} is partially present, and none of its sectors is", "Optimize-DiskImage gives it back", PlaceOf(index));
+                Findings.Warning(
+                    "Bitmap",
+                    $"payload block {block} is partially present, and none of its sectors is; {new Remedy(RemedyKind.Compact)} gives it back",
+                    host: PlaceOf(index));
             }
         }
         _partial.Clear();

@@ -313,7 +313,7 @@ internal sealed class VhdxDisk
         Metadata = await VhdxMetadata.ReadAsync(File, Regions.Metadata, cancellationToken).ConfigureAwait(false);
     }
 
-    private async ValueTask FlushAsync(CancellationToken cancellationToken)
+    private async ValueTask FlushAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         if (Cache.IsDirty)
         {

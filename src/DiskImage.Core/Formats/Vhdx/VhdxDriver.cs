@@ -55,7 +55,7 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
         => RequireOwn<VhdxNode>(node).AmendAsync((VhdxAmendOptions)options);
 
-    public string? AmendWarning(object options)
+    public Wording? AmendWarning(object options)
         => options is VhdxAmendOptions { VirtualDiskId: null, PhysicalSectorSize: null } ? null : ParentMismatch.AmendWarning;
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)

@@ -139,10 +139,10 @@ internal sealed record VhdxHeaderPair(VhdxHeader Current, int CurrentIndex, IRea
         int current = Choose(headers[0], headers[1]);
         if (current < 0)
         {
-            string why = headers[0] is null
-                ? $"neither header can be used: of the first, {faults[0]}; of the second, {faults[1]}"
-                    + (isBelieved ? ". All else about them fits: Repair-DiskImage -Mode All writes them anew" : "")
-                : $"both headers have the sequence number {headers[0]!.SequenceNumber} and differ, so neither counts";
+            Wording rest = isBelieved ? (Wording)$". All else about them fits: {new Remedy(RemedyKind.Repair)} writes them anew" : "";
+            Wording why = headers[0] is null
+                ? (Wording)$"neither header can be used: of the first, {faults[0]}; of the second, {faults[1]}{rest}"
+                : (Wording)$"both headers have the sequence number {headers[0]!.SequenceNumber} and differ, so neither counts";
             throw VhdxLayout.Corrupt(file.Name, why, VhdxHeader.PlaceOf(0));
         }
         headers[current]!.Require(file, VhdxHeader.PlaceOf(current));

@@ -78,10 +78,10 @@ internal sealed class VhdxRegionTable
             table.Require(file, header, PlaceOf(0));
             return table;
         }
+        Wording rest = isBelieved ? (Wording)$". They say the same: {new Remedy(RemedyKind.Repair)} writes them anew" : "";
         throw VhdxLayout.Corrupt(
             file.Name,
-            $"neither region table can be used: of the first, {faults[0]}; of the second, {faults[1]}"
-                + (isBelieved ? ". They say the same: Repair-DiskImage -Mode All writes them anew" : ""),
+            $"neither region table can be used: of the first, {faults[0]}; of the second, {faults[1]}{rest}",
             VhdxLayout.RegionTable1At);
     }
 

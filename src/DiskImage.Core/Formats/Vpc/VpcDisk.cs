@@ -134,7 +134,7 @@ internal sealed class VpcDisk
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{File.Name}: block {block:#,0} (guest offset {block * BlockSize:#,0}) is said to be at offset {place.Value:#,0}, {Layout.Span:#,0} bytes long,"
-                    + $" but the blocks end at {FooterOffset:#,0}, where the footer or the file's end is. Look at all of it with Test-DiskImage.",
+                    + $" but the blocks end at {FooterOffset:#,0}, where the footer or the file's end is. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 File.Name,
                 place.Value);
         }
@@ -378,7 +378,7 @@ internal sealed class VpcDisk
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{File.Name}: the checksums of both footers are wrong, so the disk is read but not written to. Repair it with Repair-DiskImage -Mode All.",
+                $"{File.Name}: the checksums of both footers are wrong, so the disk is read but not written to. Repair it with {new Remedy(RemedyKind.Repair)}.",
                 File.Name,
                 0);
         }
@@ -386,7 +386,7 @@ internal sealed class VpcDisk
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{File.Name}: the dynamic header's checksum is wrong, so the disk is read but not written to. Repair it with Repair-DiskImage -Mode All.",
+                $"{File.Name}: the dynamic header's checksum is wrong, so the disk is read but not written to. Repair it with {new Remedy(RemedyKind.Repair)}.",
                 File.Name,
                 (long)Footer.DataOffset);
         }

@@ -108,5 +108,5 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
             ? whole.AmendAsync((VpcAmendOptions)options)
             : RequireOwn<VpcNode>(node).AmendAsync((VpcAmendOptions)options, cancellationToken);
 
-    public string? AmendWarning(object options) => ((VpcAmendOptions)options).UniqueId is null ? null : ParentMismatch.AmendWarning;
+    public Wording? AmendWarning(object options) => ((VpcAmendOptions)options).UniqueId is null ? null : ParentMismatch.AmendWarning;
 }

@@ -98,12 +98,12 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
                 DiskImageErrorKind.InvalidFormat, $"{file.Name}: no VHD: the footer's cookie 'conectix' is neither at the end nor at offset 0", file.Name);
         }
         (uint found, uint right) = VpcFooter.Checksums(bytes);
+        Wording rest = isRepairable ? (Wording)$". All else about it fits: {new Remedy(RemedyKind.Repair)} writes the checksums anew." : "";
         return new DiskImageException(
             DiskImageErrorKind.Corrupt,
             found == right
-                ? $"{file.Name}: the footer at offset {offset:#,0} is of a fixed disk or has a size out of range, and no footer is at the end. The file was cut off or extended."
-                : $"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of 0x{right:X8}, and there is no sound copy"
-                    + (isRepairable ? ". All else about it fits: Repair-DiskImage -Mode All writes the checksums anew." : ""),
+                ? (Wording)$"{file.Name}: the footer at offset {offset:#,0} is of a fixed disk or has a size out of range, and no footer is at the end. The file was cut off or extended."
+                : (Wording)$"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of 0x{right:X8}, and there is no sound copy{rest}",
             file.Name,
             offset);
     }

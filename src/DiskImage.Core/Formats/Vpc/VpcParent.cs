@@ -76,13 +76,14 @@ internal static class VpcParent
             await raw.Parent.DisposeAsync().ConfigureAwait(false); // to show its bytes as the disk's would be wrong, and to believe them would let a guest choose
             found = ignoreMismatch ? await SearchAsync(VpcDriver.FormatName).ConfigureAwait(false) : throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{path}: records no identifier of its parent, which stands for a raw disk, but {raw.Parent.Name} begins as a VHD. "
-                    + $"If that is the parent, pass -IgnoreIdMismatch (open option {ParentMismatch.IgnoreOption}), or record it with Set-DiskImageBacking -Unsafe.",
+                $"{path}: records no identifier of its parent, which stands for a raw disk, but {raw.Parent.Name} begins as a VHD."
+                    + $" If that is the parent, pass {new Remedy(RemedyKind.IgnoreIdMismatch)} (open option {ParentMismatch.IgnoreOption}),"
+                    + $" or record it with {new Remedy(RemedyKind.RecordBacking)}.",
                 path);
         }
         return found
             ?? throw new DiskImageException(
-                DiskImageErrorKind.NotFound, $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe.", path);
+                DiskImageErrorKind.NotFound, $"{path}: a differencing disk that does not name its parent. Give it one with {new Remedy(RemedyKind.RecordBacking)}.", path);
 
         ValueTask<(BlockNode Parent, string Name)?> SearchAsync(string asFormat) => new ParentSearch(path, asFormat, open)
             .OpenAsync(candidates, parent => ignoreMismatch || asFormat.Equals(Raw, StringComparison.Ordinal) ? null : Mismatch(path, header, parent), cancellationToken);

@@ -89,7 +89,14 @@ internal sealed class VpcSpace : FileSpace
     }
 
     /// <summary>Takes back the places of blocks.</summary>
-    public override void Free(MetadataSession.Held held, long offset, long length)
+    public override ValueTask FreeAsync(MetadataSession.Held held, long offset, long length)
+    {
+        Free(held, offset, length);
+        return default;
+    }
+
+    /// <summary>Gives space back that nothing in the file, as it is on the disk, refers to.</summary>
+    public void Free(MetadataSession.Held held, long offset, long length)
     {
         for (long place = offset, span = _disk.Layout.Span; place < offset + length; place += span)
         {

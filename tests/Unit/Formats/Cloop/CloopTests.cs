@@ -91,7 +91,7 @@ public sealed class CloopTests : IDisposable
         await File.WriteAllBytesAsync(_folder["a.cloop"], CloopMaker.Make(new byte[5000], 1024));
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.cloop"], writable: true));
         Assert.Equal(DiskImageErrorKind.ReadOnly, error.Kind);
-        Assert.Contains("Convert-DiskImage", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Convert);
         error = await Assert.ThrowsAsync<DiskImageException>(async () => await new ImageCreator(Images.Opener).CreateAsync(
             _folder["b.cloop"], s_cloop.Driver, new object(), replace: false, null, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.Unsupported, error.Kind);

@@ -226,7 +226,7 @@ public sealed class DmgTests : IDisposable
         await File.WriteAllBytesAsync(_folder["a.dmg"], Mixed(Contents(10)).Make());
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"], writable: true));
         Assert.Equal(DiskImageErrorKind.ReadOnly, error.Kind);
-        Assert.Contains("Convert-DiskImage", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Convert);
     }
 
     /// <summary>Property lists that want to cost something: entities, nesting, values without end, nonsense.</summary>

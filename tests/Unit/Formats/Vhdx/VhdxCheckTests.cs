@@ -83,7 +83,7 @@ public sealed class VhdxCheckTests
         DiskImageException unreadable = await Assert.ThrowsAsync<DiskImageException>(async () => await node.ReadAsync(3 * MiB, new byte[1]));
         Assert.Equal(DiskImageErrorKind.Corrupt, unreadable.Kind);
         DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(async () => await node.WriteAsync(6 * MiB, new byte[] { 1 }));
-        Assert.Contains("Repair-DiskImage", refused.Message, StringComparison.Ordinal);
+        Assert.Contains(refused.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
     }
 
     [Fact]

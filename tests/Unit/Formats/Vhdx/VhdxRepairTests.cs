@@ -91,7 +91,7 @@ public sealed class VhdxRepairTests(ITestOutputHelper output)
             image[at + 4] ^= 0x5A;
         }
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => VhdxDisks.OpenAsync(image));
-        Assert.Contains("Repair-DiskImage -Mode All", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         var file = new MemoryNode((byte[])image.Clone());
         await using (VhdxNode node = await VhdxDisks.OpenAsync(file, forRepair: true))
         {

@@ -127,7 +127,7 @@ public sealed class VpcCheckTests
         await disk.ReadAsync(0, new byte[512]);
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await disk.WriteAsync(0, new byte[512]));
         Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
-        Assert.Contains("Repair-DiskImage", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         await disk.DisposeAsync();
         Assert.Equal(image, memory.ToArray());
     }

@@ -82,7 +82,7 @@ public sealed class VpcRepairTests
         image[64] ^= 0xFF;
         image[image.Length - 512 + 65] ^= 0x5A;
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await VpcDisks.OpenAsync(new MemoryNode((byte[])image.Clone())));
-        Assert.Contains("Repair-DiskImage -Mode All", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         await using (BlockNode disk = await VpcDisks.OpenAsync(new MemoryNode((byte[])image.Clone()), forRepair: true))
         {
             CheckFinding finding = Assert.Single((await VpcDisks.CheckAsync(disk)).Findings);
