@@ -46,7 +46,8 @@ internal sealed class CheckFindings
     public void Warning(string kind, [InterpolatedStringHandlerArgument("")] Wording message, string? repair = null, long? host = null)
         => Add(kind, CheckSeverity.Warning, message, repair, host);
 
-    private void Add(string kind, CheckSeverity severity, Wording message, string? repair, long? host, long? guest = null, long? guestLength = null)
+    private void Add(
+        string kind, CheckSeverity severity, Wording message, string? repair, long? host, long? guest = null, long? guestLength = null)
     {
         if (HasRoom)
         {

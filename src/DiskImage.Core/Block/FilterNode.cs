@@ -55,7 +55,8 @@ public abstract class FilterNode(BlockNode child) : BlockNode
         => Below.GetExtentAsync(offset, length, cancellationToken);
 
     /// <inheritdoc/>
-    protected override ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+    protected override ValueTask<int> GetExtentsCoreAsync(
+        long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
         => Below.GetExtentsAsync(offset, length, extents, cancellationToken);
 
     /// <inheritdoc/>

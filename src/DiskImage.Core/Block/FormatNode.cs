@@ -391,7 +391,9 @@ public abstract class FormatNode : BlockNode
         return _ranges.AcquireAsync(offset / unit * unit, ((offset + length - 1) / unit * unit) + unit, exclusive, cancellationToken);
     }
 
-    /// <summary>The whole zero units inside [offset, end); a partial last unit of the disk counts as whole. Empty if start >= end.</summary>
+    /// <summary>
+    /// The whole zero units inside [offset, end); a partial last unit of the disk counts as whole. Empty if start >= end.
+    /// </summary>
     private (long Start, long End) WholeUnits(long offset, long end)
     {
         long unit = ZeroUnit;

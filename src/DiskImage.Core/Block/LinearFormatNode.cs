@@ -51,7 +51,8 @@ public abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
         => await File.GetExtentAsync(Start + offset, length, cancellationToken).ConfigureAwait(false) with { Offset = offset };
 
     /// <inheritdoc/>
-    protected override async ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+    protected override async ValueTask<int> GetExtentsCoreAsync(
+        long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
     {
         int count = await File.GetExtentsAsync(Start + offset, length, extents, cancellationToken).ConfigureAwait(false);
         foreach (ref BlockExtent extent in extents.Span[..count])

@@ -25,7 +25,8 @@ public sealed class PendingStream(StoragePlace place, Stream sink, bool leaveOpe
 
     /// <inheritdoc/>
     public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
-        => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Place.Locator}: what was sent cannot be read back", Place.Locator);
+        => throw new DiskImageException(
+            DiskImageErrorKind.Unsupported, $"{Place.Locator}: what was sent cannot be read back", Place.Locator);
 
     /// <inheritdoc/>
     public override ValueTask PublishAsync(bool durable, CancellationToken cancellationToken) => _node.SendRestAsync(cancellationToken);

@@ -50,7 +50,8 @@ internal static class WindowsPath
         string plain = path.StartsWith(LongSharePrefix, StringComparison.OrdinalIgnoreCase) ? @"\\" + path[LongSharePrefix.Length..]
             : path.StartsWith(LongPrefix, StringComparison.Ordinal) ? path[LongPrefix.Length..]
             : path;
-        bool isFull = plain.StartsWith(@"\\", StringComparison.Ordinal) || (plain is [_, ':', '\\' or '/', ..] && char.IsAsciiLetter(plain[0]));
+        bool isFull = plain.StartsWith(@"\\", StringComparison.Ordinal)
+            || (plain is [_, ':', '\\' or '/', ..] && char.IsAsciiLetter(plain[0]));
         return isFull ? plain.Replace('/', '\\') : null;
     }
 

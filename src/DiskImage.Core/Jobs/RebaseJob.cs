@@ -59,7 +59,9 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
         return new ConvertResult(copied, zero, skipped, System.Diagnostics.Stopwatch.GetElapsedTime(started));
     }
 
-    /// <summary>The units from the start on that are alike: equal to the new backing image (null), or to be stored as zeroes or as data.</summary>
+    /// <summary>
+    /// The units from the start on that are alike: equal to the new backing image (null), or to be stored as zeroes or as data.
+    /// </summary>
     private static (int Length, bool? IsZero) NextRun(ReadOnlySpan<byte> present, ReadOnlySpan<byte> future, int unit, bool joins)
     {
         (int length, bool? kind) = (0, null);
@@ -77,7 +79,8 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
         return (length, kind);
     }
 
-    private async ValueTask StoreAsync(long offset, ReadOnlyMemory<byte> data, bool isZero, CompressedChunk? packed, CancellationToken cancellationToken)
+    private async ValueTask StoreAsync(
+        long offset, ReadOnlyMemory<byte> data, bool isZero, CompressedChunk? packed, CancellationToken cancellationToken)
     {
         if (isZero)
         {

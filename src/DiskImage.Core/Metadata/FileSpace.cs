@@ -1,8 +1,8 @@
 namespace DiskImage.Metadata;
 
 /// <summary>
-/// The space of a file that a format hands out. How it keeps what is free is its own (<see cref="SpaceMap"/>, or a list of gaps); what is given
-/// up is free only after the flush that makes the giving up durable: <see cref="FreeAfterFlush"/>, then the session's flush.
+/// The space of a file that a format hands out. How it keeps what is free is its own (<see cref="SpaceMap"/>, or a list of gaps); what is
+/// given up is free only after the flush that makes the giving up durable: <see cref="FreeAfterFlush"/>, then the session's flush.
 /// </summary>
 /// <remarks>The session's lock guards it.</remarks>
 internal abstract class FileSpace

@@ -87,7 +87,10 @@ internal sealed class MetadataSession(
     /// <param name="length">The disk's length.</param>
     /// <param name="cancellationToken">Stops it.</param>
     public ValueTask<CheckReport> CheckAsync(
-        Func<CancellationToken, ValueTask<CheckReport>> check, IProgress<long>? bytes, long length, CancellationToken cancellationToken) => RunAsync(
+        Func<CancellationToken, ValueTask<CheckReport>> check,
+        IProgress<long>? bytes,
+        long length,
+        CancellationToken cancellationToken) => RunAsync(
         async held =>
         {
             if (!file.IsReadOnly)
@@ -102,7 +105,8 @@ internal sealed class MetadataSession(
 
     public void Dispose() => _gate.Dispose();
 
-    internal void Require(Held held) => ArgumentOutOfRangeException.ThrowIfNotEqual(ReferenceEquals(held.Session, this), true, nameof(held));
+    internal void Require(Held held)
+        => ArgumentOutOfRangeException.ThrowIfNotEqual(ReferenceEquals(held.Session, this), true, nameof(held));
 
     /// <summary>The proof that the lock of a session is held. Made by the session only; disposed once.</summary>
     internal readonly struct Held(MetadataSession session) : IDisposable

@@ -45,7 +45,8 @@ internal static class StagedRepair
     /// <param name="mode">What may be repaired.</param>
     /// <param name="cancellationToken">Stops it before anything is written.</param>
     /// <returns>Why nothing was changed; null if the repair was made, or nothing was to be done.</returns>
-    public static async ValueTask<Wording?> RunAsync(ITrialRepair disk, BlockNode file, RepairMode mode, CancellationToken cancellationToken)
+    public static async ValueTask<Wording?> RunAsync(
+        ITrialRepair disk, BlockNode file, RepairMode mode, CancellationToken cancellationToken)
     {
         var staged = new StagedNode(file);
         await using (staged.ConfigureAwait(false))
@@ -85,7 +86,8 @@ internal static class StagedRepair
         CheckErrors = found.CheckErrors + 1,
         Findings =
         [
-            CheckFinding.Of("RepairWithdrawn", CheckSeverity.Error, $"The repair was tried beside the image and not made: {why}. Nothing was changed."),
+            CheckFinding.Of(
+                "RepairWithdrawn", CheckSeverity.Error, $"The repair was tried beside the image and not made: {why}. Nothing was changed."),
             .. found.Findings,
         ],
     };
@@ -109,7 +111,8 @@ internal static class StagedRepair
         ITrialRepair disk, BlockNode file, StagedNode staged, bool isClean, CancellationToken cancellationToken)
     {
         BlockNode Lent(BlockNode node) => new BorrowedNode(node, isReadOnly: true);
-        (BlockNode? after, Wording? fault) = await TryOpenAsync(disk, Lent(staged), forRepair: false, cancellationToken).ConfigureAwait(false);
+        (BlockNode? after, Wording? fault) = await TryOpenAsync(
+            disk, Lent(staged), forRepair: false, cancellationToken).ConfigureAwait(false);
         if (after is null && !isClean && !await OpensAsync(disk, file, cancellationToken).ConfigureAwait(false))
         {
             (after, fault) = await TryOpenAsync(disk, Lent(staged), forRepair: true, cancellationToken).ConfigureAwait(false);

@@ -25,7 +25,12 @@ public sealed record ChainLayer(
             ImageDescription? said = node.As<IDescribed>()?.Describe();
             string path = System.IO.Path.IsPathRooted(node.Name) ? System.IO.Path.GetFullPath(node.Name) : node.Name;
             layers.Add(new ChainLayer(
-                path, said?.Format ?? image.Format.Name, node.Length, node.HolderIdentity(), node.As<IEmptiable>() is not null, WrittenFiles.Further(node)));
+                path,
+                said?.Format ?? image.Format.Name,
+                node.Length,
+                node.HolderIdentity(),
+                node.As<IEmptiable>() is not null,
+                WrittenFiles.Further(node)));
         }
         return layers;
     }

@@ -42,7 +42,9 @@ public sealed record ConvertRequest
     public int Workers { get; init; }
 }
 
-/// <summary>Makes a new image read as another does: says what is lost, copies the disk and its bitmaps, compares, and gives it its name.</summary>
+/// <summary>
+/// Makes a new image read as another does: says what is lost, copies the disk and its bitmaps, compares, and gives it its name.
+/// </summary>
 /// <param name="front">Who asks.</param>
 /// <param name="source">The source.</param>
 /// <param name="disk">Its disk, or the snapshot of it that is copied.</param>
@@ -63,11 +65,13 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{source.Path}: bitmaps record changes of the present state, so they are not copied with {new Remedy(RemedyKind.Snapshot)}.",
+                $"{source.Path}: bitmaps record changes of the present state, so they are not copied "
+                    + $"with {new Remedy(RemedyKind.Snapshot)}.",
                 source.Path);
         }
         IBitmaps holder = source.Require<IBitmaps>("keep no dirty bitmaps");
-        _bitmaps = await BitmapCopy.SelectAsync(source.Node, request.Bitmaps == BitmapChoice.Sound, cancellationToken).ConfigureAwait(false);
+        _bitmaps = await BitmapCopy.SelectAsync(
+            source.Node, request.Bitmaps == BitmapChoice.Sound, cancellationToken).ConfigureAwait(false);
         foreach (DiskBitmap broken in (await holder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Where(b => b.IsInUse))
         {
             await front.WarnAsync($"{source.Path}: bitmap '{broken.Name}' was not saved properly and is left out.").ConfigureAwait(false);
@@ -78,7 +82,8 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
     public async Task<ConvertResult> RunAsync(NewImage image, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(image);
-        foreach (Wording loss in await ConversionFacts.LossesAsync(source.Node, disk, image.Node, _bitmaps is not null, cancellationToken).ConfigureAwait(false))
+        foreach (Wording loss in await ConversionFacts.LossesAsync(
+            source.Node, disk, image.Node, _bitmaps is not null, cancellationToken).ConfigureAwait(false))
         {
             await front.WarnAsync($"{image.Path}: {loss}.").ConfigureAwait(false);
         }
@@ -93,7 +98,9 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
                 $"Copying bitmaps of {ByteText.Leaf(source.Node.Name)}",
                 progress => new BitmapCopy(source.Node, image.Node, _bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         }
-        await image.CompleteAsync(request.Durable, request.Verify ? made => VerifyAsync(made, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
+        await image.CompleteAsync(request.Durable, request.Verify
+            ? made => VerifyAsync(made, cancellationToken)
+            : null, cancellationToken).ConfigureAwait(false);
         return result;
     }
 
@@ -115,11 +122,14 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             progress => new ConvertJob(disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await front.ExplainAsync(
             $"{image.Path}: {ByteText.Of(result.BytesCopied)} copied, {ByteText.Of(result.BytesZero)} zeroes, "
-            + $"{ByteText.Of(result.BytesSkipped)} left to the backing image, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+            + $"{ByteText.Of(result.BytesSkipped)} left to the backing image, in "
+            + $"{result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
         return result;
     }
 
-    /// <summary>True if the source may leave to the new backing image what it leaves to its own: they are the same file, or read the same.</summary>
+    /// <summary>
+    /// True if the source may leave to the new backing image what it leaves to its own: they are the same file, or read the same.
+    /// </summary>
     private async Task<bool> HasSameBackingAsync(BlockNode backing, CancellationToken cancellationToken)
     {
         if (disk.BackingNode() is not { } own)
@@ -127,7 +137,8 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             await front.ExplainAsync($"{disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
             return false;
         }
-        if (own.HolderIdentity() is { } file && file == backing.HolderIdentity() && FormatOf(own).Equals(FormatOf(backing), StringComparison.Ordinal))
+        if (own.HolderIdentity() is { } file && file == backing.HolderIdentity()
+            && FormatOf(own).Equals(FormatOf(backing), StringComparison.Ordinal))
         {
             return true;
         }

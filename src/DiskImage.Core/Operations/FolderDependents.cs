@@ -43,7 +43,9 @@ public static class FolderDependents
         }
     }
 
-    /// <summary>Which file an image says that it stands on; null for none, for what cannot be opened, and for images of the chain.</summary>
+    /// <summary>
+    /// Which file an image says that it stands on; null for none, for what cannot be opened, and for images of the chain.
+    /// </summary>
     private static async Task<NodeIdentity?> BackingOfAsync(
         ImageOpener opener, string file, IReadOnlyList<ChainLayer> chain, CancellationToken cancellationToken)
     {
@@ -53,10 +55,12 @@ public static class FolderDependents
             {
                 return null;
             }
-            OpenedImage image = await opener.OpenAsync(new OpenRequest(file) { WithBacking = false, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
+            OpenedImage image = await opener.OpenAsync(
+                new OpenRequest(file) { WithBacking = false, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
             await using (image.ConfigureAwait(false))
             {
-                return image.Node.As<IDescribed>()?.Describe().BackingFile is { } name && ImageLocator.Parse(name) is { IsFile: true } locator
+                return image.Node.As<IDescribed>()?.Describe().BackingFile is { } name
+                    && ImageLocator.Parse(name) is { IsFile: true } locator
                     ? opener.IdentityOf(locator.From(Path.GetDirectoryName(file)!).FullPath)
                     : null;
             }

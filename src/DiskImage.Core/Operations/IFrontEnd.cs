@@ -4,7 +4,9 @@ using DiskImage.Jobs;
 
 namespace DiskImage.Operations;
 
-/// <summary>Who asks for an operation and hears of it: a cmdlet, a command line. It words what can be done (<see cref="Remedy"/>) in its own way.</summary>
+/// <summary>
+/// Who asks for an operation and hears of it: a cmdlet, a command line. It words what can be done (<see cref="Remedy"/>) in its own way.
+/// </summary>
 public interface IFrontEnd
 {
     /// <summary>Opens an image within the user's bounds, and tells what there is to tell of it.</summary>

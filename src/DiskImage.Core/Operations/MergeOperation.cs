@@ -15,12 +15,14 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
 {
     private ChainLayer Base => chain[depth];
 
-    /// <summary>The layers above the base whose format records the state of what they stand on, and which the merge therefore changes.</summary>
+    /// <summary>
+    /// The layers above the base whose format records the state of what they stand on, and which the merge therefore changes.
+    /// </summary>
     public IEnumerable<ChainLayer> Recording => chain.Take(depth).Where(RecordsBacking);
 
     /// <summary>
-    /// Opens the chain from the base up, each image once, and merges. The base is open for writing, and so are layers whose format records the
-    /// state of what they stand on: the job changes those records along with it.
+    /// Opens the chain from the base up, each image once, and merges. The base is open for writing, and so are layers whose format records
+    /// the state of what they stand on: the job changes those records along with it.
     /// </summary>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
@@ -36,7 +38,8 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
                 {
                     continue; // opened along with the layer above
                 }
-                OpenedImage image = await front.OpenAsync(request with { Writable = isWritten, Opened = shared }, cancellationToken).ConfigureAwait(false);
+                OpenedImage image = await front.OpenAsync(
+                    request with { Writable = isWritten, Opened = shared }, cancellationToken).ConfigureAwait(false);
                 opened.Add(image);
                 if (image.Node.HolderIdentity() is { } identity)
                 {
@@ -91,7 +94,8 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
         if (target.Length < image.Node.Length)
         {
             await front.ExplainAsync(
-                $"{Base.Path}: grows from {ByteText.WithBytes(target.Length)} to {ByteText.WithBytes(image.Node.Length)}").ConfigureAwait(false);
+                $"{Base.Path}: grows from {ByteText.WithBytes(target.Length)} to "
+                    + $"{ByteText.WithBytes(image.Node.Length)}").ConfigureAwait(false);
         }
         ConvertResult result = await front.ShowAsync(
             $"Merging {ByteText.Leaf(image.Path)} into {ByteText.Leaf(Base.Path)}",

@@ -19,17 +19,20 @@ public sealed class RebaseOperation(IFrontEnd front, OpenRequest image, bool isU
     /// <param name="below">The same, open; null if there is none, or it is not there.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <param name="changed">Gets the disk on its new backing image, before it is closed.</param>
-    public async Task RunAsync(BackingReference? backing, BlockNode? below, Func<BlockNode, ValueTask> changed, CancellationToken cancellationToken)
+    public async Task RunAsync(
+        BackingReference? backing, BlockNode? below, Func<BlockNode, ValueTask> changed, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(changed);
-        OpenedImage opened = await front.OpenAsync(image with { WithBacking = !isUnsafe, Writable = true }, cancellationToken).ConfigureAwait(false);
+        OpenedImage opened = await front.OpenAsync(
+            image with { WithBacking = !isUnsafe, Writable = true }, cancellationToken).ConfigureAwait(false);
         await using (opened.ConfigureAwait(false))
         {
             if (opened.Node.As<ISnapshots>() is { } kept
                 && await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) is { Count: > 0 } snapshots)
             {
                 await front.WarnAsync(
-                    $"{opened.Path}: its {snapshots.Count:#,0} snapshots stand on the backing image too, and are not adapted to the new one").ConfigureAwait(false);
+                    $"{opened.Path}: its {snapshots.Count:#,0} snapshots stand on the backing image too, and are not adapted "
+                        + $"to the new one").ConfigureAwait(false);
             }
             if (!isUnsafe)
             {
@@ -40,7 +43,8 @@ public sealed class RebaseOperation(IFrontEnd front, OpenRequest image, bool isU
                     $"{opened.Path}: {ByteText.Of(result.BytesCopied)} taken over from the present backing image, "
                     + $"in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
             }
-            await opened.Require<IRebasable>(Lack).SetBackingAsync(backing?.Name, backing?.Format, below, cancellationToken).ConfigureAwait(false);
+            await opened.Require<IRebasable>(Lack).SetBackingAsync(
+                backing?.Name, backing?.Format, below, cancellationToken).ConfigureAwait(false);
             await opened.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
             await changed(opened.Node).ConfigureAwait(false);
         }

@@ -54,7 +54,9 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         if (empties && !top.CanBeEmptied)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{top.Path}: images of format '{top.Format}' cannot be emptied in place. Merge with -KeepTop or -Delete.", top.Path);
+                DiskImageErrorKind.Unsupported,
+                $"{top.Path}: images of format '{top.Format}' cannot be emptied in place. Merge with -KeepTop or -Delete.",
+                top.Path);
         }
         var operation = new MergeOperation(this, Registry, Request(path), chain, depth);
         if (!await AgreeAsync(operation, chain, depth, empties, cancellationToken).ConfigureAwait(false))
@@ -78,7 +80,8 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
     {
         if (chain.Count == 1)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{chain[0].Path}: has no backing image that it could be merged into.", chain[0].Path);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{chain[0].Path}: has no backing image that it could be merged into.", chain[0].Path);
         }
         if (BasePath is null || _base is null)
         {
@@ -99,7 +102,8 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         }
         throw new DiskImageException(
             DiskImageErrorKind.InvalidOption,
-            $"{chain[0].Path}: '{BasePath}' is not in its backing chain. The chain is: {string.Join(", ", chain.Skip(1).Select(l => l.Path))}.",
+            $"{chain[0].Path}: '{BasePath}' is not in its backing chain. The chain is: "
+                + $"{string.Join(", ", chain.Skip(1).Select(l => l.Path))}.",
             chain[0].Path);
     }
 
@@ -110,7 +114,8 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         foreach ((string image, string layer) in await FolderDependents.FindAsync(
             Registry, changed, chain, cancellationToken).ConfigureAwait(false))
         {
-            await WarnAsync($"{image}: stands on {layer}, which the merge changes{(Delete ? " or removes" : "")}, so it will not read as before.").ConfigureAwait(false);
+            await WarnAsync($"{image}: stands on {layer}, which the merge changes{(Delete ? " or removes" : "")}, so it will not "
+                + $"read as before.").ConfigureAwait(false);
         }
         string removed = string.Join(", ", chain.Take(depth).Select(l => l.Path));
         string[] recording = [.. operation.Recording.Select(l => l.Path)];
@@ -119,7 +124,8 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         string through = depth == 1 ? "" : $" by way of {string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}";
         string files = empties ? chain[0].Files : chain[0].Path, action = $"Merge into {chain[depth].Files}{through}{then}";
         bool agreed = await AskAsync(
-            () => (Force && Switch("Confirm") is not true && !IsWhatIf) || ShouldProcess(Printable.Of(files), Printable.Of(action))).ConfigureAwait(false);
+            () => (Force && Switch("Confirm") is not true && !IsWhatIf)
+                || ShouldProcess(Printable.Of(files), Printable.Of(action))).ConfigureAwait(false);
         if (!agreed)
         {
             return false;
@@ -127,14 +133,16 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         if (!Delete && depth > 1)
         {
             await WarnAsync(
-                $"{string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}: will not read as before, because what is below changes. {chain[0].Path} stays as it is and stays valid.").ConfigureAwait(false);
+                $"{string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}: will not read as before, because what is below "
+                    + $"changes. {chain[0].Path} stays as it is and stays valid.").ConfigureAwait(false);
         }
         return true;
     }
 
     private async Task DescribeBaseAsync(ChainLayer target, CancellationToken cancellationToken)
     {
-        OpenedImage image = await OpenAsync(new OpenRequest(target.Path) { Format = target.Format, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(
+            new OpenRequest(target.Path) { Format = target.Format, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             await OutputAsync(await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);

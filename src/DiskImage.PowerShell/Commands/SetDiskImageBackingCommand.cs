@@ -52,7 +52,8 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
             beforeWriting: true).ConfigureAwait(false);
         string named = await AskAsync(() => SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
         BackingReference? backing = named.Length == 0 ? null : await ResolveAsync(name, named, cancellationToken).ConfigureAwait(false);
-        string action = $"{(Unsafe ? "Rename the backing image, contents unchecked, from" : "Rebase from")} {present ?? "none"} to {backing?.Name ?? "none"}";
+        string action = $"{(Unsafe ? "Rename the backing image, contents unchecked, from" : "Rebase from")} "
+            + $"{present ?? "none"} to {backing?.Name ?? "none"}";
         if (!await ConfirmAsync(files, action).ConfigureAwait(false))
         {
             return;
@@ -76,7 +77,9 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         }
     }
 
-    /// <summary>The new backing image, which must not stand on the image. An unsafe change takes one that is not there, if its format is told.</summary>
+    /// <summary>
+    /// The new backing image, which must not stand on the image. An unsafe change takes one that is not there, if its format is told.
+    /// </summary>
     private async Task<BackingReference> ResolveAsync(string image, string named, CancellationToken cancellationToken)
     {
         try
@@ -84,14 +87,16 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
             BackingReference backing = await BackingReference.ResolveAsync(
                 Opener.NamingBacking(named, image), image, named, BackingFormat, Folder, cancellationToken).ConfigureAwait(false);
             await VerboseAsync(
-                $"{image}: is to stand on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
+                $"{image}: is to stand on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), "
+                    + $"{ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
             return backing;
         }
         catch (DiskImageException e) when (Unsafe && e.Kind == DiskImageErrorKind.NotFound)
         {
             return BackingFormat is { } format
                 ? BackingReference.Unseen(named, DiskImageCmdlet.Registry.Format(format).Name)
-                : throw new DiskImageException(e.Kind, $"{e.Wording}; to name it all the same, say its format with -BackingFormat", e.Path, cause: e);
+                : throw new DiskImageException(
+                    e.Kind, $"{e.Wording}; to name it all the same, say its format with -BackingFormat", e.Path, cause: e);
         }
     }
 
@@ -101,7 +106,8 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         {
             ImageOpener opener = Opener.NamingBacking(backing.Name, image);
             string locator = opener.Policy.Admit(backing.Name, image) is { IsFile: true } file ? file.Address : backing.Name;
-            OpenedImage opened = await opener.OpenAsync(new OpenRequest(locator) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
+            OpenedImage opened = await opener.OpenAsync(
+                new OpenRequest(locator) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
             try
             {
                 BackingReference.RequireOther(Opener, image, backing.Name, opened);

@@ -64,7 +64,11 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
                     $"Changing {Leaf(image.Path)}",
                     async progress =>
                     {
-                        await format.AmendAsync(image.Node, options.Bind(), new ByteProgress("Amend", progress, length), cancellationToken).ConfigureAwait(false);
+                        await format.AmendAsync(
+                            image.Node,
+                            options.Bind(),
+                            new ByteProgress("Amend", progress, length),
+                            cancellationToken).ConfigureAwait(false);
                         return true;
                     }).ConfigureAwait(false);
             },
@@ -85,17 +89,20 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
         OptionSchema? create = (image.Format as ICreatable)?.CreateOptions;
         if (options.Names.FirstOrDefault(n => known.Find(n) is null && create?.Find(n) is not null) is { } fixedOption)
         {
-            string way = create!.Find(fixedOption)!.PropertyName is nameof(ICreateOptions.BackingFile) or nameof(ICreateOptions.BackingFormat)
+            string way = create!.Find(fixedOption)!.PropertyName is nameof(
+                ICreateOptions.BackingFile) or nameof(ICreateOptions.BackingFormat)
                 ? "Set-DiskImageBacking gives an image another backing image"
                 : "Convert-DiskImage makes a new image with another value";
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{image.Path}: option '{fixedOption}' cannot be changed in place; {way}. Can be changed: {string.Join(", ", known.Options.Select(o => o.Name))}.",
+                $"{image.Path}: option '{fixedOption}' cannot be changed in place; {way}. Can be changed: "
+                    + $"{string.Join(", ", known.Options.Select(o => o.Name))}.",
                 image.Path);
         }
         _ = options.Bind();
         return options.Names.Count > 0
             ? options
-            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{image.Path}: no option to change is given. Give -Option.", image.Path);
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{image.Path}: no option to change is given. Give -Option.", image.Path);
     }
 }

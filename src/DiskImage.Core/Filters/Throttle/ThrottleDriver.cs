@@ -43,5 +43,7 @@ internal sealed class ThrottleDriver : FilterDriver
 
     public override async ValueTask<BlockNode> OpenAsync(FilterOpenContext context, CancellationToken cancellationToken)
         => new ThrottleNode(
-            await context.OpenChild(FileRole, cancellationToken).ConfigureAwait(false), (ThrottleOptions)context.Options, TimeProvider.System);
+            await context.OpenChild(FileRole, cancellationToken).ConfigureAwait(false),
+            (ThrottleOptions)context.Options,
+            TimeProvider.System);
 }

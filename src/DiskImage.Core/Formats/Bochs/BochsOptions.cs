@@ -39,7 +39,9 @@ public readonly record struct BochsInfo()
     /// <summary>Extents that the catalog can name.</summary>
     public required int CatalogEntries { get; init; }
 
-    /// <summary>When the base image of an undoable redolog was changed last, in the time of the machine it was on; null if it does not say.</summary>
+    /// <summary>
+    /// When the base image of an undoable redolog was changed last, in the time of the machine it was on; null if it does not say.
+    /// </summary>
     public DateTime? BaseModified { get; init; }
 
     /// <inheritdoc/>

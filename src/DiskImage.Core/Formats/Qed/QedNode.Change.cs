@@ -55,7 +55,8 @@ internal sealed partial class QedNode
     ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => _session.RunAsync(
         async held =>
         {
-            await _tables.ReloadAsync(await QedHeader.ReadAsync(File, cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+            await _tables.ReloadAsync(
+                await QedHeader.ReadAsync(File, cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
             (_isMarked, _gaveUp) = (false, false);
             _reserved.Clear();
             if (await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false) is not null)
@@ -82,7 +83,8 @@ internal sealed partial class QedNode
         return Math.Max(0, before - File.Length);
     });
 
-    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken) => AloneAsync(
+    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
+        => AloneAsync(
         () => _session.RunAsync(held => SetBackingAsync(held, backingFile, backingFormat), cancellationToken));
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => AloneAsync(
@@ -101,21 +103,27 @@ internal sealed partial class QedNode
     {
         if (preallocation != PreallocationMode.Off)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a QED image grows without preallocation only; allowed: off", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{Name}: a QED image grows without preallocation only; allowed: off", Name);
         }
         if (length > Header.MaxImageSize)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{Name}: with clusters of {Header.ClusterSize:#,0} bytes and tables of {Header.TableSize} clusters it cannot have {length:#,0} bytes;"
+                $"{Name}: with clusters of {Header.ClusterSize:#,0} bytes and tables of {Header.TableSize} "
+                    + $"clusters it cannot have {length:#,0} bytes;"
                     + $" allowed: up to {Header.MaxImageSize:#,0}. Convert it to an image with a larger cluster_size or table_size.",
                 Name);
         }
         length = Round.Up(length, QedHeader.SectorSize);
-        await AloneAsync(() => length < Length ? ShrinkAsync(length, cancellationToken) : GrowAsync(length, cancellationToken)).ConfigureAwait(false);
+        await AloneAsync(() => length < Length
+            ? ShrinkAsync(length, cancellationToken)
+            : GrowAsync(length, cancellationToken)).ConfigureAwait(false);
     }
 
-    /// <summary>What is new reads as zeroes before it is there: the tail of the last cluster, and what a backing image shows behind it.</summary>
+    /// <summary>
+    /// What is new reads as zeroes before it is there: the tail of the last cluster, and what a backing image shows behind it.
+    /// </summary>
     private async ValueTask GrowAsync(long length, CancellationToken cancellationToken)
     {
         long old = Length, clusterEnd = Round.Up(old, AllocationUnit);
@@ -124,7 +132,8 @@ internal sealed partial class QedNode
             {
                 await MarkAsync(held).ConfigureAwait(false);
                 await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                await DropFromAsync(held, clusterEnd / AllocationUnit, cancellationToken).ConfigureAwait(false); // what a shrink that was cut short left
+                // what a shrink that was cut short left
+                await DropFromAsync(held, clusterEnd / AllocationUnit, cancellationToken).ConfigureAwait(false);
                 int needed = (int)Round.Units(length, Header.Span);
                 if (needed > _tables.L1.Count)
                 {
@@ -152,7 +161,8 @@ internal sealed partial class QedNode
 
     private async ValueTask ZeroTailAsync(long old, long clusterEnd, bool isShown, CancellationToken cancellationToken)
     {
-        ulong entry = await _session.RunAsync(_ => _tables.GetAsync(old / AllocationUnit, cancellationToken), cancellationToken).ConfigureAwait(false);
+        ulong entry = await _session.RunAsync(
+            _ => _tables.GetAsync(old / AllocationUnit, cancellationToken), cancellationToken).ConfigureAwait(false);
         if (entry == QedTables.Zero || (entry == QedTables.Nowhere && !isShown))
         {
             return;
@@ -252,7 +262,8 @@ internal sealed partial class QedNode
         long end = _maintenance.Check(blocks, findings);
         if (Header.NeedsCheck && !_isMarked)
         {
-            findings.Warning("NeedsCheck", "the image was not closed by whoever wrote to it", "clear the mark once the tables are right", host: 16);
+            findings.Warning(
+                "NeedsCheck", "the image was not closed by whoever wrote to it", "clear the mark once the tables are right", host: 16);
         }
         return new CheckReport
         {
@@ -271,7 +282,9 @@ internal sealed partial class QedNode
     private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
         => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken);
 
-    /// <summary>Repairs the tables first, since clusters are found by them, then the clusters; then closes the gaps. Returns what is left.</summary>
+    /// <summary>
+    /// Repairs the tables first, since clusters are found by them, then the clusters; then closes the gaps. Returns what is left.
+    /// </summary>
     private async ValueTask<CheckReport> MendAsync(MetadataSession.Held held, RepairMode mode, CancellationToken cancellationToken)
     {
         CheckReport after = await CheckAsync(cancellationToken).ConfigureAwait(false);
@@ -291,7 +304,8 @@ internal sealed partial class QedNode
             }
             if (Header.NeedsCheck)
             {
-                await _tables.SetHeaderAsync(held, Header with { Features = Header.Features & ~QedFeatures.NeedCheck }).ConfigureAwait(false);
+                await _tables.SetHeaderAsync(
+                    held, Header with { Features = Header.Features & ~QedFeatures.NeedCheck }).ConfigureAwait(false);
                 _isMarked = false;
             }
             after = await CheckAsync(cancellationToken).ConfigureAwait(false);
@@ -299,7 +313,10 @@ internal sealed partial class QedNode
         return after;
     }
 
-    /// <summary>Drops tables that are not there, makes the file longer for one that was cut, and gives one that lies on something else a place of its own.</summary>
+    /// <summary>
+    /// Drops tables that are not there, makes the file longer for one that was cut, and gives one that lies on something
+    /// else a place of its own.
+    /// </summary>
     private async ValueTask RepairTablesAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         List<FileRange> taken = [.. _layout.Structures];

@@ -92,7 +92,8 @@ internal sealed class QedTables
         if (!IsPlace(table, Header.TableBytes))
         {
             throw Corrupt(
-                $"the L1 entry for guest offset {cluster * Header.ClusterSize:#,0} leads to offset {table:#,0}; allowed: a multiple of {Header.ClusterSize:#,0}"
+                $"the L1 entry for guest offset {cluster * Header.ClusterSize:#,0} leads to offset {table:#,0}; allowed: "
+                    + $"a multiple of {Header.ClusterSize:#,0}"
                     + $" behind the header, with the table's {Header.TableBytes:#,0} bytes in the file of {_file.Length:#,0}",
                 (long)(table & long.MaxValue));
         }
@@ -169,5 +170,9 @@ internal sealed class QedTables
         => entry % (ulong)Header.ClusterSize == 0 && entry >= (ulong)Header.HeaderEnd && entry <= (ulong)Math.Max(0, _file.Length - length);
 
     private DiskImageException Corrupt(Wording what, long offset)
-        => new(DiskImageErrorKind.Corrupt, $"{_file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", _file.Name, offset);
+        => new(
+            DiskImageErrorKind.Corrupt,
+            $"{_file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.",
+            _file.Name,
+            offset);
 }

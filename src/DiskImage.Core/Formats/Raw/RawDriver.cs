@@ -74,7 +74,9 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{context.File.Name}: offset {options.Offset:#,0} and size {options.Size?.ToString("#,0", System.Globalization.CultureInfo.InvariantCulture) ?? "(to the end)"} reach past its {context.File.Length:#,0} bytes",
+                $"{context.File.Name}: offset {options.Offset:#,0} and size "
+                    + $"{options.Size?.ToString("#,0", System.Globalization.CultureInfo.InvariantCulture) ?? "(to the end)"} reach "
+                    + $"past its {context.File.Length:#,0} bytes",
                 context.File.Name);
         }
         return new(new RawNode(context.File, options.Offset, options.Size));
@@ -85,7 +87,8 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
         var options = (RawCreateOptions)context.Options;
         return options.Size is long size
             ? context.File.ResizeAsync(size, (PreallocationMode)options.Preallocation, context.Claimed, cancellationToken)
-            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{context.File.Name}: a new image needs a size.", context.File.Name);
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{context.File.Name}: a new image needs a size.", context.File.Name);
     }
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)

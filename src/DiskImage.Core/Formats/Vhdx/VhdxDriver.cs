@@ -34,9 +34,16 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
         var options = (VhdxOpenOptions)context.Options;
-        VhdxImage image = await VhdxImage.ReadAsync(context.File, options.DiscardLog || context.ForRepair, context.ForRepair, cancellationToken).ConfigureAwait(false);
+        VhdxImage image = await VhdxImage.ReadAsync(context.File, options.DiscardLog
+            || context.ForRepair, context.ForRepair, cancellationToken).ConfigureAwait(false);
         BlockNode? parent = image.Metadata.Locator is { } locator && context.OpenBacking is { } open
-            ? await VhdxParent.OpenAsync(context.File, locator, image.Metadata.LogicalSectorSize, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false)
+            ? await VhdxParent.OpenAsync(
+                context.File,
+                locator,
+                image.Metadata.LogicalSectorSize,
+                open,
+                options.IgnoreIdMismatch,
+                cancellationToken).ConfigureAwait(false)
             : null;
         try
         {

@@ -47,11 +47,15 @@ public sealed record VpcAmendOptions
     internal const string UniqueIdName = "unique_id";
 
     /// <summary>The disk's identity.</summary>
-    [DriverOption(UniqueIdName, "The disk's identity, which its children record: a GUID, or new for a random one. Children made before refuse it then")]
+    [DriverOption(
+        UniqueIdName,
+        "The disk's identity, which its children record: a GUID, or new for a random one. Children made before refuse it then")]
     public string? UniqueId { get; init; }
 
     /// <summary>Where the parent is.</summary>
-    [DriverOption("parent_path", "Where a differencing disk's parent is, from the disk's folder: the parent locators are written anew, its recorded identity stays")]
+    [DriverOption(
+        "parent_path",
+        "Where a differencing disk's parent is, from the disk's folder: the parent locators are written anew, its recorded identity stays")]
     public string? ParentPath { get; init; }
 }
 
@@ -76,7 +80,13 @@ public sealed record VpcCreateOptions : ICreateOptions
     public bool ForceSize { get; init; } = true;
 
     /// <summary>Bytes per block.</summary>
-    [DriverOption("block_size", "Bytes that are allocated together in a dynamic disk; Windows takes 512k and 2M", IsSize = true, Minimum = 4096, Maximum = 256 << 20, PowerOfTwo = true)]
+    [DriverOption(
+        "block_size",
+        "Bytes that are allocated together in a dynamic disk; Windows takes 512k and 2M",
+        IsSize = true,
+        Minimum = 4096,
+        Maximum = 256 << 20,
+        PowerOfTwo = true)]
     public long BlockSize { get; init; } = DefaultBlockSize;
 
     /// <inheritdoc/>
