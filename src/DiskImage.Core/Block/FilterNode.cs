@@ -1,7 +1,7 @@
 namespace DiskImage.Block;
 
 /// <summary>A node that shows exactly its child's bytes and owns the child. A filter overrides only what it changes.</summary>
-public abstract class FilterNode(BlockNode child) : BlockNode
+internal abstract class FilterNode(BlockNode child) : BlockNode
 {
     /// <summary>The node below.</summary>
     protected BlockNode Below { get; } = child;

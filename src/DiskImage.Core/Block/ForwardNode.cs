@@ -10,7 +10,7 @@ namespace DiskImage.Block;
 /// comes, and memory is bounded. What lies before the first page that is not sent can be neither read nor changed.</para>
 /// <para>Nothing is sent by closing: whoever made the node sends the rest when the image is complete, so that a failed one is short.</para>
 /// </remarks>
-public sealed class ForwardNode : BlockNode
+internal sealed class ForwardNode : BlockNode
 {
     private const int PageSize = 1 << 16;
     private const int PagesHeld = 256; // 16 MiB. Ours: a few requests of every worker

@@ -6,7 +6,7 @@ namespace DiskImage.Block;
 /// </summary>
 /// <param name="file">The node that holds the bytes; the disk's own.</param>
 /// <param name="start">Where in it the disk begins, in bytes.</param>
-public abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
+internal abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
 {
     /// <summary>The node that holds the bytes.</summary>
     protected BlockNode File { get; } = file;

@@ -16,7 +16,7 @@ internal sealed class StreamStorage(Stream sink) : IStorage
 /// <param name="place">What it is called.</param>
 /// <param name="sink">Where it goes.</param>
 /// <param name="leaveOpen">The stream belongs to the caller, who closes it.</param>
-public sealed class PendingStream(StoragePlace place, Stream sink, bool leaveOpen) : PendingNode(place)
+internal sealed class PendingStream(StoragePlace place, Stream sink, bool leaveOpen) : PendingNode(place)
 {
     private readonly ForwardNode _node = new(sink, place.Locator);
 

@@ -15,7 +15,7 @@ namespace DiskImage.Jobs;
 /// record what they stand on are open for writing.</param>
 /// <param name="baseDepth">How many layers below the top the base is: 1 for its backing image.</param>
 /// <param name="target">The base, opened for writing.</param>
-public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : BlockJob<ConvertResult>
+internal sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : BlockJob<ConvertResult>
 {
     private const int Chunk = 1 << 20;
 

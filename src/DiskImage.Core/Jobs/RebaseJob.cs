@@ -10,7 +10,7 @@ namespace DiskImage.Jobs;
 /// <param name="disk">The disk, opened for writing over its present chain.</param>
 /// <param name="newBacking">The new backing image; null for none.</param>
 /// <param name="compress">Store what is written compressed, where the format can.</param>
-public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compress = false) : BlockJob<ConvertResult>
+internal sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compress = false) : BlockJob<ConvertResult>
 {
     private const int Chunk = 1 << 20;
 

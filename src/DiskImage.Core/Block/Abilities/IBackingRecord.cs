@@ -4,7 +4,7 @@ namespace DiskImage.Block;
 /// A disk that records the state of the backing image it was made on, and refuses one that was changed since. A change on purpose, such as
 /// a merge, is announced first and confirmed afterwards: in between, and after a crash, the disk takes both states.
 /// </summary>
-public interface IBackingRecord
+internal interface IBackingRecord
 {
     /// <summary>
     /// Records, durably, that the open backing image may be found as it is now or as the changes leave it that are made to it next, in this

@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Filters.BlkDebug;
 
 /// <summary>Options of the error injector.</summary>
-public sealed record BlkDebugOptions
+internal sealed record BlkDebugOptions
 {
     /// <summary>What requests are to keep to.</summary>
     [DriverOption("align", "Requests are multiples of so many bytes", IsSize = true, Minimum = 1, Maximum = 1 << 20, PowerOfTwo = true)]
@@ -44,7 +44,7 @@ public sealed record BlkDebugOptions
 }
 
 /// <summary>Requests of which an error is made.</summary>
-public enum BlkDebugRequests
+internal enum BlkDebugRequests
 {
     /// <summary>All but asking for extents, as in QEMU.</summary>
     [OptionText("any")]
@@ -76,7 +76,7 @@ public enum BlkDebugRequests
 }
 
 /// <summary>An error that is made.</summary>
-public sealed record InjectedError
+internal sealed record InjectedError
 {
     private const int SectorSize = 512;
 
@@ -127,7 +127,7 @@ public sealed record InjectedError
 }
 
 /// <summary>Points in a program at which an error is armed.</summary>
-public enum BlkDebugEvent
+internal enum BlkDebugEvent
 {
     /// <summary>From the start.</summary>
     [OptionText("none")]

@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Filters.BlkLogWrites;
 
 /// <summary>Options of the write log.</summary>
-public sealed record BlkLogWritesOptions
+internal sealed record BlkLogWritesOptions
 {
     /// <summary>The unit of the log.</summary>
     [DriverOption(

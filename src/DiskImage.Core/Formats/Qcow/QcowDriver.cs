@@ -6,7 +6,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Qcow;
 
 /// <summary>Options when a qcow image of version 1 is made. Names and defaults are QEMU's.</summary>
-public sealed record QcowCreateOptions : ICreateOptions
+internal sealed record QcowCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]

@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>What a discard request does.</summary>
-public enum Qcow2DiscardMode
+internal enum Qcow2DiscardMode
 {
     /// <summary>Clusters become free in the image; the host file keeps its space.</summary>
     Ignore,
@@ -17,7 +17,7 @@ public enum Qcow2DiscardMode
 /// <summary>
 /// Which of the image's structures are looked up before each write, so that a damaged table cannot have them overwritten.
 /// </summary>
-public enum Qcow2OverlapCheck
+internal enum Qcow2OverlapCheck
 {
     /// <summary>None: a damaged image is damaged further.</summary>
     None,
@@ -33,7 +33,7 @@ public enum Qcow2OverlapCheck
 }
 
 /// <summary>What a cluster reads as that the tables say to be past the end of its file.</summary>
-public enum Qcow2MissingClusters
+internal enum Qcow2MissingClusters
 {
     /// <summary>Reading it is an error.</summary>
     Error,
@@ -43,7 +43,7 @@ public enum Qcow2MissingClusters
 }
 
 /// <summary>Options when a qcow2 image is opened.</summary>
-public sealed record Qcow2OpenOptions
+internal sealed record Qcow2OpenOptions
 {
     /// <summary>Memory for L2 tables.</summary>
     [DriverOption("l2-cache-size", "Most bytes of L2 tables kept in memory", IsSize = true, Minimum = 0)]
@@ -74,7 +74,7 @@ public sealed record Qcow2OpenOptions
 }
 
 /// <summary>Options when a qcow2 image is made. Names and defaults are QEMU's.</summary>
-public sealed record Qcow2CreateOptions : ICreateOptions
+internal sealed record Qcow2CreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]
@@ -135,7 +135,7 @@ public sealed record Qcow2CreateOptions : ICreateOptions
 }
 
 /// <summary>Create options that can be changed later; what is not given stays.</summary>
-public sealed record Qcow2AmendOptions
+internal sealed record Qcow2AmendOptions
 {
     /// <summary>The version of the format.</summary>
     [DriverOption("compat", "Format version: 0.10 (v2) or 1.1 (v3)")]

@@ -4,7 +4,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Qed;
 
 /// <summary>Options when a QED image is made. Names and defaults are QEMU's.</summary>
-public sealed record QedCreateOptions : ICreateOptions
+internal sealed record QedCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]

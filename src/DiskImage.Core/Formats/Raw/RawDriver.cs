@@ -17,7 +17,7 @@ public sealed record RawOpenOptions
 }
 
 /// <summary>Options when a raw image is made.</summary>
-public sealed record RawCreateOptions : ICreateOptions
+internal sealed record RawCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes", IsSize = true, Minimum = 0)]
@@ -33,7 +33,7 @@ public sealed record RawCreateOptions : ICreateOptions
 }
 
 /// <summary>The preallocation modes of a format without tables.</summary>
-public enum RawPreallocation
+internal enum RawPreallocation
 {
     /// <summary>A hole.</summary>
     Off = PreallocationMode.Off,

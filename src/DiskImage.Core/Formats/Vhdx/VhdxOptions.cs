@@ -4,7 +4,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>What a discard request does.</summary>
-public enum VhdxDiscardMode
+internal enum VhdxDiscardMode
 {
     /// <summary>Blocks become free in the image; the host file keeps its space.</summary>
     Ignore,
@@ -14,7 +14,7 @@ public enum VhdxDiscardMode
 }
 
 /// <summary>How a VHDX keeps its blocks.</summary>
-public enum VhdxSubformat
+internal enum VhdxSubformat
 {
     /// <summary>Blocks are added as they are written.</summary>
     Dynamic,
@@ -27,7 +27,7 @@ public enum VhdxSubformat
 }
 
 /// <summary>Options when a VHDX image is opened.</summary>
-public sealed record VhdxOpenOptions
+internal sealed record VhdxOpenOptions
 {
     /// <summary>Opens on a parent that is not the one the disk was made on.</summary>
     [DriverOption(ParentMismatch.IgnoreOption, "Use the parent even if its identity is not the recorded one")]
@@ -47,7 +47,7 @@ public sealed record VhdxOpenOptions
 }
 
 /// <summary>Options that can be changed in an existing VHDX image; one that is not given stays as it is.</summary>
-public sealed record VhdxAmendOptions
+internal sealed record VhdxAmendOptions
 {
     internal const string VirtualDiskIdName = "virtual_disk_id";
 
@@ -74,7 +74,7 @@ public sealed record VhdxAmendOptions
 }
 
 /// <summary>Options when a VHDX image is made. Names and defaults are QEMU's where QEMU has them.</summary>
-public sealed record VhdxCreateOptions : ICreateOptions
+internal sealed record VhdxCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes, at most 64T; rounded up to a logical sector", IsSize = true, Minimum = 0)]

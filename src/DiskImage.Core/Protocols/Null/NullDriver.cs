@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Protocols.Null;
 
 /// <summary>Options when a null node is opened.</summary>
-public sealed record NullOpenOptions
+internal sealed record NullOpenOptions
 {
     private const long LongestNode = long.MaxValue & -(1L << 30); // QEMU's limit: offsets can be rounded up
     private const long LongestLatency = 3_600_000_000_000; // an hour. Ours: timers do not take just any number
