@@ -38,7 +38,21 @@ internal static class OldFormatScenarios
             folder => ["convert", "-f", "raw", "-O", "qed", Path.Combine(folder, Scenario.Raw), Path.Combine(folder, "theirs.qed")],
             "ours.qed",
             "theirs.qed"),
+        FromRaw("raw-vdi", "raw → vdi", "vdi"),
+        ToRaw("vdi-raw", "vdi → raw", 0.8, "vdi", "mix.vdi", folder => MakeAsync(folder, "vdi")),
+        FromRaw("raw-parallels", "raw → parallels", "parallels"),
+        ToRaw("parallels-raw", "parallels → raw", 0.8, "parallels", "mix.parallels", folder => MakeAsync(folder, "parallels")),
     ];
+
+    private static Scenario FromRaw(string name, string title, string format) => new(
+        name, title, 0.8,
+        folder => Scenario.ConvertAsync(Path.Combine(folder, Scenario.Raw), "raw", Path.Combine(folder, $"ours.{format}"), format),
+        folder => ["convert", "-f", "raw", "-O", format, Path.Combine(folder, Scenario.Raw), Path.Combine(folder, $"theirs.{format}")],
+        $"ours.{format}",
+        $"theirs.{format}");
+
+    private static Task MakeAsync(string folder, string format) => Comparison.RunQemuImgAsync(
+        ["convert", "-f", "raw", "-O", format, Path.Combine(folder, Scenario.Raw), Path.Combine(folder, $"mix.{format}")]);
 
     private static Scenario ToRaw(string name, string title, double target, string format, string source, Func<string, Task> prepare)
         => new(

@@ -36,11 +36,11 @@ internal static class Closing
     }
 
     /// <summary>Closes nodes that could not be used, those that are there; the failure that led here is on its way already, and is the one that is told.</summary>
-    public static async ValueTask FailedAsync(params IEnumerable<BlockNode?> nodes)
+    public static async ValueTask FailedAsync(params IEnumerable<IAsyncDisposable?> nodes)
     {
         try
         {
-            await AllAsync(nodes.OfType<BlockNode>().Select(node => (Func<ValueTask>)node.DisposeAsync)).ConfigureAwait(false);
+            await AllAsync(nodes.OfType<IAsyncDisposable>().Select(node => (Func<ValueTask>)node.DisposeAsync)).ConfigureAwait(false);
         }
         catch (DiskImageException)
         {

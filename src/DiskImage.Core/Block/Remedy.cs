@@ -54,6 +54,9 @@ public enum RemedyKind
     /// <summary>Take a parent whose identity is not the recorded one.</summary>
     IgnoreIdMismatch,
 
+    /// <summary>Look for a parent in further folders.</summary>
+    ParentSearchPath,
+
     /// <summary>Change a create option; the value is the option with its value.</summary>
     SetOption,
 }
@@ -103,6 +106,7 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
         RemedyKind.SetBacking => "a change of the backing image",
         RemedyKind.RecordBacking => "a change of the recorded parent alone",
         RemedyKind.IgnoreIdMismatch => "the permission",
+        RemedyKind.ParentSearchPath => "the folders to search",
         RemedyKind.SetOption => $"the option {Value}",
         _ => "a request for them",
     };

@@ -20,8 +20,6 @@ internal sealed record ForeignFormat(
         Disk("vmdk", "a VMware ESX disk (VMDK)", 0, "COWD"u8, ".vmdk"),
         Disk("vmdk", "a VMware SE sparse disk (VMDK)", 0, [0xBE, 0xBA, 0xFE, 0xCA, 0, 0, 0, 0], ".vmdk"),
         Disk("vmdk", "the descriptor of a VMware disk (VMDK)", 0, "# Disk DescriptorFile"u8, ".vmdk"),
-        Disk("parallels", "a Parallels disk", 0, "WithoutFreeSpace"u8, ".hdd", ".hds"),
-        Disk("parallels", "a Parallels disk (extended)", 0, "WithouFreSpacExt"u8, ".hdd", ".hds"),
         Disk("luks", "a LUKS encrypted disk", 0, [(byte)'L', (byte)'U', (byte)'K', (byte)'S', 0xBA, 0xBE], ".luks"),
         Disk(null, "an Apple sparse image", 0, "sprs"u8, ".sparseimage"),
         Disk(null, "an EnCase image (E01)", 0, [(byte)'E', (byte)'V', (byte)'F', 9, 13, 10, 255, 0], ".e01"),

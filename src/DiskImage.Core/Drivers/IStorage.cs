@@ -14,6 +14,12 @@ public enum TargetMode
 
     /// <summary>Written into the file that is there, whose contents are gone with the first write. Where nothing is there, as <see cref="New"/>.</summary>
     InPlace,
+
+    /// <summary>
+    /// Sent, from the first byte to the last, to whoever takes it: a pipe, a stream. Nobody asks for it of a place: what is found there is of
+    /// that kind. It cannot be read back, and what is sent of an image that is not completed stays sent.
+    /// </summary>
+    Stream,
 }
 
 /// <summary>What a host is told of a new file while it is empty; a host that has no such distinction takes no notice.</summary>
@@ -62,8 +68,9 @@ public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
 
     /// <summary>Gives it its name, after <see cref="Node"/> was closed. What appeared there meanwhile is not overwritten.</summary>
     /// <param name="durable">True to return only when its name would survive a power cut. Its bytes are flushed by way of the node.</param>
+    /// <param name="cancellationToken">Stops what takes long; where a single step is all there is, it is not asked.</param>
     /// <exception cref="DiskImageException">AlreadyExists; what the host says.</exception>
-    public abstract ValueTask PublishAsync(bool durable);
+    public abstract ValueTask PublishAsync(bool durable, CancellationToken cancellationToken);
 
     /// <summary>Takes a published node back, because what belongs to it could not be published. Does nothing where it took the place of another.</summary>
     public abstract void Withdraw();

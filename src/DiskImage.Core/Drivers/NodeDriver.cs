@@ -8,11 +8,11 @@ namespace DiskImage.Drivers;
 /// <param name="Options">The record of the driver's <see cref="NodeDriver.OpenOptions"/>.</param>
 public abstract record NodeContext(object Options)
 {
+    /// <summary>What is to be done with the node, and what others may do meanwhile.</summary>
+    public Access Access { get; init; } = Access.Reading;
+
     /// <summary>Secrets that the user gave, by the name or path they are for. A driver never shows one.</summary>
     public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
-
-    /// <summary>Read also what others may be writing to.</summary>
-    public bool ForceShare { get; init; }
 }
 
 /// <summary>What formats, protocols and filters have in common. Stateless.</summary>
@@ -53,11 +53,7 @@ public delegate ValueTask<BlockNode> ChildOpener(string role, CancellationToken 
 /// <param name="Options">The record of the driver's options.</param>
 /// <param name="Roles">The nodes that the description gives it: "file", "children.0" …</param>
 /// <param name="OpenChild">Opens one of them, which is then the filter's to close; InvalidOption for one that is not given.</param>
-public sealed record FilterOpenContext(object Options, IReadOnlyList<string> Roles, ChildOpener OpenChild) : NodeContext(Options)
-{
-    /// <summary>Open for writing.</summary>
-    public bool Writable { get; init; }
-}
+public sealed record FilterOpenContext(object Options, IReadOnlyList<string> Roles, ChildOpener OpenChild) : NodeContext(Options);
 
 /// <summary>A node that stands between others and changes what passes: slows it, records it, lets it fail.</summary>
 public abstract class FilterDriver : NodeDriver

@@ -1,4 +1,3 @@
-using DiskImage.Binary;
 using DiskImage.Block;
 
 namespace DiskImage.Formats;
@@ -21,7 +20,7 @@ internal static class DataBlocks
 
     /// <summary>The same with the tables that lead to the blocks.</summary>
     /// <param name="source">The disk; null for an empty one.</param>
-    /// <param name="blockSize">Bytes of a block: a power of two.</param>
+    /// <param name="blockSize">Bytes of a block.</param>
     /// <param name="span">Bytes of the disk that one table covers: a multiple of <paramref name="blockSize"/>.</param>
     /// <param name="cancellationToken">Stops the count.</param>
     public static async ValueTask<(long Blocks, long Tables)> CountAsync(BlockNode? source, long blockSize, long span, CancellationToken cancellationToken)
@@ -34,8 +33,8 @@ internal static class DataBlocks
             long end = extent.End;
             if (extent is { IsZero: false, IsAllocated: true })
             {
-                end = Round.Up(end, blockSize);
-                blocks += (end - Round.Down(offset, blockSize)) / blockSize;
+                end = checked(end + (blockSize - 1)) / blockSize * blockSize;
+                blocks += (end / blockSize) - (offset / blockSize);
                 long first = Math.Max(lastTable + 1, offset / span);
                 lastTable = (end - 1) / span;
                 tables += Math.Max(0, lastTable - first + 1);
@@ -47,7 +46,7 @@ internal static class DataBlocks
 
     /// <summary>Counts the blocks that hold at least one byte that is not known to be zero.</summary>
     /// <param name="source">The disk.</param>
-    /// <param name="blockSize">Bytes of a block: a power of two.</param>
+    /// <param name="blockSize">Bytes of a block.</param>
     /// <param name="cancellationToken">Stops the count.</param>
     public static async ValueTask<long> CountAsync(BlockNode source, long blockSize, CancellationToken cancellationToken)
         => (await CountAsync(source, blockSize, blockSize, cancellationToken).ConfigureAwait(false)).Blocks;

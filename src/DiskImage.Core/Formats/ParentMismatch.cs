@@ -35,6 +35,17 @@ internal static class ParentMismatch
             imageName,
             cause: failure);
 
+    /// <summary>No disk with the recorded identity is nearby.</summary>
+    /// <param name="imageName">The differencing disk.</param>
+    /// <param name="what">What the format calls the identity.</param>
+    /// <param name="recorded">The recorded one.</param>
+    public static DiskImageException NotNear(string imageName, string what, Guid recorded)
+        => new(
+            DiskImageErrorKind.NotFound,
+            $"{imageName}: its parent has the {what} {recorded:B}, and no file in the image's folder has it. Put the parent there, name its folder with"
+                + $" {new Remedy(RemedyKind.ParentSearchPath)}, or record another parent with {Record}.",
+            imageName);
+
     /// <summary>The parent is of another format.</summary>
     /// <param name="imageName">The differencing disk.</param>
     /// <param name="parentName">What was found in the parent's place.</param>

@@ -12,6 +12,7 @@ namespace DiskImage.Graph;
 /// <param name="site">Where it is; the last image of its chain is this one.</param>
 internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, OpenRequest request, NodeSpec spec, GraphSite site)
 {
+    private const int MostNearby = 2000; // files that are looked at for a parent. Ours
     private const string BackingChild = "backing", DataChild = "data-file";
 
     // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with each image
@@ -47,10 +48,12 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         IEnumerable<KeyValuePair<string, object?>> described = spec.Options(r => format.Roles.Contains(r, StringComparer.Ordinal))
             .Where(o => !o.Key.Equals(NodeSpec.FileNameKey, StringComparison.Ordinal));
         object options = format.Bind(opener.Policy.OptionsFor(format.OpenOptions).Concat(OptionSchema.Values(site.Options)).Concat(described));
-        return new FormatOpenContext(file, options, withBacking ? OpenBackingAsync : null, OpenDataAsync, request.ForRepair && site.Chain.Count == 1)
+        return new FormatOpenContext(file, options, withBacking ? OpenBackingAsync : null, DataOpener(site), request.ForRepair && site.Chain.Count == 1)
         {
+            FilesNearby = Path.IsPathRooted(ImagePath) ? FilesNearby : null,
+            OpenDataToRead = DataOpener(site with { Writable = false }),
             GivesBacking = withBacking && builder.IsComplete(spec.Child(BackingChild)),
-            ForceShare = opener.Policy.ForceShare || site.ForceShare,
+            Access = site.AccessUnder(opener.Policy),
             Secrets = request.Secrets,
         };
     }
@@ -105,21 +108,30 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         }
     }
 
-    private async ValueTask<BlockNode> OpenDataAsync(string reference, string? format, CancellationToken cancellationToken)
+    private IReadOnlyList<string> FilesNearby(IReadOnlyList<string> endings)
+    {
+        ProtocolDriver files = opener.Registry.Protocol("file");
+        IEnumerable<string> folders = opener.Policy.ParentFolders.Prepend(Path.GetDirectoryName(ImagePath) ?? ImagePath).Distinct(ImagePaths.Comparer);
+        return [.. folders.SelectMany(f => files.FilesIn(f, endings, MostNearby)).Take(MostNearby)];
+    }
+
+    private ReferenceOpener DataOpener(GraphSite place) => (reference, _, token) => OpenDataAsync(reference, place, token);
+
+    private async ValueTask<BlockNode> OpenDataAsync(string reference, GraphSite place, CancellationToken cancellationToken)
     {
         try
         {
             object? given = spec.Child(DataChild);
             if (builder.IsComplete(given))
             {
-                return await builder.OpenBytesAsync(given, site, cancellationToken).ConfigureAwait(false);
+                return await builder.OpenBytesAsync(given, place, cancellationToken).ConfigureAwait(false);
             }
             ImageLocator locator = Admit(reference, OpenPolicy.DataRole);
             GraphBuilder own = given is null && locator.IsDescription ? builder.For(locator.Spec) : builder;
             object recorded = own.BytesOf(locator.Spec);
             return await own.OpenBytesAsync(
                 given is NodeSpec more && recorded is NodeSpec below ? opener.Join(more, below) : recorded,
-                site with { Folder = Path.GetDirectoryName(ImagePath) },
+                place with { Folder = Path.GetDirectoryName(ImagePath) },
                 cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException e) when (request.ToDescribe || e.Kind == DiskImageErrorKind.NotFound)

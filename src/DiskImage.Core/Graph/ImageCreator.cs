@@ -12,6 +12,9 @@ public sealed class ImageCreator(ImageOpener opener)
     /// <summary>The ending of an image that is being made, or was left by a process that died.</summary>
     public const string IncompleteSuffix = ".incomplete";
 
+    /// <summary>Where the bytes of a new image go, if not to a place of its name. It stays open.</summary>
+    public Stream? Sink { get; init; }
+
     /// <summary>The same; a true <paramref name="replace"/> replaces an existing image once the new one is complete.</summary>
     /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/>
     public ValueTask<NewImage> CreateAsync(
@@ -38,7 +41,15 @@ public sealed class ImageCreator(ImageOpener opener)
     {
         ICreatable creatable = format as ICreatable
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: images of format '{format.Name}' can be read but not made", path);
-        (IStorage storage, StoragePlace place) = await PlaceAsync(path, mode, cancellationToken).ConfigureAwait(false);
+        (IStorage storage, StoragePlace place) = await TargetAsync(path, mode, cancellationToken).ConfigureAwait(false);
+        if (place.Mode == TargetMode.Stream && !format.IsWrittenForward(options))
+        {
+            string forms = string.Join(", ", opener.Registry.Formats.Select(f => f.ForwardForm).OfType<string>());
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{path}: is written in one go, from front to back, and a {format.Name} image of these options is not. These are: {forms}. Or make a file, and send that.",
+                path);
+        }
         ImageTarget target = await ImageTarget.BeginAsync(storage, place, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false);
         try
         {
@@ -77,7 +88,7 @@ public sealed class ImageCreator(ImageOpener opener)
                     {
                         ImageLocator locator = opener.Policy.Admit(reference, place.Locator, OpenPolicy.DataRole);
                         return await target.TryOpenAsync(Full(locator), writable, stop).ConfigureAwait(false)
-                            ?? await opener.OpenFileAsync(locator, writable, stop).ConfigureAwait(false);
+                            ?? await opener.OpenFileAsync(locator, writable, Path.GetDirectoryName(place.Address), stop).ConfigureAwait(false);
                     },
                     token).ConfigureAwait(false);
             }
@@ -99,7 +110,7 @@ public sealed class ImageCreator(ImageOpener opener)
     /// that cannot be replaced or written.
     /// </exception>
     public async ValueTask<StoragePlace> LookAsync(string path, TargetMode mode, CancellationToken cancellationToken)
-        => (await PlaceAsync(path, mode, cancellationToken).ConfigureAwait(false)).Place;
+        => (await TargetAsync(path, mode, cancellationToken).ConfigureAwait(false)).Place;
 
     private async ValueTask CreateOnAsync(
         ImageTarget target, ICreatable creatable, object options, IProgress<long>? claimed, CancellationToken cancellationToken)
@@ -110,7 +121,7 @@ public sealed class ImageCreator(ImageOpener opener)
             ImageLocator locator = opener.Policy.Admit(name, image, OpenPolicy.DataRole);
             if (!create)
             {
-                BlockNode existing = await opener.OpenFileAsync(locator, writable: true, token).ConfigureAwait(false);
+                BlockNode existing = await opener.OpenFileAsync(locator, writable: true, Path.GetDirectoryName(image), token).ConfigureAwait(false);
                 if (existing.Identity is { } identity && identity == target.Place.Present)
                 {
                     await existing.DisposeAsync().ConfigureAwait(false);
@@ -148,6 +159,16 @@ public sealed class ImageCreator(ImageOpener opener)
         => new(creatable.AllowsSparseFile, options is ICreateOptions { NoCow: true });
 
     private static string Full(ImageLocator locator) => locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text;
+
+    private async ValueTask<(IStorage Storage, StoragePlace Place)> TargetAsync(string path, TargetMode mode, CancellationToken cancellationToken)
+    {
+        if (Sink is null)
+        {
+            return await PlaceAsync(path, mode, cancellationToken).ConfigureAwait(false);
+        }
+        var storage = new StreamStorage(Sink);
+        return (storage, await storage.LookAsync(path, mode, cancellationToken).ConfigureAwait(false));
+    }
 
     private async ValueTask<(IStorage Storage, StoragePlace Place)> PlaceAsync(string path, TargetMode mode, CancellationToken cancellationToken)
     {

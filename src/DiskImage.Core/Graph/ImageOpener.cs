@@ -102,12 +102,16 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     }
 
     /// <summary>Opens the bytes of a locator without looking at them.</summary>
-    public async ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, CancellationToken cancellationToken)
+    /// <param name="locator">What leads to them.</param>
+    /// <param name="writable">Open for writing.</param>
+    /// <param name="folder">Where relative paths of a description are taken from; null for the process's current folder.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    public async ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, string? folder, CancellationToken cancellationToken)
     {
         var graph = new ImageGraph(); // gets no named nodes: the locator is a path or URI
         GraphBuilder builder = Builder(new OpenRequest(locator.Text), locator, graph);
         return await builder.OpenBytesAsync(
-            builder.BytesOf(locator.Spec), new GraphSite([], null) { Writable = writable }, cancellationToken).ConfigureAwait(false);
+            builder.BytesOf(locator.Spec), new GraphSite([], folder) { Writable = writable }, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Which bytes a path, URI or description leads to; null if nothing is there.</summary>

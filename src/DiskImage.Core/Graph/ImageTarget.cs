@@ -7,10 +7,7 @@ namespace DiskImage.Graph;
 /// How a new image comes to be: the file that holds it and those that it names, each where <see cref="TargetMode"/> puts it until all are
 /// complete. The files that are named take their places first, the one that names them last; if one cannot, those before it are taken back.
 /// </summary>
-/// <remarks>
-/// Two kinds of the design are here, rename and in place. A stream (forward only) and a temporary overlay would be further kinds of
-/// <see cref="PendingNode"/>: nothing here asks how a place is taken.
-/// </remarks>
+/// <remarks>Renamed, in place, sent to a stream: these are kinds of <see cref="PendingNode"/>, and nothing here asks how a place is taken.</remarks>
 internal sealed class ImageTarget : IAsyncDisposable
 {
     private readonly List<PendingNode> _companions = [];
@@ -60,7 +57,7 @@ internal sealed class ImageTarget : IAsyncDisposable
 
     /// <summary>All files take their places. They must be closed.</summary>
     /// <exception cref="DiskImageException">One cannot: then none has.</exception>
-    public async ValueTask PublishAsync(bool durable)
+    public async ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
     {
         var published = new Stack<PendingNode>();
         try
@@ -68,7 +65,7 @@ internal sealed class ImageTarget : IAsyncDisposable
             foreach (PendingNode node in _companions.Append(_image))
             {
                 published.Push(node);
-                await node.PublishAsync(durable).ConfigureAwait(false);
+                await node.PublishAsync(durable, cancellationToken).ConfigureAwait(false);
             }
         }
         catch

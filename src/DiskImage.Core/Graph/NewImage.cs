@@ -18,6 +18,9 @@ public sealed class NewImage : IAsyncDisposable
     /// <summary>The full path it will have.</summary>
     public string Path => _target.Place.Locator;
 
+    /// <summary>It is sent, to a pipe or stream: it can be written in order only, and not be read back.</summary>
+    public bool IsSent => _target.Place.Mode == TargetMode.Stream;
+
     /// <inheritdoc cref="CompleteAsync(bool, Func{BlockNode, ValueTask}, CancellationToken)"/>
     public ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken) => CompleteAsync(durable, inspect: null, cancellationToken);
 
@@ -50,7 +53,7 @@ public sealed class NewImage : IAsyncDisposable
             }
         }
         cancellationToken.ThrowIfCancellationRequested();
-        await _target.PublishAsync(durable).ConfigureAwait(false);
+        await _target.PublishAsync(durable, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Closes it, and removes it unless it is complete.</summary>

@@ -45,6 +45,9 @@ public sealed record OpenPolicy
     /// <summary>Takes a parent whose identity is not the recorded one, in every image of a chain whose format records one.</summary>
     public bool IgnoreIdMismatch { get; init; }
 
+    /// <summary>Full paths of folders in which parents are looked for that are recorded without a path, beside the image's own.</summary>
+    public IReadOnlyList<string> ParentFolders { get; init; } = [];
+
     /// <summary>Reads files, also those that images name, though others may be writing to them. Writing never shares.</summary>
     public bool ForceShare { get; init; }
 
@@ -80,7 +83,7 @@ public sealed record OpenPolicy
             throw Refusal("which is not the path of a file on this machine", ReferenceScope.Anywhere); // without looking into it
         }
         ImageLocator locator = ImageLocator.Parse(reference).From(FolderOf(imagePath));
-        if (Named.Contains(KeyOf(locator)))
+        if (Named.Contains(KeyOf(locator)) || (locator.IsFile && ParentFolders.Any(f => ImagePaths.IsBelow(locator.FullPath, f))))
         {
             return locator;
         }

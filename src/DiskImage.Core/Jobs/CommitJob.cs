@@ -80,11 +80,7 @@ public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : 
         BlockNode? node = top;
         for (int depth = 0; depth < baseDepth && node is not null; depth++)
         {
-            while (node is FilterNode and not IBackingRecord)
-            {
-                node = node.Child("file")!;
-            }
-            layers.Add(node.As<IBackingRecord>());
+            layers.Add(node.Unfiltered().As<IBackingRecord>());
             node = node.BackingNode();
         }
         return layers;

@@ -24,27 +24,27 @@ internal static class ImageLock
     /// is all there is. Returns whether it has them.
     /// </summary>
     /// <exception cref="DiskImageException">Locked: what others do, or refuse, stands against the claim.</exception>
-    public static bool Take(SafeFileHandle handle, string path, ImageClaim claim)
+    public static bool Take(SafeFileHandle handle, string path, Access access)
     {
         HostFile host = HostFile.Current;
         for (int n = 0; n < Count; n++)
         {
-            ImageUses use = (ImageUses)(1 << n);
-            if (((claim.Uses & use) != ImageUses.None && !TryLock(UseBase + n)) || ((claim.Shares & use) == ImageUses.None && !TryLock(DenyBase + n)))
+            Permissions use = (Permissions)(1 << n);
+            if (((access.Needs & use) != Permissions.None && !TryLock(UseBase + n)) || ((access.Lets & use) == Permissions.None && !TryLock(DenyBase + n)))
             {
                 return false;
             }
         }
         for (int n = 0; n < Count; n++)
         {
-            ImageUses use = (ImageUses)(1 << n);
-            if ((claim.Uses & use) != ImageUses.None && host.ProbeByte(handle, DenyBase + n) == ByteLockResult.Taken)
+            Permissions use = (Permissions)(1 << n);
+            if ((access.Needs & use) != Permissions.None && host.ProbeByte(handle, DenyBase + n) == ByteLockResult.Taken)
             {
-                throw Conflict(path, claim, $"does not let others {Verb(use)} it");
+                throw Conflict(path, access, $"does not let others {Verb(use)} it");
             }
-            if ((claim.Shares & use) == ImageUses.None && host.ProbeByte(handle, UseBase + n) == ByteLockResult.Taken)
+            if ((access.Lets & use) == Permissions.None && host.ProbeByte(handle, UseBase + n) == ByteLockResult.Taken)
             {
-                throw Conflict(path, claim, $"may {Verb(use)} it");
+                throw Conflict(path, access, $"may {Verb(use)} it");
             }
         }
         return true;
@@ -53,13 +53,13 @@ internal static class ImageLock
         {
             ByteLockResult.Free => true,
             ByteLockResult.Unsupported => false,
-            _ => throw Conflict(path, claim, "has locked it as a whole"), // no program that keeps the convention does
+            _ => throw Conflict(path, access, "has locked it as a whole"), // no program that keeps the convention does
         };
     }
 
-    private static DiskImageException Conflict(string path, ImageClaim claim, string what)
+    private static DiskImageException Conflict(string path, Access access, string what)
     {
-        bool isWriting = (claim.Uses & ImageUses.Write) != ImageUses.None;
+        bool isWriting = access.Writes;
         string wanted = isWriting ? "changing it" : "reading it";
         Wording text = $"{path}: another program has the image open (a virtual machine or tool of QEMU, or another session) and {what}, which excludes {wanted}. "
             + $"Wait for it or stop it";
@@ -69,10 +69,10 @@ internal static class ImageLock
                 DiskImageErrorKind.Locked, $"{text}, or read it all the same, as it changes, with {new Remedy(RemedyKind.ForceShare)}.", path);
     }
 
-    private static string Verb(ImageUses use) => use switch
+    private static string Verb(Permissions use) => use switch
     {
-        ImageUses.ConsistentRead => "read",
-        ImageUses.Resize => "resize",
+        Permissions.ConsistentRead => "read",
+        Permissions.Resize => "resize",
         _ => "write to",
     };
 }

@@ -5,7 +5,7 @@ namespace DiskImage.Metadata;
 /// <summary>A disk whose repair is tried beside its file before it is made there: see <see cref="StagedRepair"/>.</summary>
 internal interface ITrialRepair
 {
-    /// <summary>Bytes of the disk that can be read together or not at all: a block of the table; a power of two.</summary>
+    /// <summary>Bytes of the disk that can be read together or not at all: a block of the table.</summary>
     long Grain { get; }
 
     /// <summary>Opens this layer of the disk alone, with the options it has here, on another node that shows its file, and that is lent.</summary>

@@ -14,7 +14,7 @@ namespace DiskImage.Metadata;
 /// <param name="before">The layer, opened without its backing image on the file as it is.</param>
 /// <param name="after">The same on <paramref name="staged"/>.</param>
 /// <param name="staged">The changes.</param>
-/// <param name="grain">Bytes that are readable together; a power of two.</param>
+/// <param name="grain">Bytes that are readable together.</param>
 internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedNode staged, long grain)
 {
     private const int BufferBytes = 1 << 20;
@@ -73,7 +73,7 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
         }
     }
 
-    private long Next(long offset) => (offset & -grain) + grain;
+    private long Next(long offset) => ((offset / grain) + 1) * grain;
 
     private bool IsSamePlace(in BlockExtent was, in BlockExtent @is, long length)
         => was.HostOffset is long host && @is.HostOffset == host && (!IsStaged(@is.Node) || staged.IsUntouched(host, length));

@@ -29,6 +29,10 @@ internal abstract class HostFile
     /// <exception cref="IOException">With the host's error code; or UnauthorizedAccessException and its like, as the runtime throws them.</exception>
     public abstract SafeFileHandle Open(string path, bool writable, HostSharing sharing);
 
+    /// <summary>Opens a pipe to write to, once somebody reads it. What is read no more fails to be written.</summary>
+    /// <exception cref="IOException">As <see cref="Open"/>.</exception>
+    public abstract ValueTask<Stream> OpenPipeAsync(string path, CancellationToken cancellationToken);
+
     /// <summary>Makes what was written to the file so far survive a power cut.</summary>
     /// <exception cref="IOException">It may not: the host reports a failure once, and may have dropped what it could not write.</exception>
     public abstract void Flush(SafeFileHandle handle);

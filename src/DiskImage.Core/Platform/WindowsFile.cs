@@ -17,9 +17,12 @@ internal sealed partial class WindowsFile : HostFile
     public override HostFileKind KindOf(string path) => WindowsName.KindOf(path) switch
     {
         WindowsNameKind.Device => HostFileKind.Device,
-        WindowsNameKind.Pipe => HostFileKind.Other, // not looked at: that would connect to it
+        WindowsNameKind.Pipe => HostFileKind.Pipe, // not looked at: that would connect to it
         _ => File.Exists(path) ? HostFileKind.Regular : Directory.Exists(path) ? HostFileKind.Directory : HostFileKind.None,
     };
+
+    public override ValueTask<Stream> OpenPipeAsync(string path, CancellationToken cancellationToken)
+        => new(new FileStream(path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite, bufferSize: 0, FileOptions.Asynchronous));
 
     public override HostFileKind KindOf(SafeFileHandle handle) => TypeOf(handle) switch
     {

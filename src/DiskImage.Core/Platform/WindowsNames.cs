@@ -19,7 +19,7 @@ internal sealed partial class WindowsNames : HostNames
     public override HostEntry? Find(string path)
     {
         HostFileKind kind = HostFile.Current.KindOf(path);
-        if (kind is HostFileKind.None or HostFileKind.Device or HostFileKind.Other)
+        if (kind is HostFileKind.None or HostFileKind.Device or HostFileKind.Pipe or HostFileKind.Other)
         {
             return kind == HostFileKind.None ? null : new HostEntry(kind, new NodeIdentity($"device:{path.ToUpperInvariant()}"), 1, IsProtected: false);
         }

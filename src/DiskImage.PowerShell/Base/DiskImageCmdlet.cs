@@ -4,11 +4,12 @@ using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
 /// <summary>What the cmdlets of this module share: drivers, the opening of images, errors per item, progress.</summary>
-public abstract class DiskImageCmdlet : PipelineCmdlet
+public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
 {
     private const int MostSteps = 20; // of -WhatIf; the rest is counted
 
@@ -110,7 +111,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     {
         object record = options.Bind();
         ImageOpener opener = Opener.Naming(record, path);
-        var creator = new ImageCreator(opener);
+        ImageCreator creator = Creator(opener, path);
         StoragePlace place = await creator.LookAsync(path, mode, cancellationToken).ConfigureAwait(false);
         if (place.OtherNames > 0)
         {
@@ -126,13 +127,21 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             return;
         }
         DiskImageCopyStatistics? statistics;
+        DiskImageInfo? sent = null;
         NewImage image = await ShowAsync(
             $"Making {Leaf(path)}",
             progress => creator.CreateAsync(
                 path, options.Format, record, mode, openOptions: null, new ByteProgress("Claiming space", progress, (record as ICreateOptions)?.Size ?? 0), cancellationToken).AsTask()).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
+            sent = image.IsSent ? await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false) : null; // it cannot be looked at afterwards
             statistics = await fill(image).ConfigureAwait(false);
+        }
+        if (sent is not null)
+        {
+            sent.Statistics = statistics;
+            await OutputSentAsync(sent).ConfigureAwait(false);
+            return;
         }
         OpenedImage made = await opener.OpenAsync(new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (made.ConfigureAwait(false))
@@ -140,6 +149,12 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             await OutputAsync(await DiskImageInfo.OfAsync(made.Node, cancellationToken, statistics).ConfigureAwait(false)).ConfigureAwait(false);
         }
     }
+
+    /// <summary>Makes the images of this cmdlet.</summary>
+    private protected virtual ImageCreator Creator(ImageOpener opener, string path) => new(opener);
+
+    /// <summary>Outputs what an image was that is somewhere else by now.</summary>
+    private protected virtual ValueTask OutputSentAsync(DiskImageInfo info) => OutputAsync(info);
 
     /// <summary>How a new image takes its place, by the parameters of the cmdlets that make one.</summary>
     /// <exception cref="DiskImageException">InvalidOption: in place, but without consent.</exception>
@@ -151,6 +166,14 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         (true, false) => TargetMode.Replace,
         _ => TargetMode.New,
     };
+
+    ValueTask IFrontEnd.WarnAsync(Wording text) => WarnAsync(RemedyWords.Say(text));
+
+    ValueTask IFrontEnd.ExplainAsync(Wording text) => VerboseAsync(RemedyWords.Say(text));
+
+    Task<T> IFrontEnd.ShowAsync<T>(string activity, Func<IProgress<JobProgress>, Task<T>> job) => ShowAsync(activity, job);
+
+    Task<OpenedImage> IFrontEnd.OpenAsync(OpenRequest request, CancellationToken cancellationToken) => OpenAsync(request, cancellationToken);
 
     /// <summary>Warns.</summary>
     protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(Printable.Of(text)));
@@ -213,8 +236,8 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
 
     private bool Post(ProgressRecord record) => TryPost(() => WriteProgress(record));
 
-    /// <summary>A path's last part, for lines with little room.</summary>
-    private protected static string Leaf(string path) => Path.GetFileName(path) is { Length: > 0 } name ? name : path;
+    /// <inheritdoc cref="ByteText.Leaf"/>
+    private protected static string Leaf(string path) => ByteText.Leaf(path);
 
     /// <summary>Opens an image and says how.</summary>
     private protected async Task<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)

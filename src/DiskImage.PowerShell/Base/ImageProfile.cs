@@ -1,5 +1,6 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
+using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
 using DiskImage.Formats.Vpc;
 using DiskImage.Graph;
@@ -48,6 +49,16 @@ internal sealed record ImageProfile(
             512,
             HyperVObjections,
             size => size == 0 ? ["the disk is empty"] : []),
+        new(
+            "VirtualBox",
+            "a dynamic VDI",
+            "vdi",
+            new Dictionary<string, object?>(StringComparer.Ordinal) { ["static"] = false },
+            512,
+            image => Facts(image) is VdiInfo info
+                ? VdiProfile.VirtualBoxObjections(info, image.Node.Length)
+                : [$"the format is {image.Format.Name}; this profile stands for VDI"],
+            VdiProfile.VirtualBoxObjectionsToSize),
     ];
 
     /// <summary>The profile of a name; null for no name.</summary>

@@ -7,6 +7,8 @@ namespace DiskImage.PowerShell;
 /// <summary>A cmdlet that opens each of the images it is given.</summary>
 public abstract class OpenImageCmdlet : ImagePathCmdlet
 {
+    private IReadOnlyList<string> _parentFolders = [];
+
     /// <summary>What a chain may have at most: opening and reading one takes stack for each of its images.</summary>
     internal const int MostImages = 1000;
 
@@ -43,11 +45,27 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [Parameter]
     public SwitchParameter IgnoreIdMismatch { get; set; }
 
+    /// <summary>Folders in which parents are looked for that a differencing disk records without a path (VDI), beside its own.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string[] ParentSearchPath { get; set; } = [];
+
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with
     {
-        References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch, ForceShare = ReadsAlongWriters,
+        References = References,
+        MaximumDepth = MaximumChainDepth,
+        IgnoreIdMismatch = IgnoreIdMismatch,
+        ForceShare = ReadsAlongWriters,
+        ParentFolders = _parentFolders,
     };
+
+    /// <inheritdoc/>
+    protected override void BeginProcessing()
+    {
+        base.BeginProcessing();
+        _parentFolders = SessionPath.Folders(SessionState.Path, ParentSearchPath);
+    }
 
     /// <summary>True if the user has images read though others may be writing to them.</summary>
     private protected virtual bool ReadsAlongWriters => false;

@@ -60,6 +60,10 @@ internal static partial class SessionPath
         return !PassesThrough(name) && (isHome || isDrive || isProvider) ? Literal(session.Path, name) : name;
     }
 
+    /// <summary>Folders, as full paths; they need not be there.</summary>
+    public static IReadOnlyList<string> Folders(PathIntrinsics session, IEnumerable<string> paths)
+        => [.. paths.Select(p => Path.GetFullPath(session.GetUnresolvedProviderPathFromPSPath(p)))];
+
     /// <summary>The current folder of the session, which need not be the process's.</summary>
     public static string Folder(PathIntrinsics session) => session.CurrentFileSystemLocation.ProviderPath;
 

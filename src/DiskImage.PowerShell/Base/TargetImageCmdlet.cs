@@ -8,6 +8,8 @@ namespace DiskImage.PowerShell;
 /// <summary>A cmdlet that makes a new image from each of the images it is given.</summary>
 public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 {
+    private const string StandardOutput = "-";
+
     private readonly List<(string Image, string Destination, string Path)> _waiting = []; // all with the same destination
     private RuntimeDefinedParameterDictionary? _formatParameters;
 
@@ -16,6 +18,11 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     [Alias("DestinationPath")]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
+
+    /// <summary>Takes the new image's bytes, in order; then the destination is only what it is called. It stays open.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public Stream? DestinationStream { get; set; }
 
     /// <summary>The new image's format; by the destination's ending if absent.</summary>
     [Parameter]
@@ -51,7 +58,7 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     {
         string given = Destination;
         string? path = null;
-        await RunItemAsync(given, async () => path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
+        await RunItemAsync(given, async () => path = await LiteralAsync(given).ConfigureAwait(false)).ConfigureAwait(false);
         if (path is null)
         {
             return;
@@ -68,6 +75,23 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 
     /// <inheritdoc/>
     protected override void EndProcessing() => Run(ProcessWaitingAsync);
+
+    /// <summary>True for a destination that the image is sent to: a pipe, standard output, a stream.</summary>
+    private protected async Task<bool> IsSentAsync(string path, CancellationToken cancellationToken)
+        => (await Creator(Opener, path).LookAsync(path, HowToMake(path, Force, InPlace), cancellationToken).ConfigureAwait(false)).Mode == TargetMode.Stream;
+
+    /// <inheritdoc/>
+    private protected sealed override ImageCreator Creator(ImageOpener opener, string path)
+        => new(opener) { Sink = DestinationStream ?? (IsOutput(path) ? Console.OpenStandardOutput() : null) };
+
+    /// <summary>Standard output has the image and nothing else.</summary>
+    private protected sealed override ValueTask OutputSentAsync(DiskImageInfo info)
+        => DestinationStream is null && IsOutput(info.Path) ? default : base.OutputSentAsync(info);
+
+    private static bool IsOutput(string path) => path.Equals(StandardOutput, StringComparison.Ordinal);
+
+    private ValueTask<string> LiteralAsync(string destination)
+        => IsOutput(destination) ? new(destination) : new(AskAsync(() => SessionPath.Literal(SessionState.Path, destination)));
 
     /// <summary>
     /// Workers of a copy; 0 for as many as suit the machine. Where the same work is to give the same bytes there is one: several take places in
@@ -113,7 +137,7 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// <summary>The destination as a full path or URI, and the new image's format.</summary>
     private protected async Task<(string Path, FormatDriver Format)> TargetAsync()
     {
-        string path = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
+        string path = await LiteralAsync(Destination).ConfigureAwait(false);
         return (path, TargetFormat.Of(DestinationFormat ?? ImpliedFormat, path, nameof(DestinationFormat)));
     }
 

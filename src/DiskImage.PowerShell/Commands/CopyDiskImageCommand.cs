@@ -79,7 +79,7 @@ public sealed class CopyDiskImageCommand : TargetImageCmdlet
             cancellationToken).ConfigureAwait(false);
         ConvertResult result = await ShowAsync(
             $"Copying {Leaf(source.Path)} to {Leaf(image.Path)}",
-            progress => new ConvertJob(range, image.Node, new ConvertOptions { Workers = Workers }).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+            progress => new ConvertJob(range, image.Node, new ConvertOptions { Workers = Workers, InOrder = image.IsSent }).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await VerboseAsync($"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
         return result;
     }

@@ -11,6 +11,7 @@ namespace DiskImage.PowerShell;
 public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
 {
     private RuntimeDefinedParameterDictionary? _formatParameters;
+    private IReadOnlyList<string> _parentFolders = [];
 
     /// <summary>Where the images are to be. Not a wildcard pattern.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
@@ -79,6 +80,11 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [Parameter]
     public SwitchParameter IgnoreIdMismatch { get; set; }
 
+    /// <summary>Folders in which parents below the backing image are looked for that are recorded without a path (VDI), beside its own.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string[] ParentSearchPath { get; set; } = [];
+
     /// <summary>Replaces an existing file.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
@@ -88,7 +94,17 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     public SwitchParameter InPlace { get; set; }
 
     /// <inheritdoc/>
-    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch };
+    private protected override OpenPolicy Policy => OpenPolicy.Default with
+    {
+        References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch, ParentFolders = _parentFolders,
+    };
+
+    /// <inheritdoc/>
+    protected override void BeginProcessing()
+    {
+        base.BeginProcessing();
+        _parentFolders = SessionPath.Folders(SessionState.Path, ParentSearchPath);
+    }
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()

@@ -1,7 +1,7 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Graph;
-using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -10,8 +10,6 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(DiskImageInfo))]
 public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
 {
-    private const string Lack = "have no backing image that could be changed";
-
     /// <summary>The new backing image, as it is to be named in the image: relative to the image's folder. Empty for none.</summary>
     [Parameter(Mandatory = true, Position = 1)]
     [Alias("ParentPath", "BackingFile")]
@@ -43,7 +41,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
             path,
             image =>
             {
-                _ = image.Require<IRebasable>(Lack);
+                _ = image.Require<IRebasable>(RebaseOperation.Lack);
                 if (Compress)
                 {
                     _ = image.Require<ICompressedWritable>("store nothing compressed");
@@ -62,7 +60,8 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         OpenedImage? below = backing is null ? null : await OpenBackingAsync(name, backing, cancellationToken).ConfigureAwait(false);
         try
         {
-            await RebaseAsync(path, backing, below?.Node, cancellationToken).ConfigureAwait(false);
+            var operation = new RebaseOperation(this, Request(path), Unsafe, Compress);
+            await operation.RunAsync(backing, below?.Node, disk => new(WarnOfAsync(disk)), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -117,29 +116,6 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         catch (DiskImageException e) when (Unsafe && e.Kind == DiskImageErrorKind.NotFound)
         {
             return null;
-        }
-    }
-
-    private async Task RebaseAsync(string path, BackingReference? backing, BlockNode? below, CancellationToken cancellationToken)
-    {
-        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: !Unsafe, writable: true).ConfigureAwait(false);
-        await using (image.ConfigureAwait(false))
-        {
-            if (image.Node.As<ISnapshots>() is { } kept && await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) is { Count: > 0 } snapshots)
-            {
-                await WarnAsync($"{image.Path}: its {snapshots.Count:#,0} snapshots stand on the backing image too, and are not adapted to the new one").ConfigureAwait(false);
-            }
-            if (!Unsafe)
-            {
-                ConvertResult result = await ShowAsync(
-                    $"Rebasing {Leaf(image.Path)}",
-                    progress => new RebaseJob(image.Node, below, Compress).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-                await VerboseAsync(
-                    $"{image.Path}: {ReadableSize.Of(result.BytesCopied)} taken over from the present backing image, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
-            }
-            await image.Require<IRebasable>(Lack).SetBackingAsync(backing?.Name, backing?.Format, below, cancellationToken).ConfigureAwait(false);
-            await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
-            await WarnOfAsync(image.Node).ConfigureAwait(false); // of what it stands on now
         }
     }
 }

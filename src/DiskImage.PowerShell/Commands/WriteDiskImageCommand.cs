@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 

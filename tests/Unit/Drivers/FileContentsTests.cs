@@ -18,8 +18,6 @@ public sealed class FileContentsTests : IDisposable
         { "vmdk", 0, "KDMV\u0001\0\0\0"u8.ToArray(), ContentsKind.Container, "VMDK" },
         { "esx", 0, "COWD"u8.ToArray(), ContentsKind.Container, "VMDK" },
         { "descriptor", 0, "# Disk DescriptorFile\nversion=1\n"u8.ToArray(), ContentsKind.Container, "VMDK" },
-        { "parallels", 0, "WithoutFreeSpace"u8.ToArray(), ContentsKind.Container, "Parallels" },
-        { "parallels2", 0, "WithouFreSpacExt"u8.ToArray(), ContentsKind.Container, "Parallels" },
         { "luks", 0, [.. "LUKS"u8, 0xBA, 0xBE, 0, 1], ContentsKind.Container, "LUKS" },
         { "gzip", 0, [0x1F, 0x8B, 8, 0], ContentsKind.NoDisk, "gzip" },
         { "xz", 0, [0xFD, (byte)'7', (byte)'z', (byte)'X', (byte)'Z', 0], ContentsKind.NoDisk, "xz" },

@@ -5,7 +5,7 @@ namespace DiskImage.Tests.Formats;
 public sealed class WindowsPathTests
 {
     [Theory]
-    [InlineData(@".\base.vhdx", "base.vhdx")]
+    [InlineData(@".\base.vhdx", "base.vhdx", "base.vhdx")]
     [InlineData(@"..\..\a b\base.vhdx", "../../a b/base.vhdx")]
     [InlineData(@"base.vhdx", "base.vhdx")]
     [InlineData(@"\\?\C:\disks\base.vhdx", "C:/disks/base.vhdx", @"C:\disks\base.vhdx")]

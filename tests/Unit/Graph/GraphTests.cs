@@ -78,7 +78,7 @@ public sealed class GraphTests : IDisposable
     {
         await MakeAsync("a.qcow2");
         await using BlockNode file = await Images.Registry.Protocol("file").OpenAsync(
-            new ProtocolOpenContext(new FileOpenOptions { FileName = _folder["a.qcow2"], Locking = locking }, Writable: false), CancellationToken.None);
+            new ProtocolOpenContext(new FileOpenOptions { FileName = _folder["a.qcow2"], Locking = locking }), CancellationToken.None);
         (int exit, _, _) = await Programs.TryAsync("qemu-io", "-f", "qcow2", "-c", "write 0 512", _folder["a.qcow2"]);
         Assert.Equal(qemuMayWrite, exit == 0);
     }

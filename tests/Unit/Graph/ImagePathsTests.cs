@@ -1,4 +1,5 @@
 using DiskImage.Graph;
+using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Graph;
 
@@ -63,6 +64,6 @@ public sealed class ImagePathsTests
 
     private sealed class UnixTheoryAttribute : TheoryAttribute
     {
-        public UnixTheoryAttribute() => Skip = OperatingSystem.IsWindows() ? "Windows joins names in its own way" : null;
+        public UnixTheoryAttribute() => Skip = Wine.WhyNotOnWindows("the names of Unix");
     }
 }

@@ -285,12 +285,12 @@ public sealed class ReplacementTests : IDisposable
 
     private sealed class UnixFactAttribute : FactAttribute
     {
-        public UnixFactAttribute() => Skip = OperatingSystem.IsWindows() ? "modes and links of Unix" : null;
+        public UnixFactAttribute() => Skip = Wine.WhyNotOnWindows("modes and links of Unix");
     }
 
     private sealed class UnixTheoryAttribute : TheoryAttribute
     {
-        public UnixTheoryAttribute() => Skip = OperatingSystem.IsWindows() ? "modes and links of Unix" : null;
+        public UnixTheoryAttribute() => Skip = Wine.WhyNotOnWindows("modes and links of Unix");
     }
 
     /// <summary>A fact that needs Linux, and perhaps root.</summary>
@@ -298,7 +298,7 @@ public sealed class ReplacementTests : IDisposable
     {
         private bool _root;
 
-        public LinuxFactAttribute() => Skip = OperatingSystem.IsLinux() ? null : "attributes of Linux";
+        public LinuxFactAttribute() => Skip = OperatingSystem.IsLinux() ? null : Wine.WhyNot("attributes of Linux") ?? "attributes of Linux";
 
         public bool Root
         {

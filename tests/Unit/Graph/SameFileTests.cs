@@ -116,6 +116,6 @@ public sealed class SameFileTests : IDisposable
     /// <summary>A theory that makes links of both kinds.</summary>
     private sealed class LinksTheoryAttribute : TheoryAttribute
     {
-        public LinksTheoryAttribute() => Skip = OperatingSystem.IsWindows() ? "Windows makes links for privileged users only" : null;
+        public LinksTheoryAttribute() => Skip = Wine.WhyNotOnWindows("links that every user may make");
     }
 }

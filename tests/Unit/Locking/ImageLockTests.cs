@@ -195,8 +195,8 @@ public sealed partial class ImageLockTests : IDisposable
         {
             Assert.True(OperatingSystem.IsWindows() || OperatingSystem.IsMacOS());
             Assert.Equal(ByteLockResult.Unsupported, host.ProbeByte(other, 101));
-            ImageLock.Take(one, path, ImageClaim.Writing); // claims nothing, fails nothing
-            ImageLock.Take(other, path, ImageClaim.Writing);
+            ImageLock.Take(one, path, Access.Writing); // claims nothing, fails nothing
+            ImageLock.Take(other, path, Access.Writing);
             return;
         }
         Assert.Equal(ByteLockResult.Free, host.ProbeByte(one, 101)); // its own

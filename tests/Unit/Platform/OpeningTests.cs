@@ -132,11 +132,11 @@ public sealed class OpeningTests : IDisposable
     }
 
     private static async Task<DiskImageException> RefusedAsync(string path)
-        => await Assert.ThrowsAsync<DiskImageException>(async () => await Images.Opener.OpenFileAsync(ImageLocator.Parse(path), writable: false, CancellationToken.None));
+        => await Assert.ThrowsAsync<DiskImageException>(async () => await Images.Opener.OpenFileAsync(ImageLocator.Parse(path), writable: false, folder: null, CancellationToken.None));
 
     /// <summary>A fact that needs Linux or macOS.</summary>
     private sealed class UnixFactAttribute : FactAttribute
     {
-        public UnixFactAttribute() => Skip = OperatingSystem.IsWindows() ? "Windows has other devices" : null;
+        public UnixFactAttribute() => Skip = Wine.WhyNotOnWindows("the devices of Unix");
     }
 }

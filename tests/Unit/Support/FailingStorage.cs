@@ -73,7 +73,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
         public override async ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
             => storage.Watch(await below.OpenAsync(writable, cancellationToken));
 
-        public override async ValueTask PublishAsync(bool durable)
+        public override async ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
         {
             string name = Path.GetFileName(Place.Address);
             storage.FlushedBeforePublished &= storage._dirty.Count == 0;
@@ -81,7 +81,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
             {
                 throw new DiskImageException(DiskImageErrorKind.Io, $"{Place.Locator}: told to fail", Place.Locator);
             }
-            await below.PublishAsync(durable);
+            await below.PublishAsync(durable, cancellationToken);
             storage._published.Add(name);
         }
 

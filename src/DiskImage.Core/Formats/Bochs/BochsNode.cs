@@ -13,7 +13,7 @@ namespace DiskImage.Formats.Bochs;
 /// <para>Every program puts the next extent behind the highest number in the catalog. So places are handed out in order, and gaps that this
 /// session made are closed when the image is.</para>
 /// </remarks>
-internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompactable, IReservable
+internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable, IReservable
 {
     private const int CacheBytes = 4 << 20;
 
@@ -75,28 +75,65 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         },
     };
 
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken));
+    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
 
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
-            async held =>
+    /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
+
+    long ITrialRepair.Grain => _header.Extent;
+
+    async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+    {
+        BochsHeader header = await BochsHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+        return await OpenAsync(file, backing: null, header, _baseName, forRepair, cancellationToken).ConfigureAwait(false);
+    }
+
+    ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken) => _session.RunAsync(
+        async held =>
+        {
+            CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
+            if (before.Corruptions > 0 && mode == RepairMode.All)
             {
-                await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                if (before.Corruptions > 0 && mode == RepairMode.All)
-                {
-                    _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
-                }
-                if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
-                {
-                    await _maintenance.CompactAsync(held, cancellationToken).ConfigureAwait(false);
-                }
-                CheckReport after = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                bytes?.Report(Length);
-                return after.RepairedFrom(before);
-            },
-            cancellationToken));
+                _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
+            }
+            if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
+            {
+                await _maintenance.CompactAsync(held, cancellationToken).ConfigureAwait(false);
+            }
+            return await CheckAsync(cancellationToken).ConfigureAwait(false);
+        },
+        cancellationToken);
+
+    ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
+    {
+        var runs = new RunList();
+        long readable = 0;
+        foreach ((int block, _) in _catalog.Used().Where(e => _layout.PlaceOf(e.Entry.Value) + _header.BlockBytes > File.Length))
+        {
+            (long offset, long length) = _layout.GuestRange(block);
+            runs.Add(readable, Math.Min(offset, Length));
+            readable = offset + length;
+        }
+        runs.Add(readable, Length);
+        return new(runs.Runs);
+    }
+
+    ValueTask ITrialRepair.RequireUsableAsync() => default; // opening it for writing has done that
+
+    ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => _session.RunAsync(
+        async _ =>
+        {
+            _bitmaps.Clear();
+            _coming.Clear();
+            await _catalog.LoadAsync(_header.CatalogOffset, _header.Catalog, cancellationToken).ConfigureAwait(false);
+            if (!_forRepair)
+            {
+                await PrepareAsync(cancellationToken).ConfigureAwait(false);
+            }
+        },
+        cancellationToken);
 
     /// <summary>Drops extents of which no sector is there, or none that is not zero, and closes the gaps.</summary>
     public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
@@ -390,6 +427,9 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         (StoredBlock[] blocks, _) = await _maintenance.StoredAsync(CancellationToken.None).ConfigureAwait(false);
         _next = blocks.Length == 0 ? _header.DataOffset : blocks[^1].End;
     }
+
+    private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken);
 
     private async ValueTask<CheckReport> CheckAsync(CancellationToken cancellationToken)
     {

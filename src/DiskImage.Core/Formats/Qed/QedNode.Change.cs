@@ -8,18 +8,62 @@ namespace DiskImage.Formats.Qed;
 /// <summary>What concerns the whole image: check, repair, compact, resize, rebase, empty.</summary>
 internal sealed partial class QedNode
 {
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken));
+    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
 
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
-            async held =>
+    /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
+
+    long ITrialRepair.Grain => AllocationUnit;
+
+    async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+    {
+        QedHeader header = await QedHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+        return await OpenAsync(file, backing: null, header, forRepair, _isOpening, cancellationToken).ConfigureAwait(false);
+    }
+
+    ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken)
+        => _session.RunAsync(held => MendAsync(held, mode, cancellationToken), cancellationToken);
+
+    /// <summary>All of the disk but what entries lead to that are no places.</summary>
+    async ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
+    {
+        var runs = new RunList();
+        var lost = new List<(long Offset, long Length)>();
+        await _layout.WalkAsync(
+            (index, entry, length) =>
             {
-                CheckReport report = await RepairAsync(held, mode, closeGaps: true, cancellationToken).ConfigureAwait(false);
-                bytes?.Report(Length);
-                return report;
+                if (!_tables.IsPlace(entry, length))
+                {
+                    lost.Add(_layout.GuestRange(index));
+                }
             },
-            cancellationToken));
+            cancellationToken).ConfigureAwait(false);
+        long readable = 0;
+        foreach ((long offset, long length) in lost.OrderBy(l => l.Offset))
+        {
+            runs.Add(readable, offset);
+            readable = Math.Max(readable, offset + length);
+        }
+        runs.Add(readable, Length);
+        return runs.Runs;
+    }
+
+    ValueTask ITrialRepair.RequireUsableAsync() => default; // opening it for writing has done that
+
+    ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => _session.RunAsync(
+        async held =>
+        {
+            await _tables.ReloadAsync(await QedHeader.ReadAsync(File, cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+            (_isMarked, _gaveUp) = (false, false);
+            _reserved.Clear();
+            if (await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false) is not null)
+            {
+                _session.Space = null; // not to be written to
+            }
+        },
+        cancellationToken);
 
     public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
@@ -224,12 +268,14 @@ internal sealed partial class QedNode
         };
     }
 
-    /// <summary>Repairs the tables first, since clusters are found by them, then the clusters; then closes the gaps.</summary>
-    private async ValueTask<CheckReport> RepairAsync(MetadataSession.Held held, RepairMode mode, bool closeGaps, CancellationToken cancellationToken)
+    private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken);
+
+    /// <summary>Repairs the tables first, since clusters are found by them, then the clusters; then closes the gaps. Returns what is left.</summary>
+    private async ValueTask<CheckReport> MendAsync(MetadataSession.Held held, RepairMode mode, CancellationToken cancellationToken)
     {
-        await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-        CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false), after = before;
-        if (before.Corruptions > 0 && mode == RepairMode.All)
+        CheckReport after = await CheckAsync(cancellationToken).ConfigureAwait(false);
+        if (after.Corruptions > 0 && mode == RepairMode.All)
         {
             await RepairTablesAsync(held, cancellationToken).ConfigureAwait(false);
             await DropMisalignedAsync(held, cancellationToken).ConfigureAwait(false);
@@ -238,8 +284,8 @@ internal sealed partial class QedNode
         }
         if (after.Corruptions == 0 && after.CheckErrors == 0)
         {
-            await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false);
-            if (after.Leaks > 0 && closeGaps)
+            await RequireSpaceAsync(held, cancellationToken).ConfigureAwait(false);
+            if (after.Leaks > 0 && !_isOpening)
             {
                 await Compactor.RunAsync(held, cancellationToken).ConfigureAwait(false);
             }
@@ -250,7 +296,7 @@ internal sealed partial class QedNode
             }
             after = await CheckAsync(cancellationToken).ConfigureAwait(false);
         }
-        return after.RepairedFrom(before);
+        return after;
     }
 
     /// <summary>Drops tables that are not there, makes the file longer for one that was cut, and gives one that lies on something else a place of its own.</summary>
@@ -276,6 +322,7 @@ internal sealed partial class QedNode
                 end = Math.Max(end, place + bytes);
             }
         }
+        StagedRepair.RequireFewCopies(File, homeless.Count, bytes);
         await File.ResizeAsync(end + (homeless.Count * bytes), cancellationToken: cancellationToken).ConfigureAwait(false);
         foreach ((int index, long place) in homeless)
         {
@@ -286,7 +333,7 @@ internal sealed partial class QedNode
             end += bytes;
         }
         await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        await _tables.ReloadAsync(cancellationToken).ConfigureAwait(false);
+        await _tables.ReloadAsync(Header, cancellationToken).ConfigureAwait(false);
     }
 
     private async ValueTask DropMisalignedAsync(MetadataSession.Held held, CancellationToken cancellationToken)

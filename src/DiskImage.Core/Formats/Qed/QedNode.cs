@@ -12,7 +12,7 @@ namespace DiskImage.Formats.Qed;
 /// one place, or one out of the file, is not written to. What was given up is used again, and what is left of it is closed up when the
 /// image is closed, as QEMU counts a cluster that nothing leads to as leaked.</para>
 /// </remarks>
-internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable, IReservable
+internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable, IRebasable, IEmptiable, IReservable
 {
     private const int MostAtOnce = 4 << 20; // bytes of new clusters in one step
 
@@ -23,10 +23,12 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
     private readonly Dictionary<long, long> _reserved = []; // cluster → place, for writes to come
     private long _zeroFrom; // from here on the file reads as zeroes
     private bool _gaveUp, _isMarked; // something was given up; the mark in the header is ours
+    private bool _isOpening; // a repair is part of opening, so it moves nothing to close gaps
 
-    private QedNode(BlockNode file, BlockNode? backing, QedHeader header)
+    private QedNode(BlockNode file, BlockNode? backing, QedHeader header, bool isOpening)
         : base(file, backing)
     {
+        _isOpening = isOpening;
         _session = new MetadataSession(file);
         _tables = new QedTables(file, _session, header);
         _layout = new QedLayout(file, _tables);
@@ -47,13 +49,17 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
         ?? throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
 
     /// <summary>Reads the L1 table; to write, all tables. The file and the backing image are the node's on success.</summary>
-    public static async ValueTask<QedNode> OpenAsync(BlockNode file, BlockNode? backing, QedHeader header, bool forRepair, CancellationToken cancellationToken)
+    public static ValueTask<QedNode> OpenAsync(BlockNode file, BlockNode? backing, QedHeader header, bool forRepair, CancellationToken cancellationToken)
+        => OpenAsync(file, backing, header, forRepair, isOpening: false, cancellationToken);
+
+    private static async ValueTask<QedNode> OpenAsync(
+        BlockNode file, BlockNode? backing, QedHeader header, bool forRepair, bool isOpening, CancellationToken cancellationToken)
     {
-        var node = new QedNode(file, backing, header);
+        var node = new QedNode(file, backing, header, isOpening);
         await node._tables.LoadAsync(cancellationToken).ConfigureAwait(false);
         if (!file.IsReadOnly && !forRepair)
         {
-            await node._session.RunAsync(held => node.PrepareAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
+            await node.PrepareAsync(cancellationToken).ConfigureAwait(false);
         }
         return node;
     }
@@ -361,13 +367,21 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
     }
 
     /// <summary>Repairs what was not closed; refuses to write where a write could hit something else; finds what is taken.</summary>
-    private async ValueTask PrepareAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    private async ValueTask PrepareAsync(CancellationToken cancellationToken)
     {
         if (Header.NeedsCheck)
         {
-            _ = await RepairAsync(held, RepairMode.All, closeGaps: false, cancellationToken).ConfigureAwait(false);
+            _isOpening = true;
+            Wording? why = await StagedRepair.RunAsync(this, File, RepairMode.All, cancellationToken).ConfigureAwait(false);
+            _isOpening = false;
+            if (why is not null)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.Corrupt, $"{Name}: was not closed properly, and its repair was tried and not made: {why}. Nothing was changed.", Name);
+            }
         }
-        await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false);
+        using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
+        await RequireSpaceAsync(held, cancellationToken).ConfigureAwait(false);
         QedFeatures features = Header.Features & ~QedFeatures.NeedCheck;
         if (features != Header.Features || Header.AutoClear != 0)
         {
@@ -375,7 +389,21 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
         }
     }
 
-    private async ValueTask FindSpaceAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    /// <summary>Finds what is taken.</summary>
+    /// <exception cref="DiskImageException">Corrupt: two lead to one place, or one out of the file.</exception>
+    private async ValueTask RequireSpaceAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    {
+        if (await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false) is { } fault)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{Name}: {fault}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.",
+                Name);
+        }
+    }
+
+    /// <summary>The same, but tells what keeps it from being written to; null for nothing.</summary>
+    private async ValueTask<string?> FindSpaceAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         _ = held;
         long reach = Math.Min((long)AllocationUnit << 32, (Math.Min(Header.MaxImageSize, long.MaxValue / 16) * 2) + (1L << 30)); // all there can be, and leaks; 512 MiB of memory
@@ -395,13 +423,12 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
                 }
             },
             cancellationToken).ConfigureAwait(false);
-        if (fault is not null)
+        if (fault is null)
         {
-            throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Name}: {fault}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.", Name);
+            _session.Space = space;
+            _zeroFrom = Round.Up(File.Length, AllocationUnit);
         }
-        _session.Space = space;
-        _zeroFrom = Round.Up(File.Length, AllocationUnit);
+        return fault;
     }
 
     /// <summary>The bytes of a name that stands in the header, in its place; nothing for none.</summary>

@@ -55,8 +55,11 @@ internal sealed class QedTables
     }
 
     /// <summary>Forgets what is in memory and reads it anew. There must be no changes left to write.</summary>
-    public ValueTask ReloadAsync(CancellationToken cancellationToken)
+    /// <param name="header">The header as it is in the file now.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    public ValueTask ReloadAsync(QedHeader header, CancellationToken cancellationToken)
     {
+        Header = header;
         _l2.Clear();
         return LoadAsync(cancellationToken);
     }

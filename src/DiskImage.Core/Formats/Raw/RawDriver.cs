@@ -60,7 +60,11 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<RawCreateOptions>();
 
+    public override string? ForwardForm => Name;
+
     public override int Probe(in ProbeInput input) => 1;
+
+    public override bool IsWrittenForward(object createOptions) => true;
 
     public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

@@ -19,6 +19,8 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
 
     public override IReadOnlyList<Type> NodeTypes => [typeof(VpcNode), typeof(VpcFixedNode)];
 
+    public override string? ForwardForm => $"{Name} with subformat=fixed";
+
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<VpcOpenOptions>();
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<VpcCreateOptions>();
@@ -39,6 +41,8 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
         => VpcFooter.HasCookie(input.Header) ? 100
             : VpcFooters.ParseEnd(input.Tail) is ({ DiskType: VpcDiskType.Fixed, FormatVersion: VpcFooter.Version1 } footer, var length)
                 && footer.CurrentSize == input.FileLength - length ? 50 : 0;
+
+    public override bool IsWrittenForward(object createOptions) => createOptions is VpcCreateOptions { Subformat: VpcSubformat.Fixed };
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {

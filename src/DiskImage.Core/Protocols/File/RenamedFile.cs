@@ -30,7 +30,7 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
         return new(opened);
     }
 
-    public override ValueTask PublishAsync(bool durable)
+    public override ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
     {
         Guard();
         _ = FileDriver.Try(Place.Locator, "put the finished image in its place", () =>

@@ -48,7 +48,7 @@ internal sealed class NullDriver : ProtocolDriver
     public override NodeIdentity? IdentityOf(object options) => null; // any two are as good as each other
 
     public override ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
-        => new(new NullNode(Text, (NullOpenOptions)context.Options, context.Writable));
+        => new(new NullNode(Text, (NullOpenOptions)context.Options, context.Access.Writes));
 }
 
 /// <summary>A node without bytes.</summary>

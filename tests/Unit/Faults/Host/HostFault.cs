@@ -24,7 +24,7 @@ internal sealed record HostFault(string Path, string Calls, int Error)
 
     /// <summary>Why such faults cannot be had here; null if they can.</summary>
     public static string? WhyMissing()
-        => !OperatingSystem.IsLinux() ? "faults of system calls are preloaded on Linux only"
+        => !OperatingSystem.IsLinux() ? Wine.WhyNot("preloaded system calls") ?? "faults of system calls are preloaded on Linux only"
             : Programs.WhyMissing("cc") is { } noCompiler ? noCompiler
             : s_library.Value is null ? "the library of faults does not compile here"
             : null;

@@ -105,7 +105,7 @@ public sealed class VhdxCheckTests
             (f => f[BitmapEntry] = 5, "Bitmap"),
             (f => f.AsSpan((int)bitmap, MiB).Clear(), "Bitmap"),
             (f => f[Find(f, "parent_linkage")] = (byte)'q', "Locator"),
-            (f => f[Find(f, "relative_path")] = (byte)'q', "Locator"),
+            (ForgetPaths, "Locator"),
         })
         {
             byte[] damaged = (byte[])child.Clone();
@@ -145,6 +145,17 @@ public sealed class VhdxCheckTests
     /// <summary>Writes a structure's checksum anew.</summary>
     internal static void Fix(byte[] file, int at, int length)
         => BinaryPrimitives.WriteUInt32LittleEndian(file.AsSpan(at + 4), VhdxSpecReader.Crc(file.AsSpan(at, length), 4));
+
+    private static void ForgetPaths(byte[] file)
+    {
+        foreach (string name in new[] { "relative_path", "absolute_win32_path" }) // the latter is there on Windows only
+        {
+            if (Find(file, name) is >= 0 and var at)
+            {
+                file[at] = (byte)'q';
+            }
+        }
+    }
 
     private static int Find(byte[] file, string text) => file.AsSpan().IndexOf(System.Text.Encoding.Unicode.GetBytes(text));
 

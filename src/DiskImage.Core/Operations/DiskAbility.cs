@@ -1,10 +1,10 @@
 using DiskImage.Block;
 using DiskImage.Graph;
 
-namespace DiskImage.PowerShell;
+namespace DiskImage.Operations;
 
 /// <summary>What a disk or a format can do beyond reading and writing. No cmdlet asks for a format by name.</summary>
-internal static class DiskAbility
+public static class DiskAbility
 {
     /// <summary>The ability of an open disk.</summary>
     /// <typeparam name="T">The ability's interface.</typeparam>

@@ -2,10 +2,10 @@ using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
 
-namespace DiskImage.PowerShell;
+namespace DiskImage.Operations;
 
 /// <summary>Images that stand on others in their folders, which these do not know of: who changes one changes what they read as.</summary>
-internal static class FolderDependents
+public static class FolderDependents
 {
     private const int MostFiles = 1000; // of a folder; ours: it is a courtesy, not an inventory
 

@@ -1,10 +1,10 @@
 using DiskImage.Block;
 using DiskImage.Graph;
 
-namespace DiskImage.PowerShell;
+namespace DiskImage.Operations;
 
 /// <summary>The files that a change of an image writes to: what a user agrees to names them all.</summary>
-internal static class WrittenFiles
+public static class WrittenFiles
 {
     /// <summary>An image and the further files that hold its data, for <c>-WhatIf</c> and <c>-Confirm</c>.</summary>
     public static string Text(string path, IReadOnlyList<string> further)

@@ -1,7 +1,7 @@
 using DiskImage.Block;
 using DiskImage.Graph;
 
-namespace DiskImage.PowerShell;
+namespace DiskImage.Operations;
 
 /// <summary>One image of a chain: the top, its backing image, and so on.</summary>
 /// <param name="Path">Its full path.</param>
@@ -10,7 +10,7 @@ namespace DiskImage.PowerShell;
 /// <param name="Identity">Its file.</param>
 /// <param name="CanBeEmptied">It can drop all that its own layer holds.</param>
 /// <param name="DataFiles">Further files that hold its data.</param>
-internal sealed record ChainLayer(
+public sealed record ChainLayer(
     string Path, string Format, long Length, NodeIdentity? Identity, bool CanBeEmptied, IReadOnlyList<string> DataFiles)
 {
     /// <summary>All of its files, for what a user agrees to.</summary>
