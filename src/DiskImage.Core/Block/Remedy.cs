@@ -54,8 +54,8 @@ public enum RemedyKind
     /// <summary>Take a parent whose identity is not the recorded one.</summary>
     IgnoreIdMismatch,
 
-    /// <summary>Name a folder in which parents are looked for.</summary>
-    ParentFolder,
+    /// <summary>Look for a parent in further folders.</summary>
+    ParentSearchPath,
 
     /// <summary>Change a create option; the value is the option with its value.</summary>
     SetOption,
@@ -78,8 +78,8 @@ public enum ImageRole
 }
 
 /// <summary>
-/// What a user can do, as a value inside a <see cref="Wording"/>: each front end has its own words for it (<c>-Format raw</c>, <c>-f
-/// raw</c>). Its text is what is said where there is no front end; it fits where a parameter's name would stand.
+/// What a user can do, as a value inside a <see cref="Wording"/>: each front end has its own words for it (<c>-Format raw</c>, <c>-f raw</c>).
+/// Its text is what is said where there is no front end; it fits where a parameter's name would stand.
 /// </summary>
 /// <param name="Kind">What.</param>
 /// <param name="Value">With what, where there is a choice.</param>
@@ -106,11 +106,10 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
         RemedyKind.SetBacking => "a change of the backing image",
         RemedyKind.RecordBacking => "a change of the recorded parent alone",
         RemedyKind.IgnoreIdMismatch => "the permission",
-        RemedyKind.ParentFolder => "the folders to search",
+        RemedyKind.ParentSearchPath => "the folders to search",
         RemedyKind.SetOption => $"the option {Value}",
         _ => "a request for them",
     };
 
-    private string Of => Role switch { ImageRole.Backing => " of the backing image", ImageRole.Difference => " of the other "
-        + "image", ImageRole.Source => " of the source", _ => "" };
+    private string Of => Role switch { ImageRole.Backing => " of the backing image", ImageRole.Difference => " of the other image", ImageRole.Source => " of the source", _ => "" };
 }

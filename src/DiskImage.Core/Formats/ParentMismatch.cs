@@ -43,7 +43,7 @@ internal static class ParentMismatch
         => new(
             DiskImageErrorKind.NotFound,
             $"{imageName}: its parent has the {what} {recorded:B}, and no file in the image's folder has it. Put the parent there, name its folder with"
-                + $" {new Remedy(RemedyKind.ParentFolder)}, or record another parent with {new Remedy(RemedyKind.RecordBacking)}.",
+                + $" {new Remedy(RemedyKind.ParentSearchPath)}, or record another parent with {Record}.",
             imageName);
 
     /// <summary>The parent is of another format.</summary>

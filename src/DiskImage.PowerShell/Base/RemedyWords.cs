@@ -30,7 +30,7 @@ internal static class RemedyWords
         RemedyKind.SetBacking => "Set-DiskImageBacking",
         RemedyKind.RecordBacking => "Set-DiskImageBacking -Unsafe",
         RemedyKind.IgnoreIdMismatch => "-IgnoreIdMismatch",
-        RemedyKind.ParentFolder => "-ParentSearchPath",
+        RemedyKind.ParentSearchPath => "-ParentSearchPath",
         RemedyKind.SetOption => $"Set-DiskImageOption -Option {remedy.Value}",
         _ => remedy.ToString(),
     };
