@@ -104,9 +104,12 @@ internal abstract class FormatNode : BlockNode
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => File.FlushAsync(cancellationToken);
 
     /// <summary>Runs something that must not overlap any other request of this disk.</summary>
-    protected async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work)
+    /// <typeparam name="T">What it returns.</typeparam>
+    /// <param name="work">The work. It sees to its own cancelling.</param>
+    /// <param name="cancellationToken">Stops waiting for the others.</param>
+    protected async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work, CancellationToken cancellationToken = default)
     {
-        RangeLock.Hold hold = await _ranges.AcquireAsync(0, long.MaxValue, exclusive: true).ConfigureAwait(false);
+        RangeLock.Hold hold = await _ranges.AcquireAsync(0, long.MaxValue, exclusive: true, cancellationToken).ConfigureAwait(false);
         try
         {
             return await work().ConfigureAwait(false);
@@ -118,12 +121,14 @@ internal abstract class FormatNode : BlockNode
     }
 
     /// <inheritdoc cref="AloneAsync{T}"/>
-    protected async ValueTask AloneAsync(Func<ValueTask> work)
-        => await AloneAsync(async () =>
-        {
-            await work().ConfigureAwait(false);
-            return true;
-        }).ConfigureAwait(false);
+    protected async ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken = default)
+        => await AloneAsync(
+            async () =>
+            {
+                await work().ConfigureAwait(false);
+                return true;
+            },
+            cancellationToken).ConfigureAwait(false);
 
     /// <inheritdoc/>
     protected sealed override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)

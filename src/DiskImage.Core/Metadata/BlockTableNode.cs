@@ -77,11 +77,11 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     protected virtual long LeastNext => Layout.FirstPlace;
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken), cancellationToken);
 
     /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken), cancellationToken);
 
     long ITrialRepair.Grain => AllocationUnit;
 
@@ -138,7 +138,10 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         },
         cancellationToken);
 
-    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CompactAloneAsync(bytes, cancellationToken), cancellationToken);
+
+    private async ValueTask<long> CompactAloneAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         long before = File.Length;
         await Session.RunAsync(
@@ -153,7 +156,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
             },
             cancellationToken).ConfigureAwait(false);
         return Math.Max(0, before - File.Length);
-    });
+    }
 
     public async ValueTask ReserveAsync(long offset, long length, CancellationToken cancellationToken)
     {

@@ -78,11 +78,11 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ITrialRep
     };
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken), cancellationToken);
 
     /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken), cancellationToken);
 
     long ITrialRepair.Grain => _header.Extent;
 
@@ -138,7 +138,10 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ITrialRep
         cancellationToken);
 
     /// <summary>Drops extents of which no sector is there, or none that is not zero, and closes the gaps.</summary>
-    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CompactAloneAsync(bytes, cancellationToken), cancellationToken);
+
+    private async ValueTask<long> CompactAloneAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         long before = File.Length;
         await _session.RunAsync(
@@ -162,7 +165,7 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ITrialRep
             },
             cancellationToken).ConfigureAwait(false);
         return Math.Max(0, before - File.Length);
-    });
+    }
 
     public async ValueTask ReserveAsync(long offset, long length, CancellationToken cancellationToken)
     {

@@ -171,7 +171,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
                     + $" {Math.Min((long)ParallelsHeader.MaximumEntries * Header.Tracks, Header.IsExtended ? long.MaxValue : uint.MaxValue) * 512:#,0}",
                 Name);
         }
-        return AloneAsync(() => Session.RunAsync(held => ResizeAsync(held, sectors, (int)entries, cancellationToken), cancellationToken));
+        return AloneAsync(
+            () => Session.RunAsync(held => ResizeAsync(held, sectors, (int)entries, cancellationToken), cancellationToken), cancellationToken);
     }
 
     private async ValueTask ResizeAsync(MetadataSession.Held held, long sectors, int entries, CancellationToken cancellationToken)

@@ -92,7 +92,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 return await new QcowChecker(File, _header, _l1).RunAsync(
                     new CheckFindings(), bytes, decode: true, cancellationToken).ConfigureAwait(false);
             },
-            cancellationToken));
+            cancellationToken),
+        cancellationToken);
 
     public int? Compress(ReadOnlySpan<byte> unit, Span<byte> output)
     {
@@ -127,7 +128,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 _session.Order.DataWritten();
                 await SetAsync(cluster, QcowEntry.Compressed(place, packed.Length, _header.ClusterBits)).ConfigureAwait(false);
             },
-            cancellationToken));
+            cancellationToken),
+        cancellationToken);
 
     public async ValueTask ReserveAsync(long offset, long length, CancellationToken cancellationToken)
     {
@@ -160,7 +162,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 }
                 await SetHeaderAsync(header).ConfigureAwait(false);
             },
-            cancellationToken));
+            cancellationToken),
+        cancellationToken);
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => AloneAsync(
         () => _session.RunAsync(
@@ -178,7 +181,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 await File.ResizeAsync(_end).ConfigureAwait(false);
                 _zeroFrom = _end;
             },
-            cancellationToken));
+            cancellationToken),
+        cancellationToken);
 
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
     {
@@ -333,7 +337,7 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                     + " Convert it to qcow2, which can shrink and grow further.",
                 Name);
         }
-        await AloneAsync(() => GrowAsync(length, cancellationToken)).ConfigureAwait(false);
+        await AloneAsync(() => GrowAsync(length, cancellationToken), cancellationToken).ConfigureAwait(false);
     }
 
     protected override async ValueTask CloseCoreAsync()

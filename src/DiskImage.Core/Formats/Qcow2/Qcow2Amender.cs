@@ -35,7 +35,7 @@ internal sealed class Qcow2Amender(Qcow2Disk disk, Qcow2Node node, Qcow2AmendOpt
         {
             await node.ResizeAsync(size, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
         }
-        await node.ChangeAloneAsync(held => ChangeAsync(held, cancellationToken)).ConfigureAwait(false);
+        await node.ChangeAloneAsync(held => ChangeAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
     }
 
     private void RequirePossible()

@@ -77,19 +77,20 @@ internal sealed class Qcow2Node
             await _session.RunAsync(held => _disk.Mark.SettleAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         return await AloneAsync(
-            () => new Qcow2Checker(File, Header, bytes, cancellationToken, _disk.DataFile).RunAsync()).ConfigureAwait(false);
+            () => new Qcow2Checker(File, Header, bytes, cancellationToken, _disk.DataFile).RunAsync(), cancellationToken).ConfigureAwait(false);
     }
 
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
         => ChangeAloneAsync(
-        async held =>
-        {
-            await _disk.SettleAsync(held, cancellationToken).ConfigureAwait(false);
-            CheckReport report = await Qcow2Repairer.RunAsync(
-                File, Header, _disk.DataFile, mode, bytes, cancellationToken).ConfigureAwait(false);
-            await _disk.ReloadAsync(held, forWriting: report.Corruptions == 0).ConfigureAwait(false);
-            return report;
-        });
+            async held =>
+            {
+                await _disk.SettleAsync(held, cancellationToken).ConfigureAwait(false);
+                CheckReport report = await Qcow2Repairer.RunAsync(
+                    File, Header, _disk.DataFile, mode, bytes, cancellationToken).ConfigureAwait(false);
+                await _disk.ReloadAsync(held, forWriting: report.Corruptions == 0).ConfigureAwait(false);
+                return report;
+            },
+            cancellationToken);
 
     public ValueTask SetUnfinishedAsync(bool unfinished, CancellationToken cancellationToken)
         => _session.RunAsync(held => _disk.Mark.SetUnfinishedAsync(held, unfinished, cancellationToken), cancellationToken);
@@ -100,22 +101,22 @@ internal sealed class Qcow2Node
     public int? Compress(ReadOnlySpan<byte> unit, Span<byte> output) => _disk.Compressed.Compress(unit, output);
 
     public ValueTask WriteCompressedAsync(long offset, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _disk.Compressed.WriteAsync(held, new(offset), packed, cancellationToken));
+        => ChangeAloneAsync(held => _disk.Compressed.WriteAsync(held, new(offset), packed, cancellationToken), cancellationToken);
 
     public ValueTask<IReadOnlyList<DiskSnapshot>> GetSnapshotsAsync(CancellationToken cancellationToken)
         => _snapshots.ListAsync(cancellationToken);
 
     public ValueTask<DiskSnapshot> CreateSnapshotAsync(string name, DateTimeOffset taken, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _snapshots.CreateAsync(held, name, taken, cancellationToken));
+        => ChangeAloneAsync(held => _snapshots.CreateAsync(held, name, taken, cancellationToken), cancellationToken);
 
     public ValueTask<DiskSnapshot> RestoreSnapshotAsync(string idOrName, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _snapshots.RestoreAsync(held, idOrName, cancellationToken));
+        => ChangeAloneAsync(held => _snapshots.RestoreAsync(held, idOrName, cancellationToken), cancellationToken);
 
     public ValueTask<DiskSnapshot> DeleteSnapshotAsync(string nameOrId, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _snapshots.DeleteAsync(held, nameOrId, cancellationToken));
+        => ChangeAloneAsync(held => _snapshots.DeleteAsync(held, nameOrId, cancellationToken), cancellationToken);
 
     public ValueTask<DiskSnapshot> DeleteSnapshotAsync(string id, string name, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _snapshots.DeleteAsync(held, id, name, cancellationToken));
+        => ChangeAloneAsync(held => _snapshots.DeleteAsync(held, id, name, cancellationToken), cancellationToken);
 
     public async ValueTask<BlockNode> OpenSnapshotAsync(string idOrName, CancellationToken cancellationToken)
     {
@@ -130,30 +131,30 @@ internal sealed class Qcow2Node
         => _session.RunAsync(_ => _bitmaps.DirtyRangesAsync(name, cancellationToken), cancellationToken);
 
     public ValueTask<DiskBitmap> AddBitmapAsync(string name, long? granularity, bool enabled, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _bitmaps.AddAsync(held, name, granularity, enabled, cancellationToken));
+        => ChangeAloneAsync(held => _bitmaps.AddAsync(held, name, granularity, enabled, cancellationToken), cancellationToken);
 
     public ValueTask RemoveBitmapAsync(string name, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _bitmaps.RemoveAsync(held, name, cancellationToken));
+        => ChangeAloneAsync(held => _bitmaps.RemoveAsync(held, name, cancellationToken), cancellationToken);
 
     public ValueTask ClearBitmapAsync(string name, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _bitmaps.ClearAsync(held, name, cancellationToken));
+        => ChangeAloneAsync(held => _bitmaps.ClearAsync(held, name, cancellationToken), cancellationToken);
 
     public ValueTask EnableBitmapAsync(string name, bool enabled, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _bitmaps.EnableAsync(held, name, enabled, cancellationToken));
+        => ChangeAloneAsync(held => _bitmaps.EnableAsync(held, name, enabled, cancellationToken), cancellationToken);
 
     public ValueTask MergeBitmapAsync(string name, IReadOnlyList<(long Offset, long Length)> dirty, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _bitmaps.MergeAsync(held, name, dirty, cancellationToken));
+        => ChangeAloneAsync(held => _bitmaps.MergeAsync(held, name, dirty, cancellationToken), cancellationToken);
 
     public async ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         long before = File.Length;
-        await ChangeAloneAsync(held => new Qcow2Compactor(_disk, held).RunAsync(bytes, cancellationToken)).ConfigureAwait(false);
+        await ChangeAloneAsync(held => new Qcow2Compactor(_disk, held).RunAsync(bytes, cancellationToken), cancellationToken).ConfigureAwait(false);
         bytes?.Report(Length);
         return Math.Max(0, before - File.Length);
     }
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _backingRecord.EmptyAsync(held, cancellationToken));
+        => ChangeAloneAsync(held => _backingRecord.EmptyAsync(held, cancellationToken), cancellationToken);
 
     public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
         => _session.RunAsync(held => _backingRecord.SetAsync(held, backingFile, backingFormat, cancellationToken), cancellationToken);
@@ -171,11 +172,13 @@ internal sealed class Qcow2Node
             default, new(Length), mode, keepsData ? 0 : _disk.DataNode.Length, claimed, cancellationToken);
 
     /// <summary>Runs a change of the whole image: with no other request, and under the lock.</summary>
-    internal ValueTask ChangeAloneAsync(Func<MetadataSession.Held, ValueTask> change)
-        => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
+    /// <param name="change">The change. It sees to its own cancelling.</param>
+    /// <param name="cancellationToken">Stops waiting for the others.</param>
+    internal ValueTask ChangeAloneAsync(Func<MetadataSession.Held, ValueTask> change, CancellationToken cancellationToken)
+        => AloneAsync(() => _session.RunAsync(change, cancellationToken), cancellationToken);
 
     /// <summary>Runs something that takes the lock itself, with no other request.</summary>
-    internal ValueTask RunAloneAsync(Func<ValueTask> work) => AloneAsync(work);
+    internal ValueTask RunAloneAsync(Func<ValueTask> work, CancellationToken cancellationToken) => AloneAsync(work, cancellationToken);
 
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
     {
@@ -238,8 +241,8 @@ internal sealed class Qcow2Node
         }
     }
 
-    private ValueTask<T> ChangeAloneAsync<T>(Func<MetadataSession.Held, ValueTask<T>> change)
-        => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
+    private ValueTask<T> ChangeAloneAsync<T>(Func<MetadataSession.Held, ValueTask<T>> change, CancellationToken cancellationToken)
+        => AloneAsync(() => _session.RunAsync(change, cancellationToken), cancellationToken);
 
     private async ValueTask ReserveClustersAsync(GuestOffset offset, long length, CancellationToken cancellationToken)
     {

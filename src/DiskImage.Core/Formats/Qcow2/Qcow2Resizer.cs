@@ -36,7 +36,7 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
             await ResizeAsync(length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
             return;
         }
-        await node.ChangeAloneAsync(held => _bitmaps.BeginResizeAsync(held, length)).ConfigureAwait(false);
+        await node.ChangeAloneAsync(held => _bitmaps.BeginResizeAsync(held, length), cancellationToken).ConfigureAwait(false);
         bool isDone = false;
         try
         {
@@ -45,7 +45,7 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         }
         finally
         {
-            await node.ChangeAloneAsync(held => _bitmaps.EndResizeAsync(held, length, isDone)).ConfigureAwait(false);
+            await node.ChangeAloneAsync(held => _bitmaps.EndResizeAsync(held, length, isDone), CancellationToken.None).ConfigureAwait(false);
         }
     }
 
@@ -90,7 +90,7 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
             return;
         }
         await node.ChangeAloneAsync(
-            held => ExtendL1Async(held, (int)Geometry.L1EntriesFor(length), cancellationToken)).ConfigureAwait(false);
+            held => ExtendL1Async(held, (int)Geometry.L1EntriesFor(length), cancellationToken), cancellationToken).ConfigureAwait(false);
         disk.GrownTo = length;
         try
         {
@@ -111,11 +111,13 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
                 await new Qcow2Preallocator(disk, node).RunAsync(
                     start, new(length), preallocation, dataLength, claimed, cancellationToken).ConfigureAwait(false);
             }
-            await node.ChangeAloneAsync(async held =>
-            {
-                await disk.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                await disk.UpdateHeaderAsync(held, disk.Header with { Size = length }).ConfigureAwait(false);
-            }).ConfigureAwait(false);
+            await node.ChangeAloneAsync(
+                async held =>
+                {
+                    await disk.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+                    await disk.UpdateHeaderAsync(held, disk.Header with { Size = length }).ConfigureAwait(false);
+                },
+                cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -144,7 +146,7 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
             await node.WriteZeroesAsync(old, shown - old, mode, cancellationToken).ConfigureAwait(false);
         }
         await node.RunAloneAsync(
-            () => disk.Eraser.DropAsync(new(Round.Up(shown, Geometry.ClusterSize)), new(length))).ConfigureAwait(false);
+            () => disk.Eraser.DropAsync(new(Round.Up(shown, Geometry.ClusterSize)), new(length)), cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Has the cluster that the old end lies in stored, so that it, too, has a place.</summary>
@@ -163,7 +165,7 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         try
         {
             disk.GrownTo = 0;
-            await node.ChangeAloneAsync(held => CutAsync(held, old, CancellationToken.None)).ConfigureAwait(false);
+            await node.ChangeAloneAsync(held => CutAsync(held, old, CancellationToken.None), CancellationToken.None).ConfigureAwait(false);
             if (disk.DataNode.Length > dataLength)
             {
                 await disk.DataNode.ResizeAsync(dataLength).ConfigureAwait(false);
@@ -205,7 +207,7 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
             // or growing again would bring it back
             await node.WriteZeroesAsync(length, tail, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
         }
-        await node.ChangeAloneAsync(held => CutAsync(held, length, cancellationToken)).ConfigureAwait(false);
+        await node.ChangeAloneAsync(held => CutAsync(held, length, cancellationToken), cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Gives the disk a size, not above its own, and lets go of everything past it.</summary>

@@ -9,11 +9,11 @@ namespace DiskImage.Formats.Qed;
 internal sealed partial class QedNode
 {
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken), cancellationToken);
 
     /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken), cancellationToken);
 
     long ITrialRepair.Grain => AllocationUnit;
 
@@ -66,7 +66,10 @@ internal sealed partial class QedNode
         },
         cancellationToken);
 
-    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CompactAloneAsync(bytes, cancellationToken), cancellationToken);
+
+    private async ValueTask<long> CompactAloneAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         long before = File.Length;
         await _session.RunAsync(
@@ -81,11 +84,11 @@ internal sealed partial class QedNode
             },
             cancellationToken).ConfigureAwait(false);
         return Math.Max(0, before - File.Length);
-    });
+    }
 
     public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
         => AloneAsync(
-        () => _session.RunAsync(held => SetBackingAsync(held, backingFile, backingFormat), cancellationToken));
+        () => _session.RunAsync(held => SetBackingAsync(held, backingFile, backingFormat), cancellationToken), cancellationToken);
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => AloneAsync(
         () => _session.RunAsync(
@@ -96,7 +99,8 @@ internal sealed partial class QedNode
                 await DropFromAsync(held, 0, cancellationToken).ConfigureAwait(false);
                 await Compactor.RunAsync(held, CancellationToken.None).ConfigureAwait(false);
             },
-            cancellationToken));
+            cancellationToken),
+        cancellationToken);
 
     protected override async ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
@@ -118,7 +122,7 @@ internal sealed partial class QedNode
         length = Round.Up(length, QedHeader.SectorSize);
         await AloneAsync(() => length < Length
             ? ShrinkAsync(length, cancellationToken)
-            : GrowAsync(length, cancellationToken)).ConfigureAwait(false);
+            : GrowAsync(length, cancellationToken), cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>

@@ -85,7 +85,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
             header = options.Comment is { } comment ? header.WithComment(Name, comment) : header;
             await RecordAsync(held, header, cancellationToken).ConfigureAwait(false);
         },
-        cancellationToken));
+        cancellationToken),
+        cancellationToken);
 
     /// <summary>Records another parent, by its identities, or none. The name is only told: no VDI holds one.</summary>
     public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
@@ -98,7 +99,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
                 await RecordAsync(held, header, cancellationToken).ConfigureAwait(false);
                 _parentName = backingFile;
             },
-            cancellationToken));
+            cancellationToken),
+            cancellationToken);
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => EmptyAsync(isVisible: true, cancellationToken);
 
@@ -107,7 +109,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     // There is room for one identity of the parent's contents, so until they are known again any will do.
     public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
         held => Header.IsDifferencing && Backing is not null ? RecordAsync(held, Header with { ParentId = Guid.Empty }, cancellationToken) : default,
-        cancellationToken));
+        cancellationToken),
+        cancellationToken);
 
     public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
         async held =>
@@ -118,7 +121,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
                 await RecordAsync(held, Header with { ParentId = now.SnapshotId }, cancellationToken).ConfigureAwait(false);
             }
         },
-        cancellationToken));
+        cancellationToken),
+        cancellationToken);
 
     /// <summary>The contents get another identity before the first of them is changed, so that children notice.</summary>
     protected override async ValueTask BeginChangesAsync(MetadataSession.Held held)
@@ -181,7 +185,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
                 await OwnLastBlockAsync(cancellationToken).ConfigureAwait(false);
             }
             await Session.RunAsync(held => ResizeAsync(held, length, (int)blocks, cancellationToken), cancellationToken).ConfigureAwait(false);
-        });
+        },
+        cancellationToken);
     }
 
     private ValueTask EmptyAsync(bool isVisible, CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
@@ -202,7 +207,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
             }
             await CloseGapsAsync(held, CancellationToken.None).ConfigureAwait(false);
         },
-        cancellationToken));
+        cancellationToken),
+        cancellationToken);
 
     /// <summary>Makes a header durable, after all that is waiting to be written.</summary>
     private async ValueTask RecordAsync(MetadataSession.Held held, VdiHeader header, CancellationToken cancellationToken)

@@ -126,15 +126,20 @@ internal sealed class VhdxNode
         }
     }
 
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CheckAloneAsync(bytes, cancellationToken), cancellationToken);
+
+    private async ValueTask<CheckReport> CheckAloneAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         await _session.RunAsync(held => FlushIfWritableAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
         return await new VhdxChecker(_disk, bytes, cancellationToken).RunAsync().ConfigureAwait(false);
-    });
+    }
 
     /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(async () =>
+        => AloneAsync(() => RepairAloneAsync(mode, bytes, cancellationToken), cancellationToken);
+
+    private async ValueTask<CheckReport> RepairAloneAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         _disk.RequireWritable();
         await _session.RunAsync(
@@ -151,7 +156,7 @@ internal sealed class VhdxNode
             (progress, stop) => new VhdxChecker(_disk, progress, stop).RunAsync(),
             bytes,
             cancellationToken).ConfigureAwait(false);
-    });
+    }
 
     long ITrialRepair.Grain => Geometry.BlockSize;
 
@@ -182,26 +187,28 @@ internal sealed class VhdxNode
     {
         _disk.RequireWritable();
         long before = File.Length;
-        await ChangeAsync(held => _compactor.RunAsync(held, bytes, cancellationToken)).ConfigureAwait(false);
+        await ChangeAsync(held => _compactor.RunAsync(held, bytes, cancellationToken), cancellationToken).ConfigureAwait(false);
         return Math.Max(0, before - File.Length);
     }
 
     public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
-        => ChangeAsync(held => _parentRecord.SetAsync(held, backingFile, backing, cancellationToken));
+        => ChangeAsync(held => _parentRecord.SetAsync(held, backingFile, backing, cancellationToken), cancellationToken);
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken)
-        => ChangeAsync(held => _parentRecord.EmptyAsync(held, isVisible: true, cancellationToken));
+        => ChangeAsync(held => _parentRecord.EmptyAsync(held, isVisible: true, cancellationToken), cancellationToken);
 
     public ValueTask MakeEmptyAfterMergeAsync(CancellationToken cancellationToken)
-        => ChangeAsync(held => _parentRecord.EmptyAsync(held, isVisible: false, cancellationToken));
+        => ChangeAsync(held => _parentRecord.EmptyAsync(held, isVisible: false, cancellationToken), cancellationToken);
 
     // The specification has parent_linkage2 beside parent_linkage, and the parent may bear either identity. Spec: MS-VHDX 2.6.2.6.3.
     public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => ChangeAsync(
         held => _parentRecord.LinkAsync(
-            held, changesThis, static (locator, now, coming) => locator.Linked(now, coming), cancellationToken));
+            held, changesThis, static (locator, now, coming) => locator.Linked(now, coming), cancellationToken),
+        cancellationToken);
 
     public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => ChangeAsync(
-        held => _parentRecord.LinkAsync(held, isVisible: false, static (locator, now, _) => locator.Linked(now), cancellationToken));
+        held => _parentRecord.LinkAsync(held, isVisible: false, static (locator, now, _) => locator.Linked(now), cancellationToken),
+        cancellationToken);
 
     /// <summary>Changes metadata items and the parent's path, all at once.</summary>
     public ValueTask AmendAsync(VhdxAmendOptions options) => ChangeAsync(held => new VhdxMetadataWriter(_disk).AmendAsync(held, options));
@@ -360,7 +367,7 @@ internal sealed class VhdxNode
 
     protected override ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
-        => ChangeAsync(held => new VhdxResizer(_disk).RunAsync(held, length, preallocation, claimed, cancellationToken));
+        => ChangeAsync(held => new VhdxResizer(_disk).RunAsync(held, length, preallocation, claimed, cancellationToken), cancellationToken);
 
     protected override async ValueTask CloseCoreAsync()
     {
@@ -378,8 +385,8 @@ internal sealed class VhdxNode
     }
 
     /// <summary>Runs a change of the whole disk: with no other request, and under the lock.</summary>
-    private ValueTask ChangeAsync(Func<MetadataSession.Held, ValueTask> change)
-        => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
+    private ValueTask ChangeAsync(Func<MetadataSession.Held, ValueTask> change, CancellationToken cancellationToken = default)
+        => AloneAsync(() => _session.RunAsync(change, cancellationToken), cancellationToken);
 
     private ValueTask FlushIfWritableAsync(MetadataSession.Held held, CancellationToken cancellationToken)
         => IsReadOnly ? default : _session.FlushAsync(held, cancellationToken);

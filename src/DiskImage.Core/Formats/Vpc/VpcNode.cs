@@ -100,11 +100,11 @@ internal sealed class VpcNode
         cancellationToken);
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken), cancellationToken);
 
     /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken), cancellationToken);
 
     long ITrialRepair.Grain => BlockSize;
 
@@ -144,18 +144,19 @@ internal sealed class VpcNode
     public async ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         long old = File.Length;
-        await ChangeAsync(held => _compactor.RunAsync(held, dropEmpty: true, bytes, cancellationToken)).ConfigureAwait(false);
+        await ChangeAsync(
+            held => _compactor.RunAsync(held, dropEmpty: true, bytes, cancellationToken), cancellationToken).ConfigureAwait(false);
         return Math.Max(0, old - File.Length);
     }
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken)
-        => ChangeAsync(held => _compactor.EmptyAsync(held, cancellationToken));
+        => ChangeAsync(held => _compactor.EmptyAsync(held, cancellationToken), cancellationToken);
 
     public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
-        => ChangeAsync(held => _parentRecord.SetAsync(held, backingFile, backingFormat, backing, cancellationToken));
+        => ChangeAsync(held => _parentRecord.SetAsync(held, backingFile, backingFormat, backing, cancellationToken), cancellationToken);
 
     public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken)
-        => ChangeAsync(held => _parentRecord.ExpectChangeAsync(held, cancellationToken));
+        => ChangeAsync(held => _parentRecord.ExpectChangeAsync(held, cancellationToken), cancellationToken);
 
     public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => default;
 
@@ -164,7 +165,7 @@ internal sealed class VpcNode
     {
         Guid? id = options.UniqueId is { } text ? IdentifierOption.Parse(Name, VpcAmendOptions.UniqueIdName, text) : null;
         ParentNames? names = options.ParentPath is { } path ? ParentNames.OfOption(Name, HasParent, path) : null;
-        return ChangeAsync(held => _parentRecord.AmendAsync(held, id, names, cancellationToken));
+        return ChangeAsync(held => _parentRecord.AmendAsync(held, id, names, cancellationToken), cancellationToken);
     }
 
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
@@ -298,7 +299,8 @@ internal sealed class VpcNode
 
     protected override ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
-        => ChangeAsync(held => new VpcResizer(_disk, _compactor).RunAsync(held, length, preallocation, claimed, cancellationToken));
+        => ChangeAsync(
+            held => new VpcResizer(_disk, _compactor).RunAsync(held, length, preallocation, claimed, cancellationToken), cancellationToken);
 
     protected override async ValueTask CloseCoreAsync()
     {
@@ -328,8 +330,8 @@ internal sealed class VpcNode
     }
 
     /// <summary>Runs a change of the whole disk: with no other request, and under the lock.</summary>
-    private ValueTask ChangeAsync(Func<MetadataSession.Held, ValueTask> change)
-        => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
+    private ValueTask ChangeAsync(Func<MetadataSession.Held, ValueTask> change, CancellationToken cancellationToken = default)
+        => AloneAsync(() => _session.RunAsync(change, cancellationToken), cancellationToken);
 
     private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => _session.RunAsync(
         async held =>
