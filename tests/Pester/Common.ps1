@@ -40,7 +40,14 @@ $IsWine = $IsWindows -and [Runtime.InteropServices.NativeLibrary]::TryGetExport(
 # Skips the running test where there is no such program.
 function Skip-Without([string] $Tool) {
     if (-not (Get-Command $Tool -CommandType Application -ErrorAction Ignore)) {
-        Set-ItResult -Skipped -Because "$Tool is not on PATH"
+        Set-ItResult -Skipped -Because ($IsWine ? "Wine lacks $Tool" : "$Tool is not on PATH")
+    }
+}
+
+# Skips the running test on Windows, which lacks something that the other systems have.
+function Skip-OnWindows([string] $Lacks) {
+    if ($IsWindows) {
+        Set-ItResult -Skipped -Because "$($IsWine ? 'Wine' : 'Windows') lacks $Lacks"
     }
 }
 

@@ -1,7 +1,7 @@
 # System calls that fail below the cmdlets, in a PowerShell of their own: what the user is told, and what is left.
 
 BeforeDiscovery {
-    $why = if (-not $IsLinux) { 'faults of system calls are preloaded on Linux only' }
+    $why = if ($IsWindows) { 'Wine lacks preloaded system calls' } elseif (-not $IsLinux) { 'faults of system calls are preloaded on Linux only' }
         elseif (-not (Get-Command cc -CommandType Application -ErrorAction Ignore)) { 'cc is not on PATH' }
 }
 

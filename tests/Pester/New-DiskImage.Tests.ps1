@@ -226,7 +226,8 @@ Describe 'New-DiskImage -BackingPath' {
         { New-DiskImage "$folder/base.qcow2" -BackingPath base.qcow2 -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
     }
 
-    It 'cannot be the new image by way of <Name>' -ForEach @{ Name = 'a linked folder' }, @{ Name = 'a hard link' } -Skip:$IsWindows {
+    It 'cannot be the new image by way of <Name>' -ForEach @{ Name = 'a linked folder' }, @{ Name = 'a hard link' } {
+        Skip-OnWine 'symbolic links'
         $null = New-Item "$folder/linked" -ItemType SymbolicLink -Target $folder
         $null = New-Item "$folder/hard.qcow2" -ItemType HardLink -Target "$folder/base.qcow2"
         $hash = (Get-FileHash "$folder/base.qcow2").Hash
@@ -260,7 +261,8 @@ Describe 'New-DiskImage -BackingPath' {
         $problem.TargetObject | Should -Be (Join-Path $folder 'tops/g.qcow2')
     }
 
-    It 'is recorded so that QEMU takes no part of it for a protocol' -Skip:$IsWindows {
+    It 'is recorded so that QEMU takes no part of it for a protocol' {
+        Skip-OnWindows 'file names with colons'
         [IO.File]::Copy("$folder/base.qcow2", "$folder/a:b.qcow2")
         (New-DiskImage "$folder/h.qcow2" -BackingPath a:b.qcow2).BackingFile | Should -BeExactly './a:b.qcow2'
         Invoke-Qemu qemu-img info --backing-chain "$folder/h.qcow2" | Should -Not -BeNullOrEmpty
@@ -296,7 +298,7 @@ Describe 'New-DiskImage where something is' {
         (Get-ChildItem).Name | Should -Be 'old.qcow2'
     }
 
-    It 'warns of hard links, which keep the old file, unless it is written in place' -Skip:$IsWindows {
+    It 'warns of hard links, which keep the old file, unless it is written in place' {
         Set-Content old.qcow2 'something'
         $null = New-Item second -ItemType HardLink -Target "$folder/old.qcow2"
         $null = New-DiskImage old.qcow2 1MB -Force -WarningVariable warnings -WarningAction SilentlyContinue

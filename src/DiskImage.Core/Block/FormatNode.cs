@@ -14,7 +14,7 @@ namespace DiskImage.Block;
 /// <para>Requests that change or read the same allocation units are ordered by a range lock, so a place is never given away
 /// while somebody reads or writes it. A read-only disk needs none.</para>
 /// </remarks>
-public abstract class FormatNode : BlockNode
+internal abstract class FormatNode : BlockNode
 {
     /// <summary>Copy-on-write joins the old bytes and the new into one request up to this size. Ours.</summary>
     private const int JoinedWriteLimit = 1 << 20;
@@ -104,9 +104,12 @@ public abstract class FormatNode : BlockNode
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => File.FlushAsync(cancellationToken);
 
     /// <summary>Runs something that must not overlap any other request of this disk.</summary>
-    protected async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work)
+    /// <typeparam name="T">What it returns.</typeparam>
+    /// <param name="work">The work. It sees to its own cancelling.</param>
+    /// <param name="cancellationToken">Stops waiting for the others.</param>
+    protected async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work, CancellationToken cancellationToken = default)
     {
-        RangeLock.Hold hold = await _ranges.AcquireAsync(0, long.MaxValue, exclusive: true).ConfigureAwait(false);
+        RangeLock.Hold hold = await _ranges.AcquireAsync(0, long.MaxValue, exclusive: true, cancellationToken).ConfigureAwait(false);
         try
         {
             return await work().ConfigureAwait(false);
@@ -118,12 +121,14 @@ public abstract class FormatNode : BlockNode
     }
 
     /// <inheritdoc cref="AloneAsync{T}"/>
-    protected async ValueTask AloneAsync(Func<ValueTask> work)
-        => await AloneAsync(async () =>
-        {
-            await work().ConfigureAwait(false);
-            return true;
-        }).ConfigureAwait(false);
+    protected async ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken = default)
+        => await AloneAsync(
+            async () =>
+            {
+                await work().ConfigureAwait(false);
+                return true;
+            },
+            cancellationToken).ConfigureAwait(false);
 
     /// <inheritdoc/>
     protected sealed override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
@@ -391,7 +396,9 @@ public abstract class FormatNode : BlockNode
         return _ranges.AcquireAsync(offset / unit * unit, ((offset + length - 1) / unit * unit) + unit, exclusive, cancellationToken);
     }
 
-    /// <summary>The whole zero units inside [offset, end); a partial last unit of the disk counts as whole. Empty if start >= end.</summary>
+    /// <summary>
+    /// The whole zero units inside [offset, end); a partial last unit of the disk counts as whole. Empty if start >= end.
+    /// </summary>
     private (long Start, long End) WholeUnits(long offset, long end)
     {
         long unit = ZeroUnit;

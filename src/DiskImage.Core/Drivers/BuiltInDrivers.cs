@@ -4,6 +4,7 @@ using DiskImage.Filters.Throttle;
 using DiskImage.Formats.Bochs;
 using DiskImage.Formats.Cloop;
 using DiskImage.Formats.Dmg;
+using DiskImage.Formats.Parallels;
 using DiskImage.Formats.Qcow;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Qed;
@@ -30,6 +31,7 @@ public static class BuiltInDrivers
             new VhdxDriver(),
             new VdiDriver(),
             new VmdkDriver(),
+            new ParallelsDriver(),
             new QedDriver(),
             new BochsDriver(),
             new CloopDriver(),

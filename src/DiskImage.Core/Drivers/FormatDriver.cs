@@ -27,6 +27,13 @@ public sealed record FormatOpenContext(BlockNode File, object Options, Reference
     /// <summary>True if the user says what the disk stands on: <see cref="OpenBacking"/> opens that, whatever name it is given, also where the image names nothing.</summary>
     public bool GivesBacking { get; init; }
 
+    /// <summary>Like <see cref="FormatOpenContext.OpenData"/>, for what is only read whatever the image is opened for.</summary>
+    public ReferenceOpener? OpenDataToRead { get; init; }
+
+    /// <summary>The files whose names have one of some endings in the image's folder and in those where the user has parents looked for, for formats that
+    /// record no path. Their number is bounded; they pass the same gate as recorded names. Null where there is no folder.</summary>
+    public Func<IReadOnlyList<string>, IReadOnlyList<string>>? FilesNearby { get; init; }
+
     /// <summary>Opens what the disk stands on, by the user's word or by the image's; null if neither says anything, or this layer alone is wanted.</summary>
     /// <param name="recorded">The name as it stands in the image; null for none.</param>
     /// <param name="format">The format the image says it has; null to probe.</param>
@@ -75,6 +82,9 @@ public abstract class FormatDriver : NodeDriver
     /// <summary>File name endings, with the dot, the usual one first.</summary>
     public abstract IReadOnlyList<string> Extensions { get; }
 
+    /// <summary>The file that opens a folder of this format, where an image is a folder; null if it never is.</summary>
+    public virtual string? FolderFile => null;
+
     /// <summary>The types of the disks that it opens: their interfaces say what can be done with them.</summary>
     public virtual IReadOnlyList<Type> NodeTypes => [];
 
@@ -82,11 +92,14 @@ public abstract class FormatDriver : NodeDriver
     public abstract int Probe(in ProbeInput input);
 
     /// <summary>
-    /// True if a new image of these options is written strictly from front to back: creating it, opening what was created (which reads no
-    /// further than what was written), writing to it in ascending order, closing it. So it may go to what cannot seek.
+    /// True if an image of these create options is written from its first byte to its last, so that it can be sent to somebody who cannot go
+    /// back. The last few MiB may still be changed, and bytes ahead of their turn be written.
     /// </summary>
-    /// <param name="createOptions">The record of the create options.</param>
+    /// <param name="createOptions">The record of <see cref="ICreatable.CreateOptions"/>.</param>
     public virtual bool IsWrittenForward(object createOptions) => false;
+
+    /// <summary>How an image is made that is <see cref="IsWrittenForward"/>, in the words of options: "vmdk with subformat=streamOptimized"; null if none is.</summary>
+    public virtual string? ForwardForm => null;
 
     /// <summary>The format's own node, be it below filters that let it show through.</summary>
     /// <exception cref="DiskImageException">Unsupported: a filter does not.</exception>
@@ -147,7 +160,7 @@ public interface IAmendable
     bool AmendsWithoutBacking => false;
 
     /// <summary>What a user should know before the options of this record are changed; null for nothing.</summary>
-    string? AmendWarning(object options) => null;
+    Wording? AmendWarning(object options) => null;
 
     /// <summary>Changes them. A crash at any point leaves the image with the old or the new ones, with leaked space at most.</summary>
     /// <param name="node">The disk, open for writing.</param>

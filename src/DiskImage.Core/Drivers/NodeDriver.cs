@@ -8,11 +8,11 @@ namespace DiskImage.Drivers;
 /// <param name="Options">The record of the driver's <see cref="NodeDriver.OpenOptions"/>.</param>
 public abstract record NodeContext(object Options)
 {
+    /// <summary>What is to be done with the node, and what others may do meanwhile.</summary>
+    public Access Access { get; init; } = Access.Reading;
+
     /// <summary>Secrets that the user gave, by the name or path they are for. A driver never shows one.</summary>
     public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
-
-    /// <summary>Read also what others may be writing to.</summary>
-    public bool ForceShare { get; init; }
 }
 
 /// <summary>What formats, protocols and filters have in common. Stateless.</summary>
@@ -41,7 +41,8 @@ public abstract class NodeDriver
     public virtual object Bind(IEnumerable<KeyValuePair<string, object?>> values) => OpenOptions.Bind(values);
 
     /// <summary>True for the driver's name and its other names, case ignored.</summary>
-    public bool IsCalled(string name) => Name.Equals(name, StringComparison.OrdinalIgnoreCase) || Aliases.Contains(name, StringComparer.OrdinalIgnoreCase);
+    public bool IsCalled(string name)
+        => Name.Equals(name, StringComparison.OrdinalIgnoreCase) || Aliases.Contains(name, StringComparer.OrdinalIgnoreCase);
 }
 
 /// <summary>Opens the node that a filter stands on.</summary>
@@ -53,11 +54,7 @@ public delegate ValueTask<BlockNode> ChildOpener(string role, CancellationToken 
 /// <param name="Options">The record of the driver's options.</param>
 /// <param name="Roles">The nodes that the description gives it: "file", "children.0" …</param>
 /// <param name="OpenChild">Opens one of them, which is then the filter's to close; InvalidOption for one that is not given.</param>
-public sealed record FilterOpenContext(object Options, IReadOnlyList<string> Roles, ChildOpener OpenChild) : NodeContext(Options)
-{
-    /// <summary>Open for writing.</summary>
-    public bool Writable { get; init; }
-}
+public sealed record FilterOpenContext(object Options, IReadOnlyList<string> Roles, ChildOpener OpenChild) : NodeContext(Options);
 
 /// <summary>A node that stands between others and changes what passes: slows it, records it, lets it fail.</summary>
 public abstract class FilterDriver : NodeDriver
@@ -68,9 +65,14 @@ public abstract class FilterDriver : NodeDriver
     /// <inheritdoc/>
     public override IReadOnlyList<string> Roles => [FileRole];
 
-    /// <summary>True for a role that holds the disk: above a format it is a disk too, whose format is probed if none is named. False for plain bytes.</summary>
+    /// <summary>
+    /// True for a role that holds the disk: above a format it is a disk too, whose format is probed if none is
+    /// named. False for plain bytes.
+    /// </summary>
     public virtual bool HoldsDisk(string role) => true;
 
-    /// <summary>Puts the filter over its children. If it fails, those that it opened are the caller's to close, and nothing is modified.</summary>
+    /// <summary>
+    /// Puts the filter over its children. If it fails, those that it opened are the caller's to close, and nothing is modified.
+    /// </summary>
     public abstract ValueTask<BlockNode> OpenAsync(FilterOpenContext context, CancellationToken cancellationToken);
 }

@@ -4,8 +4,7 @@ namespace DiskImage.Drivers;
 
 /// <summary>How a protocol node is opened.</summary>
 /// <param name="Options">The record of the driver's options; where it is among them.</param>
-/// <param name="Writable">Open for writing.</param>
-public sealed record ProtocolOpenContext(object Options, bool Writable) : NodeContext(Options);
+public sealed record ProtocolOpenContext(object Options) : NodeContext(Options);
 
 /// <summary>One way to reach bytes: a local file, a device, a server. Stateless.</summary>
 public abstract class ProtocolDriver : NodeDriver
@@ -23,12 +22,22 @@ public abstract class ProtocolDriver : NodeDriver
     /// <exception cref="DiskImageException">InvalidOption: it is none.</exception>
     public virtual IEnumerable<KeyValuePair<string, object?>> Parse(string locator) => [new(FileNameOption, locator)];
 
-    /// <summary>What is called what the options lead to, for messages and for telling it from others: a path or a URI, never a secret.</summary>
+    /// <summary>
+    /// What is called what the options lead to, for messages and for telling it from others: a path or a URI, never a secret.
+    /// </summary>
     public abstract string NameOf(object options);
 
     /// <summary>Which bytes the options lead to, without opening them; null if nothing is there. The same as the open node's.</summary>
     /// <param name="options">The record of the driver's options.</param>
     public virtual NodeIdentity? IdentityOf(object options) => new($"{Name}:{NameOf(options)}");
+
+    /// <summary>
+    /// The full names of the files in a folder that have one of some endings, in the order of names; none where there is no such folder.
+    /// </summary>
+    /// <param name="folder">The folder.</param>
+    /// <param name="endings">Ends of file names; case does not matter.</param>
+    /// <param name="most">How many are looked at.</param>
+    public virtual IReadOnlyList<string> FilesIn(string folder, IReadOnlyList<string> endings, int most) => [];
 
     /// <summary>Opens what is there.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken);

@@ -1,9 +1,10 @@
-using DiskImage.Binary;
 using DiskImage.Block;
 
 namespace DiskImage.Formats;
 
-/// <summary>How many blocks of a new image the contents of a disk would take, by what the disk says about itself: nothing is read.</summary>
+/// <summary>
+/// How many blocks of a new image the contents of a disk would take, by what the disk says about itself: nothing is read.
+/// </summary>
 internal static class DataBlocks
 {
     /// <summary>Refuses to measure a differencing disk: what it leaves to its parent is not known ahead.</summary>
@@ -15,16 +16,18 @@ internal static class DataBlocks
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"How large a differencing disk on '{backingFile}' becomes is known only when it is made. Measure without backing_file for a disk that stands alone.");
+                $"How large a differencing disk on '{backingFile}' becomes is known only when it is made. Measure without "
+                    + $"backing_file for a disk that stands alone.");
         }
     }
 
     /// <summary>The same with the tables that lead to the blocks.</summary>
     /// <param name="source">The disk; null for an empty one.</param>
-    /// <param name="blockSize">Bytes of a block: a power of two.</param>
+    /// <param name="blockSize">Bytes of a block.</param>
     /// <param name="span">Bytes of the disk that one table covers: a multiple of <paramref name="blockSize"/>.</param>
     /// <param name="cancellationToken">Stops the count.</param>
-    public static async ValueTask<(long Blocks, long Tables)> CountAsync(BlockNode? source, long blockSize, long span, CancellationToken cancellationToken)
+    public static async ValueTask<(long Blocks, long Tables)> CountAsync(
+        BlockNode? source, long blockSize, long span, CancellationToken cancellationToken)
     {
         long blocks = 0, tables = 0, lastTable = -1;
         for (long offset = 0; source is not null && offset < source.Length;)
@@ -34,8 +37,8 @@ internal static class DataBlocks
             long end = extent.End;
             if (extent is { IsZero: false, IsAllocated: true })
             {
-                end = Round.Up(end, blockSize);
-                blocks += (end - Round.Down(offset, blockSize)) / blockSize;
+                end = checked(end + (blockSize - 1)) / blockSize * blockSize;
+                blocks += (end / blockSize) - (offset / blockSize);
                 long first = Math.Max(lastTable + 1, offset / span);
                 lastTable = (end - 1) / span;
                 tables += Math.Max(0, lastTable - first + 1);
@@ -47,7 +50,7 @@ internal static class DataBlocks
 
     /// <summary>Counts the blocks that hold at least one byte that is not known to be zero.</summary>
     /// <param name="source">The disk.</param>
-    /// <param name="blockSize">Bytes of a block: a power of two.</param>
+    /// <param name="blockSize">Bytes of a block.</param>
     /// <param name="cancellationToken">Stops the count.</param>
     public static async ValueTask<long> CountAsync(BlockNode source, long blockSize, CancellationToken cancellationToken)
         => (await CountAsync(source, blockSize, blockSize, cancellationToken).ConfigureAwait(false)).Blocks;

@@ -104,7 +104,7 @@ internal sealed class GraphBuilder
         }
         object options = Bind(protocol, spec, site.Folder);
         return await protocol.OpenAsync(
-            new ProtocolOpenContext(options, site.Writable) { ForceShare = _opener.Policy.ForceShare || site.ForceShare, Secrets = _request.Secrets },
+            new ProtocolOpenContext(options) { Access = site.AccessUnder(_opener.Policy), Secrets = _request.Secrets },
             cancellationToken).ConfigureAwait(false);
     }
 
@@ -172,7 +172,7 @@ internal sealed class GraphBuilder
         }
         var context = new FilterOpenContext(filter.Bind(spec.Options(IsRole)), roles, OpenChildAsync)
         {
-            Writable = site.Writable, ForceShare = _opener.Policy.ForceShare || site.ForceShare, Secrets = _request.Secrets,
+            Access = site.AccessUnder(_opener.Policy), Secrets = _request.Secrets,
         };
         try
         {
@@ -239,15 +239,18 @@ internal sealed class GraphBuilder
         return Registry.Protocol(ImageLocator.Parse(text).Scheme);
     }
 
-    /// <summary>The options of a protocol: those that are said, and those that a file name stands for. A relative path is taken from a folder.</summary>
-    private static object Bind(ProtocolDriver protocol, NodeSpec spec, string? folder)
+    /// <summary>
+    /// The options of a protocol: those that are said, and those that a file name stands for. A relative path is taken from a folder; one of a
+    /// folder that is an image leads to the file in it that opens it.
+    /// </summary>
+    private object Bind(ProtocolDriver protocol, NodeSpec spec, string? folder)
     {
         var options = new Dictionary<string, object?>(StringComparer.OrdinalIgnoreCase);
         if (spec.FileName is { } name)
         {
             string address = protocol.TakesPaths && spec.Driver is null ? ImageLocator.Parse(name).Address : name;
-            foreach ((string option, object? value) in protocol.Parse(
-                protocol.TakesPaths && folder is not null ? ImageLocator.PathFrom(folder, address, OperatingSystem.IsWindows()) : address))
+            address = protocol.TakesPaths && folder is not null ? ImageLocator.PathFrom(folder, address, OperatingSystem.IsWindows()) : address;
+            foreach ((string option, object? value) in protocol.Parse(protocol.TakesPaths ? Inside(protocol, address) : address))
             {
                 options[option] = value;
             }
@@ -257,6 +260,19 @@ internal sealed class GraphBuilder
             options[option] = value;
         }
         return protocol.Bind(options);
+    }
+
+    private string Inside(ProtocolDriver protocol, string path)
+    {
+        foreach (string name in Registry.Formats.Select(f => f.FolderFile).OfType<string>())
+        {
+            string inside = Path.Combine(path, name);
+            if (protocol.IdentityOf(protocol.Bind(protocol.Parse(inside))) is not null)
+            {
+                return inside;
+            }
+        }
+        return path;
     }
 
     private DiskImageException Invalid(string what)

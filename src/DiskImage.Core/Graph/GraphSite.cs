@@ -37,6 +37,9 @@ internal sealed record GraphSite(IReadOnlyList<ChainLink> Chain, string? Folder)
     /// <summary>Which of a request's images it is, for messages.</summary>
     public ImageRole Role { get; init; }
 
+    /// <summary>What is to be done with it, and what others may do meanwhile.</summary>
+    public Access AccessUnder(OpenPolicy policy) => Access.To(Writable, policy.ForceShare || ForceShare);
+
     /// <summary>The same where a description has its own word.</summary>
     public GraphSite For(NodeSpec spec) => this with
     {

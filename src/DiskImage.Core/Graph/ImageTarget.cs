@@ -8,8 +8,7 @@ namespace DiskImage.Graph;
 /// complete. The files that are named take their places first, the one that names them last; if one cannot, those before it are taken back.
 /// </summary>
 /// <remarks>
-/// Two kinds of the design are here, rename and in place. A stream (forward only) and a temporary overlay would be further kinds of
-/// <see cref="PendingNode"/>: nothing here asks how a place is taken.
+/// Renamed, in place, sent to a stream: these are kinds of <see cref="PendingNode"/>, and nothing here asks how a place is taken.
 /// </remarks>
 internal sealed class ImageTarget : IAsyncDisposable
 {
@@ -30,11 +29,13 @@ internal sealed class ImageTarget : IAsyncDisposable
     public BlockNode File { get; }
 
     /// <summary>Takes a place for the image's own file.</summary>
-    public static async ValueTask<ImageTarget> BeginAsync(IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    public static async ValueTask<ImageTarget> BeginAsync(
+        IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
         => new(await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false));
 
     /// <summary>Takes a place for a file that the image is going to name. Whoever gets the node closes it.</summary>
-    public async ValueTask<BlockNode> AddAsync(IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    public async ValueTask<BlockNode> AddAsync(
+        IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
         PendingNode companion = await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false);
         _companions.Add(companion);
@@ -60,7 +61,7 @@ internal sealed class ImageTarget : IAsyncDisposable
 
     /// <summary>All files take their places. They must be closed.</summary>
     /// <exception cref="DiskImageException">One cannot: then none has.</exception>
-    public async ValueTask PublishAsync(bool durable)
+    public async ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
     {
         var published = new Stack<PendingNode>();
         try
@@ -68,7 +69,7 @@ internal sealed class ImageTarget : IAsyncDisposable
             foreach (PendingNode node in _companions.Append(_image))
             {
                 published.Push(node);
-                await node.PublishAsync(durable).ConfigureAwait(false);
+                await node.PublishAsync(durable, cancellationToken).ConfigureAwait(false);
             }
         }
         catch

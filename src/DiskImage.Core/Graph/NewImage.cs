@@ -3,7 +3,10 @@ using DiskImage.Drivers;
 
 namespace DiskImage.Graph;
 
-/// <summary>An image that is being made. Disposed before <see cref="CompleteAsync(bool, CancellationToken)"/> has ended, it is removed without a trace.</summary>
+/// <summary>
+/// An image that is being made. Disposed before <see cref="CompleteAsync(bool, CancellationToken)"/> has ended, it is
+/// removed without a trace.
+/// </summary>
 public sealed class NewImage : IAsyncDisposable
 {
     private readonly ImageTarget _target;
@@ -18,15 +21,20 @@ public sealed class NewImage : IAsyncDisposable
     /// <summary>The full path it will have.</summary>
     public string Path => _target.Place.Locator;
 
+    /// <summary>It is sent, to a pipe or stream: it can be written in order only, and not be read back.</summary>
+    public bool IsSent => _target.Place.Mode == TargetMode.Stream;
+
     /// <inheritdoc cref="CompleteAsync(bool, Func{BlockNode, ValueTask}, CancellationToken)"/>
-    public ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken) => CompleteAsync(durable, inspect: null, cancellationToken);
+    public ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken)
+        => CompleteAsync(durable, inspect: null, cancellationToken);
 
     /// <summary>Closes the image and gives it its name; an image of that name is replaced in the same step.</summary>
     /// <param name="durable">
     /// True to return only when all of it would survive a power cut, its name too. An image that replaces another is flushed in any case: a
     /// power cut must not leave neither.
     /// </param>
-    /// <param name="inspect">Gets the disk, closed and opened anew for reading, before it has its name; what it throws keeps it from getting it.</param>
+    /// <param name="inspect">Gets the disk, closed and opened anew for reading, before it has its name; what it throws keeps it
+    /// from getting it.</param>
     /// <param name="cancellationToken">Stops it before the last step.</param>
     public async ValueTask CompleteAsync(bool durable, Func<BlockNode, ValueTask>? inspect, CancellationToken cancellationToken)
     {
@@ -50,7 +58,7 @@ public sealed class NewImage : IAsyncDisposable
             }
         }
         cancellationToken.ThrowIfCancellationRequested();
-        await _target.PublishAsync(durable).ConfigureAwait(false);
+        await _target.PublishAsync(durable, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Closes it, and removes it unless it is complete.</summary>

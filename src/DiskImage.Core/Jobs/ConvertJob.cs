@@ -16,6 +16,9 @@ public sealed record ConvertOptions
     /// <summary>Store data compressed.</summary>
     public bool Compress { get; init; }
 
+    /// <summary>The target is written from front to back: each piece when those before it are written.</summary>
+    public bool InOrder { get; init; }
+
     /// <summary>The target reads as zeroes now, so zeroes need not be written.</summary>
     public bool TargetReadsZero { get; init; } = true;
 
@@ -99,8 +102,13 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
             {
                 await ReserveAsync(piece.Offset, runs, cancellationToken).ConfigureAwait(false);
             }
+            bool isToBeWritten = packed is null && piece.Kind == PieceKind.Data;
+            if (isToBeWritten && options.InOrder)
+            {
+                await WriteAsync(piece.Offset, data, runs, cancellationToken).ConfigureAwait(false);
+            }
             order.Done(piece.Number);
-            if (packed is null && piece.Kind == PieceKind.Data)
+            if (isToBeWritten && !options.InOrder)
             {
                 await WriteAsync(piece.Offset, data, runs, cancellationToken).ConfigureAwait(false);
             }

@@ -53,6 +53,14 @@ internal sealed class BlockTable<TEntry>(WriteOrder order) : MetadataStore(order
         _ = _changed.Add(block * TEntry.Size / PieceBytes);
     }
 
+    /// <summary>Makes a block nowhere.</summary>
+    public void Clear(MetadataSession.Held held, int block)
+    {
+        _ = held;
+        SetAside(block);
+        _ = _changed.Add(block * TEntry.Size / PieceBytes);
+    }
+
     /// <summary>The first block at or after one that is not nowhere; <see cref="Count"/> if there is none.</summary>
     public int NextUsed(int block)
     {

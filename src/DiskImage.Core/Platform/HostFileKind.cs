@@ -15,7 +15,10 @@ internal enum HostFileKind
     /// <summary>A device: block or character device, <c>\\.\</c> name.</summary>
     Device,
 
-    /// <summary>A pipe, socket or anything else that has no bytes at offsets.</summary>
+    /// <summary>A pipe with a name: bytes in order, and no others.</summary>
+    Pipe,
+
+    /// <summary>A socket or anything else that has no bytes at offsets.</summary>
     Other,
 }
 

@@ -1,3 +1,4 @@
+using System.IO.Pipes;
 using System.Runtime.InteropServices;
 using DiskImage.Block;
 using Microsoft.Win32.SafeHandles;
@@ -5,18 +6,21 @@ using Microsoft.Win32.SafeHandles;
 namespace DiskImage.Platform;
 
 /// <summary>
-/// What Linux and macOS share: opening without waiting, flock(2) as the runtime takes it, byte locks that belong to the open file, holes found
-/// with lseek, kinds told from st_mode.
+/// What Linux and macOS share: opening without waiting, flock(2) as the runtime takes it, byte locks that belong to the open file, holes
+/// found with lseek, kinds told from st_mode.
 /// </summary>
 internal abstract partial class UnixFile : HostFile
 {
     // Error numbers that are the same on Linux and macOS.
-    private const int NotPermitted = 1, NoEntry = 2, Interrupted = 4, NoSuchAddress = 6, Denied = 13, Exists = 17, NotDirectory = 20, IsDirectory = 21;
+    private const int NotPermitted =
+        1, NoEntry = 2, Interrupted = 4, NoSuchAddress = 6, Denied = 13, Exists = 17, NotDirectory = 20, IsDirectory = 21;
     private const int Busy = 26, FileTooLarge = 27, NoSpace = 28, ReadOnlyFileSystem = 30;
-    private const int ReadWrite = 2; // O_RDWR
+    private const int WriteOnly = 1, ReadWrite = 2; // O_WRONLY, O_RDWR
     private const int SetFlags = 4; // F_SETFL
     private const int FlockShared = 1, FlockExclusive = 2, FlockNow = 4, FlockRelease = 8; // LOCK_*
     private const int FileSizeSignal = 25; // SIGXFSZ
+
+    private static readonly TimeSpan s_untilRead = TimeSpan.FromMilliseconds(20); // between two looks for a reader of a pipe. Ours
 
     private static PosixSignalRegistration? s_fileSizeSignal;
 
@@ -47,13 +51,30 @@ internal abstract partial class UnixFile : HostFile
         var handle = new SafeFileHandle(number, ownsHandle: true);
         _ = Control(handle, SetFlags, 0); // not waiting was for the opening
         int mode = sharing switch { HostSharing.Nobody => FlockExclusive, HostSharing.Readers => FlockShared, _ => 0 };
-        if (mode != 0 && Lock(handle, mode | FlockNow) < 0 && Marshal.GetLastPInvokeError() == WouldBlock) // any other failure: no such locks here
+        // any other failure: no such locks here
+        if (mode != 0 && Lock(handle, mode | FlockNow) < 0 && Marshal.GetLastPInvokeError() == WouldBlock)
         {
             IOException error = NativeError("flock");
             handle.Dispose();
             throw error;
         }
         return handle;
+    }
+
+    // A pipe that nobody reads yet cannot be opened without waiting, so this asks until somebody does. The runtime's own kind of pipe can
+    // be told to stop while it waits for its reader.
+    public override async ValueTask<Stream> OpenPipeAsync(string path, CancellationToken cancellationToken)
+    {
+        int number;
+        while ((number = OpenFile(path, OpenFlags | WriteOnly)) < 0)
+        {
+            if (Marshal.GetLastPInvokeError() is not (NoSuchAddress or Interrupted))
+            {
+                throw NativeError("open");
+            }
+            await Task.Delay(s_untilRead, cancellationToken).ConfigureAwait(false);
+        }
+        return new AnonymousPipeClientStream(PipeDirection.Out, new SafePipeHandle(number, ownsHandle: true));
     }
 
     protected override void ReleaseLocks(SafeFileHandle handle) => _ = Lock(handle, FlockRelease);
@@ -79,7 +100,8 @@ internal abstract partial class UnixFile : HostFile
     {
         if (s_fileSizeSignal is null)
         {
-            PosixSignalRegistration made = PosixSignalRegistration.Create((PosixSignal)FileSizeSignal, static context => context.Cancel = true);
+            PosixSignalRegistration made = PosixSignalRegistration.Create(
+                (PosixSignal)FileSizeSignal, static context => context.Cancel = true);
             if (Interlocked.CompareExchange(ref s_fileSizeSignal, made, null) is not null)
             {
                 made.Dispose();
@@ -127,7 +149,9 @@ internal abstract partial class UnixFile : HostFile
 
     /// <summary>What a lock request that failed means: taken, or not to be had here.</summary>
     protected ByteLockResult WhyNoLock()
-        => Marshal.GetLastPInvokeError() is int error && (error == WouldBlock || error == Denied) ? ByteLockResult.Taken : ByteLockResult.Unsupported;
+        => Marshal.GetLastPInvokeError() is int error && (error == WouldBlock || error == Denied)
+            ? ByteLockResult.Taken
+            : ByteLockResult.Unsupported;
 
     /// <summary>The kind that an st_mode names.</summary>
     internal static HostFileKind KindOfMode(int mode) => (mode & 0xF000) switch
@@ -135,6 +159,7 @@ internal abstract partial class UnixFile : HostFile
         0x8000 => HostFileKind.Regular,
         0x4000 => HostFileKind.Directory,
         0x6000 or 0x2000 => HostFileKind.Device,
+        0x1000 => HostFileKind.Pipe,
         _ => HostFileKind.Other,
     };
 

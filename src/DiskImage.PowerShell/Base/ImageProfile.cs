@@ -1,5 +1,6 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
+using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
 using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
@@ -73,6 +74,16 @@ internal sealed record ImageProfile(
             1 << 20,
             image => VmwareObjections(image, "a VMFS datastore", VmdkProfile.VmfsObjections),
             VmdkProfile.EsxiObjectionsToSize),
+        new(
+            "VirtualBox",
+            "a dynamic VDI",
+            "vdi",
+            new Dictionary<string, object?>(StringComparer.Ordinal) { ["static"] = false },
+            512,
+            image => Facts(image) is VdiInfo info
+                ? VdiProfile.VirtualBoxObjections(info, image.Node.Length)
+                : [$"the format is {image.Format.Name}; this profile stands for VDI"],
+            VdiProfile.VirtualBoxObjectionsToSize),
     ];
 
     /// <summary>The profile of a name; null for no name.</summary>
@@ -97,13 +108,16 @@ internal sealed record ImageProfile(
         if (!format.Name.Equals(Format, StringComparison.Ordinal))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{path}: profile {Name} stands for {Help}, so -{parameter} cannot be {format.Name}.", path);
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: profile {Name} stands for {Help}, so -{parameter} cannot be {format.Name}.",
+                path);
         }
         if (!format.Extensions.Contains(Path.GetExtension(path), StringComparer.OrdinalIgnoreCase))
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{path}: profile {Name} stands for {Help}, whose name ends with {string.Join(" or ", format.Extensions)}. Choose such a name.",
+                $"{path}: profile {Name} stands for {Help}, whose name ends with "
+                    + $"{string.Join(" or ", format.Extensions)}. Choose such a name.",
                 path);
         }
     }
@@ -123,7 +137,8 @@ internal sealed record ImageProfile(
         {
             yield return $"the name does not end with {string.Join(" or ", image.Format.Extensions)}";
         }
-        if (OperatingSystem.IsWindows() && File.Exists(image.Path) && File.GetAttributes(image.Path) is var attributes && (attributes & RefusedByHyperV) != 0)
+        if (OperatingSystem.IsWindows() && File.Exists(image.Path) && File.GetAttributes(image.Path) is var attributes
+            && (attributes & RefusedByHyperV) != 0)
         {
             yield return $"the file is marked {attributes & RefusedByHyperV} in its file system";
         }

@@ -7,6 +7,8 @@ namespace DiskImage.PowerShell;
 /// <summary>A cmdlet that opens each of the images it is given.</summary>
 public abstract class OpenImageCmdlet : ImagePathCmdlet
 {
+    private IReadOnlyList<string> _parentFolders = [];
+
     /// <summary>What a chain may have at most: opening and reading one takes stack for each of its images.</summary>
     internal const int MostImages = 1000;
 
@@ -39,15 +41,33 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [ValidateRange(1, MostImages)]
     public int MaximumChainDepth { get; set; } = OpenPolicy.Default.MaximumDepth;
 
-    /// <summary>Takes a parent that is not the one a differencing disk records, or was written to since, in every image of a chain.</summary>
+    /// <summary>
+    /// Takes a parent that is not the one a differencing disk records, or was written to since, in every image of a chain.
+    /// </summary>
     [Parameter]
     public SwitchParameter IgnoreIdMismatch { get; set; }
+
+    /// <summary>Folders in which parents are looked for that a differencing disk records without a path (VDI), beside its own.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string[] ParentSearchPath { get; set; } = [];
 
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with
     {
-        References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch, ForceShare = ReadsAlongWriters,
+        References = References,
+        MaximumDepth = MaximumChainDepth,
+        IgnoreIdMismatch = IgnoreIdMismatch,
+        ForceShare = ReadsAlongWriters,
+        ParentFolders = _parentFolders,
     };
+
+    /// <inheritdoc/>
+    protected override void BeginProcessing()
+    {
+        base.BeginProcessing();
+        _parentFolders = SessionPath.Folders(SessionState.Path, ParentSearchPath);
+    }
 
     /// <summary>True if the user has images read though others may be writing to them.</summary>
     private protected virtual bool ReadsAlongWriters => false;
@@ -80,14 +100,17 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     private protected async Task<T> LookAsync<T>(
         string path, Func<OpenedImage, ValueTask<T>> look, CancellationToken cancellationToken, bool beforeWriting = false)
     {
-        OpenedImage image = await OpenAsync(Request(path) with { WithBacking = false, BeforeWriting = beforeWriting }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(
+            Request(path) with { WithBacking = false, BeforeWriting = beforeWriting }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             return await look(image).ConfigureAwait(false);
         }
     }
 
-    /// <summary>Opens an image for writing with what it stands on, or alone, changes it and closes it: then the change survives a power cut.</summary>
+    /// <summary>
+    /// Opens an image for writing with what it stands on, or alone, changes it and closes it: then the change survives a power cut.
+    /// </summary>
     private protected async Task<T> ChangeAsync<T>(
         string path, Func<OpenedImage, ValueTask<T>> change, CancellationToken cancellationToken, bool withBacking = true)
     {
@@ -103,5 +126,7 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     /// <summary>Describes an image as it is now: for <c>-PassThru</c>.</summary>
     private protected async Task DescribeAsync(string path, CancellationToken cancellationToken)
         => await OutputAsync(await LookAsync(
-            path, async image => await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+            path,
+            async image => await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false),
+            cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
 }

@@ -8,6 +8,8 @@ namespace DiskImage.PowerShell;
 /// <summary>A cmdlet that makes a new image from each of the images it is given.</summary>
 public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 {
+    private const string StandardOutput = "-";
+
     private readonly List<(string Image, string Destination, string Path)> _waiting = []; // all with the same destination
     private RuntimeDefinedParameterDictionary? _formatParameters;
 
@@ -16,6 +18,11 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     [Alias("DestinationPath")]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
+
+    /// <summary>Takes the new image's bytes, in order; then the destination is only what it is called. It stays open.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public Stream? DestinationStream { get; set; }
 
     /// <summary>The new image's format; by the destination's ending if absent.</summary>
     [Parameter]
@@ -44,14 +51,14 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
         => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? ImpliedFormat, Destination), GetType());
 
     /// <summary>
-    /// Where the destination is no folder, one source may have it: an image is worked on when the next one has come with another destination,
-    /// or none comes any more. So several for one destination are refused before anything is written.
+    /// Where the destination is no folder, one source may have it: an image is worked on when the next one has come with another
+    /// destination, or none comes any more. So several for one destination are refused before anything is written.
     /// </summary>
     private protected sealed override async Task ProcessImagesAsync(IReadOnlyList<string> images, CancellationToken cancellationToken)
     {
         string given = Destination;
         string? path = null;
-        await RunItemAsync(given, async () => path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
+        await RunItemAsync(given, async () => path = await LiteralAsync(given).ConfigureAwait(false)).ConfigureAwait(false);
         if (path is null)
         {
             return;
@@ -69,9 +76,27 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// <inheritdoc/>
     protected override void EndProcessing() => Run(ProcessWaitingAsync);
 
+    /// <summary>True for a destination that the image is sent to: a pipe, standard output, a stream.</summary>
+    private protected async Task<bool> IsSentAsync(string path, CancellationToken cancellationToken)
+        => (await Creator(Opener, path).LookAsync(
+            path, HowToMake(path, Force, InPlace), cancellationToken).ConfigureAwait(false)).Mode == TargetMode.Stream;
+
+    /// <inheritdoc/>
+    private protected sealed override ImageCreator Creator(ImageOpener opener, string path)
+        => new(opener) { Sink = DestinationStream ?? (IsOutput(path) ? Console.OpenStandardOutput() : null) };
+
+    /// <summary>Standard output has the image and nothing else.</summary>
+    private protected sealed override ValueTask OutputSentAsync(DiskImageInfo info)
+        => DestinationStream is null && IsOutput(info.Path) ? default : base.OutputSentAsync(info);
+
+    private static bool IsOutput(string path) => path.Equals(StandardOutput, StringComparison.Ordinal);
+
+    private ValueTask<string> LiteralAsync(string destination)
+        => IsOutput(destination) ? new(destination) : new(AskAsync(() => SessionPath.Literal(SessionState.Path, destination)));
+
     /// <summary>
-    /// Workers of a copy; 0 for as many as suit the machine. Where the same work is to give the same bytes there is one: several take places in
-    /// VHD, VHDX and VDI images in the order in which they come. Spec: SOURCE_DATE_EPOCH, reproducible-builds.org.
+    /// Workers of a copy; 0 for as many as suit the machine. Where the same work is to give the same bytes there is one: several take
+    /// places in VHD, VHDX and VDI images in the order in which they come. Spec: SOURCE_DATE_EPOCH, reproducible-builds.org.
     /// </summary>
     private protected static int Workers => string.IsNullOrEmpty(Environment.GetEnvironmentVariable("SOURCE_DATE_EPOCH")) ? 0 : 1;
 
@@ -113,11 +138,13 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// <summary>The destination as a full path or URI, and the new image's format.</summary>
     private protected async Task<(string Path, FormatDriver Format)> TargetAsync()
     {
-        string path = await AskAsync(() => SessionPath.Literal(SessionState.Path, Destination)).ConfigureAwait(false);
+        string path = await LiteralAsync(Destination).ConfigureAwait(false);
         return (path, TargetFormat.Of(DestinationFormat ?? ImpliedFormat, path, nameof(DestinationFormat)));
     }
 
-    /// <summary>The options that <see cref="Option"/> and the dynamic parameters give; the size and what else the cmdlet knows is to be added.</summary>
+    /// <summary>
+    /// The options that <see cref="Option"/> and the dynamic parameters give; the size and what else the cmdlet knows is to be added.
+    /// </summary>
     private protected NewImageOptions OptionsOf(FormatDriver format)
     {
         var options = new NewImageOptions(format);
@@ -128,7 +155,11 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 
     /// <inheritdoc cref="DiskImageCmdlet.MakeAsync"/>
     private protected Task MakeAsync(
-        string path, NewImageOptions options, string action, Func<NewImage, Task<DiskImageCopyStatistics?>> fill, CancellationToken cancellationToken)
+        string path,
+        NewImageOptions options,
+        string action,
+        Func<NewImage, Task<DiskImageCopyStatistics?>> fill,
+        CancellationToken cancellationToken)
         => MakeAsync(path, options, HowToMake(path, Force, InPlace), _ => action, fill, cancellationToken);
 
     /// <summary>Throws if the target is a file that the source is made of, by whatever name: it would be lost.</summary>

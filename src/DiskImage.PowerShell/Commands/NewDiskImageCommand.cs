@@ -11,6 +11,7 @@ namespace DiskImage.PowerShell;
 public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
 {
     private RuntimeDefinedParameterDictionary? _formatParameters;
+    private IReadOnlyList<string> _parentFolders = [];
 
     /// <summary>Where the images are to be. Not a wildcard pattern.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
@@ -79,6 +80,13 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [Parameter]
     public SwitchParameter IgnoreIdMismatch { get; set; }
 
+    /// <summary>
+    /// Folders in which parents below the backing image are looked for that are recorded without a path (VDI), beside its own.
+    /// </summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string[] ParentSearchPath { get; set; } = [];
+
     /// <summary>Replaces an existing file.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
@@ -88,17 +96,31 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     public SwitchParameter InPlace { get; set; }
 
     /// <inheritdoc/>
-    private protected override OpenPolicy Policy => OpenPolicy.Default with { References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch };
+    private protected override OpenPolicy Policy => OpenPolicy.Default with
+    {
+        References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch, ParentFolders = _parentFolders,
+    };
+
+    /// <inheritdoc/>
+    protected override void BeginProcessing()
+    {
+        base.BeginProcessing();
+        _parentFolders = SessionPath.Folders(SessionState.Path, ParentSearchPath);
+    }
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()
-        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(Format ?? ImageProfile.TryFind(Profile)?.Format, Path.FirstOrDefault()), GetType());
+        => _formatParameters = NewImageOptions.Parameters(
+            TargetFormat.TryOf(Format ?? ImageProfile.TryFind(Profile)?.Format, Path.FirstOrDefault()), GetType());
 
     /// <inheritdoc/>
     protected override void ProcessRecord() => Run(cancellationToken => ForEachAsync(Path, async given =>
     {
         string? path = null;
-        await RunItemAsync(given, async () => path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
+        await RunItemAsync(
+            given,
+            async () => path = await AskAsync(
+                () => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
         if (path is not null)
         {
             await RunItemAsync(path, () => CreateAsync(path, cancellationToken)).ConfigureAwait(false);
@@ -113,7 +135,9 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
         options.Add(Option);
         options.Add(_formatParameters);
         options.Add(nameof(ICreateOptions.Size), Size, nameof(Size));
-        string? backingPath = await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
+        string? backingPath = await AskAsync(() => BackingPath is null
+            ? null
+            : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
         options.AddBacking(backingPath, BackingFormat);
         options.Add(GivenVhdType.Of(Fixed, Dynamic, Differencing));
         options.Add(profile);
@@ -123,7 +147,10 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
         }
         if (options.Given(nameof(ICreateOptions.Size)) is null)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: a new disk needs a size. Give -Size, or -BackingPath to take it from there.", path);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: a new disk needs a size. Give -Size, or -BackingPath to take it from there.",
+                path);
         }
         if (profile is not null)
         {
@@ -155,7 +182,8 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     /// <summary>Says what the image stands on, and takes its size from there if none was given.</summary>
     private async Task TellBackingAsync(string path, NewImageOptions options, BackingReference backing)
     {
-        await VerboseAsync($"{path}: stands on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
+        await VerboseAsync($"{path}: stands on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), "
+            + $"{ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
         if (options.Given(nameof(ICreateOptions.Size)) is null)
         {
             options.SetMember(nameof(ICreateOptions.Size), backing.Length);

@@ -65,7 +65,7 @@ public sealed class DiskImageInfo
     public ReadableList<DiskImageChild> Children { get; init; } = new([]);
 
     /// <summary>What a conversion did to make this image; null if it was not made by one.</summary>
-    public DiskImageCopyStatistics? Statistics { get; private init; }
+    public DiskImageCopyStatistics? Statistics { get; internal set; }
 
     /// <inheritdoc/>
     public override string ToString() => Printable.Of(Path);

@@ -54,9 +54,12 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         new("qed", "qed", "cluster_size=4k,table_size=2"),
         new("vmdk", "vmdk", ""),
         new("vmdk-zeroed", "vmdk", "zeroed_grain=on"),
+        new("parallels", "parallels", "cluster_size=4k"),
+        new("parallels-odd", "parallels", "cluster_size=32256"),
         new("vhdx-fixed", "vhdx", "subformat=fixed,block_size=1M,log_size=1M"),
         new("vpc-differencing", "vpc", "block_size=64k,backing_file=base.vpc") { HasBacking = true },
         new("vmdk-child", "vmdk", "backing_file=base.vmdk") { HasBacking = true },
+        new("vdi-differencing", "vdi", "block_size=4k,backing_file=base.vdi") { HasBacking = true },
         new("vhdx-differencing", "vhdx", "block_size=1M,log_size=1M,backing_file=base.vhdx") { HasBacking = true },
     ];
 
@@ -132,7 +135,7 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
     private async Task<byte[]> MakeParentAsync(byte[] contents)
     {
         var file = new MemoryNode();
-        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split(Format.Equals("vmdk", StringComparison.Ordinal) ? $"size={DiskBytes}" : $"size={DiskBytes},subformat=dynamic"));
+        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split($"size={DiskBytes}{(Format is "vdi" or "vmdk" ? "" : ",subformat=dynamic")}"));
         await ((ICreatable)Driver).CreateAsync(new FormatCreateContext(file, record), CancellationToken.None);
         BlockNode disk = await Driver.OpenAsync(
             new FormatOpenContext(new BorrowedNode(file, isReadOnly: false), Driver.OpenOptions.Defaults(), null, (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)), CancellationToken.None);
@@ -163,7 +166,11 @@ internal sealed record CampaignImage(CampaignShape Shape, byte[] File, byte[] Pa
                 (name, _, _) => Shape.HasDataFile
                     ? new(new BorrowedNode(data ?? new MemoryNode((byte[])Data.Clone(), file.IsReadOnly), isReadOnly: false))
                     : throw new DiskImageException(DiskImageErrorKind.Refused, name),
-                forRepair),
+                forRepair)
+            {
+                FilesNearby = Shape.IsDifferencing ? _ => ["base"] : null, // for a format that looks for its parent
+                OpenDataToRead = (_, _, _) => new(new MemoryNode(Parent, readOnly: true)),
+            },
             CancellationToken.None);
     }
 

@@ -23,7 +23,7 @@ public sealed class HeaderBitTests
             "vpc" when name.Contains("fixed", StringComparison.Ordinal) => [(end - 512, 88)],
             "vpc" => [(0, 88), (512, 64), (end - 512, 88)],
             "vdi" => [(64, 400)],
-            "qed" => [(0, 64)],
+            "qed" or "parallels" => [(0, 64)],
             "vmdk" => [(0, 79), (512, 300)],
             _ => [(64 << 10, 80), (128 << 10, 80), (192 << 10, 80), (256 << 10, 80)],
         };

@@ -17,8 +17,6 @@ public sealed class FileContentsTests : IDisposable
     {
         { "apple", 0, "sprs"u8.ToArray(), ContentsKind.Container, "Apple" },
         { "wim", 0, "MSWIM\0\0\0"u8.ToArray(), ContentsKind.Container, "WIM" },
-        { "parallels", 0, "WithoutFreeSpace"u8.ToArray(), ContentsKind.Container, "Parallels" },
-        { "parallels2", 0, "WithouFreSpacExt"u8.ToArray(), ContentsKind.Container, "Parallels" },
         { "luks", 0, [.. "LUKS"u8, 0xBA, 0xBE, 0, 1], ContentsKind.Container, "LUKS" },
         { "gzip", 0, [0x1F, 0x8B, 8, 0], ContentsKind.NoDisk, "gzip" },
         { "xz", 0, [0xFD, (byte)'7', (byte)'z', (byte)'X', (byte)'Z', 0], ContentsKind.NoDisk, "xz" },

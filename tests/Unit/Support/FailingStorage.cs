@@ -3,7 +3,9 @@ using DiskImage.Drivers;
 
 namespace DiskImage.Tests.Support;
 
-/// <summary>Files of the host whose renames, writes and flushes fail when they are told to, and which know whether they are all closed.</summary>
+/// <summary>
+/// Files of the host whose renames, writes and flushes fail when they are told to, and which know whether they are all closed.
+/// </summary>
 internal sealed class FailingStorage : ProtocolDriver, IStorage
 {
     private readonly ProtocolDriver _files = Images.Registry.Protocol("file");
@@ -73,7 +75,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
         public override async ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
             => storage.Watch(await below.OpenAsync(writable, cancellationToken));
 
-        public override async ValueTask PublishAsync(bool durable)
+        public override async ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
         {
             string name = Path.GetFileName(Place.Address);
             storage.FlushedBeforePublished &= storage._dirty.Count == 0;
@@ -81,7 +83,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
             {
                 throw new DiskImageException(DiskImageErrorKind.Io, $"{Place.Locator}: told to fail", Place.Locator);
             }
-            await below.PublishAsync(durable);
+            await below.PublishAsync(durable, cancellationToken);
             storage._published.Add(name);
         }
 

@@ -6,7 +6,12 @@ namespace DiskImage.Tests.Support;
 internal static class Wine
 {
     /// <summary>Its ntdll has a function that Windows' has not.</summary>
-    private static readonly bool s_isHere = OperatingSystem.IsWindows() && NativeLibrary.TryGetExport(NativeLibrary.Load("ntdll"), "wine_get_version", out _);
+    private static readonly bool s_isHere = OperatingSystem.IsWindows()
+        && NativeLibrary.TryGetExport(NativeLibrary.Load("ntdll"), "wine_get_version", out _);
+
+    /// <summary>Why a test that needs something of the other systems cannot run on Windows; null elsewhere.</summary>
+    public static string? WhyNotOnWindows(string lacks)
+        => OperatingSystem.IsWindows() ? $"{(s_isHere ? nameof(Wine) : "Windows")} lacks {lacks}" : null;
 
     /// <summary>Why a test that needs something of Windows cannot run here, or null where it can.</summary>
     public static string? WhyNot(string lacks) => s_isHere ? $"Wine lacks {lacks}" : null;
@@ -22,4 +27,16 @@ public sealed class NotOnWineTheoryAttribute : TheoryAttribute
 public sealed class NotOnWineFactAttribute : FactAttribute
 {
     public NotOnWineFactAttribute(string lacks) => Skip = Wine.WhyNot(lacks);
+}
+
+/// <summary>A theory that needs something that Windows has not.</summary>
+public sealed class NotOnWindowsTheoryAttribute : TheoryAttribute
+{
+    public NotOnWindowsTheoryAttribute(string lacks) => Skip = Wine.WhyNotOnWindows(lacks);
+}
+
+/// <summary>A fact that needs something that Windows has not.</summary>
+public sealed class NotOnWindowsFactAttribute : FactAttribute
+{
+    public NotOnWindowsFactAttribute(string lacks) => Skip = Wine.WhyNotOnWindows(lacks);
 }

@@ -5,7 +5,7 @@ using DiskImage.Block;
 namespace DiskImage.Formats.Vdi;
 
 /// <summary>What kind of disk a VDI holds.</summary>
-public enum VdiImageType
+internal enum VdiImageType
 {
     /// <summary>Blocks are added as they are written to.</summary>
     Dynamic = 1,
@@ -16,7 +16,7 @@ public enum VdiImageType
     /// <summary>Changes that can be undone. Not supported.</summary>
     Undo = 3,
 
-    /// <summary>Blocks that are nowhere are the parent's. Not supported.</summary>
+    /// <summary>Blocks that are nowhere are the parent's.</summary>
     Differencing = 4,
 }
 
@@ -28,14 +28,14 @@ internal sealed record VdiHeader
     /// <summary>Bytes of a sector; structures begin at multiples of it.</summary>
     public const int SectorSize = 512;
 
-    /// <summary>Entries of a block map at most: QEMU's limit, so that the map has less than 4 GiB.</summary>
-    public const uint MaximumBlocks = 0x3FFF_FFFF;
+    /// <summary>Entries of a block map at most: what an array of .NET holds, half of QEMU's limit.</summary>
+    public const uint MaximumBlocks = 0x1FFF_FFF0;
 
     private const int SignatureAt = 0x40, VersionAt = 0x44, SizeAt = 0x48, TypeAt = 0x4C, FlagsAt = 0x50, CommentAt = 0x54, CommentLength = 256,
-        MapAt = 0x154, DataAt = 0x158, SectorAt = 0x168, DiskSizeAt = 0x170, BlockSizeAt = 0x178, ExtraAt = 0x17C, BlocksAt = 0x180,
+        MapAt = 0x154, DataAt = 0x158, GeometryAt = 0x15C, SectorAt = 0x168, DiskSizeAt = 0x170, BlockSizeAt = 0x178, ExtraAt = 0x17C, BlocksAt = 0x180,
         AllocatedAt = 0x184, ImageIdAt = 0x188, SnapshotIdAt = 0x198, LinkIdAt = 0x1A8, ParentIdAt = 0x1B8;
 
-    private const uint Signature = 0xBEDA_107F, Version11 = 0x0001_0001, SizeOfVersion11 = 0x180;
+    private const uint Signature = 0xBEDA_107F, Version10 = 0x0001_0000, Version11 = 0x0001_0001, SizeOfVersion11 = 0x180;
 
     private readonly byte[] _bytes; // whatever this program does not know stays as it is
 
@@ -62,19 +62,44 @@ internal sealed record VdiHeader
     /// <summary>Blocks that are in the file: the next one goes to this place.</summary>
     public int Allocated { get; init; }
 
+    /// <summary>Cylinders, heads and sectors for the guest, as they were when the disk was made.</summary>
+    public (uint Cylinders, uint Heads, uint Sectors) Geometry { get; init; }
+
+    /// <summary>The disk's identity: what its children record.</summary>
     public Guid ImageId { get; init; }
 
+    /// <summary>The identity of its contents: another one after each session that changed them.</summary>
     public Guid SnapshotId { get; init; }
 
+    /// <summary>The identity of the parent; empty for none.</summary>
     public Guid LinkId { get; init; }
 
+    /// <summary>The identity of the parent's contents, as this disk was made on it; empty where it does not matter.</summary>
     public Guid ParentId { get; init; }
+
+    /// <summary>True if blocks that are nowhere are the parent's.</summary>
+    public bool IsDifferencing => Type == VdiImageType.Differencing;
 
     /// <summary>Where the map ends, in whole sectors.</summary>
     public long MapEnd => Round.Up(MapOffset + ((long)Blocks * sizeof(uint)), SectorSize);
 
     /// <summary>True if a file's first bytes are a VDI's.</summary>
     public static bool IsSigned(ReadOnlySpan<byte> file) => file.Length >= SignatureAt + 4 && LittleEndian.U32(file, SignatureAt) == Signature;
+
+    /// <summary>The header of a child of another disk.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: the disk would be its own parent.</exception>
+    public VdiHeader On(string name, VdiHeader parent)
+        => parent.ImageId == ImageId
+            ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: its parent has the same UUID, {ImageId:B}. Give one of them another.", name)
+            : this with { Type = VdiImageType.Differencing, LinkId = parent.ImageId, ParentId = parent.SnapshotId };
+
+    /// <summary>The header with another remark.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: it is too long.</exception>
+    public VdiHeader WithComment(string name, string comment)
+        => Encoding.UTF8.GetByteCount(comment) < CommentLength && !comment.Contains('\0', StringComparison.Ordinal)
+            ? this with { Comment = comment }
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{name}: a comment has at most {CommentLength - 1} bytes in UTF-8 and no NUL", name);
 
     /// <summary>A header of a new image.</summary>
     public static VdiHeader New(VdiImageType type, long diskSize, int blockSize, int blocks, long mapOffset, long dataOffset) => new(NewBytes())
@@ -101,15 +126,16 @@ internal sealed record VdiHeader
             throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a VDI image: the signature at offset {SignatureAt} is missing", file.Name, SignatureAt);
         }
         uint version = LittleEndian.U32(bytes, VersionAt);
-        if (version != Version11)
+        if (version is not (Version10 or Version11))
         {
-            throw Unsupported(VersionAt, $"the version {version >> 16}.{version & 0xFFFF}; supported: 1.1");
+            throw Unsupported(VersionAt, $"the version {version >> 16}.{version & 0xFFFF}; supported: 1.0, 1.1");
         }
         uint type = LittleEndian.U32(bytes, TypeAt), blockSize = LittleEndian.U32(bytes, BlockSizeAt), blocks = LittleEndian.U32(bytes, BlocksAt);
         ulong size = LittleEndian.U64(bytes, DiskSizeAt);
-        if (type is not ((uint)VdiImageType.Dynamic or (uint)VdiImageType.Static))
+        if (type is not ((uint)VdiImageType.Dynamic or (uint)VdiImageType.Static or (uint)VdiImageType.Differencing))
         {
-            throw Unsupported(TypeAt, $"the type {(Enum.IsDefined((VdiImageType)type) ? (VdiImageType)type : type)}; supported: dynamic (1), static (2)");
+            string kind = type == (uint)VdiImageType.Undo ? "undo (3), the changes to a disk that can be taken back" : $"{type}";
+            throw Unsupported(TypeAt, $"the type {kind}; supported: dynamic (1), static (2), differencing (4)");
         }
         if (LittleEndian.U32(bytes, SectorAt) != SectorSize)
         {
@@ -130,7 +156,8 @@ internal sealed record VdiHeader
         var header = new VdiHeader(bytes)
         {
             Type = (VdiImageType)type,
-            Comment = Encoding.UTF8.GetString(bytes.AsSpan(CommentAt, CommentLength)).TrimEnd('\0'),
+            Comment = Encoding.UTF8.GetString(bytes.AsSpan(CommentAt, CommentLength)).Split('\0')[0],
+            Geometry = (LittleEndian.U32(bytes, GeometryAt), LittleEndian.U32(bytes, GeometryAt + 4), LittleEndian.U32(bytes, GeometryAt + 8)),
             MapOffset = LittleEndian.U32(bytes, MapAt),
             DataOffset = LittleEndian.U32(bytes, DataAt),
             DiskSize = (long)Round.Up((long)size, SectorSize),
@@ -165,6 +192,11 @@ internal sealed record VdiHeader
         LittleEndian.U32(bytes, BlockSizeAt, (uint)BlockSize);
         LittleEndian.U32(bytes, BlocksAt, (uint)Blocks);
         LittleEndian.U32(bytes, AllocatedAt, (uint)Allocated);
+        if (!Comment.Equals(Encoding.UTF8.GetString(bytes.AsSpan(CommentAt, CommentLength)).Split('\0')[0], StringComparison.Ordinal))
+        {
+            bytes.AsSpan(CommentAt, CommentLength).Clear();
+            _ = Encoding.UTF8.GetBytes(Comment, bytes.AsSpan(CommentAt, CommentLength));
+        }
         foreach ((int at, Guid id) in new[] { (ImageIdAt, ImageId), (SnapshotIdAt, SnapshotId), (LinkIdAt, LinkId), (ParentIdAt, ParentId) })
         {
             _ = id.TryWriteBytes(bytes.AsSpan(at));

@@ -6,48 +6,41 @@ namespace DiskImage.Formats.Vdi;
 
 /// <summary>A VDI disk: guest offset → block map → block of the file.</summary>
 /// <remarks>
-/// <para>The header says how many blocks the file has, and every program puts the next one there. So the blocks lie without a gap, places are
-/// handed out in order, and none is given back but by compacting, which closes the gap at once.</para>
+/// <para>The header says how many blocks the file has, and every program puts the next one there. So the blocks lie without a gap.</para>
 /// <para>Order of writes: the header's number, then the map. A crash between the two leaves a block that nothing refers to; the other way
 /// round the next block would be put on one that is in use. Numbers fall only after the map is durable.</para>
 /// </remarks>
-internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable
+internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IRebasable, IEmptiable, IBackingRecord
 {
-    private readonly MetadataSession _session;
     private readonly VdiHeaderStore _header;
-    private readonly BlockTable<LittleBlockEntry> _map;
     private readonly VdiLayout _layout;
-    private readonly BlockMaintenance _maintenance;
-    private readonly SortedSet<int> _spare = []; // places that were handed out and not used after all
-    private int _next; // the place behind all that were handed out
-    private long _zeroFrom; // from here on the file reads as zeroes
+    private string? _parentName;
+    private bool _isModified; // the identity of the contents is a new one
 
-    private VdiNode(BlockNode file, VdiHeader header)
-        : base(file, backing: null)
+    private VdiNode(
+        BlockNode? parent, string? parentName, MetadataSession session, VdiHeaderStore header, BlockTable<LittleBlockEntry> map, VdiLayout layout, bool forRepair)
+        : base(parent, session, map, layout, forRepair) => (_header, _layout, _parentName) = (header, layout, parentName);
+
+    /// <summary>The header as it is now.</summary>
+    internal VdiHeader Header => _header.Current;
+
+    protected override bool KeepsPlaces => Header.Type == VdiImageType.Static;
+
+    protected override bool IsOverlay => Header.IsDifferencing;
+
+    protected override bool MustBegin => !_isModified;
+
+    protected override long LeastNext => _layout.PlaceOf(new((uint)_header.Current.Allocated));
+
+    /// <summary>Reads the map. The file and the parent are the node's on success.</summary>
+    public static async ValueTask<VdiNode> OpenAsync(
+        BlockNode file, VdiHeader header, bool forRepair, CancellationToken cancellationToken, BlockNode? parent = null, string? parentName = null)
     {
-        _session = new MetadataSession(file);
-        _header = new VdiHeaderStore(_session.Order, header);
-        _map = new BlockTable<LittleBlockEntry>(_session.Order);
-        _layout = new VdiLayout(file, _header, _map);
-        _maintenance = new BlockMaintenance(_session, _layout);
-        _zeroFrom = Round.Up(file.Length, VdiHeader.SectorSize);
-        IsReadOnly = file.IsReadOnly;
-    }
-
-    public override long Length => _header.Current.DiskSize;
-
-    public override bool IsReadOnly { get; }
-
-    protected override int AllocationUnit => _header.Current.BlockSize;
-
-    // Blocks are holes until they are written.
-    protected override bool DataMayBeSparse => true;
-
-    /// <summary>Reads the map. The file is the node's on success.</summary>
-    public static async ValueTask<VdiNode> OpenAsync(BlockNode file, VdiHeader header, bool forRepair, CancellationToken cancellationToken)
-    {
-        var node = new VdiNode(file, header);
-        await node._map.LoadAsync(header.MapOffset, header.Blocks, cancellationToken).ConfigureAwait(false);
+        var session = new MetadataSession(file);
+        var store = new VdiHeaderStore(session.Order, header);
+        var map = new BlockTable<LittleBlockEntry>(session.Order);
+        var node = new VdiNode(parent, parentName, session, store, map, new VdiLayout(file, store, map), forRepair);
+        await map.LoadAsync(header.MapOffset, header.Blocks, cancellationToken).ConfigureAwait(false);
         if (!file.IsReadOnly && !forRepair)
         {
             await node.PrepareAsync(cancellationToken).ConfigureAwait(false);
@@ -59,6 +52,8 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
     {
         Format = VdiDriver.FormatName,
         ClusterSize = _header.Current.BlockSize,
+        BackingFile = _parentName,
+        BackingFormat = _parentName is null ? null : VdiDriver.FormatName,
         FormatSpecific = new VdiInfo
         {
             ImageType = _header.Current.Type.ToString(),
@@ -66,164 +61,108 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
             ImageId = _header.Current.ImageId,
             LastSnapshotId = _header.Current.SnapshotId,
             Comment = _header.Current.Comment,
+            ParentId = Header.IsDifferencing ? Header.LinkId : null,
+            ParentModificationId = Header.IsDifferencing && Header.ParentId != Guid.Empty ? Header.ParentId : null,
+            Cylinders = Header.Geometry.Cylinders,
+            Heads = Header.Geometry.Heads,
+            SectorsPerTrack = Header.Geometry.Sectors,
         },
     };
 
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
-
-    /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
-        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
-
-    long ITrialRepair.Grain => AllocationUnit;
-
-    async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
-        => await OpenAsync(file, await VdiHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false), forRepair, cancellationToken).ConfigureAwait(false);
-
-    ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken) => _session.RunAsync(
+    /// <summary>Changes the disk's identity, what is recorded of its parent, its remark.</summary>
+    public ValueTask AmendAsync(VdiAmendOptions options, CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
         async held =>
         {
-            CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
-            if (before.Corruptions > 0 && mode == RepairMode.All)
+            VdiHeader header = Header;
+            if (options.ParentUuid is { } parent)
             {
-                _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
-                await SettleAsync(held).ConfigureAwait(false);
+                header = header.IsDifferencing
+                    ? header with { LinkId = IdentifierOption.Parse(Name, "parent_uuid", parent), ParentId = Guid.Empty }
+                    : throw new DiskImageException(
+                        DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_uuid={parent} is not possible. Give it one with {new Remedy(RemedyKind.SetBacking)}.", Name);
             }
-            if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
-            {
-                await CompactAsync(held, cancellationToken).ConfigureAwait(false);
-            }
-            return await CheckAsync(cancellationToken).ConfigureAwait(false);
+            header = options.Uuid is { } id ? header with { ImageId = IdentifierOption.Parse(Name, "uuid", id) } : header;
+            header = options.Comment is { } comment ? header.WithComment(Name, comment) : header;
+            await RecordAsync(held, header, cancellationToken).ConfigureAwait(false);
         },
+        cancellationToken),
         cancellationToken);
 
-    ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
-    {
-        var runs = new RunList();
-        for (int block = 0; block < _header.Current.Blocks;)
-        {
-            int used = _map.NextUsed(block);
-            runs.Add((long)block * AllocationUnit, Math.Min((long)used * AllocationUnit, Length));
-            if (used < _header.Current.Blocks && (_map[used].Value == VdiLayout.Discarded || _layout.PlaceOf(_map[used].Value) + AllocationUnit <= File.Length))
-            {
-                runs.Add((long)used * AllocationUnit, Math.Min(((long)used + 1) * AllocationUnit, Length));
-            }
-            block = used + 1;
-        }
-        return new(runs.Runs);
-    }
-
-    ValueTask ITrialRepair.RequireUsableAsync() => default; // opening it for writing has done that
-
-    ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => _session.RunAsync(
-        async held =>
-        {
-            _header.Load(held, await VdiHeader.ReadAsync(File, cancellationToken).ConfigureAwait(false));
-            await _map.LoadAsync(_header.Current.MapOffset, _header.Current.Blocks, cancellationToken).ConfigureAwait(false);
-            await SettleAsync(held).ConfigureAwait(false);
-        },
-        cancellationToken);
-
-    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
-    {
-        long before = File.Length;
-        await _session.RunAsync(
+    /// <summary>Records another parent, by its identities, or none. The name is only told: no VDI holds one.</summary>
+    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
+        => AloneAsync(() => Session.RunAsync(
             async held =>
             {
-                if (_header.Current.Type == VdiImageType.Dynamic)
-                {
-                    await DropZeroesAsync(held, bytes, cancellationToken).ConfigureAwait(false);
-                }
-                await CompactAsync(held, cancellationToken).ConfigureAwait(false);
+                VdiHeader header = backingFile is not null
+                    ? Header.On(Name, VdiParent.Of(Name, backingFile, backingFormat, isStatic: false, backing))
+                    : Header.IsDifferencing ? Header with { Type = VdiImageType.Dynamic, LinkId = Guid.Empty, ParentId = Guid.Empty } : Header;
+                await RecordAsync(held, header, cancellationToken).ConfigureAwait(false);
+                _parentName = backingFile;
             },
-            cancellationToken).ConfigureAwait(false);
-        return Math.Max(0, before - File.Length);
-    });
+            cancellationToken),
+            cancellationToken);
 
-    protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
-        long end = Math.Min(Length, offset + length);
-        BlockExtent run = ExtentOf(offset);
-        while (run.End < end && ExtentOf(run.End) is var next && run.IsContinuedBy(next))
-        {
-            run = run with { Length = run.Length + next.Length };
-        }
-        return run;
-    }
+    public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => EmptyAsync(isVisible: true, cancellationToken);
 
-    protected override async ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
-        BlockExtent extent = ExtentOf(offset);
-        int size = AllocationUnit;
-        long start = Round.Down(offset, size), count = Math.Min(length, start + size - offset);
-        if (extent.IsData)
-        {
-            return WriteMapping.InPlace(offset, count, File, extent.HostOffset!.Value);
-        }
-        int index = _spare.Count > 0 ? _spare.Min : _next;
-        if (index > VdiHeader.MaximumBlocks - 1)
-        {
-            throw new DiskImageException(DiskImageErrorKind.NoSpace, $"{Name}: a VDI has at most {VdiHeader.MaximumBlocks:#,0} blocks in its file", Name);
-        }
-        long place = _layout.PlaceOf((uint)index);
-        if (File.Length < place + size)
-        {
-            await File.ResizeAsync(place + size, cancellationToken: cancellationToken).ConfigureAwait(false);
-        }
-        _ = _spare.Remove(index);
-        _next = Math.Max(_next, index + 1);
-        return new(offset, count, File, place + (offset - start), IsNew: true, start, start + size, HostReadsZero: place >= _zeroFrom);
-    }
+    public ValueTask MakeEmptyAfterMergeAsync(CancellationToken cancellationToken) => EmptyAsync(isVisible: false, cancellationToken);
 
-    protected override async ValueTask CommitMappingAsync(WriteMapping mapping)
-    {
-        using MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false);
-        uint index = _layout.IndexOf(mapping.HostStart);
-        _map.Set(held, BlockOf(mapping.Offset), new(index));
-        if (index >= _header.Current.Allocated)
-        {
-            _header.Set(held, _header.Current with { Allocated = (int)index + 1 });
-        }
-    }
+    // There is room for one identity of the parent's contents, so until they are known again any will do.
+    public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
+        held => Header.IsDifferencing && Backing is not null ? RecordAsync(held, Header with { ParentId = Guid.Empty }, cancellationToken) : default,
+        cancellationToken),
+        cancellationToken);
 
-    protected override async ValueTask AbandonMappingAsync(WriteMapping mapping)
-    {
-        using MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false);
-        _ = _spare.Add((int)_layout.IndexOf(mapping.HostStart));
-        _zeroFrom = Math.Max(_zeroFrom, mapping.HostStart + AllocationUnit); // something may have been written there
-    }
-
-    /// <summary>Blocks that are nowhere read as zeroes already; of the others the space goes back to the host, their place does not.</summary>
-    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
-    {
-        BlockExtent extent = await MapAsync(offset, length, cancellationToken).ConfigureAwait(false);
-        long count = Math.Min(length, extent.Length);
-        if (extent.IsData)
+    public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
+        async held =>
         {
-            await File.WriteZeroesAsync(extent.HostOffset!.Value, count, mode, cancellationToken).ConfigureAwait(false);
-        }
-        return count;
-    }
-
-    protected override async ValueTask DiscardUnitsAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        for (long end = offset + length; offset < end;)
-        {
-            BlockExtent extent = await MapAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
-            long count = Math.Min(end - offset, extent.Length);
-            if (extent.IsData)
+            if (Header.IsDifferencing && Backing?.As<VdiNode>() is { } parent)
             {
-                await File.DiscardAsync(extent.HostOffset!.Value, count, cancellationToken).ConfigureAwait(false);
+                VdiHeader now = await VdiHeader.ReadAsync(parent.File, cancellationToken).ConfigureAwait(false); // others have written there
+                await RecordAsync(held, Header with { ParentId = now.SnapshotId }, cancellationToken).ConfigureAwait(false);
             }
-            offset += count;
+        },
+        cancellationToken),
+        cancellationToken);
+
+    /// <summary>The contents get another identity before the first of them is changed, so that children notice.</summary>
+    protected override async ValueTask BeginChangesAsync(MetadataSession.Held held)
+    {
+        if (!_isModified)
+        {
+            await RecordAsync(held, Header with { SnapshotId = NewIdentity.Of("vdi contents", Header.ImageId, Header.SnapshotId) }, CancellationToken.None)
+                .ConfigureAwait(false);
+            _isModified = true;
         }
     }
 
-    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
-        => _session.RunAsync(held => _session.FlushAsync(held, cancellationToken), cancellationToken);
+    protected override async ValueTask<BlockNode> OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+        => await OpenAsync(file, await VdiHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false), forRepair, cancellationToken)
+            .ConfigureAwait(false);
+
+    protected override async ValueTask ReloadAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    {
+        _header.Load(held, await VdiHeader.ReadAsync(File, cancellationToken).ConfigureAwait(false));
+        await Table.LoadAsync(_header.Current.MapOffset, _header.Current.Blocks, cancellationToken).ConfigureAwait(false);
+    }
+
+    protected override void Linked(MetadataSession.Held held, long place) => _header.Reach(held, _layout.IndexOf(place));
+
+    // Equal to the count of blocks where there is no gap left.
+    protected override void Settled(MetadataSession.Held held, long end)
+        => _header.Set(held, _header.Current with { Allocated = (int)_layout.IndexOf(end) });
+
+    protected override void CheckHeader(CheckFindings findings, StoredBlock[] blocks)
+    {
+        if (_header.Current.Allocated != blocks.Length)
+        {
+            findings.Corruption(
+                "AllocatedCount",
+                $"the header says that {_header.Current.Allocated:#,0} blocks are in the file, and the map names {blocks.Length:#,0};"
+                    + $" the next block goes to that place",
+                "close the gaps and write the right number",
+                host: 0);
+        }
+    }
 
     protected override ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
@@ -239,183 +178,97 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange, $"{Name}: a VDI cannot have {length:#,0} bytes; allowed: up to {(long)VdiHeader.MaximumBlocks * AllocationUnit:#,0}", Name);
         }
-        return AloneAsync(() => _session.RunAsync(held => ResizeAsync(held, length, (int)blocks, cancellationToken), cancellationToken));
-    }
-
-    protected override async ValueTask CloseCoreAsync()
-    {
-        try
+        return AloneAsync(async () =>
         {
-            if (!IsReadOnly)
+            if (length > Length && IsOverlay)
             {
-                await _session.RunAsync(
-                    async held =>
-                    {
-                        await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-                        if (_spare.Any(s => s < _header.Current.Allocated))
-                        {
-                            await CompactAsync(held, CancellationToken.None).ConfigureAwait(false);
-                        }
-                    },
-                    CancellationToken.None).ConfigureAwait(false);
+                await OwnLastBlockAsync(cancellationToken).ConfigureAwait(false);
             }
-        }
-        finally
-        {
-            _session.Dispose();
-        }
+            await Session.RunAsync(held => ResizeAsync(held, length, (int)blocks, cancellationToken), cancellationToken).ConfigureAwait(false);
+        },
+        cancellationToken);
     }
 
-    private int BlockOf(long offset) => (int)(offset / AllocationUnit);
-
-    private BlockExtent ExtentOf(long offset)
-    {
-        int size = AllocationUnit, block = BlockOf(offset);
-        long within = offset & (size - 1), count = Math.Min(size - within, Length - offset);
-        uint entry = _map[block].Value;
-        if (entry == LittleBlockEntry.Nowhere)
+    private ValueTask EmptyAsync(bool isVisible, CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
+        async held =>
         {
-            long next = (long)_map.NextUsed(block) * size;
-            return new(offset, Math.Min(next, Length) - offset, BlockStatus.None);
-        }
-        if (entry == VdiLayout.Discarded)
-        {
-            return new(offset, count, BlockStatus.Allocated | BlockStatus.Zero);
-        }
-        long place = _layout.PlaceOf(entry);
-        return place + size <= File.Length
-            ? new(offset, count, BlockStatus.Allocated | BlockStatus.Data, File, place + within)
-            : throw new DiskImageException(
-                DiskImageErrorKind.Corrupt,
-                $"{Name}: block {block:#,0} (guest offset {(long)block * size:#,0}) is said to be at offset {place:#,0}, {size:#,0} bytes long,"
-                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
-                Name,
-                place);
-    }
-
-    /// <summary>Refuses to write where a write could hit something else; finds where the next block goes.</summary>
-    private async ValueTask PrepareAsync(CancellationToken cancellationToken)
-    {
-        (StoredBlock[] blocks, _) = await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
-        _maintenance.RequireSound(blocks);
-        _next = Math.Max(_header.Current.Allocated, blocks.Length == 0 ? 0 : (int)_layout.IndexOf(blocks[^1].Place) + 1);
-    }
-
-    private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
-        => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken);
-
-    private async ValueTask<CheckReport> CheckAsync(CancellationToken cancellationToken)
-    {
-        var findings = new CheckFindings();
-        (StoredBlock[] blocks, long fragmented) = await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
-        long end = Math.Min(_maintenance.Check(blocks, findings), File.Length);
-        if (_header.Current.Allocated != blocks.Length)
-        {
-            findings.Corruption(
-                "AllocatedCount",
-                $"the header says that {_header.Current.Allocated:#,0} blocks are in the file, and the map names {blocks.Length:#,0}; the next block goes to that place",
-                "close the gaps and write the right number",
-                host: 0);
-        }
-        return new CheckReport
-        {
-            Findings = findings.List,
-            Corruptions = findings.Corruptions,
-            Leaks = findings.Leaks,
-            CheckErrors = findings.Errors,
-            TotalClusters = _header.Current.Blocks,
-            AllocatedClusters = blocks.Length,
-            FragmentedClusters = fragmented,
-            CompressedClusters = 0,
-            ImageEndOffset = end,
-        };
-    }
-
-    private async ValueTask DropZeroesAsync(MetadataSession.Held held, IProgress<long>? bytes, CancellationToken cancellationToken)
-    {
-        foreach ((int block, LittleBlockEntry entry) in _map.Used().ToArray())
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            (long offset, long length) = _layout.GuestRange(block);
-            if (entry.Value != VdiLayout.Discarded
-                && await StoredBytes.IsZeroAsync(File, _layout.PlaceOf(entry.Value), length, cancellationToken).ConfigureAwait(false))
+            if (KeepsPlaces)
             {
-                await _layout.DropAsync(held, block).ConfigureAwait(false);
+                throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: a static disk keeps all of its blocks, so it cannot be emptied", Name);
             }
-            bytes?.Report(offset + length);
+            if (isVisible)
+            {
+                await BeginChangesAsync(held).ConfigureAwait(false);
+            }
+            await Session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+            for (int block = Table.NextUsed(0); block < Table.Count; block = Table.NextUsed(block + 1))
+            {
+                Table.Clear(held, block);
+            }
+            await CloseGapsAsync(held, CancellationToken.None).ConfigureAwait(false);
+        },
+        cancellationToken),
+        cancellationToken);
+
+    /// <summary>Makes a header durable, after all that is waiting to be written.</summary>
+    private async ValueTask RecordAsync(MetadataSession.Held held, VdiHeader header, CancellationToken cancellationToken)
+    {
+        await Session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+        if (header != Header)
+        {
+            _header.Set(held, header);
+            await Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
         }
     }
 
-    /// <summary>Closes the gaps between blocks, cuts the file, and lets the header's number fall to what there is then.</summary>
-    private async ValueTask CompactAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    /// <summary>What the parent holds behind the end of a child must not come up when the child grows: its last block becomes the child's own.</summary>
+    private async ValueTask OwnLastBlockAsync(CancellationToken cancellationToken)
     {
-        try
+        long start = Round.Down(Length, AllocationUnit);
+        if (start < Length && await MapAsync(start, Length - start, cancellationToken).ConfigureAwait(false) is { Status: BlockStatus.None })
         {
-            await _maintenance.CompactAsync(held, cancellationToken).ConfigureAwait(false);
+            await Session.RunAsync(BeginChangesAsync, cancellationToken).ConfigureAwait(false);
+            byte[] bytes = new byte[Length - start];
+            await ReadMappedAsync(start, bytes, cancellationToken).ConfigureAwait(false);
+            await WriteMappedAsync(start, bytes, cancellationToken).ConfigureAwait(false);
         }
-        finally
-        {
-            await SettleAsync(held).ConfigureAwait(false);
-        }
-    }
-
-    /// <summary>Lets the header say what the map, which is durable first, says.</summary>
-    private async ValueTask SettleAsync(MetadataSession.Held held)
-    {
-        await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        int count = 0, end = 0;
-        foreach ((_, LittleBlockEntry entry) in _map.Used().Where(e => e.Entry.Value != VdiLayout.Discarded))
-        {
-            count++;
-            end = Math.Max(end, (int)entry.Value + 1);
-        }
-        _header.Set(held, _header.Current with { Allocated = end }); // equal to the count where there is no gap left
-        await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        (_next, _zeroFrom) = (end, Math.Max(_layout.PlaceOf((uint)end), Round.Up(File.Length, VdiHeader.SectorSize)));
-        _spare.Clear();
     }
 
     private async ValueTask ResizeAsync(MetadataSession.Held held, long length, int blocks, CancellationToken cancellationToken)
     {
-        await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+        await BeginChangesAsync(held).ConfigureAwait(false);
+        await Session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
         VdiHeader old = _header.Current;
         if (length > old.DiskSize)
         {
-            await ZeroTailAsync(old.DiskSize, cancellationToken).ConfigureAwait(false);
+            await ZeroTailAsync(cancellationToken).ConfigureAwait(false);
             if (blocks > old.Blocks)
             {
                 if (old.MapOffset + ((long)blocks * sizeof(uint)) > old.DataOffset)
                 {
                     await MoveMapAsync(held, blocks, cancellationToken).ConfigureAwait(false);
                 }
-                _map.SetCount(held, blocks);
-                await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
+                Table.SetCount(held, blocks);
+                for (int block = old.Blocks; IsOverlay && block < blocks; block++)
+                {
+                    Table.Set(held, block, new(VdiLayout.Discarded));
+                }
+                await Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
             }
             _header.Set(held, _header.Current with { DiskSize = length, Blocks = Math.Max(blocks, old.Blocks) });
-            await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
+            await Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
             return;
         }
         _header.Set(held, old with { DiskSize = length });
-        await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        for (int block = _map.NextUsed(blocks); block < _map.Count; block = _map.NextUsed(block + 1))
+        await Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
+        for (int block = Table.NextUsed(blocks); block < Table.Count; block = Table.NextUsed(block + 1))
         {
-            _map.Set(held, block, new(LittleBlockEntry.Nowhere));
+            Table.Set(held, block, new(LittleBlockEntry.Nowhere));
         }
-        await CompactAsync(held, CancellationToken.None).ConfigureAwait(false);
+        await CloseGapsAsync(held, CancellationToken.None).ConfigureAwait(false);
         _header.Set(held, _header.Current with { Blocks = blocks });
-        _map.SetCount(held, blocks);
-        await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-    }
-
-    /// <summary>What the last block holds behind the disk's end, left there by a shrink or another program, must not come up in new space.</summary>
-    private async ValueTask ZeroTailAsync(long end, CancellationToken cancellationToken)
-    {
-        long within = end & (AllocationUnit - 1);
-        if (within != 0 && _map[BlockOf(end)].Value is var entry and < VdiLayout.Discarded)
-        {
-            await File.WriteZeroesAsync(_layout.PlaceOf(entry) + within, AllocationUnit - within, cancellationToken: cancellationToken).ConfigureAwait(false);
-            await File.FlushAsync(cancellationToken).ConfigureAwait(false);
-        }
+        Table.SetCount(held, blocks);
+        await Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
     }
 
     /// <summary>
@@ -430,12 +283,12 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         {
             throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: the block map of a larger disk has no room before offset 4,294,967,296", Name);
         }
-        await _maintenance.ClearAsync(held, old.DataOffset, dataOffset, cancellationToken).ConfigureAwait(false);
+        await Maintenance.ClearAsync(held, old.DataOffset, dataOffset, cancellationToken).ConfigureAwait(false);
         byte[] map = new byte[length];
         map.AsSpan().Fill(0xFF);
         uint shift = (uint)(length / old.BlockSize);
         int allocated = 0;
-        foreach ((int block, LittleBlockEntry entry) in _map.Used())
+        foreach ((int block, LittleBlockEntry entry) in Table.Used())
         {
             uint moved = entry.Value == VdiLayout.Discarded ? entry.Value : entry.Value - shift;
             new LittleBlockEntry(moved).Write(map.AsSpan(block * sizeof(uint)));
@@ -444,8 +297,8 @@ internal sealed class VdiNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         await File.WriteAsync(old.DataOffset, map, CancellationToken.None).ConfigureAwait(false);
         await File.FlushAsync(CancellationToken.None).ConfigureAwait(false);
         _header.Set(held, old with { MapOffset = old.DataOffset, DataOffset = dataOffset, Allocated = allocated });
-        await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        _map.Replace(old.DataOffset, map[..(old.Blocks * sizeof(uint))]);
+        await Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
+        Table.Replace(old.DataOffset, map[..(old.Blocks * sizeof(uint))]);
         await SettleAsync(held).ConfigureAwait(false);
     }
 }

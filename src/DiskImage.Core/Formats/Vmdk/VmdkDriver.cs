@@ -33,6 +33,8 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         => VmdkHeader.IsSigned(input.Header) || VmdkCowdHeader.IsSigned(input.Header) || VmdkSeSparseHeader.IsSigned(input.Header)
             || VmdkDescriptor.IsSigned(input.Header) ? 100 : 0;
 
+    public override string? ForwardForm => $"{Name} with subformat=streamOptimized";
+
     public override bool IsWrittenForward(object createOptions) => createOptions is VmdkCreateOptions { Subformat: VmdkSubformat.StreamOptimized };
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
@@ -79,7 +81,7 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
         => RequireOwn<VmdkNode>(node).AmendAsync((VmdkAmendOptions)options);
 
-    public string? AmendWarning(object options) => ((VmdkAmendOptions)options).Cid is null ? null : ParentMismatch.AmendWarning;
+    public Wording? AmendWarning(object options) => ((VmdkAmendOptions)options).Cid is null ? null : ParentMismatch.AmendWarning;
 
     private static async ValueTask<BlockNode?> OpenParentAsync(FormatOpenContext context, VmdkDescriptor? descriptor, CancellationToken cancellationToken)
     {
@@ -121,8 +123,8 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         {
             throw new DiskImageException(
                 DiskImageErrorKind.ReadOnly,
-                $"{file.Name}: its grains are compressed (streamOptimized), and such a disk is written once. Convert it with Convert-DiskImage to another subformat"
-                    + " (monolithicSparse) or format and change that, or put an overlay on it with New-DiskImage -BackingPath.",
+                $"{file.Name}: its grains are compressed (streamOptimized), and such a disk is written once. Convert it with {new Remedy(RemedyKind.Convert)} to another subformat"
+                    + $" (monolithicSparse) or format and change that, or put an overlay on it with {new Remedy(RemedyKind.Overlay)}.",
                 file.Name);
         }
     }

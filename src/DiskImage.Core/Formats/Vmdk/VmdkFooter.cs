@@ -21,8 +21,7 @@ internal static class VmdkFooter
         VmdkHeader header = VmdkHeader.Parse(bytes, file.Name, 0);
         return !header.IsStream ? header : await FindAsync(file, header, cancellationToken).ConfigureAwait(false) ?? throw new DiskImageException(
             DiskImageErrorKind.Corrupt,
-            $"{file.Name}: is a stream without its end: the footer with the place of the grain directory is not in the last {SearchBytes:#,0} bytes. It was cut off, or is being written."
-                + " Repair-DiskImage -Mode All makes a new end from what is there.",
+            $"{file.Name}: is a stream without its end: the footer with the place of the grain directory is not in the last {SearchBytes:#,0} bytes. It was cut off, or is being written.",
             file.Name,
             Math.Max(0, file.Length - 1024));
     }

@@ -185,7 +185,7 @@ internal sealed class VmdkGrainTables
 
     /// <summary>The error for something wrong in the tables.</summary>
     public DiskImageException Corrupt(string what, long offset)
-        => new(DiskImageErrorKind.Corrupt, $"{_file.Name}: {what}. Look at all of it with Test-DiskImage.", _file.Name, offset);
+        => new(DiskImageErrorKind.Corrupt, $"{_file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", _file.Name, offset);
 
     private bool IsInFile(ulong sector)
         => sector > 0 && sector <= VmdkHeader.MaxSectors && ((long)sector * VmdkHeader.SectorSize) + (Count * (long)sizeof(uint)) <= _file.Length;

@@ -111,7 +111,7 @@ internal sealed partial class VmdkNode
         {
             changed = !HasParent
                 ? throw new DiskImageException(
-                    DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_path={path} is not possible. Give it one with Set-DiskImageBacking.", Name)
+                    DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_path={path} is not possible. Give it one with {new Remedy(RemedyKind.SetBacking)}.", Name)
                 : changed.WithParent(changed.ParentCid, path, changed.ComingParentCid);
         }
         if (options.Cid is { } cid)

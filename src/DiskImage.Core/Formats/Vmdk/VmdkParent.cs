@@ -32,7 +32,7 @@ internal static class VmdkParent
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{image}: stands on a disk with the content identifier {Text(descriptor.ParentCid)} and does not say where that is. Name it with Set-DiskImageOption -Option parent_path=PATH.",
+                $"{image}: stands on a disk with the content identifier {Text(descriptor.ParentCid)} and does not say where that is. Name it with {new Remedy(RemedyKind.SetOption, "parent_path=PATH")}.",
                 image);
         }
         var found = await new ParentSearch(image, VmdkDriver.FormatName, open)

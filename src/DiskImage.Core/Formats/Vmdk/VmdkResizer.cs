@@ -55,7 +55,7 @@ internal sealed class VmdkResizer(VmdkNode disk, List<VmdkExtent> extents, VmdkD
         if (last.Node.IsReadOnly)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{disk.Name}: its last extent ({last.Line.Text}) cannot be changed, so neither can the disk's size. Convert it with Convert-DiskImage.", disk.Name);
+                DiskImageErrorKind.Unsupported, $"{disk.Name}: its last extent ({last.Line.Text}) cannot be changed, so neither can the disk's size. Convert it with {new Remedy(RemedyKind.Convert)}.", disk.Name);
         }
         bool isSplit = store?.Current.CreateType?.Contains("GbMaxExtent", StringComparison.OrdinalIgnoreCase) == true;
         if (isSplit && within > VmdkCreator.SplitBytes && within > last.Node.Length)
@@ -63,13 +63,13 @@ internal sealed class VmdkResizer(VmdkNode disk, List<VmdkExtent> extents, VmdkD
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
                 $"{disk.Name}: its files hold up to {VmdkCreator.SplitBytes:#,0} bytes of the disk each, and the last one would hold {within:#,0}; allowed: up to"
-                    + $" {last.Start + VmdkCreator.SplitBytes:#,0} bytes. Convert it with Convert-DiskImage to a larger one.",
+                    + $" {last.Start + VmdkCreator.SplitBytes:#,0} bytes. Convert it with {new Remedy(RemedyKind.Convert)} to a larger one.",
                 disk.Name);
         }
         if (last.Line.Type == VmdkExtentType.Flat && extents.Any(e => !ReferenceEquals(e, last) && ReferenceEquals(e.File, last.File)))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{disk.Name}: its last extent shares its file with others, so its size cannot be changed. Convert it with Convert-DiskImage.", disk.Name);
+                DiskImageErrorKind.Unsupported, $"{disk.Name}: its last extent shares its file with others, so its size cannot be changed. Convert it with {new Remedy(RemedyKind.Convert)}.", disk.Name);
         }
     }
 }

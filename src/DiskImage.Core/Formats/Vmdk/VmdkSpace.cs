@@ -84,7 +84,14 @@ internal sealed class VmdkSpace : FileSpace
         return place;
     }
 
-    public override void Free(MetadataSession.Held held, long offset, long length)
+    public override ValueTask FreeAsync(MetadataSession.Held held, long offset, long length)
+    {
+        Free(held, offset, length);
+        return default;
+    }
+
+    /// <summary>Gives space back that nothing in the file, as it is on the disk, refers to.</summary>
+    public void Free(MetadataSession.Held held, long offset, long length)
     {
         _ = held;
         ZeroFrom = Math.Max(ZeroFrom, offset + length); // something may have been written there

@@ -419,7 +419,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     }
 
     private DiskImageException Unsound(string what) => new(
-        DiskImageErrorKind.Corrupt, $"{Name}: {what}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.", Name);
+        DiskImageErrorKind.Corrupt, $"{Name}: {what}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.", Name);
 }
 
 /// <summary>What a disk says of one of its extents.</summary>

@@ -28,18 +28,36 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
 
     public override NodeIdentity? IdentityOf(object options) => HostNames.Current.Find(NameOf(options))?.Identity;
 
+    public override IReadOnlyList<string> FilesIn(string folder, IReadOnlyList<string> endings, int most)
+    {
+        try
+        {
+            return
+            [
+                .. Directory.EnumerateFiles(folder)
+                    .Where(f => endings.Any(e => f.EndsWith(e, StringComparison.OrdinalIgnoreCase)))
+                    .Take(most)
+                    .Order(StringComparer.Ordinal),
+            ];
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return [];
+        }
+    }
+
     public override ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
     {
         var options = (FileOpenOptions)context.Options;
         string path = FullPath(options.FileName);
         HostFile host = HostFile.Current;
         RequireRegular(path, host.KindOf(path)); // devices and pipes may act on being opened
-        bool isShared = context.ForceShare && !context.Writable;
-        HostSharing sharing = context.Writable ? HostSharing.Nobody : isShared ? HostSharing.Everybody : HostSharing.Readers;
+        Access access = context.Access;
+        HostSharing sharing = access.Writes ? HostSharing.Nobody : access.LetsOthersWrite ? HostSharing.Everybody : HostSharing.Readers;
         SafeFileHandle handle;
         try
         {
-            handle = Try(path, "open it", () => host.Open(path, context.Writable, sharing));
+            handle = Try(path, "open it", () => host.Open(path, access.Writes, sharing));
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
         {
@@ -54,7 +72,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             HostFile.Current.Close(handle);
             throw;
         }
-        return new(Claim(path, handle, context.Writable ? ImageClaim.Writing : isShared ? ImageClaim.ReadingAlongWriters : ImageClaim.Reading, options.Locking));
+        return new(Claim(path, handle, access, options.Locking));
     }
 
     public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
@@ -64,6 +82,10 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         {
             throw Invalid($"{path}: an image cannot be made there: {objection}");
         }
+        if (HostFile.Current.KindOf(path) == HostFileKind.Pipe)
+        {
+            return new StoragePlace(path, path, TargetMode.Stream, Present: null, OtherNames: 0);
+        }
         string address = Try(path, "be made", () => HostNames.Current.Resolve(path));
         HostEntry? present = HostNames.Current.Find(address);
         if (present is null)
@@ -71,21 +93,29 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             return mode != TargetMode.New || address.Equals(path, StringComparison.Ordinal) || new FileInfo(path).LinkTarget is null
                 ? new StoragePlace(path, address, mode, Present: null, OtherNames: 0)
                 : throw new DiskImageException(
-                    DiskImageErrorKind.AlreadyExists, $"{path}: is a symbolic link to {address}, where nothing is. Make the image there with {new Remedy(RemedyKind.Force)}, or choose another name.", path);
+                    DiskImageErrorKind.AlreadyExists,
+                    $"{path}: is a symbolic link to {address}, where nothing is. Make the image there with "
+                        + $"{new Remedy(RemedyKind.Force)}, or choose another name.",
+                    path);
         }
         if (present.Kind != HostFileKind.Regular)
         {
-            string what = present.Kind switch { HostFileKind.Directory => "a folder", HostFileKind.Device => "a device", _ => "a pipe or socket" };
+            string what = present.Kind switch { HostFileKind.Directory => "a folder", HostFileKind.Device => "a device", _ => "a socket" };
             throw Invalid($"{path}: is {what}, so it cannot be replaced by an image. Choose another name.");
         }
         if (mode == TargetMode.New)
         {
-            throw new DiskImageException(DiskImageErrorKind.AlreadyExists, $"{path}: already exists. Replace it with {new Remedy(RemedyKind.Force)}, or choose another name.", path);
+            throw new DiskImageException(
+                DiskImageErrorKind.AlreadyExists,
+                $"{path}: already exists. Replace it with {new Remedy(RemedyKind.Force)}, or choose another name.",
+                path);
         }
         if (present.IsProtected)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.AccessDenied, $"{path}: is marked read-only, so it is not replaced. Take the mark off first, or choose another name.", path);
+                DiskImageErrorKind.AccessDenied,
+                $"{path}: is marked read-only, so it is not replaced. Take the mark off first, or choose another name.",
+                path);
         }
         // Somebody who has it open would go on with the old file, unseen; on Windows the last step would fail.
         await (await OpenAsync(Writing(path), cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
@@ -96,6 +126,10 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
 
     public async ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
+        if (place.Mode == TargetMode.Stream)
+        {
+            return new PendingStream(place, await OpenPipeAsync(place, cancellationToken).ConfigureAwait(false), leaveOpen: false);
+        }
         if (place is { Mode: TargetMode.InPlace, Present: not null })
         {
             BlockNode file = await OpenAsync(Writing(place.Locator), cancellationToken).ConfigureAwait(false);
@@ -118,7 +152,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             {
                 HostFile.Current.DisableCopyOnWrite(handle);
             }
-            return new RenamedFile(place, temporary, Claim(place.Locator, handle, ImageClaim.Writing));
+            return new RenamedFile(place, temporary, Claim(place.Locator, handle, Access.Writing));
         }
         catch
         {
@@ -128,15 +162,29 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         }
     }
 
-    /// <summary>A node on an open file, once nobody else uses it in a way that excludes this. The handle is closed if it fails.</summary>
-    private static FileNode Claim(string path, SafeFileHandle handle, ImageClaim claim, FileLocking locking = FileLocking.Auto)
+    private static async ValueTask<Stream> OpenPipeAsync(StoragePlace place, CancellationToken cancellationToken)
     {
         try
         {
-            if (locking != FileLocking.Off && !ImageLock.Take(handle, path, claim) && locking == FileLocking.On)
+            return await HostFile.Current.OpenPipeAsync(place.Address, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw HostFile.Error(e, place.Locator, "open it");
+        }
+    }
+
+    /// <summary>A node on an open file, once nobody else uses it in a way that excludes this. The handle is closed if it fails.</summary>
+    private static FileNode Claim(string path, SafeFileHandle handle, Access access, FileLocking locking = FileLocking.Auto)
+    {
+        try
+        {
+            if (locking != FileLocking.Off && !ImageLock.Take(handle, path, access) && locking == FileLocking.On)
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.Unsupported, $"{path}: its file system has no locks that programs of QEMU heed, and locking=on asks for them. Use locking=auto.", path);
+                    DiskImageErrorKind.Unsupported,
+                    $"{path}: its file system has no locks that programs of QEMU heed, and locking=on asks for them. Use locking=auto.",
+                    path);
             }
         }
         catch
@@ -144,15 +192,14 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             HostFile.Current.Close(handle);
             throw;
         }
-        bool isReadOnly = (claim.Uses & ImageUses.Write) == ImageUses.None;
-        if (!isReadOnly)
+        if (access.Writes)
         {
             HostFile.Current.SurviveFileSizeLimit();
         }
-        return new FileNode(path, handle, isReadOnly);
+        return new FileNode(path, handle, isReadOnly: !access.Writes);
     }
 
-    private static ProtocolOpenContext Writing(string path) => new(new FileOpenOptions { FileName = path }, Writable: true);
+    private static ProtocolOpenContext Writing(string path) => new(new FileOpenOptions { FileName = path }) { Access = Access.Writing };
 
     private static string FullPath(string path)
     {
@@ -171,7 +218,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         string? what = kind switch
         {
             HostFileKind.Directory => "a folder, not a disk image. Name a file in it",
-            HostFileKind.Other => "a pipe or socket, which cannot be read at offsets. Write what comes from it to a file first",
+            HostFileKind.Pipe or HostFileKind.Other => "a pipe or socket, which cannot be read at offsets. "
+                + "Write what comes from it to a file first",
             HostFileKind.Device => "a device; only regular files are opened. Copy it to a file first",
             _ => null, // a file; or nothing that can be seen, and opening it tells why
         };
@@ -185,7 +233,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
     internal static BlockNode Open(string path, string name, bool writable) => Claim(
         name,
         Try(name, "open it", () => HostFile.Current.Open(path, writable, writable ? HostSharing.Nobody : HostSharing.Readers)),
-        writable ? ImageClaim.Writing : ImageClaim.Reading);
+        writable ? Access.Writing : Access.Reading);
 
     /// <summary>Makes the file that is to be renamed, under a name that nobody else has.</summary>
     private static (string Path, SafeFileHandle Handle) Create(StoragePlace place, string folder)
@@ -207,8 +255,10 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.AccessDenied,
-                    $"{place.Locator}: cannot be replaced in one step: its folder cannot be written to, or a new file there cannot be given its owner and access rights. "
-                    + $"With {new Remedy(RemedyKind.InPlace)} the new image is written into the file itself; then what it holds is lost at once, also if the work does not succeed.",
+                    $"{place.Locator}: cannot be replaced in one step: its folder cannot be written to, or a new file there cannot "
+                        + $"be given its owner and access rights. "
+                    + $"With {new Remedy(RemedyKind.InPlace)} the new image is written into the file itself; then what it holds is lost "
+                    + $"at once, also if the work does not succeed.",
                     place.Locator,
                     cause: e);
             }
@@ -225,7 +275,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         {
             return action();
         }
-        catch (Exception e) when (e is not DiskImageException and (IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException))
+        catch (Exception e) when (
+            e is not DiskImageException and (IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException))
         {
             throw HostFile.Error(e, path, doing);
         }

@@ -168,7 +168,7 @@ public sealed class VdiTests : IDisposable
     [Theory]
     [InlineData(0x40, 0u, DiskImageErrorKind.InvalidFormat)]
     [InlineData(0x44, 0x00000001u, DiskImageErrorKind.Unsupported)]
-    [InlineData(0x4C, 4u, DiskImageErrorKind.Unsupported)]
+    [InlineData(0x4C, 3u, DiskImageErrorKind.Unsupported)]
     [InlineData(0x154, 100u, DiskImageErrorKind.Corrupt)]
     [InlineData(0x154, 0xFFFFFE00u, DiskImageErrorKind.Corrupt)]
     [InlineData(0x158, 512u, DiskImageErrorKind.Corrupt)]

@@ -51,7 +51,7 @@ public sealed class VmdkStructureTests
         if (found.Corruptions > 0)
         {
             DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(async () => await s_vmdk.OpenAsync(new MemoryNode((byte[])image.Clone())));
-            Assert.Contains("Repair-DiskImage", refused.Message, StringComparison.Ordinal);
+            Assert.Contains("Repair it with", refused.Message, StringComparison.Ordinal);
         }
         var damaged = new MemoryNode((byte[])image.Clone());
         await using (BlockNode disk = await s_vmdk.OpenAsync(damaged, forRepair: true))
