@@ -15,8 +15,10 @@ internal static class VmdkScenarios
             "theirs.vmdk"),
         new(
             "qcow2-vmdk-stream", "qcow2 → vmdk stream", 0.25,
-            folder => Scenario.ConvertAsync(Path.Combine(folder, Scenario.Qcow2), "qcow2", Path.Combine(folder, "ours.vmdk"), "vmdk", Streamed),
-            folder => ["convert", "-f", "qcow2", "-O", "vmdk", "-o", Streamed, Path.Combine(folder, Scenario.Qcow2), Path.Combine(folder, "theirs.vmdk")],
+            folder => Scenario.ConvertAsync(Path.Combine(folder, Scenario.Qcow2), "qcow2", Path.Combine(folder, "ours.vmdk"), "vmdk",
+                Streamed),
+            folder => ["convert", "-f", "qcow2", "-O", "vmdk", "-o", Streamed,
+                Path.Combine(folder, Scenario.Qcow2), Path.Combine(folder, "theirs.vmdk")],
             "ours.vmdk",
             "theirs.vmdk")
         {

@@ -19,7 +19,8 @@ internal sealed class ZlibCompressor(RuntimeZlib? zlib) : IBlockCompressor
     public static ZlibCompressor Instance { get; } = new(RuntimeZlib.TryLoad());
 
     /// <summary>Bytes that <see cref="Store"/> makes of a block.</summary>
-    public static int StoredBytes(int length) => HeaderBytes + length + (Math.Max(1, (length + MostStored - 1) / MostStored) * StoredHeader) + ChecksumBytes;
+    public static int StoredBytes(int length)
+        => HeaderBytes + length + (Math.Max(1, (length + MostStored - 1) / MostStored) * StoredHeader) + ChecksumBytes;
 
     /// <inheritdoc/>
     public int? Compress(ReadOnlySpan<byte> input, Span<byte> output)

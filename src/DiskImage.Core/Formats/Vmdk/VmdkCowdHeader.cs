@@ -25,13 +25,15 @@ internal static class VmdkCowdHeader
         uint version = LittleEndian.U32(bytes, 4);
         if (version != 1)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{file.Name}: its ESX sparse extent has version {version}; known: 1", file.Name, 4);
+            throw new DiskImageException(DiskImageErrorKind.Unsupported,
+                $"{file.Name}: its ESX sparse extent has version {version}; known: 1", file.Name, 4);
         }
         uint grain = LittleEndian.U32(bytes, 16), entries = LittleEndian.U32(bytes, 24);
         if (grain is 0 or > MaxGrainSectors || !uint.IsPow2(grain))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{file.Name}: the grain size is {grain:#,0}; allowed: a power of two of sectors, up to {MaxGrainSectors:#,0}", file.Name, 16);
+                DiskImageErrorKind.Corrupt, $"{file.Name}: the grain size is {grain:#,0}; allowed: a power of two of sectors, up"
+                    + $" to {MaxGrainSectors:#,0}", file.Name, 16);
         }
         var header = new VmdkHeader
         {
@@ -47,7 +49,8 @@ internal static class VmdkCowdHeader
             ? header
             : throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{file.Name}: the grain directory has {entries:#,0} entries, and {header.Capacity:#,0} sectors need {header.DirectoryEntries:#,0}",
+                $"{file.Name}: the grain directory has {entries:#,0} entries, and {header.Capacity:#,0} sectors need"
+                    + $" {header.DirectoryEntries:#,0}",
                 file.Name,
                 24);
     }

@@ -29,7 +29,8 @@ internal static class VmdkCreator
                 await CreateSparseAsync(context.File, options, length, parentCid, cancellationToken).ConfigureAwait(false);
                 break;
             case VmdkSubformat.StreamOptimized:
-                await VmdkStreamWriter.BeginAsync(context.File, Describe(options, length, parentCid, name), length, cancellationToken).ConfigureAwait(false);
+                await VmdkStreamWriter.BeginAsync(context.File, Describe(options, length, parentCid, name), length,
+                    cancellationToken).ConfigureAwait(false);
                 break;
             default:
                 await CreateListedAsync(context, options, length, parentCid, cancellationToken).ConfigureAwait(false);
@@ -41,15 +42,20 @@ internal static class VmdkCreator
     /// <exception cref="DiskImageException">InvalidOption.</exception>
     public static long LengthOf(VmdkCreateOptions options, long? other, string name)
     {
-        long size = options.Size ?? other ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
+        long size = options.Size ?? other
+            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
         return size <= VmdkHeader.MaxSectors * VmdkHeader.SectorSize ? Round.Up(size, VmdkHeader.SectorSize) : throw new DiskImageException(
-            DiskImageErrorKind.InvalidOption, $"{name}: a VMDK cannot have {size:#,0} bytes; allowed: up to {VmdkHeader.MaxSectors * VmdkHeader.SectorSize:#,0}.", name);
+            DiskImageErrorKind.InvalidOption, $"{name}: a VMDK cannot have {size:#,0} bytes; allowed: up to"
+                + $" {VmdkHeader.MaxSectors * VmdkHeader.SectorSize:#,0}.", name);
     }
 
-    /// <summary>The header of a new sparse extent: descriptor, redundant directory and tables, directory and tables, then the grains.</summary>
+    /// <summary>
+    /// The header of a new sparse extent: descriptor, redundant directory and tables, directory and tables, then the grains.
+    /// </summary>
     public static VmdkHeader Plan(long length, bool hasDescriptor, bool zeroedGrains)
     {
-        long directory = DirectorySectors(length), redundant = DescriptorSector + DescriptorSectors, first = redundant + directory + TableSectors(length);
+        long directory = DirectorySectors(length), redundant = DescriptorSector + DescriptorSectors;
+        long first = redundant + directory + TableSectors(length);
         return new VmdkHeader
         {
             Version = zeroedGrains ? 2u : 1u,
@@ -86,7 +92,8 @@ internal static class VmdkCreator
         if (HasForbidden(name))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{imageName}: a file name with a quotation mark or a control character cannot stand in a descriptor. Choose another name.", imageName);
+                DiskImageErrorKind.InvalidOption, $"{imageName}: a file name with a quotation mark or a control character cannot"
+                    + " stand in a descriptor. Choose another name.", imageName);
         }
         return subformat switch
         {
@@ -101,7 +108,8 @@ internal static class VmdkCreator
     {
         if (subformat is VmdkSubformat.MonolithicSparse or VmdkSubformat.StreamOptimized)
         {
-            string own = Path.GetFileName(imageName) is { Length: > 0 } given && !HasForbidden(given) ? given : "disk.vmdk"; // nobody goes by it
+            // nobody goes by it
+            string own = Path.GetFileName(imageName) is { Length: > 0 } given && !HasForbidden(given) ? given : "disk.vmdk";
             return [new(VmdkAccess.ReadWrite, length / VmdkHeader.SectorSize, VmdkExtentType.Sparse, "SPARSE", own, 0)];
         }
         bool isSparse = subformat == VmdkSubformat.TwoGbMaxExtentSparse;
@@ -141,14 +149,16 @@ internal static class VmdkCreator
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{name}: a {VmdkText.Of(options.Subformat)} disk holds all of its contents, so it cannot have a backing file. Choose subformat=monolithicSparse or twoGbMaxExtentSparse.",
+                $"{name}: a {VmdkText.Of(options.Subformat)} disk holds all of its contents, so it cannot have a backing file."
+                    + " Choose subformat=monolithicSparse or twoGbMaxExtentSparse.",
                 name);
         }
         if (options.ZeroedGrain && options.Subformat is not (VmdkSubformat.MonolithicSparse or VmdkSubformat.TwoGbMaxExtentSparse))
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{name}: zeroed_grain is for sparse extents; a {VmdkText.Of(options.Subformat)} disk has none that are written to. Leave it out.",
+                $"{name}: zeroed_grain is for sparse extents; a {VmdkText.Of(options.Subformat)} disk has none that are written"
+                    + " to. Leave it out.",
                 name);
         }
         if (options.Subformat is VmdkSubformat.MonolithicSparse or VmdkSubformat.StreamOptimized)
@@ -159,7 +169,8 @@ internal static class VmdkCreator
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{name}: {length:#,0} bytes would take more than {VmdkDescriptor.MaxExtents:#,0} files of {SplitBytes:#,0}. Choose subformat=monolithicSparse or monolithicFlat.",
+                $"{name}: {length:#,0} bytes would take more than {VmdkDescriptor.MaxExtents:#,0} files of {SplitBytes:#,0}."
+                    + " Choose subformat=monolithicSparse or monolithicFlat.",
                 name);
         }
     }
@@ -173,23 +184,27 @@ internal static class VmdkCreator
         if (options.BackingFormat is { } format && !format.Equals(VmdkDriver.FormatName, StringComparison.OrdinalIgnoreCase))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{name}: backing_fmt={format} is not possible: what a VMDK stands on is always a vmdk. Convert '{options.BackingFile}' to one.", name);
+                DiskImageErrorKind.InvalidOption, $"{name}: backing_fmt={format} is not possible: what a VMDK stands on is"
+                    + $" always a vmdk. Convert '{options.BackingFile}' to one.", name);
         }
         VmdkNode parent = VmdkParent.Of(backing) ?? throw new DiskImageException(
             DiskImageErrorKind.InvalidOption,
-            $"{name}: the backing file '{options.BackingFile}' must be a VMDK that can be opened, since its content identifier is recorded. Convert it to one.",
+            $"{name}: the backing file '{options.BackingFile}' must be a VMDK that can be opened, since its content identifier"
+                + " is recorded. Convert it to one.",
             name);
         return parent.Cid;
     }
 
-    private static async ValueTask CreateSparseAsync(BlockNode file, VmdkCreateOptions options, long length, uint parentCid, CancellationToken cancellationToken)
+    private static async ValueTask CreateSparseAsync(BlockNode file, VmdkCreateOptions options, long length, uint parentCid,
+        CancellationToken cancellationToken)
     {
         byte[] text = Describe(options, length, parentCid, file.Name).ToBytes();
         if (text.Length > DescriptorSectors * VmdkHeader.SectorSize)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{file.Name}: the descriptor would have {text.Length:#,0} bytes; there is room for {DescriptorSectors * VmdkHeader.SectorSize:#,0}. Use a shorter name.",
+                $"{file.Name}: the descriptor would have {text.Length:#,0} bytes; there is room for"
+                    + $" {DescriptorSectors * VmdkHeader.SectorSize:#,0}. Use a shorter name.",
                 file.Name);
         }
         await WriteSparseAsync(file, Plan(length, hasDescriptor: true, options.ZeroedGrain), cancellationToken).ConfigureAwait(false);
@@ -198,13 +213,15 @@ internal static class VmdkCreator
 
     private static async ValueTask WriteSparseAsync(BlockNode file, VmdkHeader header, CancellationToken cancellationToken)
     {
-        await file.ResizeAsync(header.Overhead * VmdkHeader.SectorSize, cancellationToken: cancellationToken).ConfigureAwait(false); // the tables are all zero
+        // the tables are all zero
+        await file.ResizeAsync(header.Overhead * VmdkHeader.SectorSize, cancellationToken: cancellationToken).ConfigureAwait(false);
         foreach (ulong place in new[] { header.RedundantSector, header.DirectorySector })
         {
             byte[] directory = new byte[DirectorySectors(header.Length) * VmdkHeader.SectorSize];
             for (int i = 0; i < header.DirectoryEntries; i++)
             {
-                long table = (long)place + DirectorySectors(header.Length) + ((long)i * header.TableEntries * sizeof(uint) / VmdkHeader.SectorSize);
+                long table = (long)place + DirectorySectors(header.Length)
+                    + ((long)i * header.TableEntries * sizeof(uint) / VmdkHeader.SectorSize);
                 LittleEndian.U32(directory, i * sizeof(uint), (uint)table);
             }
             await file.WriteAsync((long)place * VmdkHeader.SectorSize, directory, cancellationToken).ConfigureAwait(false);
@@ -219,7 +236,8 @@ internal static class VmdkCreator
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{context.File.Name}: a {VmdkText.Of(options.Subformat)} disk consists of several files, and only one can be made there. Choose subformat=monolithicSparse or streamOptimized.",
+                $"{context.File.Name}: a {VmdkText.Of(options.Subformat)} disk consists of several files, and only one can be"
+                    + " made there. Choose subformat=monolithicSparse or streamOptimized.",
                 context.File.Name);
         }
         VmdkDescriptor descriptor = Describe(options, length, parentCid, context.File.Name);
@@ -230,7 +248,8 @@ internal static class VmdkCreator
             {
                 if (line.Type == VmdkExtentType.Sparse)
                 {
-                    await WriteSparseAsync(file, Plan(line.Length, hasDescriptor: false, options.ZeroedGrain), cancellationToken).ConfigureAwait(false);
+                    await WriteSparseAsync(file, Plan(line.Length, hasDescriptor: false, options.ZeroedGrain),
+                        cancellationToken).ConfigureAwait(false);
                 }
                 else
                 {

@@ -8,7 +8,8 @@ namespace DiskImage.Formats.Vmdk;
 /// A disk's descriptor: text of its own file or inside a sparse extent. Spec: Virtual Disk Format 5.0, "The Descriptor File".
 /// </summary>
 /// <remarks>
-/// What it says is read from its lines, and a change replaces or adds a line: comments, unknown entries, their order, the encoding and the line
+/// What it says is read from its lines, and a change replaces or adds a line: comments, unknown entries, their order, the encoding and the
+/// line
 /// ends stay as they are.
 /// </remarks>
 internal sealed class VmdkDescriptor
@@ -22,7 +23,8 @@ internal sealed class VmdkDescriptor
     /// <summary>The content identifier that stands for none.</summary>
     public const uint NoParent = 0xFFFF_FFFF;
 
-    private const string CidKey = "CID", ParentCidKey = "parentCID", HintKey = "parentFileNameHint", TypeKey = "createType", EncodingKey = "encoding";
+    private const string CidKey = "CID", ParentCidKey = "parentCID", HintKey = "parentFileNameHint", TypeKey = "createType",
+        EncodingKey = "encoding";
     private const string LongIdKey = "ddb.longContentID";
 
     /// <summary>Ours: a parent's content identifier that is right as well, while a merge goes on.</summary>
@@ -50,7 +52,8 @@ internal sealed class VmdkDescriptor
                 if (extents.Count == MaxExtents)
                 {
                     throw new DiskImageException(
-                        DiskImageErrorKind.Corrupt, $"{imageName}: the descriptor lists more than {MaxExtents:#,0} extents, which is as many as are taken", imageName);
+                        DiskImageErrorKind.Corrupt, $"{imageName}: the descriptor lists more than {MaxExtents:#,0} extents,"
+                            + " which is as many as are taken", imageName);
                 }
                 extents.Add(extent);
                 _extentLines.Add(i);
@@ -132,7 +135,8 @@ internal sealed class VmdkDescriptor
             else if (line.Length > 0)
             {
                 string[] pair = line.Split('=', 2);
-                return pair.Length == 2 && pair[0].TrimEnd().Equals("version", StringComparison.OrdinalIgnoreCase) && Unquoted(pair[1]) is "1" or "2" or "3" or "4"
+                return pair.Length == 2 && pair[0].TrimEnd().Equals("version", StringComparison.OrdinalIgnoreCase)
+                    && Unquoted(pair[1]) is "1" or "2" or "3" or "4"
                     && start.Contains(CidKey, StringComparison.OrdinalIgnoreCase);
             }
         }
@@ -148,7 +152,8 @@ internal sealed class VmdkDescriptor
         if (bytes.Length > MaxBytes)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{imageName}: the descriptor has {bytes.Length:#,0} bytes; allowed: up to {MaxBytes:#,0}", imageName);
+                DiskImageErrorKind.Corrupt, $"{imageName}: the descriptor has {bytes.Length:#,0} bytes; allowed: up to"
+                    + $" {MaxBytes:#,0}", imageName);
         }
         Encoding encoding = EncodingOf(bytes, imageName);
         string text = encoding.GetString(bytes);
@@ -171,7 +176,8 @@ internal sealed class VmdkDescriptor
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{ImageName}: the descriptor is written in {_encoding.WebName}, which lacks a character of a name that is to stand in it. Rename the file.",
+                $"{ImageName}: the descriptor is written in {_encoding.WebName}, which lacks a character of a name that is to"
+                    + " stand in it. Rename the file.",
                 ImageName);
         }
     }
@@ -202,7 +208,8 @@ internal sealed class VmdkDescriptor
         if (value is not null && value.AsSpan().IndexOfAny('"', '\n', '\r') >= 0)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{ImageName}: '{value}' cannot stand in a descriptor, since it has a quotation mark or a line end in it.", ImageName);
+                DiskImageErrorKind.InvalidOption, $"{ImageName}: '{value}' cannot stand in a descriptor, since it has a"
+                    + " quotation mark or a line end in it.", ImageName);
         }
         bool isEntry = key.StartsWith("ddb.", StringComparison.Ordinal);
         string line = $"{key}{(isEntry ? " = " : "=")}{(isQuoted ? $"\"{value}\"" : value)}";
@@ -220,7 +227,8 @@ internal sealed class VmdkDescriptor
         }
         else if (value is not null)
         {
-            bool IsAlike(KeyValuePair<string, (int Line, string Value)> e) => e.Key.StartsWith("ddb.", StringComparison.OrdinalIgnoreCase) == isEntry;
+            bool IsAlike(KeyValuePair<string, (int Line, string Value)> e)
+                => e.Key.StartsWith("ddb.", StringComparison.OrdinalIgnoreCase) == isEntry;
             int last = _values.Where(IsAlike).Select(e => e.Value.Line).DefaultIfEmpty(isEntry ? lines.Count - 1 : -1).Max();
             lines.Insert(last + 1, line);
         }
@@ -253,9 +261,12 @@ internal sealed class VmdkDescriptor
         => Value(key) is not { } text ? none
             : uint.TryParse(text, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out uint value) ? value
             : throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{ImageName}: the descriptor's {key} is '{(text.Length > 40 ? text[..40] : text)}'; allowed: 8 hexadecimal digits", ImageName);
+                DiskImageErrorKind.Corrupt, $"{ImageName}: the descriptor's {key} is '{(text.Length > 40 ? text[..40] : text)}';"
+                    + " allowed: 8 hexadecimal digits", ImageName);
 
-    /// <summary>The encoding that the text names, if it can be that; else UTF-8, or the one of Western Windows if it cannot be UTF-8.</summary>
+    /// <summary>
+    /// The encoding that the text names, if it can be that; else UTF-8, or the one of Western Windows if it cannot be UTF-8.
+    /// </summary>
     private static Encoding EncodingOf(ReadOnlySpan<byte> bytes, string imageName)
     {
         string? named = null;
@@ -283,7 +294,8 @@ internal sealed class VmdkDescriptor
         }
         throw new DiskImageException(
             DiskImageErrorKind.Unsupported,
-            $"{imageName}: the descriptor has characters that are not ASCII, and its encoding '{named}' is not known, or it is not of that encoding",
+            $"{imageName}: the descriptor has characters that are not ASCII, and its encoding '{named}' is not known, or it is"
+                + " not of that encoding",
             imageName);
     }
 
@@ -293,7 +305,8 @@ internal sealed class VmdkDescriptor
         try
         {
             Encoding? found = CodePagesEncodingProvider.Instance.GetEncoding(plain) ?? Encoding.GetEncoding(plain);
-            return found.GetByteCount("a") == 1 ? Strict(found) : null; // what is no superset of ASCII would have been unreadable up to here
+            // what is no superset of ASCII would have been unreadable up to here
+            return found.GetByteCount("a") == 1 ? Strict(found) : null;
         }
         catch (Exception e) when (e is ArgumentException or NotSupportedException)
         {

@@ -14,7 +14,8 @@ internal sealed class VmdkDescriptorStore(BlockNode file, long offset, long? roo
     public VmdkDescriptor Current { get; private set; } = current;
 
     /// <summary>Reads the one that lies inside a sparse extent; null if there is none, or no text where it is said to be.</summary>
-    public static async ValueTask<VmdkDescriptorStore?> ReadEmbeddedAsync(BlockNode file, VmdkHeader header, CancellationToken cancellationToken)
+    public static async ValueTask<VmdkDescriptorStore?> ReadEmbeddedAsync(BlockNode file, VmdkHeader header,
+        CancellationToken cancellationToken)
     {
         if (header.DescriptorSector == 0 || header.DescriptorSectors == 0)
         {
@@ -33,7 +34,8 @@ internal sealed class VmdkDescriptorStore(BlockNode file, long offset, long? roo
         long sectors = header.DescriptorSectors;
         foreach (ulong next in new[] { header.DirectorySector, header.HasRedundant ? header.RedundantSector : VmdkHeader.AtEnd })
         {
-            sectors = next > (ulong)header.DescriptorSector ? (long)Math.Min((ulong)sectors, next - (ulong)header.DescriptorSector) : sectors;
+            sectors = next > (ulong)header.DescriptorSector ? (long)Math.Min((ulong)sectors, next - (ulong)header.DescriptorSector)
+                : sectors;
         }
         return sectors * VmdkHeader.SectorSize;
     }
@@ -55,7 +57,8 @@ internal sealed class VmdkDescriptorStore(BlockNode file, long offset, long? roo
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{file.Name}: the descriptor would have {bytes.Length:#,0} bytes; there is room for {room ?? VmdkDescriptor.MaxBytes:#,0}. Use a shorter name.",
+                $"{file.Name}: the descriptor would have {bytes.Length:#,0} bytes; there is room for"
+                    + $" {room ?? VmdkDescriptor.MaxBytes:#,0}. Use a shorter name.",
                 file.Name);
         }
         if (room is long most)

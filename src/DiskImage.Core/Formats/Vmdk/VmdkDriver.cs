@@ -35,16 +35,19 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
 
     public override string? ForwardForm => $"{Name} with subformat=streamOptimized";
 
-    public override bool IsWrittenForward(object createOptions) => createOptions is VmdkCreateOptions { Subformat: VmdkSubformat.StreamOptimized };
+    public override bool IsWrittenForward(object createOptions)
+        => createOptions is VmdkCreateOptions { Subformat: VmdkSubformat.StreamOptimized };
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
         BlockNode file = context.File;
         byte[] bytes = new byte[VmdkHeader.SectorSize];
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
-        bool isHosted = VmdkHeader.IsSigned(bytes), isExtent = isHosted || VmdkCowdHeader.IsSigned(bytes) || VmdkSeSparseHeader.IsSigned(bytes);
+        bool isHosted = VmdkHeader.IsSigned(bytes), isExtent = isHosted || VmdkCowdHeader.IsSigned(bytes)
+            || VmdkSeSparseHeader.IsSigned(bytes);
         VmdkHeader? header = isHosted ? VmdkHeader.Parse(bytes, file.Name, 0) : null;
-        VmdkDescriptorStore? store = header is not null ? await VmdkDescriptorStore.ReadEmbeddedAsync(file, header, cancellationToken).ConfigureAwait(false)
+        VmdkDescriptorStore? store = header is not null
+            ? await VmdkDescriptorStore.ReadEmbeddedAsync(file, header, cancellationToken).ConfigureAwait(false)
             : isExtent ? null
             : await ReadDescriptorAsync(file, cancellationToken).ConfigureAwait(false);
         if (header is not null && store is not null && !file.IsReadOnly && VmdkStreamWriter.IsBegun(file, header))
@@ -63,7 +66,8 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
             return new VmdkNode(
                 file,
                 store,
-                isExtent ? await extents.OpenOwnAsync(cancellationToken).ConfigureAwait(false) : await extents.OpenListedAsync(cancellationToken).ConfigureAwait(false),
+                isExtent ? await extents.OpenOwnAsync(cancellationToken).ConfigureAwait(false)
+                    : await extents.OpenListedAsync(cancellationToken).ConfigureAwait(false),
                 parent);
         }
         catch
@@ -73,7 +77,8 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         }
     }
 
-    public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken) => VmdkCreator.CreateAsync(context, cancellationToken);
+    public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
+        => VmdkCreator.CreateAsync(context, cancellationToken);
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
         => VmdkMeasurer.MeasureAsync((VmdkCreateOptions)options, source, cancellationToken);
@@ -83,11 +88,13 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
 
     public Wording? AmendWarning(object options) => ((VmdkAmendOptions)options).Cid is null ? null : ParentMismatch.AmendWarning;
 
-    private static async ValueTask<BlockNode?> OpenParentAsync(FormatOpenContext context, VmdkDescriptor? descriptor, CancellationToken cancellationToken)
+    private static async ValueTask<BlockNode?> OpenParentAsync(FormatOpenContext context, VmdkDescriptor? descriptor,
+        CancellationToken cancellationToken)
     {
         try
         {
-            return await VmdkParent.OpenAsync(context, descriptor, ((VmdkOpenOptions)context.Options).IgnoreIdMismatch, cancellationToken).ConfigureAwait(false);
+            return await VmdkParent.OpenAsync(context, descriptor, ((VmdkOpenOptions)context.Options).IgnoreIdMismatch,
+                cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException) when (context.ForRepair)
         {
@@ -102,11 +109,13 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         if (!VmdkDescriptor.IsSigned(start))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidFormat, $"{file.Name}: is no VMDK: it begins neither like a sparse extent nor with '# Disk DescriptorFile'", file.Name, 0);
+                DiskImageErrorKind.InvalidFormat, $"{file.Name}: is no VMDK: it begins neither like a sparse extent nor with '#"
+                    + " Disk DescriptorFile'", file.Name, 0);
         }
         VmdkDescriptorStore store = await VmdkDescriptorStore.ReadAsync(file, cancellationToken).ConfigureAwait(false);
         return store.Current.Extents.Count > 0 ? store : throw new DiskImageException(
-            DiskImageErrorKind.Corrupt, $"{file.Name}: the descriptor lists no extents (lines like RW 8192 SPARSE \"disk-s001.vmdk\")", file.Name);
+            DiskImageErrorKind.Corrupt, $"{file.Name}: the descriptor lists no extents (lines like RW 8192 SPARSE"
+                + " \"disk-s001.vmdk\")", file.Name);
     }
 
     private static void RequireWritable(BlockNode file, VmdkHeader? header, bool hasDescriptor, bool forRepair)
@@ -115,7 +124,8 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{file.Name}: there is no descriptor at sector {header.DescriptorSector:#,0}, where the header says that it is; the disk can be read and is not written to",
+                $"{file.Name}: there is no descriptor at sector {header.DescriptorSector:#,0}, where the header says that it is;"
+                    + " the disk can be read and is not written to",
                 file.Name,
                 28);
         }
@@ -123,7 +133,8 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         {
             throw new DiskImageException(
                 DiskImageErrorKind.ReadOnly,
-                $"{file.Name}: its grains are compressed (streamOptimized), and such a disk is written once. Convert it with {new Remedy(RemedyKind.Convert)} to another subformat"
+                $"{file.Name}: its grains are compressed (streamOptimized), and such a disk is written once. Convert it with"
+                    + $" {new Remedy(RemedyKind.Convert)} to another subformat"
                     + $" (monolithicSparse) or format and change that, or put an overlay on it with {new Remedy(RemedyKind.Overlay)}.",
                 file.Name);
         }

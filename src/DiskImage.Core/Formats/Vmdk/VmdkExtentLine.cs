@@ -45,7 +45,8 @@ internal enum VmdkExtentType
 /// <param name="TypeName">The type's name as it stands there.</param>
 /// <param name="FileName">The file; null for none.</param>
 /// <param name="StartSector">Where in a flat file it begins.</param>
-internal sealed record VmdkExtentLine(VmdkAccess Access, long Sectors, VmdkExtentType Type, string TypeName, string? FileName, long StartSector)
+internal sealed record VmdkExtentLine(VmdkAccess Access, long Sectors, VmdkExtentType Type, string TypeName, string? FileName,
+    long StartSector)
 {
     /// <summary>Bytes.</summary>
     public long Length => Sectors * VmdkHeader.SectorSize;
@@ -57,7 +58,8 @@ internal sealed record VmdkExtentLine(VmdkAccess Access, long Sectors, VmdkExten
         {
             string access = Access switch { VmdkAccess.ReadWrite => "RW", VmdkAccess.ReadOnly => "RDONLY", _ => "NOACCESS" };
             string name = FileName is null ? "" : $" \"{FileName}\"";
-            bool hasStart = Type == VmdkExtentType.Flat && (StartSector > 0 || !TypeName.Equals("VMFS", StringComparison.OrdinalIgnoreCase));
+            bool hasStart = Type == VmdkExtentType.Flat
+                && (StartSector > 0 || !TypeName.Equals("VMFS", StringComparison.OrdinalIgnoreCase));
             string start = hasStart ? string.Create(CultureInfo.InvariantCulture, $" {StartSector}") : "";
             return string.Create(CultureInfo.InvariantCulture, $"{access} {Sectors} {TypeName}{name}{start}");
         }
@@ -85,7 +87,8 @@ internal sealed record VmdkExtentLine(VmdkAccess Access, long Sectors, VmdkExten
         }
         VmdkExtentType type = TypeOf(kind) ?? throw new DiskImageException(
             DiskImageErrorKind.Unsupported,
-            $"{imageName}: the descriptor's line '{Short(line)}' names the extent type '{kind}'; known: FLAT, SPARSE, ZERO, VMFS, VMFSSPARSE, SESPARSE",
+            $"{imageName}: the descriptor's line '{Short(line)}' names the extent type '{kind}'; known: FLAT, SPARSE, ZERO,"
+                + " VMFS, VMFSSPARSE, SESPARSE",
             imageName);
         if (type == VmdkExtentType.Zero)
         {
@@ -111,8 +114,10 @@ internal sealed record VmdkExtentLine(VmdkAccess Access, long Sectors, VmdkExten
     public static DiskImageException Device(string imageName, string what)
         => new(
             DiskImageErrorKind.Unsupported,
-            $"{imageName}: is the descriptor of a disk on a device ({what}): its sectors lie on a physical disk or a LUN and not in a file, and a name in an"
-                + " image never opens a device. Read the device itself, or have the disk copied to a file by the host that it belongs to (vmkfstools -i).",
+            $"{imageName}: is the descriptor of a disk on a device ({what}): its sectors lie on a physical disk or a LUN and not"
+                + " in a file, and a name in an"
+                + " image never opens a device. Read the device itself, or have the disk copied to a file by the host that it"
+                    + " belongs to (vmkfstools -i).",
             imageName);
 
     private static VmdkAccess? AccessOf(string word) => word.ToUpperInvariant() switch

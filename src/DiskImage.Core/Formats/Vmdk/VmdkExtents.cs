@@ -14,10 +14,13 @@ internal sealed record VmdkExtent(VmdkExtentLine Line, long Start, BlockNode Nod
     public long End => Start + Node.Length;
 }
 
-/// <summary>Opens the extents that a descriptor lists. Names pass the policy as names of data files do, and never lead to anything but files.</summary>
+/// <summary>
+/// Opens the extents that a descriptor lists. Names pass the policy as names of data files do, and never lead to anything but files.
+/// </summary>
 internal sealed class VmdkExtents(FormatOpenContext context, VmdkDescriptor? descriptor, BlockNode? parent)
 {
-    private static readonly string[] s_deviceTypes = ["fullDevice", "partitionedDevice", "vmfsRaw", "vmfsRDM", "vmfsRDMP", "vmfsRawDeviceMap", "vmfsPassthroughRawDeviceMap"];
+    private static readonly string[] s_deviceTypes = ["fullDevice", "partitionedDevice", "vmfsRaw", "vmfsRDM", "vmfsRDMP",
+        "vmfsRawDeviceMap", "vmfsPassthroughRawDeviceMap"];
 
     private BlockNode Image => context.File;
 
@@ -29,7 +32,8 @@ internal sealed class VmdkExtents(FormatOpenContext context, VmdkDescriptor? des
         {
             throw VmdkExtentLine.Device(descriptor.ImageName, type);
         }
-        if (descriptor.Extents.FirstOrDefault(e => e.Type == VmdkExtentType.Device || (e.FileName is { } name && IsDevice(name))) is { } line)
+        if (descriptor.Extents.FirstOrDefault(e
+            => e.Type == VmdkExtentType.Device || (e.FileName is { } name && IsDevice(name))) is { } line)
         {
             throw VmdkExtentLine.Device(descriptor.ImageName, line.FileName is { } name ? $"{line.TypeName} \"{name}\"" : line.TypeName);
         }
@@ -63,7 +67,8 @@ internal sealed class VmdkExtents(FormatOpenContext context, VmdkDescriptor? des
     /// <summary>Opens the image's own file as the one extent.</summary>
     public async ValueTask<IReadOnlyList<VmdkExtent>> OpenOwnAsync(CancellationToken cancellationToken)
     {
-        (BlockNode node, VmdkExtentType type, string name) = await OpenSparseAsync(Image, parent, new VmdkExtentTraits(HasParent, IsReadOnly: IsKept), cancellationToken).ConfigureAwait(false);
+        (BlockNode node, VmdkExtentType type, string name) = await OpenSparseAsync(Image, parent,
+            new VmdkExtentTraits(HasParent, IsReadOnly: IsKept), cancellationToken).ConfigureAwait(false);
         VmdkExtentLine line = descriptor is { Extents: [var own] } ? own
             : new(VmdkAccess.ReadWrite, node.Length / VmdkHeader.SectorSize, type, name, Path.GetFileName(Image.Name), 0);
         return [new VmdkExtent(line, 0, node, Image)];
@@ -91,31 +96,37 @@ internal sealed class VmdkExtents(FormatOpenContext context, VmdkDescriptor? des
             return new(line, start, new VmdkEmptyExtent(Image.Name, line.Length, isReadable: line.Access != VmdkAccess.NoAccess), null);
         }
         BlockNode file = await OpenFileAsync(line, files, cancellationToken).ConfigureAwait(false);
-        bool isReadOnly = line.Access == VmdkAccess.ReadOnly || IsKept, isAbsent = file.Length == long.MaxValue; // opened to be described only
+        // opened to be described only
+        bool isReadOnly = line.Access == VmdkAccess.ReadOnly || IsKept, isAbsent = file.Length == long.MaxValue;
         if (line.Type == VmdkExtentType.Flat || isAbsent)
         {
             return new(line, start, new VmdkFlatExtent(file, line.StartSector * VmdkHeader.SectorSize, line.Length, isReadOnly), file);
         }
         BlockNode? below = parent is null ? null : new VmdkParentWindow(parent, start, isLast ? long.MaxValue - start : line.Length);
-        (BlockNode node, VmdkExtentType type, _) = await OpenSparseAsync(file, below, new(HasParent, line.Length, isReadOnly), cancellationToken).ConfigureAwait(false);
+        (BlockNode node, VmdkExtentType type, _) = await OpenSparseAsync(file, below, new(HasParent, line.Length, isReadOnly),
+            cancellationToken).ConfigureAwait(false);
         if (type != line.Type || node.Length < line.Length)
         {
             long length = node.Length;
             await Closing.FailedAsync(node).ConfigureAwait(false);
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                type != line.Type ? $"{Image.Name}: the descriptor says that '{line.FileName}' is {line.TypeName}, but it begins like {type}"
-                    : $"{Image.Name}: the descriptor gives '{line.FileName}' {line.Length:#,0} bytes of the disk, and its header says {length:#,0}",
+                type != line.Type
+                    ? $"{Image.Name}: the descriptor says that '{line.FileName}' is {line.TypeName}, but it begins like {type}"
+                    : $"{Image.Name}: the descriptor gives '{line.FileName}' {line.Length:#,0} bytes of the disk, and its header"
+                        + $" says {length:#,0}",
                 Image.Name);
         }
         return new(line, start, node, file);
     }
 
-    private async ValueTask<BlockNode> OpenFileAsync(VmdkExtentLine line, Dictionary<string, BlockNode> files, CancellationToken cancellationToken)
+    private async ValueTask<BlockNode> OpenFileAsync(VmdkExtentLine line, Dictionary<string, BlockNode> files,
+        CancellationToken cancellationToken)
     {
         string name = WindowsPath.ToLocalFile(line.FileName!) ?? throw new DiskImageException(
             DiskImageErrorKind.NotFound,
-            $"{Image.Name}: its extent '{line.FileName}' is named by a drive or a share of Windows, which is not here. Put the file into the image's folder and"
+            $"{Image.Name}: its extent '{line.FileName}' is named by a drive or a share of Windows, which is not here. Put the"
+                + " file into the image's folder and"
                 + " name it without a folder in the descriptor, which is a text file.",
             Image.Name);
         if (files.TryGetValue(name, out BlockNode? known) && line.Type == VmdkExtentType.Flat)
@@ -126,12 +137,15 @@ internal sealed class VmdkExtents(FormatOpenContext context, VmdkDescriptor? des
         if (!files.TryAdd(name, file))
         {
             await Closing.FailedAsync(file).ConfigureAwait(false);
-            throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{Image.Name}: the descriptor names the sparse extent '{line.FileName}' twice", Image.Name);
+            throw new DiskImageException(DiskImageErrorKind.Corrupt,
+                $"{Image.Name}: the descriptor names the sparse extent '{line.FileName}' twice", Image.Name);
         }
-        if (file.Identity is { } identity && (identity == Image.Identity || files.Values.Any(f => !ReferenceEquals(f, file) && f.Identity == identity)))
+        if (file.Identity is { } identity
+            && (identity == Image.Identity || files.Values.Any(f => !ReferenceEquals(f, file) && f.Identity == identity)))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Image.Name}: its extent '{line.FileName}' is the descriptor itself, or another extent's file under another name", Image.Name);
+                DiskImageErrorKind.Corrupt, $"{Image.Name}: its extent '{line.FileName}' is the descriptor itself, or another"
+                    + " extent's file under another name", Image.Name);
         }
         return file;
     }
@@ -144,13 +158,15 @@ internal sealed class VmdkExtents(FormatOpenContext context, VmdkDescriptor? des
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
         if (VmdkSeSparseHeader.IsSigned(bytes))
         {
-            return (await VmdkSeSparseExtent.OpenAsync(file, below, traits.Length, cancellationToken).ConfigureAwait(false), VmdkExtentType.SeSparse, "SESPARSE");
+            return (await VmdkSeSparseExtent.OpenAsync(file, below, traits.Length, cancellationToken).ConfigureAwait(false),
+                VmdkExtentType.SeSparse, "SESPARSE");
         }
         bool isCowd = VmdkCowdHeader.IsSigned(bytes);
         VmdkHeader header = isCowd
             ? await VmdkCowdHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false)
             : await VmdkFooter.ReadHeaderAsync(file, bytes, cancellationToken).ConfigureAwait(false);
-        BlockNode node = await VmdkSparseExtent.OpenAsync(file, below, header, traits with { IsCowd = isCowd }, context.ForRepair, cancellationToken).ConfigureAwait(false);
+        BlockNode node = await VmdkSparseExtent.OpenAsync(file, below, header, traits with { IsCowd = isCowd }, context.ForRepair,
+            cancellationToken).ConfigureAwait(false);
         return (node, isCowd ? VmdkExtentType.Cowd : VmdkExtentType.Sparse, isCowd ? "VMFSSPARSE" : "SPARSE");
     }
 }

@@ -3,7 +3,9 @@ using DiskImage.Block;
 
 namespace DiskImage.Formats.Vmdk;
 
-/// <summary>The end of a stream: a marker, the header with the place of the grain directory, the marker of the end. Spec: "Footer".</summary>
+/// <summary>
+/// The end of a stream: a marker, the header with the place of the grain directory, the marker of the end. Spec: "Footer".
+/// </summary>
 internal static class VmdkFooter
 {
     /// <summary>Types of markers that stand for tables.</summary>
@@ -19,9 +21,11 @@ internal static class VmdkFooter
     public static async ValueTask<VmdkHeader> ReadHeaderAsync(BlockNode file, byte[] bytes, CancellationToken cancellationToken)
     {
         VmdkHeader header = VmdkHeader.Parse(bytes, file.Name, 0);
-        return !header.IsStream ? header : await FindAsync(file, header, cancellationToken).ConfigureAwait(false) ?? throw new DiskImageException(
+        return !header.IsStream ? header : await FindAsync(file, header, cancellationToken).ConfigureAwait(false)
+            ?? throw new DiskImageException(
             DiskImageErrorKind.Corrupt,
-            $"{file.Name}: is a stream without its end: the footer with the place of the grain directory is not in the last {SearchBytes:#,0} bytes. It was cut off, or is being written.",
+            $"{file.Name}: is a stream without its end: the footer with the place of the grain directory is not in the last"
+                + $" {SearchBytes:#,0} bytes. It was cut off, or is being written.",
             file.Name,
             Math.Max(0, file.Length - 1024));
     }
@@ -39,7 +43,8 @@ internal static class VmdkFooter
             if (VmdkHeader.IsSigned(sector) && LittleEndian.U64(sector, 56) != VmdkHeader.AtEnd)
             {
                 VmdkHeader footer = VmdkHeader.Parse(sector, file.Name, start + at);
-                if (footer.Capacity == header.Capacity && footer.GrainSectors == header.GrainSectors && footer.TableEntries == header.TableEntries)
+                if (footer.Capacity == header.Capacity && footer.GrainSectors == header.GrainSectors
+                    && footer.TableEntries == header.TableEntries)
                 {
                     return header with { DirectorySector = footer.DirectorySector };
                 }

@@ -22,12 +22,17 @@ internal readonly record struct VmdkEntry(uint Value) : IBlockEntry<VmdkEntry>
 }
 
 /// <summary>
-/// The grain directory and the grain tables of a sparse extent with entries of 32 bits, and their redundant copies, which follow each change.
+/// The grain directory and the grain tables of a sparse extent with entries of 32 bits, and their redundant copies, which follow each
+/// change.
 /// Spec: Virtual Disk Format 5.0, "Hosted Sparse Extent Metadata".
 /// </summary>
 /// <remarks>
-/// <para>The directories are in memory, of the tables what was used last. Written back in this order: tables, redundant directory, directory.</para>
-/// <para>What the first copy does not tell, since it leads out of the file, the redundant one does, to read; to write both must be sound.</para>
+/// <para>
+/// The directories are in memory, of the tables what was used last. Written back in this order: tables, redundant directory, directory.
+/// </para>
+/// <para>
+/// What the first copy does not tell, since it leads out of the file, the redundant one does, to read; to write both must be sound.
+/// </para>
 /// <para>The session's lock guards it.</para>
 /// </remarks>
 internal sealed class VmdkGrainTables
@@ -78,7 +83,8 @@ internal sealed class VmdkGrainTables
         if (!hasFirst && !hasSecond)
         {
             throw Corrupt(
-                $"the grain directory is said to be at sector {Header.DirectorySector:#,0}; allowed: behind the header, with its {Count:#,0} entries in the file of {_file.Length:#,0} bytes",
+                $"the grain directory is said to be at sector {Header.DirectorySector:#,0}; allowed: behind the header, with its"
+                    + $" {Count:#,0} entries in the file of {_file.Length:#,0} bytes",
                 56);
         }
         IsDirectoryLost = !hasFirst;
@@ -119,7 +125,8 @@ internal sealed class VmdkGrainTables
         {
             VmdkEntry other = index < Redundant.Count ? Redundant[index] : default;
             table = IsTable(other) ? other : throw Corrupt(
-                $"the grain directory's entry {index:#,0} (guest offset {index * Header.Span:#,0}) leads to sector {table.Value:#,0}, where no grain table of {TableBytes:#,0} bytes"
+                $"the grain directory's entry {index:#,0} (guest offset {index * Header.Span:#,0}) leads to sector"
+                    + $" {table.Value:#,0}, where no grain table of {TableBytes:#,0} bytes"
                     + $" is in the file of {_file.Length:#,0} bytes",
                 Directory.HostOffset + (index * (long)sizeof(uint)));
         }
@@ -185,10 +192,12 @@ internal sealed class VmdkGrainTables
 
     /// <summary>The error for something wrong in the tables.</summary>
     public DiskImageException Corrupt(string what, long offset)
-        => new(DiskImageErrorKind.Corrupt, $"{_file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", _file.Name, offset);
+        => new(DiskImageErrorKind.Corrupt, $"{_file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", _file.Name,
+            offset);
 
     private bool IsInFile(ulong sector)
-        => sector > 0 && sector <= VmdkHeader.MaxSectors && ((long)sector * VmdkHeader.SectorSize) + (Count * (long)sizeof(uint)) <= _file.Length;
+        => sector > 0 && sector <= VmdkHeader.MaxSectors
+            && ((long)sector * VmdkHeader.SectorSize) + (Count * (long)sizeof(uint)) <= _file.Length;
 
     private ValueTask LoadAsync(BlockTable<VmdkEntry> directory, ulong sector, CancellationToken cancellationToken)
         => directory.LoadAsync((long)sector * VmdkHeader.SectorSize, Count, cancellationToken);

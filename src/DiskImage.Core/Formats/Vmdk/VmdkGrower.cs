@@ -6,8 +6,10 @@ namespace DiskImage.Formats.Vmdk;
 
 /// <summary>Gives a sparse extent directories and tables for a greater length.</summary>
 /// <remarks>
-/// The tables are made at the end of the file, as other programs want all of them to be there. Directories that lack room for their entries get
-/// a new place: they are written there, flushed, and the header, one sector, then leads to both. Until the header has the new capacity, nothing
+/// The tables are made at the end of the file, as other programs want all of them to be there. Directories that lack room for their entries
+/// get
+/// a new place: they are written there, flushed, and the header, one sector, then leads to both. Until the header has the new capacity,
+/// nothing
 /// uses what is new; a crash leaks it.
 /// </remarks>
 internal sealed class VmdkGrower(BlockNode file, MetadataSession session, VmdkGrainTables tables, VmdkLayout layout, VmdkSpace space)
@@ -18,7 +20,10 @@ internal sealed class VmdkGrower(BlockNode file, MetadataSession session, VmdkGr
     /// <param name="setHeader">Writes a header, durably.</param>
     /// <param name="cancellationToken">Stops it before anything is written.</param>
     public async ValueTask RunAsync(
-        MetadataSession.Held held, long length, Func<MetadataSession.Held, VmdkHeader, ValueTask> setHeader, CancellationToken cancellationToken)
+        MetadataSession.Held held,
+        long length,
+        Func<MetadataSession.Held, VmdkHeader, ValueTask> setHeader,
+        CancellationToken cancellationToken)
     {
         VmdkHeader old = tables.Header, grown = old with { Capacity = length / VmdkHeader.SectorSize };
         int count = (int)VmdkHeader.UnitsOf(grown.Capacity, grown.GrainSectors * grown.TableEntries);
@@ -47,7 +52,8 @@ internal sealed class VmdkGrower(BlockNode file, MetadataSession session, VmdkGr
             }
         }
         long from = places[0], reach = space.End;
-        await file.WriteZeroesAsync(from, Math.Max(0, Math.Min(file.Length, reach) - from), cancellationToken: CancellationToken.None).ConfigureAwait(false);
+        await file.WriteZeroesAsync(from, Math.Max(0, Math.Min(file.Length, reach) - from),
+            cancellationToken: CancellationToken.None).ConfigureAwait(false);
         await file.ResizeAsync(Math.Max(file.Length, reach), cancellationToken: CancellationToken.None).ConfigureAwait(false);
         for (int copy = 0; copy < copies; copy++)
         {

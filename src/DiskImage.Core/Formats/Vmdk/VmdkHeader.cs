@@ -15,7 +15,9 @@ internal enum VmdkFlags : uint
     Markers = 1 << 17,
 }
 
-/// <summary>The header of a hosted sparse extent, in sectors as it stands there. Spec: Virtual Disk Format 5.0, "Hosted Sparse Extent Header".</summary>
+/// <summary>
+/// The header of a hosted sparse extent, in sectors as it stands there. Spec: Virtual Disk Format 5.0, "Hosted Sparse Extent Header".
+/// </summary>
 internal sealed record VmdkHeader
 {
     public const int SectorSize = 512;
@@ -99,13 +101,15 @@ internal sealed record VmdkHeader
     {
         if (bytes.Length < SectorSize || !IsSigned(bytes))
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{imageName}: no VMDK sparse header at offset {at:#,0}: it does not begin with 'KDMV'", imageName, at);
+            throw new DiskImageException(DiskImageErrorKind.InvalidFormat,
+                $"{imageName}: no VMDK sparse header at offset {at:#,0}: it does not begin with 'KDMV'", imageName, at);
         }
         uint version = LittleEndian.U32(bytes, 4);
         if (version is 0 or > LatestVersion)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{imageName}: its sparse extent has version {version}; known: 1 to {LatestVersion}", imageName, at + 4);
+                DiskImageErrorKind.Unsupported, $"{imageName}: its sparse extent has version {version}; known: 1 to"
+                    + $" {LatestVersion}", imageName, at + 4);
         }
         var header = new VmdkHeader
         {
@@ -148,7 +152,8 @@ internal sealed record VmdkHeader
     }
 
     private static long Field(ReadOnlySpan<byte> bytes, int offset, string what, long most, string imageName, long at)
-        => LittleEndian.U64(bytes, offset) is var value && value <= (ulong)most ? (long)value : throw Corrupt(imageName, at + offset, what, value, $"up to {most:#,0} sectors");
+        => LittleEndian.U64(bytes, offset) is var value && value <= (ulong)most ? (long)value
+            : throw Corrupt(imageName, at + offset, what, value, $"up to {most:#,0} sectors");
 
     private static DiskImageException Corrupt(string imageName, long at, string what, object value, string allowed)
         => new(DiskImageErrorKind.Corrupt, $"{imageName}: {what} is {value:#,0}; allowed: {allowed}", imageName, at);
@@ -162,7 +167,8 @@ internal sealed record VmdkHeader
         }
         if (TableEntries < 1 || TableEntries > MaxTableEntries || !int.IsPow2(TableEntries))
         {
-            throw Corrupt(imageName, at + 44, "the number of entries of a grain table", TableEntries, $"a power of two, up to {MaxTableEntries:#,0}");
+            throw Corrupt(imageName, at + 44, "the number of entries of a grain table", TableEntries,
+                $"a power of two, up to {MaxTableEntries:#,0}");
         }
         if (UnitsOf(Capacity, GrainSectors * TableEntries) is var entries && entries > MaxDirectoryEntries)
         {
@@ -172,14 +178,16 @@ internal sealed record VmdkHeader
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{imageName}: its line ends were changed, as by a transfer of text: the four bytes at offset {at + 73} of a VMDK are 0A 20 0D 0A. Transfer it again as binary.",
+                $"{imageName}: its line ends were changed, as by a transfer of text: the four bytes at offset {at + 73} of a"
+                    + " VMDK are 0A 20 0D 0A. Transfer it again as binary.",
                 imageName,
                 at + 73);
         }
         if (IsCompressed && Compression != Deflate)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{imageName}: its grains are compressed by method {Compression}; known: {Deflate} (deflate)", imageName, at + 77);
+                DiskImageErrorKind.Unsupported, $"{imageName}: its grains are compressed by method {Compression}; known:"
+                    + $" {Deflate} (deflate)", imageName, at + 77);
         }
     }
 }

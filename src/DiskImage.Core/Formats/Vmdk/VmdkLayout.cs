@@ -6,9 +6,12 @@ using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vmdk;
 
-/// <summary>Where the grains of a sparse extent lie: any sector behind the header. Everything else, tables too, stays where it is.</summary>
+/// <summary>
+/// Where the grains of a sparse extent lie: any sector behind the header. Everything else, tables too, stays where it is.
+/// </summary>
 /// <remarks>
-/// The file is read as it is, so nothing may be waiting to be written. A table that lies on one that was seen before is not looked into: the
+/// The file is read as it is, so nothing may be waiting to be written. A table that lies on one that was seen before is not looked into:
+/// the
 /// work follows the file, not what its directory claims.
 /// </remarks>
 internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBlockLayout
@@ -61,7 +64,8 @@ internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBloc
                 {
                     continue;
                 }
-                if (count > 0 && (index != first + count || table.Place != tables.Directory[first].Place + ((long)count * tables.TableBytes)))
+                if (count > 0
+                    && (index != first + count || table.Place != tables.Directory[first].Place + ((long)count * tables.TableBytes)))
                 {
                     await WalkTablesAsync(first, count, buffer, each, cancellationToken).ConfigureAwait(false);
                     count = 0;
@@ -189,7 +193,8 @@ internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBloc
         return true;
     }
 
-    private async ValueTask WalkTablesAsync(int first, int count, byte[] buffer, Action<long, VmdkEntry> each, CancellationToken cancellationToken)
+    private async ValueTask WalkTablesAsync(int first, int count, byte[] buffer, Action<long, VmdkEntry> each,
+        CancellationToken cancellationToken)
     {
         if (count == 0)
         {

@@ -9,9 +9,11 @@ namespace DiskImage.Formats.Vmdk;
 internal static class VmdkMeasurer
 {
     /// <summary>
-    /// Exact but for a stream, which is measured as if nothing got smaller; a grain counts if the source does not say that all of it is zero.
+    /// Exact but for a stream, which is measured as if nothing got smaller; a grain counts if the source does not say that all of it is
+    /// zero.
     /// </summary>
-    public static async ValueTask<ImageMeasurement> MeasureAsync(VmdkCreateOptions options, BlockNode? source, CancellationToken cancellationToken)
+    public static async ValueTask<ImageMeasurement> MeasureAsync(VmdkCreateOptions options, BlockNode? source,
+        CancellationToken cancellationToken)
     {
         const string Name = "Measuring";
         DataBlocks.RequireNoParent(options.BackingFile);
@@ -21,7 +23,8 @@ internal static class VmdkMeasurer
         long all = Round.Units(length, Grain), data = 0, tables = 0;
         if (source is not null)
         {
-            (data, tables) = await DataBlocks.CountAsync(source, Grain, (long)Grain * VmdkHeader.DefaultTableEntries, cancellationToken).ConfigureAwait(false);
+            (data, tables) = await DataBlocks.CountAsync(source, Grain, (long)Grain * VmdkHeader.DefaultTableEntries,
+                cancellationToken).ConfigureAwait(false);
         }
         if (options.Subformat == VmdkSubformat.StreamOptimized)
         {
@@ -33,7 +36,8 @@ internal static class VmdkMeasurer
         {
             return new(text + length, text + length);
         }
-        long structures = text + VmdkCreator.Split(length, options.Subformat).Sum(part => VmdkCreator.Plan(part, isOne, options.ZeroedGrain).Overhead * VmdkHeader.SectorSize);
+        long structures = text + VmdkCreator.Split(length, options.Subformat).Sum(part
+            => VmdkCreator.Plan(part, isOne, options.ZeroedGrain).Overhead * VmdkHeader.SectorSize);
         return new(structures + (data * Grain), structures + (all * Grain));
     }
 
@@ -43,6 +47,7 @@ internal static class VmdkMeasurer
         const int Grain = VmdkHeader.DefaultGrainSectors * VmdkHeader.SectorSize, Table = VmdkHeader.DefaultTableEntries * sizeof(uint);
         long grain = Round.Up(VmdkSparseExtent.MarkerBytes + ZlibCompressor.StoredBytes(Grain), VmdkHeader.SectorSize);
         long directory = Round.Up(header.DirectoryEntries * (long)sizeof(uint), VmdkHeader.SectorSize);
-        return (header.Overhead * VmdkHeader.SectorSize) + (grains * grain) + (tables * (VmdkHeader.SectorSize + Table)) + directory + (4 * VmdkHeader.SectorSize);
+        return (header.Overhead * VmdkHeader.SectorSize) + (grains * grain) + (tables * (VmdkHeader.SectorSize + Table))
+            + directory + (4 * VmdkHeader.SectorSize);
     }
 }

@@ -5,12 +5,14 @@ namespace DiskImage.Formats.Vmdk;
 
 /// <summary>A VMDK disk: extents one behind the other, a descriptor that lists them, and a parent that shows through sparse ones.</summary>
 /// <remarks>
-/// <para>Each extent is a node of its own over its file, with its own tables and lock; what lies in one goes there. What concerns the whole disk
+/// <para>Each extent is a node of its own over its file, with its own tables and lock; what lies in one goes there. What concerns the whole
+/// disk
 /// runs alone: requests hold a lock together that it takes for itself.</para>
 /// <para>The content identifier is changed, durably, before a session first changes what the disk reads as: then a child made before does
 /// not fit any more, whatever happens next.</para>
 /// </remarks>
-internal sealed partial class VmdkNode : BlockNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable, IReservable, IBackingRecord
+internal sealed partial class VmdkNode
+    : BlockNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable, IReservable, IBackingRecord
 {
     private readonly BlockNode _file;
     private readonly VmdkDescriptorStore? _store;
@@ -53,7 +55,8 @@ internal sealed partial class VmdkNode : BlockNode, IDescribed, IRepairable, ICo
 
     public override IReadOnlyDictionary<string, BlockNode> Children { get; }
 
-    public override BlockLimits Limits => _extents.Count == 0 ? BlockLimits.None : _extents.MaxBy(e => e.Node.Limits.AllocationUnit)!.Node.Limits;
+    public override BlockLimits Limits
+        => _extents.Count == 0 ? BlockLimits.None : _extents.MaxBy(e => e.Node.Limits.AllocationUnit)!.Node.Limits;
 
     /// <summary>The content identifier; 0 for a sparse extent without a descriptor.</summary>
     public uint Cid => Descriptor?.Cid ?? 0;
@@ -147,7 +150,8 @@ internal sealed partial class VmdkNode : BlockNode, IDescribed, IRepairable, ICo
         => ChangeAsync(
             offset,
             length,
-            (extent, within, count) => extent.Line.Type == VmdkExtentType.Zero ? default : extent.Node.WriteZeroesAsync(within, count, mode, cancellationToken),
+            (extent, within, count)
+                => extent.Line.Type == VmdkExtentType.Zero ? default : extent.Node.WriteZeroesAsync(within, count, mode, cancellationToken),
             cancellationToken);
 
     protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
@@ -204,7 +208,8 @@ internal sealed partial class VmdkNode : BlockNode, IDescribed, IRepairable, ICo
     {
         if (Descriptor is null)
         {
-            yield return "it is a sparse extent without a descriptor: part of a disk that is split into several files, perhaps; the descriptor is the file to open then";
+            yield return "it is a sparse extent without a descriptor: part of a disk that is split into several files, perhaps;"
+                + " the descriptor is the file to open then";
         }
         if (Descriptor?.TracksChanges == true)
         {

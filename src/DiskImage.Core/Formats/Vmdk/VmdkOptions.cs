@@ -67,7 +67,8 @@ public sealed record VmdkCreateOptions : ICreateOptions
     public long? Size { get; init; }
 
     /// <summary>The kind of disk.</summary>
-    [DriverOption("subformat", "How the disk is kept: sparse or flat, in one file or in files of 2 GiB, or compressed and written once from front to back")]
+    [DriverOption("subformat",
+        "How the disk is kept: sparse or flat, in one file or in files of 2 GiB, or compressed and written once from front to back")]
     public VmdkSubformat Subformat { get; init; }
 
     /// <summary>The virtual adapter.</summary>
@@ -75,7 +76,8 @@ public sealed record VmdkCreateOptions : ICreateOptions
     public VmdkAdapter AdapterType { get; init; }
 
     /// <summary>The virtual hardware version.</summary>
-    [DriverOption("hwversion", "The virtual hardware version that the descriptor names; 4 if not given, 6 with compat6", Minimum = 1, Maximum = 1000)]
+    [DriverOption("hwversion", "The virtual hardware version that the descriptor names; 4 if not given, 6 with compat6", Minimum = 1,
+        Maximum = 1000)]
     public int? HardwareVersion { get; init; }
 
     /// <summary>The version of the guest's tools.</summary>
@@ -120,7 +122,8 @@ public sealed record VmdkAmendOptions
     public long? ToolsVersion { get; init; }
 
     /// <summary>The content identifier.</summary>
-    [DriverOption("cid", "The content identifier, which children record: 8 hexadecimal digits, or new for a random one. Children made before refuse it then")]
+    [DriverOption("cid",
+        "The content identifier: 8 hexadecimal digits, or new for a random one. Children made before refuse it then")]
     public string? Cid { get; init; }
 
     /// <summary>Where the parent is.</summary>

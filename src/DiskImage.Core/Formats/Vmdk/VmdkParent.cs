@@ -4,7 +4,9 @@ using DiskImage.Drivers;
 
 namespace DiskImage.Formats.Vmdk;
 
-/// <summary>Finds a disk's parent, and makes sure that it is the right one. Spec: Virtual Disk Format 5.0, "parentCID", "parentFileNameHint".</summary>
+/// <summary>
+/// Finds a disk's parent, and makes sure that it is the right one. Spec: Virtual Disk Format 5.0, "parentCID", "parentFileNameHint".
+/// </summary>
 internal static class VmdkParent
 {
     /// <summary>The VMDK disk that a node is or passes through; null if it is none.</summary>
@@ -25,18 +27,21 @@ internal static class VmdkParent
         string image = context.File.Name;
         if (context.OpenBacking is not { } open || descriptor is null || (!descriptor.HasParent && !context.GivesBacking))
         {
-            return descriptor is null ? await context.OpenBackingAsync(null, VmdkDriver.FormatName, cancellationToken).ConfigureAwait(false) : null;
+            return descriptor is null
+                ? await context.OpenBackingAsync(null, VmdkDriver.FormatName, cancellationToken).ConfigureAwait(false) : null;
         }
         IReadOnlyList<string> names = Candidates(descriptor.ParentHint);
         if (names.Count == 0 && !context.GivesBacking)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{image}: stands on a disk with the content identifier {Text(descriptor.ParentCid)} and does not say where that is. Name it with {new Remedy(RemedyKind.SetOption, "parent_path=PATH")}.",
+                $"{image}: stands on a disk with the content identifier {Text(descriptor.ParentCid)} and does not say where that"
+                    + $" is. Name it with {new Remedy(RemedyKind.SetOption, "parent_path=PATH")}.",
                 image);
         }
         var found = await new ParentSearch(image, VmdkDriver.FormatName, open)
-            .OpenAsync(names.Count == 0 ? [""] : names, parent => Mismatch(image, descriptor, parent, ignoreIdMismatch), cancellationToken).ConfigureAwait(false);
+            .OpenAsync(names.Count == 0 ? [""] : names, parent
+                => Mismatch(image, descriptor, parent, ignoreIdMismatch), cancellationToken).ConfigureAwait(false);
         return found?.Parent;
     }
 
@@ -57,7 +62,10 @@ internal static class VmdkParent
         }
     }
 
-    /// <summary>What may be meant: the path as it stands there; the file of that name beside the disk, if the path is another system's or leads nowhere.</summary>
+    /// <summary>
+    /// What may be meant: the path as it stands there; the file of that name beside the disk, if the path is another system's or leads
+    /// nowhere.
+    /// </summary>
     private static IReadOnlyList<string> Candidates(string? hint)
     {
         if (hint is null)

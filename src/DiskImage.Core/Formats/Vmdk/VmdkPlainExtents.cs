@@ -27,14 +27,17 @@ internal sealed class VmdkFlatExtent : LinearFormatNode
     protected override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
         => Start + offset >= File.Length
             ? new BlockExtent(offset, length, BlockStatus.Allocated | BlockStatus.Zero)
-            : await base.GetExtentCoreAsync(offset, Math.Min(length, File.Length - Start - offset), cancellationToken).ConfigureAwait(false);
+            : await base.GetExtentCoreAsync(offset, Math.Min(length, File.Length - Start - offset),
+                cancellationToken).ConfigureAwait(false);
 
-    protected override ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+    protected override ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents,
+        CancellationToken cancellationToken)
         => Start + offset + length <= File.Length
             ? base.GetExtentsCoreAsync(offset, length, extents, cancellationToken)
             : OneByOneAsync(offset, length, extents, cancellationToken);
 
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         if (Start + length != File.Length)
         {
@@ -68,7 +71,8 @@ internal sealed class VmdkEmptyExtent(string name, long length, bool isReadable)
         if (!isReadable)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.AccessDenied, $"{name}: its descriptor says of an extent of {length:#,0} bytes that it is not to be accessed (NOACCESS)", name);
+                DiskImageErrorKind.AccessDenied, $"{name}: its descriptor says of an extent of {length:#,0} bytes that it is not"
+                    + " to be accessed (NOACCESS)", name);
         }
         buffer.Span.Clear();
         return default;
@@ -78,7 +82,8 @@ internal sealed class VmdkEmptyExtent(string name, long length, bool isReadable)
         => throw new InvalidOperationException(); // it is read-only
 
     protected override ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
-        => new(new BlockExtent(offset, length, isReadable ? BlockStatus.Allocated | BlockStatus.Zero : BlockStatus.Allocated | BlockStatus.Data));
+        => new(new BlockExtent(offset, length, isReadable ? BlockStatus.Allocated | BlockStatus.Zero
+            : BlockStatus.Allocated | BlockStatus.Data));
 }
 
 /// <summary>The part of a parent that an extent stands on: it borrows the parent, and ends with it.</summary>

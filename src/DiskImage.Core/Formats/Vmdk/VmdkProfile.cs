@@ -9,7 +9,8 @@ public static class VmdkProfile
     public const int HardwareVersion = 13;
 
     /// <summary>
-    /// Why ESXi, vCenter and OVF tools would refuse to import a disk: they take streamOptimized ones of a SCSI adapter. Empty if they would not.
+    /// Why ESXi, vCenter and OVF tools would refuse to import a disk: they take streamOptimized ones of a SCSI adapter. Empty if they would
+    /// not.
     /// Source: Virtual Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents"; DMTF DSP0243 (OVF), 5.2.
     /// </summary>
     public static IReadOnlyList<string> EsxiObjections(VmdkInfo info, long virtualSize)
@@ -44,9 +45,11 @@ public static class VmdkProfile
         {
             objections.Add("there is no descriptor");
         }
-        else if (info.CreateType.StartsWith("vmfs", StringComparison.OrdinalIgnoreCase) || info.CreateType.Equals("seSparse", StringComparison.OrdinalIgnoreCase))
+        else if (info.CreateType.StartsWith("vmfs", StringComparison.OrdinalIgnoreCase)
+            || info.CreateType.Equals("seSparse", StringComparison.OrdinalIgnoreCase))
         {
-            objections.Add($"the disk is {info.CreateType}, which is ESXi's; Workstation takes monolithicSparse, monolithicFlat and their split kinds");
+            objections.Add(
+                $"the disk is {info.CreateType}, which is ESXi's; Workstation takes sparse and flat ones of its own kinds");
         }
         else if (info.CreateType.Equals("streamOptimized", StringComparison.OrdinalIgnoreCase))
         {
@@ -59,7 +62,9 @@ public static class VmdkProfile
         return objections;
     }
 
-    /// <summary>Why a VMFS datastore would refuse a disk: it keeps flat ones with a descriptor of their own. Empty if it would not.</summary>
+    /// <summary>
+    /// Why a VMFS datastore would refuse a disk: it keeps flat ones with a descriptor of their own. Empty if it would not.
+    /// </summary>
     public static IReadOnlyList<string> VmfsObjections(VmdkInfo info, long virtualSize)
     {
         var objections = new List<string>();

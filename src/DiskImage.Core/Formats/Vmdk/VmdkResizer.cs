@@ -2,16 +2,21 @@ using DiskImage.Block;
 
 namespace DiskImage.Formats.Vmdk;
 
-/// <summary>Makes a disk longer or shorter. Growing: the extent first, then the descriptor; shrinking: the descriptor first. So a crash leaves a disk of one of the two lengths.</summary>
+/// <summary>
+/// Makes a disk longer or shorter. Growing: the extent first, then the descriptor; shrinking: the descriptor first. So a crash leaves a
+/// disk of one of the two lengths.
+/// </summary>
 internal sealed class VmdkResizer(VmdkNode disk, List<VmdkExtent> extents, VmdkDescriptorStore? store)
 {
     /// <summary>Changes the length.</summary>
-    public async ValueTask RunAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    public async ValueTask RunAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         if (length / VmdkHeader.SectorSize > VmdkHeader.MaxSectors)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.OutOfRange, $"{disk.Name}: a VMDK cannot have {length:#,0} bytes; allowed: up to {VmdkHeader.MaxSectors * VmdkHeader.SectorSize:#,0}", disk.Name);
+                DiskImageErrorKind.OutOfRange, $"{disk.Name}: a VMDK cannot have {length:#,0} bytes; allowed: up to"
+                    + $" {VmdkHeader.MaxSectors * VmdkHeader.SectorSize:#,0}", disk.Name);
         }
         int count = extents.Count;
         while (count > 1 && extents[count - 1].Start >= length)
@@ -55,21 +60,25 @@ internal sealed class VmdkResizer(VmdkNode disk, List<VmdkExtent> extents, VmdkD
         if (last.Node.IsReadOnly)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{disk.Name}: its last extent ({last.Line.Text}) cannot be changed, so neither can the disk's size. Convert it with {new Remedy(RemedyKind.Convert)}.", disk.Name);
+                DiskImageErrorKind.Unsupported, $"{disk.Name}: its last extent ({last.Line.Text}) cannot be changed, so neither"
+                    + $" can the disk's size. Convert it with {new Remedy(RemedyKind.Convert)}.", disk.Name);
         }
         bool isSplit = store?.Current.CreateType?.Contains("GbMaxExtent", StringComparison.OrdinalIgnoreCase) == true;
         if (isSplit && within > VmdkCreator.SplitBytes && within > last.Node.Length)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{disk.Name}: its files hold up to {VmdkCreator.SplitBytes:#,0} bytes of the disk each, and the last one would hold {within:#,0}; allowed: up to"
-                    + $" {last.Start + VmdkCreator.SplitBytes:#,0} bytes. Convert it with {new Remedy(RemedyKind.Convert)} to a larger one.",
+                $"{disk.Name}: its files hold up to {VmdkCreator.SplitBytes:#,0} bytes of the disk each, and the last one would"
+                    + $" hold {within:#,0}; allowed: up to"
+                    + $" {last.Start + VmdkCreator.SplitBytes:#,0} bytes. Convert it with {new Remedy(RemedyKind.Convert)} to a"
+                        + $" larger one.",
                 disk.Name);
         }
         if (last.Line.Type == VmdkExtentType.Flat && extents.Any(e => !ReferenceEquals(e, last) && ReferenceEquals(e.File, last.File)))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{disk.Name}: its last extent shares its file with others, so its size cannot be changed. Convert it with {new Remedy(RemedyKind.Convert)}.", disk.Name);
+                DiskImageErrorKind.Unsupported, $"{disk.Name}: its last extent shares its file with others, so its size cannot"
+                    + $" be changed. Convert it with {new Remedy(RemedyKind.Convert)}.", disk.Name);
         }
     }
 }

@@ -5,7 +5,8 @@ using DiskImage.Block;
 namespace DiskImage.Formats.Vmdk;
 
 /// <summary>
-/// The tables of a space-efficient sparse extent (seSparse), which ESXi writes for snapshots on VMFS 6. Source: the layout as published with
+/// The tables of a space-efficient sparse extent (seSparse), which ESXi writes for snapshots on VMFS 6. Source: the layout as published
+/// with
 /// QEMU's patch "vmdk: Add read-only support for seSparse snapshots" of 2019; see SPEC.md.
 /// </summary>
 /// <remarks>All numbers are little-endian with 64 bits, all places and lengths sectors.</remarks>
@@ -33,7 +34,8 @@ internal sealed record VmdkSeSparseHeader
 
     public int TableEntries => TableBytes / sizeof(ulong);
 
-    public static bool IsSigned(ReadOnlySpan<byte> bytes) => bytes.Length >= 16 && LittleEndian.U64(bytes, 0) == Magic && LittleEndian.U64(bytes, 8) == Version21;
+    public static bool IsSigned(ReadOnlySpan<byte> bytes)
+        => bytes.Length >= 16 && LittleEndian.U64(bytes, 0) == Magic && LittleEndian.U64(bytes, 8) == Version21;
 
     /// <summary>Reads both headers.</summary>
     /// <exception cref="DiskImageException">InvalidFormat, Unsupported, Corrupt.</exception>
@@ -44,21 +46,27 @@ internal sealed record VmdkSeSparseHeader
         if (!IsSigned(bytes))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidFormat, $"{file.Name}: no seSparse header of version 2.1: it does not begin with BE BA FE CA 00 00 00 00 01 00 00 00 02", file.Name, 0);
+                DiskImageErrorKind.InvalidFormat, $"{file.Name}: no seSparse header of version 2.1: it does not begin with BE BA"
+                    + " FE CA 00 00 00 00 01 00 00 00 02", file.Name, 0);
         }
         long capacity = Field(2, VmdkHeader.MaxSectors), grain = Field(3, MaxGrainSectors), table = Field(4, MaxGrainSectors);
         if (grain < 1 || !long.IsPow2(grain) || table < 1 || !long.IsPow2(table))
         {
-            throw Corrupt(3, $"a grain has {grain:#,0} sectors and a grain table {table:#,0}; allowed: powers of two, up to {MaxGrainSectors:#,0}");
+            throw Corrupt(3,
+                $"a grain has {grain:#,0} sectors and a grain table {table:#,0}; allowed: powers of two, up to {MaxGrainSectors:#,0}");
         }
         int tableBytes = (int)table * VmdkHeader.SectorSize;
         long entries = VmdkHeader.UnitsOf(capacity, grain * (tableBytes / sizeof(ulong)));
-        if (entries > Field(17, VmdkHeader.MaxSectors) * (VmdkHeader.SectorSize / sizeof(ulong)) || entries > MaxDirectoryBytes / sizeof(ulong))
+        if (entries > Field(17, VmdkHeader.MaxSectors) * (VmdkHeader.SectorSize / sizeof(ulong))
+            || entries > MaxDirectoryBytes / sizeof(ulong))
         {
-            throw Corrupt(17, $"a capacity of {capacity:#,0} sectors needs {entries:#,0} grain tables, and the grain directory has {LittleEndian.U64(bytes, 17 * 8):#,0} sectors");
+            throw Corrupt(17,
+                $"a capacity of {capacity:#,0} sectors needs {entries:#,0} grain tables, and the grain directory"
+                    + $" has {LittleEndian.U64(bytes, 17 * 8):#,0} sectors");
         }
         byte[] changing = new byte[ReadBytes];
-        await file.ReadPaddedAsync(Field(10, VmdkHeader.MaxSectors) * VmdkHeader.SectorSize, changing, cancellationToken).ConfigureAwait(false);
+        await file.ReadPaddedAsync(Field(10, VmdkHeader.MaxSectors) * VmdkHeader.SectorSize, changing,
+            cancellationToken).ConfigureAwait(false);
         if (LittleEndian.U64(changing, 0) != VolatileMagic)
         {
             throw Corrupt(10, "its volatile header is not where the constant header says");
@@ -66,7 +74,8 @@ internal sealed record VmdkSeSparseHeader
         return LittleEndian.U64(changing, 24) != 0
             ? throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{file.Name}: its journal holds changes that are not carried out, since it was not closed. Let the ESXi host that it is from open and close it once.",
+                $"{file.Name}: its journal holds changes that are not carried out, since it was not closed. Let the ESXi host"
+                    + " that it is from open and close it once.",
                 file.Name)
             : new VmdkSeSparseHeader
             {
@@ -80,9 +89,11 @@ internal sealed record VmdkSeSparseHeader
             };
 
         long Field(int index, long most)
-            => LittleEndian.U64(bytes, index * 8) is var value && value <= (ulong)most ? (long)value : throw Corrupt(index, $"field {index} is {value:#,0}; allowed: up to {most:#,0} sectors");
+            => LittleEndian.U64(bytes, index * 8) is var value && value <= (ulong)most ? (long)value
+                : throw Corrupt(index, $"field {index} is {value:#,0}; allowed: up to {most:#,0} sectors");
 
-        DiskImageException Corrupt(int index, string what) => new(DiskImageErrorKind.Corrupt, $"{file.Name}: seSparse header: {what}", file.Name, index * 8);
+        DiskImageException Corrupt(int index, string what)
+            => new(DiskImageErrorKind.Corrupt, $"{file.Name}: seSparse header: {what}", file.Name, index * 8);
     }
 }
 
@@ -118,7 +129,8 @@ internal sealed class VmdkSeSparseTables(BlockNode file, VmdkSeSparseHeader head
         long length = (long)header.DirectoryEntries * sizeof(ulong);
         if (header.DirectoryOffset + length > file.Length)
         {
-            throw Corrupt($"the grain directory at offset {header.DirectoryOffset:#,0} reaches past the end of the file", header.DirectoryOffset);
+            throw Corrupt($"the grain directory at offset {header.DirectoryOffset:#,0} reaches past the end of the file",
+                header.DirectoryOffset);
         }
         _directory = new byte[length];
         await file.ReadAsync(header.DirectoryOffset, _directory, cancellationToken).ConfigureAwait(false);
@@ -136,7 +148,8 @@ internal sealed class VmdkSeSparseTables(BlockNode file, VmdkSeSparseHeader head
         long table = header.TablesOffset + ((long)(entry & 0xFFFF_FFFF) * header.TableBytes);
         if (entry >> 32 != 0x1000_0000 || table + header.TableBytes > file.Length)
         {
-            throw Corrupt($"entry {index:#,0} of the grain directory is 0x{entry:x16}, which leads to no grain table in the file", header.DirectoryOffset + (index * 8L));
+            throw Corrupt($"entry {index:#,0} of the grain directory is 0x{entry:x16}, which leads to no grain table in the file",
+                header.DirectoryOffset + (index * 8L));
         }
         long at = table + ((long)within * sizeof(ulong));
         byte[] piece = await PieceAsync(at / PieceBytes * PieceBytes, cancellationToken).ConfigureAwait(false);
@@ -160,7 +173,9 @@ internal sealed class VmdkSeSparseTables(BlockNode file, VmdkSeSparseHeader head
                 }
                 break;
         }
-        throw Corrupt($"the entry of grain {number:#,0} (guest offset {number * header.GrainBytes:#,0}) is 0x{entry:x16}, which leads to nothing in the file", at);
+        throw Corrupt(
+            $"the entry of grain {number:#,0} (guest offset {number * header.GrainBytes:#,0}) is 0x{entry:x16}, which leads to"
+                + " nothing in the file", at);
     }
 
     private async ValueTask<byte[]> PieceAsync(long offset, CancellationToken cancellationToken)
@@ -185,5 +200,6 @@ internal sealed class VmdkSeSparseTables(BlockNode file, VmdkSeSparseHeader head
         return piece;
     }
 
-    private DiskImageException Corrupt(string what, long offset) => new(DiskImageErrorKind.Corrupt, $"{file.Name}: {what}", file.Name, offset);
+    private DiskImageException Corrupt(string what, long offset)
+        => new(DiskImageErrorKind.Corrupt, $"{file.Name}: {what}", file.Name, offset);
 }

@@ -21,7 +21,8 @@ internal sealed class VmdkSeSparseExtent : ReadOnlyFormatNode
 
     protected override bool OwnsChildren => false; // the disk does
 
-    public static async ValueTask<VmdkSeSparseExtent> OpenAsync(BlockNode file, BlockNode? backing, long? length, CancellationToken cancellationToken)
+    public static async ValueTask<VmdkSeSparseExtent> OpenAsync(BlockNode file, BlockNode? backing, long? length,
+        CancellationToken cancellationToken)
     {
         VmdkSeSparseHeader header = await VmdkSeSparseHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false);
         var extent = new VmdkSeSparseExtent(file, backing, header, length);
@@ -33,7 +34,8 @@ internal sealed class VmdkSeSparseExtent : ReadOnlyFormatNode
     {
         long end = Math.Min(Length, offset + length);
         BlockExtent run = await MapGrainAsync(offset, cancellationToken).ConfigureAwait(false);
-        while (run.End < end && await MapGrainAsync(run.End, cancellationToken).ConfigureAwait(false) is var next && run.IsContinuedBy(next))
+        while (run.End < end && await MapGrainAsync(run.End, cancellationToken).ConfigureAwait(false) is var next
+            && run.IsContinuedBy(next))
         {
             run = run with { Length = run.Length + next.Length };
         }

@@ -6,7 +6,8 @@ namespace DiskImage.Formats.Vmdk;
 
 /// <summary>Where new grains go: into gaps, the lowest first, else to the end of the file.</summary>
 /// <remarks>
-/// Grains begin at any sector of a file of up to 2 TiB, so what is free is kept as gaps, made from the sorted places of the grains: 4 bytes a
+/// Grains begin at any sector of a file of up to 2 TiB, so what is free is kept as gaps, made from the sorted places of the grains: 4 bytes
+/// a
 /// grain while it is made, 32 bytes a gap afterwards.
 /// </remarks>
 internal sealed class VmdkSpace : FileSpace
@@ -117,5 +118,6 @@ internal sealed class VmdkSpace : FileSpace
 
     private long Reach(long end)
         => end / VmdkHeader.SectorSize <= uint.MaxValue ? end : throw new DiskImageException(
-            DiskImageErrorKind.NoSpace, $"{_file.Name}: a sparse extent's file of {end:#,0} bytes is out of reach for its grain tables, which reach 2 TiB", _file.Name, end);
+            DiskImageErrorKind.NoSpace, $"{_file.Name}: a sparse extent's file of {end:#,0} bytes is out of reach for its grain"
+                + " tables, which reach 2 TiB", _file.Name, end);
 }

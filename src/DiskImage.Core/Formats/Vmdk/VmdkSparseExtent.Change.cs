@@ -98,11 +98,13 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         },
         cancellationToken);
 
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         if (preallocation != PreallocationMode.Off)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a sparse VMDK grows without preallocation only; allowed: off", Name);
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption,
+                $"{Name}: a sparse VMDK grows without preallocation only; allowed: off", Name);
         }
         if (length > Length)
         {
@@ -153,13 +155,15 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
             ulong sector = _tables.IsDirectoryLost ? Header.DirectorySector : Header.RedundantSector;
             string which = _tables.IsDirectoryLost ? "the grain directory" : "the redundant grain directory";
             findings.Corruption(
-                "DirectoryOutOfFile", $"{which} is said to be at sector {sector:#,0}, and the file has {File.Length:#,0} bytes", "copy it from the other one", host: 56);
+                "DirectoryOutOfFile", $"{which} is said to be at sector {sector:#,0}, and the file has {File.Length:#,0}"
+                    + " bytes", "copy it from the other one", host: 56);
         }
         if (Header.Overhead * VmdkHeader.SectorSize > File.Length && !Header.IsCompressed)
         {
             findings.Corruption(
                 "Overhead",
-                $"the header says that grains begin behind sector {Header.Overhead:#,0}, and the file has {File.Length:#,0} bytes: it was cut off, or the number is wrong",
+                $"the header says that grains begin behind sector {Header.Overhead:#,0}, and the file has {File.Length:#,0}"
+                    + " bytes: it was cut off, or the number is wrong",
                 "make the file longer, or the number right",
                 host: 64);
         }
@@ -167,18 +171,22 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         {
             long guest = fault.Index * Header.Span;
             findings.Corruption(
-                fault.Kind, fault.Message, "give the table a place of its own, with what the other copy says", guest, Math.Min(Header.Span, Math.Max(0, Length - guest)));
+                fault.Kind, fault.Message, "give the table a place of its own, with what the other copy says", guest, Math.Min(Header.Span,
+                    Math.Max(0, Length - guest)));
         }
         if (await Care.CompareAsync(makeAlike: false, cancellationToken).ConfigureAwait(false) is > 0 and var differing)
         {
-            findings.Warning("RedundantDiffers", $"the redundant copies of {differing:#,0} grain tables differ from the first", "copy the first over them");
+            findings.Warning("RedundantDiffers", $"the redundant copies of {differing:#,0} grain tables differ from the first",
+                "copy the first over them");
         }
         long compressed = Header.IsCompressed ? await CheckCompressedAsync(findings, cancellationToken).ConfigureAwait(false) : 0;
-        (StoredBlock[] blocks, long fragmented) = Header.IsCompressed ? ([], 0) : await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
+        (StoredBlock[] blocks, long fragmented) = Header.IsCompressed ? ([], 0)
+            : await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
         long end = Header.IsCompressed ? File.Length : _maintenance.Check(blocks, findings);
         if (Header.IsUnclean && !_isMarked)
         {
-            findings.Warning("NotClosed", "the extent was not closed by whoever wrote to it", "clear the mark once the tables are right", host: 72);
+            findings.Warning("NotClosed", "the extent was not closed by whoever wrote to it", "clear the mark once the tables are right",
+                host: 72);
         }
         return new CheckReport
         {
@@ -276,7 +284,8 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
 
     private async ValueTask MendOverheadAsync(MetadataSession.Held held)
     {
-        long end = Round.Up(_layout.Structures.Max(s => s.End), AllocationUnit), overhead = Math.Min(Header.Overhead * VmdkHeader.SectorSize, end);
+        long end = Round.Up(_layout.Structures.Max(s => s.End),
+            AllocationUnit), overhead = Math.Min(Header.Overhead * VmdkHeader.SectorSize, end);
         if (overhead < Header.Overhead * VmdkHeader.SectorSize && Header.Overhead * VmdkHeader.SectorSize > File.Length)
         {
             await SetHeaderAsync(held, Header with { Overhead = overhead / VmdkHeader.SectorSize }).ConfigureAwait(false);
@@ -402,8 +411,10 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
             async held =>
             {
                 await MarkAsync(held).ConfigureAwait(false);
-                await DropFromAsync(held, grainEnd / AllocationUnit, cancellationToken).ConfigureAwait(false); // what a shrink that was cut short left
-                await new VmdkGrower(File, _session, _tables, _layout, Space).RunAsync(held, length, SetHeaderAsync, cancellationToken).ConfigureAwait(false);
+                // what a shrink that was cut short left
+                await DropFromAsync(held, grainEnd / AllocationUnit, cancellationToken).ConfigureAwait(false);
+                await new VmdkGrower(File, _session, _tables, _layout, Space).RunAsync(held, length, SetHeaderAsync,
+                    cancellationToken).ConfigureAwait(false);
             },
             cancellationToken).ConfigureAwait(false);
         long shown = !ShowsThrough ? old : Backing is null ? length : Math.Clamp(Backing.Length, old, length);

@@ -32,7 +32,8 @@ internal sealed partial class VmdkSparseExtent
     private async ValueTask DecodeAsync(long grain, VmdkEntry entry, Memory<byte> output, CancellationToken cancellationToken)
     {
         RequirePlace(entry, grain);
-        int most = (int)Math.Min(MarkerBytes + (AllocationUnit * 2L), File.Length - entry.Place), first = Math.Min(most, MarkerBytes + AllocationUnit);
+        int most = (int)Math.Min(MarkerBytes + (AllocationUnit * 2L), File.Length - entry.Place), first = Math.Min(most,
+            MarkerBytes + AllocationUnit);
         byte[] stored = ArrayPool<byte>.Shared.Rent(most);
         try
         {
@@ -45,12 +46,14 @@ internal sealed partial class VmdkSparseExtent
                     : throw Damaged(grain, entry, $"its marker gives it {said:#,0} bytes; allowed: 1 to {most - MarkerBytes:#,0}");
                 if (LittleEndian.U64(stored, 0) is var sector && sector != (ulong)(grain * Header.GrainSectors))
                 {
-                    throw Damaged(grain, entry, $"its marker says that it is sector {sector:#,0} of the disk, and its entry sector {grain * Header.GrainSectors:#,0}");
+                    throw Damaged(grain, entry,
+                        $"its marker says that it is sector {sector:#,0}, and its entry sector {grain * Header.GrainSectors:#,0}");
                 }
             }
             if (start + length > first)
             {
-                await File.ReadAsync(entry.Place + first, stored.AsMemory(first, Math.Min(most, start + length) - first), cancellationToken).ConfigureAwait(false);
+                await File.ReadAsync(entry.Place + first, stored.AsMemory(first, Math.Min(most, start + length) - first),
+                    cancellationToken).ConfigureAwait(false);
             }
             if (!TryDecode(stored.AsSpan(start, Math.Min(length, most - start)), output.Span))
             {
@@ -88,5 +91,6 @@ internal sealed partial class VmdkSparseExtent
     }
 
     private DiskImageException Damaged(long grain, VmdkEntry entry, string why) => new(
-        DiskImageErrorKind.Corrupt, $"{Name}: grain {grain:#,0} (guest offset {grain * AllocationUnit:#,0}) at offset {entry.Place:#,0} is damaged: {why}", Name, entry.Place);
+        DiskImageErrorKind.Corrupt, $"{Name}: grain {grain:#,0} (guest offset {grain * AllocationUnit:#,0}) at offset"
+            + $" {entry.Place:#,0} is damaged: {why}", Name, entry.Place);
 }

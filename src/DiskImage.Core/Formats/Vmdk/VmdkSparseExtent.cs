@@ -3,12 +3,17 @@ using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vmdk;
 
-/// <summary>A sparse extent: guest offset → grain directory → grain table → grain of the file. This part: reading, writing, giving up.</summary>
+/// <summary>
+/// A sparse extent: guest offset → grain directory → grain table → grain of the file. This part: reading, writing, giving up.
+/// </summary>
 /// <remarks>
-/// <para>Order of writes: the mark that it is open, before the first change; data; both copies of the grain tables; both directories. So a crash
-/// leaks at most, and can leave the copies apart where one names a grain that the other does not; the next to write makes them alike again.</para>
+/// <para>Order of writes: the mark that it is open, before the first change; data; both copies of the grain tables; both directories. So a
+/// crash
+/// leaks at most, and can leave the copies apart where one names a grain that the other does not; the next to write makes them alike
+/// again.</para>
 /// <para>What is taken is known from the tables, which are read once when an extent is opened for writing; one in which two entries lead to
-/// one place, or one out of the file, is not written to. What was given up is used again, and what is left of it is closed up when the extent is
+/// one place, or one out of the file, is not written to. What was given up is used again, and what is left of it is closed up when the
+/// extent is
 /// closed.</para>
 /// </remarks>
 internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
@@ -56,7 +61,8 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     protected override bool OwnsChildren => false; // the disk does
 
     private VmdkSpace Space => (VmdkSpace?)_session.Space
-        ?? throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
+        ?? throw new DiskImageException(DiskImageErrorKind.Corrupt,
+            $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
 
     /// <summary>True if what is nowhere here may show something from below, now or when it is opened with its parent.</summary>
     private bool ShowsThrough => _traits.HasParent;
@@ -152,7 +158,9 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
             throw;
         }
         return new(
-            offset, Math.Min(length, (count * size) - within), File, place + within, IsNew: true, start, start + (count * size), HostReadsZero: place >= Space.ZeroFrom);
+            offset, Math.Min(length,
+                (count * size) - within), File, place + within, IsNew: true, start, start + (count * size),
+            HostReadsZero: place >= Space.ZeroFrom);
     }
 
     protected override async ValueTask CommitMappingAsync(WriteMapping mapping)
@@ -161,7 +169,8 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         _session.Order.DataWritten(); // the file has its length before an entry leads to its end
         for (long at = mapping.CopyStart; at < mapping.CopyEnd; at += AllocationUnit)
         {
-            await _tables.SetAsync(held, at / AllocationUnit, VmdkEntry.At(mapping.HostStart + (at - mapping.CopyStart))).ConfigureAwait(false);
+            await _tables.SetAsync(held, at / AllocationUnit,
+                VmdkEntry.At(mapping.HostStart + (at - mapping.CopyStart))).ConfigureAwait(false);
         }
     }
 
@@ -173,10 +182,12 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     }
 
     /// <summary>
-    /// Gives grains up where nothing can show through; marks them as zeroed where the extent has such entries; else, over a parent, zeroes are
+    /// Gives grains up where nothing can show through; marks them as zeroed where the extent has such entries; else, over a parent, zeroes
+    /// are
     /// written.
     /// </summary>
-    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode,
+        CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
         bool mustDecide = ShowsThrough || mode == ZeroWriteMode.KeepAllocated; // also over a parent to come
@@ -204,7 +215,8 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         RequirePlace(entry, grain);
         if (mode == ZeroWriteMode.KeepAllocated || (mustDecide && !Header.HasZeroedGrains))
         {
-            await File.WriteZeroesAsync(entry.Place, Math.Min(count, Math.Max(0, File.Length - entry.Place)), mode, cancellationToken).ConfigureAwait(false);
+            await File.WriteZeroesAsync(entry.Place, Math.Min(count, Math.Max(0, File.Length - entry.Place)), mode,
+                cancellationToken).ConfigureAwait(false);
             return count;
         }
         await GiveUpAsync(held, grain, entry, new(mustDecide ? VmdkGrainTables.Zeroed : 0)).ConfigureAwait(false);
@@ -419,7 +431,8 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     }
 
     private DiskImageException Unsound(string what) => new(
-        DiskImageErrorKind.Corrupt, $"{Name}: {what}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.", Name);
+        DiskImageErrorKind.Corrupt, $"{Name}: {what}, so nothing can be written safely. Repair it with"
+            + $" {new Remedy(RemedyKind.Repair)}.", Name);
 }
 
 /// <summary>What a disk says of one of its extents.</summary>

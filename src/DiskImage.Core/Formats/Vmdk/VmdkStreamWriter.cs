@@ -6,12 +6,16 @@ using DiskImage.Compression;
 namespace DiskImage.Formats.Vmdk;
 
 /// <summary>
-/// A stream that is being written: compressed grains in ascending order, each table behind its grains, the directory, the footer. Spec: Virtual
+/// A stream that is being written: compressed grains in ascending order, each table behind its grains, the directory, the footer. Spec:
+/// Virtual
 /// Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents".
 /// </summary>
 /// <remarks>
-/// <para>Every request to the file begins where the last one ended. In memory are a table, the directory and one grain that is not complete.</para>
-/// <para>Layout of a version 3 stream as ESXi and OVF tools make and take it: header with the directory "at the end", descriptor, grains from
+/// <para>
+/// Every request to the file begins where the last one ended. In memory are a table, the directory and one grain that is not complete.
+/// </para>
+/// <para>Layout of a version 3 stream as ESXi and OVF tools make and take it: header with the directory "at the end", descriptor, grains
+/// from
 /// sector 128 on, no redundant copies; a table that would be empty is left out, its entry is 0. What is not written reads as zeroes.</para>
 /// </remarks>
 internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWritable
@@ -25,7 +29,8 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
     private readonly byte[] _table = new byte[VmdkHeader.DefaultTableEntries * sizeof(uint)];
     private readonly byte[] _directory;
     private readonly byte[] _pending = new byte[GrainBytes];
-    private readonly byte[] _packed = new byte[Round.Up(VmdkSparseExtent.MarkerBytes + ZlibCompressor.StoredBytes(GrainBytes), VmdkHeader.SectorSize)];
+    private readonly byte[] _packed = new byte[Round.Up(VmdkSparseExtent.MarkerBytes + ZlibCompressor.StoredBytes(GrainBytes),
+        VmdkHeader.SectorSize)];
     private long _position = OverheadSectors * (long)VmdkHeader.SectorSize; // where the next request goes
     private long _grain = -1, _tableIndex; // the grain in hand, or the last that was stored; the table in hand
     private bool _hasPending, _isFinished;
@@ -72,7 +77,8 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
         byte[] start = new byte[OverheadSectors * VmdkHeader.SectorSize], text = descriptor.ToBytes();
         if (text.Length > VmdkCreator.DescriptorSectors * VmdkHeader.SectorSize)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{file.Name}: the descriptor has {text.Length:#,0} bytes, and there is no room for it. Use a shorter name.", file.Name);
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption,
+                $"{file.Name}: the descriptor has {text.Length:#,0} bytes, and there is no room for it. Use a shorter name.", file.Name);
         }
         Plan(length).ToBytes().CopyTo(start, 0);
         text.CopyTo(start, VmdkHeader.SectorSize);
@@ -108,7 +114,8 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
     public int LargestCompressed => ZlibCompressor.StoredBytes(GrainBytes);
 
     /// <summary>
-    /// What does not get smaller is stored as it is, as a stream of its own: so whoever compresses in parallel does that, too. A grain is always
+    /// What does not get smaller is stored as it is, as a stream of its own: so whoever compresses in parallel does that, too. A grain is
+    /// always
     /// stored whole, with zeroes behind what there is.
     /// </summary>
     public int? Compress(ReadOnlySpan<byte> unit, Span<byte> output)
@@ -154,7 +161,8 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Unsupported,
-                    $"{Name}: a stream is written once, from front to back, and read when it is complete; offset {offset:#,0} was written already",
+                    $"{Name}: a stream is written once, from front to back, and read when it is complete; offset {offset:#,0}"
+                        + " was written already",
                     Name,
                     offset);
             }
@@ -193,7 +201,8 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
     }
 
     /// <summary>What is not written reads as zeroes; only what is in hand can be zeroed.</summary>
-    protected override async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode,
+        CancellationToken cancellationToken)
     {
         await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
@@ -218,7 +227,8 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
 
     protected override ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
         => new(offset < (Volatile.Read(ref _grain) + 1) * GrainBytes
-            ? new BlockExtent(offset, Math.Min(length, ((_grain + 1) * GrainBytes) - offset), BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed)
+            ? new BlockExtent(offset, Math.Min(length, ((_grain + 1) * GrainBytes) - offset),
+                BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed)
             : new BlockExtent(offset, length, BlockStatus.Zero));
 
     /// <summary>What was written so far; the stream has its end when it is closed.</summary>
@@ -242,7 +252,8 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
 
     private DiskImageException Passed(long grain) => new(
         DiskImageErrorKind.Unsupported,
-        $"{Name}: a stream (streamOptimized) is written once, from front to back: guest offset {grain * GrainBytes:#,0} comes before {_grain * GrainBytes:#,0}, which was written"
+        $"{Name}: a stream (streamOptimized) is written once, from front to back: guest offset {grain * GrainBytes:#,0} comes"
+            + $" before {_grain * GrainBytes:#,0}, which was written"
             + " already. Convert a complete disk to it.",
         Name,
         grain * GrainBytes);
@@ -314,8 +325,10 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
         await PutAsync(VmdkFooter.Marker(0, VmdkFooter.EndOfStream)).ConfigureAwait(false);
     }
 
-    private uint Sector(long place) => place / VmdkHeader.SectorSize is var sector && sector <= uint.MaxValue ? (uint)sector : throw new DiskImageException(
-        DiskImageErrorKind.NoSpace, $"{Name}: a stream of {place:#,0} bytes is out of reach for its grain tables, which reach 2 TiB", Name, place);
+    private uint Sector(long place)
+        => place / VmdkHeader.SectorSize is var sector && sector <= uint.MaxValue ? (uint)sector : throw new DiskImageException(
+        DiskImageErrorKind.NoSpace, $"{Name}: a stream of {place:#,0} bytes is out of reach for its grain tables, which reach 2"
+            + " TiB", Name, place);
 
     private async ValueTask PutAsync(ReadOnlyMemory<byte> bytes)
     {

@@ -12,7 +12,9 @@ namespace DiskImage.Formats.Vmdk;
 /// <param name="Message">What is wrong.</param>
 internal readonly record struct VmdkTableFault(string Kind, bool IsRedundant, int Index, string Message);
 
-/// <summary>Finds what is wrong with the directories and tables of a sparse extent, puts it right, and keeps the two copies alike.</summary>
+/// <summary>
+/// Finds what is wrong with the directories and tables of a sparse extent, puts it right, and keeps the two copies alike.
+/// </summary>
 /// <remarks>It works on the file as it is, so nothing may be waiting to be written.</remarks>
 internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, VmdkLayout layout)
 {
@@ -42,7 +44,7 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
                         "TableOutOfFile",
                         isRedundant,
                         index,
-                        $"{NameOf(index, isRedundant)} is said to be at sector {table.Value:#,0}, and the file has {file.Length:#,0} bytes");
+                        $"{NameOf(index, isRedundant)} is at sector {table.Value:#,0}, and the file has {file.Length:#,0} bytes");
                 }
             }
         }
@@ -56,7 +58,8 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
                 ?? (place < end ? NameOf(before.Index, before.IsRedundant) : null);
             if (obstacle is not null)
             {
-                yield return new("TableOverlap", isRedundant, index, $"{NameOf(index, isRedundant)} at offset {place:#,0} overlaps {obstacle}");
+                yield return new("TableOverlap", isRedundant, index,
+                    $"{NameOf(index, isRedundant)} at offset {place:#,0} overlaps {obstacle}");
             }
             else
             {
@@ -98,13 +101,18 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
             ArrayPool<byte>.Shared.Return(second);
         }
 
-        bool IsPair(int index) => tables.IsTable(tables.Directory[index]) && tables.IsTable(tables.Redundant[index]) && !tables.IsZeroed(tables.Directory[index]);
+        bool IsPair(int index)
+            => tables.IsTable(tables.Directory[index]) && tables.IsTable(tables.Redundant[index])
+                && !tables.IsZeroed(tables.Directory[index]);
 
         bool Follows(BlockTable<VmdkEntry> directory, int index, int count)
             => directory[index + count].Place == directory[index].Place + ((long)count * tables.TableBytes);
     }
 
-    /// <summary>Gives each table that is wrong a place of its own at the end of the file, with what the other copy says, or itself if that is wrong as well.</summary>
+    /// <summary>
+    /// Gives each table that is wrong a place of its own at the end of the file, with what the other copy says, or itself if that is wrong
+    /// as well.
+    /// </summary>
     public async ValueTask MendAsync(MetadataSession session, MetadataSession.Held held)
     {
         VmdkTableFault[] faults = [.. Faults()];
@@ -114,7 +122,8 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
         await file.ResizeAsync(end + (faults.Length * Round.Up(tables.TableBytes, VmdkHeader.SectorSize))).ConfigureAwait(false);
         foreach (VmdkTableFault fault in faults)
         {
-            BlockTable<VmdkEntry> own = fault.IsRedundant ? tables.Redundant : tables.Directory, others = fault.IsRedundant ? tables.Directory : tables.Redundant;
+            BlockTable<VmdkEntry> own = fault.IsRedundant ? tables.Redundant : tables.Directory, others = fault.IsRedundant
+                ? tables.Directory : tables.Redundant;
             VmdkEntry other = fault.Index < others.Count ? others[fault.Index] : default;
             VmdkEntry from = tables.IsTable(other) && !wrong.Contains((fault.Index, !fault.IsRedundant)) ? other : own[fault.Index];
             if (tables.IsTable(from))
@@ -135,16 +144,22 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
         layout.Changed();
     }
 
-    /// <summary>Writes a redundant directory anew, with a copy of each table, into the first gap that holds it or at the end of the file; returns its place.</summary>
+    /// <summary>
+    /// Writes a redundant directory anew, with a copy of each table, into the first gap that holds it or at the end of the file; returns
+    /// its place.
+    /// </summary>
     /// <param name="gaps">What nothing uses.</param>
     /// <param name="cancellationToken">Stops it before anything is written.</param>
     public async ValueTask<long> CopyAllAsync(IEnumerable<FileRange> gaps, CancellationToken cancellationToken)
     {
-        (int Index, VmdkEntry Table)[] used = [.. tables.Directory.Used().Where(t => tables.IsTable(t.Entry) && !tables.IsZeroed(t.Entry)).Select(t => (t.Block, t.Entry))];
+        (int Index, VmdkEntry Table)[] used = [.. tables.Directory.Used().Where(t
+            => tables.IsTable(t.Entry) && !tables.IsZeroed(t.Entry)).Select(t => (t.Block, t.Entry))];
         StagedRepair.RequireFewCopies(file, used.Length, tables.TableBytes);
-        long length = Round.Up(tables.Count * (long)sizeof(uint), VmdkHeader.SectorSize), step = Round.Up(tables.TableBytes, VmdkHeader.SectorSize);
+        long length = Round.Up(tables.Count * (long)sizeof(uint), VmdkHeader.SectorSize), step = Round.Up(tables.TableBytes,
+            VmdkHeader.SectorSize);
         long all = length + (used.Length * step);
-        long place = gaps.Where(g => g.End - Round.Up(g.Start, VmdkHeader.SectorSize) >= all).Select(g => Round.Up(g.Start, VmdkHeader.SectorSize))
+        long place = gaps.Where(g => g.End - Round.Up(g.Start, VmdkHeader.SectorSize) >= all).Select(g
+            => Round.Up(g.Start, VmdkHeader.SectorSize))
             .FirstOrDefault(Round.Up(file.Length, VmdkHeader.SectorSize));
         long at = place + length;
         byte[] directory = new byte[length];
@@ -175,13 +190,16 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
         return VmdkEntry.Read(bytes);
     }
 
-    private static string NameOf(int index, bool isRedundant) => isRedundant ? $"the redundant copy of grain table {index:#,0}" : $"grain table {index:#,0}";
+    private static string NameOf(int index, bool isRedundant)
+        => isRedundant ? $"the redundant copy of grain table {index:#,0}" : $"grain table {index:#,0}";
 
-    private async ValueTask<long> CompareRunAsync(int index, int count, byte[] first, byte[] second, bool makeAlike, CancellationToken cancellationToken)
+    private async ValueTask<long> CompareRunAsync(int index, int count, byte[] first, byte[] second, bool makeAlike,
+        CancellationToken cancellationToken)
     {
         int bytes = count * tables.TableBytes;
         long from = tables.Directory[index].Place, to = tables.Redundant[index].Place;
-        if (await IsHoleAsync(from, bytes, cancellationToken).ConfigureAwait(false) && await IsHoleAsync(to, bytes, cancellationToken).ConfigureAwait(false))
+        if (await IsHoleAsync(from, bytes, cancellationToken).ConfigureAwait(false)
+            && await IsHoleAsync(to, bytes, cancellationToken).ConfigureAwait(false))
         {
             return 0;
         }
@@ -205,5 +223,6 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
     }
 
     private async ValueTask<bool> IsHoleAsync(long offset, long length, CancellationToken cancellationToken)
-        => await file.GetExtentAsync(offset, length, cancellationToken).ConfigureAwait(false) is { IsZero: true } extent && extent.Length >= length;
+        => await file.GetExtentAsync(offset, length, cancellationToken).ConfigureAwait(false) is { IsZero: true } extent
+            && extent.Length >= length;
 }

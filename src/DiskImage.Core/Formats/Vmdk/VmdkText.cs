@@ -36,7 +36,8 @@ internal static class VmdkText
     public static int Hardware(VmdkCreateOptions options, string imageName)
         => options is { Compat6: true, HardwareVersion: { } version }
             ? throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{imageName}: compat6 stands for hwversion={Compat6Hardware}, so hwversion={version} cannot be given with it. Leave one of them out.", imageName)
+                DiskImageErrorKind.InvalidOption, $"{imageName}: compat6 stands for hwversion={Compat6Hardware}, so"
+                    + $" hwversion={version} cannot be given with it. Leave one of them out.", imageName)
             : options.HardwareVersion ?? (options.Compat6 ? Compat6Hardware : DefaultHardware);
 
     /// <summary>A new disk's descriptor.</summary>
@@ -45,7 +46,8 @@ internal static class VmdkText
     /// <param name="extents">Its extents.</param>
     /// <param name="parentCid">The parent's content identifier; <see cref="VmdkDescriptor.NoParent"/> for none.</param>
     /// <param name="imageName">The image.</param>
-    public static VmdkDescriptor New(VmdkCreateOptions options, long length, IReadOnlyList<VmdkExtentLine> extents, uint parentCid, string imageName)
+    public static VmdkDescriptor New(VmdkCreateOptions options, long length, IReadOnlyList<VmdkExtentLine> extents, uint parentCid,
+        string imageName)
     {
         bool isIde = options.AdapterType == VmdkAdapter.Ide;
         int heads = isIde ? IdeHeads : ScsiHeads;

@@ -20,7 +20,8 @@ public sealed class VmdkDescriptorTests : IDisposable
     public static TheoryData<string> Spellings() =>
     [
         "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 16 FLAT \"a-flat.vmdk\" 0\n",
-        "#disk descriptorfile\r\nVERSION = 3\r\ncid=ABCDEF01\r\nPARENTCID = FFFFFFFF\r\ncreatetype = \"monolithicFlat\"\r\n\r\n  rw   16\tflat  \"a-flat.vmdk\"   0  \r\n",
+        "#disk descriptorfile\r\nVERSION = 3\r\ncid=ABCDEF01\r\nPARENTCID = FFFFFFFF\r\ncreatetype = \"monolithicFlat\"\r\n\r\n "
+            + " rw   16\tflat  \"a-flat.vmdk\"   0  \r\n",
         "\n# a comment\n\n#   Disk DescriptorFile\nversion=1\nCID=1\n# another\nparentCID=ffffffff\nRW 16 FLAT a-flat.vmdk 0\n",
         "\uFEFF# Disk DescriptorFile\nversion=2\nCID=00000001\nparentCID=ffffffff\nisNativeSnapshot=\"no\"\nRW 16 VMFS \"a-flat.vmdk\"",
         "version=1\nCID=00000001\nparentCID=ffffffff\nRW 8 FLAT \"a-flat.vmdk\" 0\nRW 8 FLAT \"a-flat.vmdk\" 8\n",
@@ -43,7 +44,9 @@ public sealed class VmdkDescriptorTests : IDisposable
     [Fact]
     public async Task A_change_keeps_every_other_line()
     {
-        const string Text = "# Disk DescriptorFile\r\n# by hand\r\nversion=1\r\nCID=00000001\r\nparentCID=ffffffff\r\ncreateType=\"monolithicFlat\"\r\n\r\nRW 16 FLAT \"a-flat.vmdk\" 0\r\n"
+        const string Text = "# Disk DescriptorFile\r\n# by"
+            + " hand\r\nversion=1\r\nCID=00000001\r\nparentCID=ffffffff\r\ncreateType=\"monolithicFlat\"\r\n\r\nRW 16 FLAT"
+                + " \"a-flat.vmdk\" 0\r\n"
             + "\r\nddb.uuid = \"60 00 c2 91\"\r\nddb.longContentID = \"0123456789abcdef0123456700000001\"\r\nddb.strange = \"kept\"\r\n";
         await File.WriteAllBytesAsync(_folder["a-flat.vmdk"], new byte[16 * 512]);
         await File.WriteAllTextAsync(_folder["a.vmdk"], Text);
@@ -72,7 +75,15 @@ public sealed class VmdkDescriptorTests : IDisposable
     public async Task Names_are_of_the_encoding_that_is_named(string? encoding, string name)
     {
         await File.WriteAllBytesAsync(_folder[name], Enumerable.Repeat((byte)7, 512).ToArray());
-        string text = $"# Disk DescriptorFile\nversion=1\n{(encoding is null ? "" : $"encoding=\"{encoding}\"\n")}CID=1\nparentCID=ffffffff\nRW 1 FLAT \"{name}\" 0\n";
+        string text = $"# Disk"
+            + $""
+                + $""
+                    + $""
+                        + $""
+                            + $""
+                                + $""
+                                    + $" DescriptorFile\nversion=1\n{(encoding is null ? "" : $"encoding=\"{encoding}\"\n")}CID=1\n"
+            + $"parentCID=ffffffff\nRW 1 FLAT \"{name}\" 0\n";
         byte[] bytes = (CodePagesEncodingProvider.Instance.GetEncoding(encoding ?? "windows-1252") ?? Encoding.UTF8).GetBytes(text);
         await File.WriteAllBytesAsync(_folder["a.vmdk"], bytes);
         await using (BlockNode disk = await Images.OpenAsync(_folder["a.vmdk"], writable: true))
@@ -111,10 +122,12 @@ public sealed class VmdkDescriptorTests : IDisposable
     [InlineData("RW 16 QUILT \"a\"", DiskImageErrorKind.Unsupported, "QUILT")]
     [InlineData("RW 60000000000000 ZERO\nRW 60000000000000 ZERO", DiskImageErrorKind.Corrupt, "together")]
     [InlineData("CIDX=1", DiskImageErrorKind.Corrupt, "lists no extents")]
-    [InlineData("RW 16 FLAT \"a-flat.vmdk\" 0\nRW 16 FLAT \"./a-flat.vmdk\" 16\nRW 16 FLAT \"b/../a-flat.vmdk\" 0", DiskImageErrorKind.Corrupt, "another name")]
+    [InlineData("RW 16 FLAT \"a-flat.vmdk\" 0\nRW 16 FLAT \"./a-flat.vmdk\" 16\nRW 16 FLAT \"b/../a-flat.vmdk\" 0",
+        DiskImageErrorKind.Corrupt, "another name")]
     public async Task What_cannot_be_or_must_not_be_opened_is_refused(string lines, DiskImageErrorKind kind, string message)
     {
-        if (OperatingSystem.IsWindows() && (lines.Contains('/', StringComparison.Ordinal) || lines.Contains("C:", StringComparison.Ordinal)))
+        if (OperatingSystem.IsWindows()
+            && (lines.Contains('/', StringComparison.Ordinal) || lines.Contains("C:", StringComparison.Ordinal)))
         {
             return; // paths of another system
         }
@@ -134,7 +147,8 @@ public sealed class VmdkDescriptorTests : IDisposable
         Directory.CreateDirectory(_folder["in"]);
         await File.WriteAllBytesAsync(_folder["out.raw"], new byte[16 * 512]);
         await File.WriteAllTextAsync(_folder["in/a.vmdk"], Start + "RW 16 FLAT \"..\\out.raw\" 0\n");
-        await using BlockNode disk = await Images.OpenAsync(_folder["in/a.vmdk"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
+        await using BlockNode disk = await Images.OpenAsync(_folder["in/a.vmdk"],
+            policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
         Assert.Equal(16 * 512, disk.Length);
     }
 
@@ -142,23 +156,29 @@ public sealed class VmdkDescriptorTests : IDisposable
     public async Task Extents_that_are_zero_read_only_or_not_accessible_are_just_that()
     {
         await File.WriteAllBytesAsync(_folder["a-flat.vmdk"], Enumerable.Repeat((byte)7, 1024).ToArray());
-        await File.WriteAllTextAsync(_folder["a.vmdk"], Start + "RW 1 FLAT \"a-flat.vmdk\" 1\nRW 2 ZERO\nRDONLY 1 FLAT \"a-flat.vmdk\" 0\nNOACCESS 3 ZERO\n");
+        await File.WriteAllTextAsync(_folder["a.vmdk"],
+            Start + "RW 1 FLAT \"a-flat.vmdk\" 1\nRW 2 ZERO\nRDONLY 1 FLAT \"a-flat.vmdk\" 0\nNOACCESS 3 ZERO\n");
         await using BlockNode disk = await Images.OpenAsync(_folder["a.vmdk"], writable: true);
         Assert.Equal(7 * 512, disk.Length);
         byte[] read = new byte[4 * 512];
         await disk.ReadAsync(0, read);
-        Assert.True(read.AsSpan(0, 512).IndexOfAnyExcept((byte)7) < 0 && read.AsSpan(512, 1024).IndexOfAnyExcept((byte)0) < 0 && read[^1] == 7);
+        Assert.True(read.AsSpan(0, 512).IndexOfAnyExcept((byte)7) < 0 && read.AsSpan(512, 1024).IndexOfAnyExcept((byte)0) < 0
+            && read[^1] == 7);
         await disk.WriteAsync(0, new byte[512]);
-        Assert.Equal(DiskImageErrorKind.ReadOnly, (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.WriteAsync(3 * 512, new byte[1]))).Kind);
-        Assert.Equal(DiskImageErrorKind.ReadOnly, (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.WriteAsync(512, new byte[] { 1 }))).Kind);
-        Assert.Equal(DiskImageErrorKind.AccessDenied, (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ReadAsync(4 * 512, read.AsMemory(0, 1)))).Kind);
+        Assert.Equal(DiskImageErrorKind.ReadOnly,
+            (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.WriteAsync(3 * 512, new byte[1]))).Kind);
+        Assert.Equal(DiskImageErrorKind.ReadOnly,
+            (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.WriteAsync(512, new byte[] { 1 }))).Kind);
+        Assert.Equal(DiskImageErrorKind.AccessDenied,
+            (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ReadAsync(4 * 512, read.AsMemory(0, 1)))).Kind);
     }
 
     [Fact]
     public async Task Descriptors_without_end_and_extents_by_the_million_take_no_time()
     {
         var format = new DiskFormat("vmdk");
-        string many = Start + string.Concat(Enumerable.Range(0, 1_000_000).Select(i => $"RW 1 ZERO {i.ToString(CultureInfo.InvariantCulture)}\n"));
+        string many = Start + string.Concat(
+            Enumerable.Range(0, 1_000_000).Select(i => $"RW 1 ZERO {i.ToString(CultureInfo.InvariantCulture)}\n"));
         Assert.Contains("2,097,152", (await RefusedAsync(Encoding.ASCII.GetBytes(many))).Message, StringComparison.Ordinal);
         string full = Start + string.Concat(Enumerable.Repeat("RW 1 ZERO\n", 10_000));
         Assert.Contains("8,192", (await RefusedAsync(Encoding.ASCII.GetBytes(full))).Message, StringComparison.Ordinal);
@@ -167,7 +187,8 @@ public sealed class VmdkDescriptorTests : IDisposable
             await huge.WriteAsync(Encoding.ASCII.GetBytes(Start + string.Concat(Enumerable.Repeat(new string('x', 100) + "\n", 30_000))));
             huge.SetLength(1L << 30);
         }
-        Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["huge.vmdk"]))).Kind);
+        Assert.Equal(DiskImageErrorKind.Corrupt,
+            (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["huge.vmdk"]))).Kind);
         async Task<DiskImageException> RefusedAsync(byte[] bytes)
             => await Assert.ThrowsAsync<DiskImageException>(async () => await format.OpenAsync(new MemoryNode(bytes, readOnly: true)));
     }
@@ -189,10 +210,13 @@ public sealed class VmdkDescriptorTests : IDisposable
         await using (BlockNode disk = await Images.OpenAsync(_folder["a.vmdk"], writable: true))
         {
             await driver.AmendAsync(
-                disk, driver.AmendOptions.Bind(DiskImage.Options.OptionSchema.Split("adapter_type=lsilogic,hwversion=13,toolsversion=99,cid=0badcafe")), null, CancellationToken.None);
+                disk, driver.AmendOptions.Bind(
+                    DiskImage.Options.OptionSchema.Split(
+                        "adapter_type=lsilogic,hwversion=13,toolsversion=99,cid=0badcafe")), null, CancellationToken.None);
             foreach (string wrong in new[] { "cid=xyz", "cid=ffffffff", "parent_path=b.vmdk" })
             {
-                Assert.Equal(DiskImageErrorKind.InvalidOption, (await Assert.ThrowsAsync<DiskImageException>(async () => await driver.AmendAsync(
+                Assert.Equal(DiskImageErrorKind.InvalidOption,
+                    (await Assert.ThrowsAsync<DiskImageException>(async () => await driver.AmendAsync(
                     disk, driver.AmendOptions.Bind(DiskImage.Options.OptionSchema.Split(wrong)), null, CancellationToken.None))).Kind);
             }
         }

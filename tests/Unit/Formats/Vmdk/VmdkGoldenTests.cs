@@ -6,7 +6,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats.Vmdk;
 
 /// <summary>
-/// Extents that no tool here makes, written by these tests from the published layouts: COWD of ESX and VMware 3 (Virtual Disk Format 5.0, "ESXi
+/// Extents that no tool here makes, written by these tests from the published layouts: COWD of ESX and VMware 3 (Virtual Disk Format 5.0,
+/// "ESXi
 /// Host Sparse Extents"), seSparse of ESXi 6.5 (QEMU's patch of 2019 that describes it). QEMU is the second reader of both.
 /// </summary>
 public sealed class VmdkGoldenTests : IDisposable
@@ -23,7 +24,8 @@ public sealed class VmdkGoldenTests : IDisposable
         byte[] model = await WriteBaseAsync("vmfs", "VMFS");
         var random = new Random(2);
         await File.WriteAllBytesAsync(_folder["a-delta.vmdk"], Cowd(model, grainSectors: 1, _ => random.Next(3) == 0));
-        await File.WriteAllTextAsync(_folder["a.vmdk"], Descriptor("vmfsSparse", $"RW {Sectors} VMFSSPARSE \"a-delta.vmdk\"", "11111111", "22222222", "base.vmdk"));
+        await File.WriteAllTextAsync(_folder["a.vmdk"],
+            Descriptor("vmfsSparse", $"RW {Sectors} VMFSSPARSE \"a-delta.vmdk\"", "11111111", "22222222", "base.vmdk"));
         await RequireAsync(model);
     }
 
@@ -39,7 +41,8 @@ public sealed class VmdkGoldenTests : IDisposable
             await alone.ReadAsync(0, read);
             DiskFormat.Same(model, read);
         }
-        await File.WriteAllTextAsync(_folder["a.vmdk"], Descriptor("vmfsSparse", $"RW {Sectors} VMFSSPARSE \"b.vmdk\"", "11111111", "ffffffff", null));
+        await File.WriteAllTextAsync(_folder["a.vmdk"],
+            Descriptor("vmfsSparse", $"RW {Sectors} VMFSSPARSE \"b.vmdk\"", "11111111", "ffffffff", null));
         await RequireAsync(model); // QEMU wants a descriptor
     }
 
@@ -48,7 +51,8 @@ public sealed class VmdkGoldenTests : IDisposable
     {
         byte[] model = await WriteBaseAsync("vmfs", "VMFS");
         await File.WriteAllBytesAsync(_folder["a-sesparse.vmdk"], SeSparse(model));
-        await File.WriteAllTextAsync(_folder["a.vmdk"], Descriptor("seSparse", $"RW {Sectors} SESPARSE \"a-sesparse.vmdk\"", "11111111", "22222222", "base.vmdk"));
+        await File.WriteAllTextAsync(_folder["a.vmdk"],
+            Descriptor("seSparse", $"RW {Sectors} SESPARSE \"a-sesparse.vmdk\"", "11111111", "22222222", "base.vmdk"));
         await RequireAsync(model);
     }
 
@@ -66,7 +70,8 @@ public sealed class VmdkGoldenTests : IDisposable
     {
         byte[] bytes = SeSparse(new byte[Sectors * 512]);
         BinaryPrimitives.WriteUInt64LittleEndian(bytes.AsSpan(field * 8), value);
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await new DiskFormat("vmdk").OpenAsync(new MemoryNode(bytes, readOnly: true)));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async ()
+            => await new DiskFormat("vmdk").OpenAsync(new MemoryNode(bytes, readOnly: true)));
         Assert.True(kind == error.Kind, error.Message);
     }
 
@@ -84,7 +89,8 @@ public sealed class VmdkGoldenTests : IDisposable
                 byte[] damaged = (byte[])image.Clone();
                 for (int i = 0; i < 3; i++)
                 {
-                    BinaryPrimitives.WriteUInt64LittleEndian(damaged.AsSpan(damage.Next(4096 / 8) * 8), damage.Next(2) == 0 ? (ulong)damage.NextInt64() : (ulong)damage.Next(1 << 20));
+                    BinaryPrimitives.WriteUInt64LittleEndian(damaged.AsSpan(damage.Next(4096 / 8) * 8), damage.Next(2) == 0
+                        ? (ulong)damage.NextInt64() : (ulong)damage.Next(1 << 20));
                 }
                 _ = await format.ExerciseAsync(damaged, $"seed {seed}");
             }
@@ -92,8 +98,19 @@ public sealed class VmdkGoldenTests : IDisposable
     }
 
     private static string Descriptor(string type, string line, string cid, string parentCid, string? parent)
-        => $"# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID={cid}\nparentCID={parentCid}\nisNativeSnapshot=\"no\"\ncreateType=\"{type}\"\n"
-            + (parent is null ? "" : $"parentFileNameHint=\"{parent}\"\n") + $"\n# Extent description\n{line}\n\n# The Disk Data Base\n#DDB\n\nddb.adapterType = \"lsilogic\"\n";
+        => $"# Disk"
+            + $""
+                + $""
+                    + $""
+                        + $""
+                            + $""
+                                + $""
+                                    + $" DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID={cid}\nparentCID={parentCid}\n"
+            + $"isNativeSnapshot=\"no\"\n"
+            + $"createType=\"{type}\"\n"
+            + (parent is null ? ""
+                : $"parentFileNameHint=\"{parent}\"\n") + $"\n# Extent description\n{line}\n\n"
+            + "# The Disk Data Base\n#DDB\n\nddb.adapterType = \"lsilogic\"\n";
 
     /// <summary>A file of ESX; the model gets what is stored.</summary>
     private static byte[] Cowd(byte[] model, int grainSectors, Func<int, bool> isStored)
@@ -131,7 +148,8 @@ public sealed class VmdkGoldenTests : IDisposable
         }
         byte[] header = new byte[2048];
         "COWD"u8.CopyTo(header);
-        foreach ((int offset, uint value) in new (int, uint)[] { (4, 1), (8, 3), (12, Sectors), (16, (uint)grainSectors), (20, 4), (24, (uint)tables), (28, next) })
+        foreach ((int offset, uint value) in new (int, uint)[] { (4, 1), (8, 3), (12, Sectors), (16, (uint)grainSectors), (20, 4),
+            (24, (uint)tables), (28, next) })
         {
             BinaryPrimitives.WriteUInt32LittleEndian(header.AsSpan(offset), value);
         }
@@ -209,7 +227,8 @@ public sealed class VmdkGoldenTests : IDisposable
         byte[] contents = new byte[Sectors * 512];
         new Random(1).NextBytes(contents);
         await File.WriteAllBytesAsync(_folder["base-flat.vmdk"], contents);
-        await File.WriteAllTextAsync(_folder["base.vmdk"], Descriptor(type, $"RW {Sectors} {extent} \"base-flat.vmdk\"", "22222222", "ffffffff", null), Encoding.UTF8);
+        await File.WriteAllTextAsync(_folder["base.vmdk"],
+            Descriptor(type, $"RW {Sectors} {extent} \"base-flat.vmdk\"", "22222222", "ffffffff", null), Encoding.UTF8);
         string text = await File.ReadAllTextAsync(_folder["base.vmdk"]);
         await File.WriteAllTextAsync(_folder["base.vmdk"], text, new UTF8Encoding(false));
         return contents;

@@ -36,7 +36,8 @@ public sealed class VmdkJudgeTests : IDisposable
     public async Task What_VMDKstream_makes_is_read()
     {
         await Images.MakeRawAsync(_folder["disk.raw"], (37 << 20) + 1024, seed: 6);
-        string code = $"import sys; sys.path.insert(0, '{Path.GetDirectoryName(Module)}'); import VMDKstream; VMDKstream.convert_to_stream(sys.argv[1], sys.argv[2])";
+        string code = $"import sys; sys.path.insert(0, '{Path.GetDirectoryName(Module)}'); import VMDKstream;"
+            + " VMDKstream.convert_to_stream(sys.argv[1], sys.argv[2])";
         _ = await Programs.RunAsync(Python, "-c", code, _folder["disk.raw"], _folder["theirs.vmdk"]);
         await Images.ConvertAsync(_folder["theirs.vmdk"], null, _folder["back.raw"], "raw");
         DiskFormat.Same(await File.ReadAllBytesAsync(_folder["disk.raw"]), await File.ReadAllBytesAsync(_folder["back.raw"]));

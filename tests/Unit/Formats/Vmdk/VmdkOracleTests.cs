@@ -97,7 +97,8 @@ public sealed class VmdkOracleTests : IDisposable
         byte[] contents = await File.ReadAllBytesAsync(_folder["disk.raw"]);
         Array.Fill(contents, (byte)1, contents.Length - 512, 512);
         await File.WriteAllBytesAsync(_folder["disk.raw"], contents);
-        await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder["a.vmdk"], "vmdk", $"size=6M{(options.Length == 0 ? "" : ",")}{options}");
+        await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder["a.vmdk"], "vmdk",
+            $"size=6M{(options.Length == 0 ? "" : ",")}{options}");
         await Programs.CompareAsync(_folder["disk.raw"], "raw", _folder["a.vmdk"], "vmdk");
         await using BlockNode source = await Images.OpenAsync(_folder["disk.raw"], "raw"), disk = await Images.OpenAsync(_folder["a.vmdk"]);
         Assert.Equal(6 << 20, disk.Length);
@@ -120,9 +121,13 @@ public sealed class VmdkOracleTests : IDisposable
                 await disk.WriteAsync(Length - 512, data.AsMemory(0, 512));
             }
             await Programs.RunAsync(
-                "qemu-io", "-f", "vmdk", "-r", "-c", "read -P 7 2146435072 3145728", "-c", "read -P 0 2149580800 65536", "-c", $"read -P 7 {Length - 512} 512", _folder[$"{subformat}.vmdk"]);
-            await Programs.QemuImgAsync("convert", "-f", "vmdk", "-O", "vmdk", "-o", $"subformat={subformat}", _folder[$"{subformat}.vmdk"], _folder[$"q-{subformat}.vmdk"]);
-            await using BlockNode theirs = await Images.OpenAsync(_folder[$"q-{subformat}.vmdk"]), ours = await Images.OpenAsync(_folder[$"{subformat}.vmdk"]);
+                "qemu-io", "-f", "vmdk", "-r", "-c", "read -P 7 2146435072 3145728",
+                "-c", "read -P 0 2149580800 65536", "-c",
+                $"read -P 7 {Length - 512} 512", _folder[$"{subformat}.vmdk"]);
+            await Programs.QemuImgAsync("convert", "-f", "vmdk", "-O", "vmdk", "-o", $"subformat={subformat}",
+                _folder[$"{subformat}.vmdk"], _folder[$"q-{subformat}.vmdk"]);
+            await using BlockNode theirs = await Images.OpenAsync(_folder[$"q-{subformat}.vmdk"]), ours = await Images.OpenAsync(
+                _folder[$"{subformat}.vmdk"]);
             Assert.Null((await new CompareJob(theirs, ours, strict: false).RunAsync(null, CancellationToken.None)).FirstDifference);
         }
     }
@@ -162,8 +167,10 @@ public sealed class VmdkOracleTests : IDisposable
         string info = await Programs.QemuImgAsync("info", "--output=json", _folder["a.vmdk"]);
         await using BlockNode disk = await Images.OpenAsync(_folder["a.vmdk"]);
         var said = (DiskImage.Formats.Vmdk.VmdkInfo)disk.As<IDescribed>()!.Describe().FormatSpecific!;
-        Assert.Equal(("monolithicSparse", "lsilogic", "9", "7"), (said.CreateType, said.AdapterType, said.HardwareVersion, said.ToolsVersion));
-        Assert.Contains($"\"cid\": {uint.Parse(said.Cid, System.Globalization.NumberStyles.HexNumber, null)}", info, StringComparison.Ordinal);
+        Assert.Equal(("monolithicSparse", "lsilogic", "9", "7"),
+            (said.CreateType, said.AdapterType, said.HardwareVersion, said.ToolsVersion));
+        Assert.Contains($"\"cid\": {uint.Parse(said.Cid, System.Globalization.NumberStyles.HexNumber, null)}", info,
+            StringComparison.Ordinal);
         Assert.Contains("\"virtual-size\": 67108864", info, StringComparison.Ordinal);
     }
 
@@ -177,9 +184,11 @@ public sealed class VmdkOracleTests : IDisposable
             var file = new MemoryNode();
             var log = new WriteLogNode(file);
             var driver = Images.Registry.Format("vmdk");
-            object options = ((DiskImage.Drivers.ICreatable)driver).CreateOptions.Bind(DiskImage.Options.OptionSchema.Split($"size={Size},subformat=streamOptimized"));
+            object options = ((DiskImage.Drivers.ICreatable)driver).CreateOptions.Bind(
+                DiskImage.Options.OptionSchema.Split($"size={Size},subformat=streamOptimized"));
             Assert.True(driver.IsWrittenForward(options));
-            await ((DiskImage.Drivers.ICreatable)driver).CreateAsync(new DiskImage.Drivers.FormatCreateContext(log, options), CancellationToken.None);
+            await ((DiskImage.Drivers.ICreatable)driver).CreateAsync(new DiskImage.Drivers.FormatCreateContext(log, options),
+                CancellationToken.None);
             BlockNode target = await new DiskFormat("vmdk").OpenAsync(log);
             await using (BlockNode source = await Images.OpenAsync(_folder["disk.raw"], "raw"))
             {

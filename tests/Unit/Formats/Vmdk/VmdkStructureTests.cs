@@ -36,7 +36,8 @@ public sealed class VmdkStructureTests
 
     [Theory]
     [MemberData(nameof(Damage))]
-    public async Task What_is_damaged_is_found_refused_and_repaired_and_the_rest_reads_as_before(string kind, int offset, uint value, bool isWhole)
+    public async Task What_is_damaged_is_found_refused_and_repaired_and_the_rest_reads_as_before(string kind, int offset, uint value,
+        bool isWhole)
     {
         byte[] contents = new byte[8 * Grain];
         new Random(4).NextBytes(contents);
@@ -50,7 +51,8 @@ public sealed class VmdkStructureTests
         Assert.Contains(found.Findings, f => f.Kind.Equals(kind, StringComparison.Ordinal));
         if (found.Corruptions > 0)
         {
-            DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(async () => await s_vmdk.OpenAsync(new MemoryNode((byte[])image.Clone())));
+            DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(async ()
+                => await s_vmdk.OpenAsync(new MemoryNode((byte[])image.Clone())));
             Assert.Contains("Repair it with", refused.Message, StringComparison.Ordinal);
         }
         var damaged = new MemoryNode((byte[])image.Clone());
@@ -107,7 +109,8 @@ public sealed class VmdkStructureTests
         List<GuestOperation> operations = GuestOperation.Sequence(
             seed, Sectors, 80, 40, GuestAction.Write, GuestAction.Write, GuestAction.WriteZeroes, GuestAction.Discard, GuestAction.Flush);
         await s_vmdk.CrashAsync(
-            image, null, new int[Sectors], operations, $"seed {seed}", async disk => _ = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None));
+            image, null, new int[Sectors], operations, $"seed {seed}", async disk
+                => _ = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None));
     }
 
     [Theory]
@@ -119,14 +122,18 @@ public sealed class VmdkStructureTests
         new Random(1).NextBytes(contents.AsSpan(0, 1 << 20));
         new Random(2).NextBytes(contents.AsSpan(32 << 20));
         byte[] image = await s_vmdk.FilledAsync($"size={contents.Length}{options}", contents);
-        await s_vmdk.DamageAsync(image, [(0, 80), (512, 400), (RedundantDirectory, 512), (Directory + 4096, 512), (RedundantTable, 64), (Directory, 16384)], first: 1, rounds: 120);
+        await s_vmdk.DamageAsync(image,
+            [(0, 80), (512, 400), (RedundantDirectory, 512), (Directory + 4096, 512), (RedundantTable, 64),
+                (Directory, 16384)], first: 1, rounds: 120);
     }
 
     [Fact]
     public async Task Damage_to_a_stream_ends_in_an_error_or_none()
     {
         byte[] image = await StreamAsync();
-        await s_vmdk.DamageAsync(image, [(0, 80), (512, 400), (FirstGrain, 64), (FirstGrain, image.Length - FirstGrain), (image.Length - 4096, 4096)], first: 1, rounds: 150);
+        await s_vmdk.DamageAsync(image,
+            [(0, 80), (512, 400), (FirstGrain, 64), (FirstGrain, image.Length - FirstGrain),
+                (image.Length - 4096, 4096)], first: 1, rounds: 150);
     }
 
     [Fact]
@@ -143,7 +150,8 @@ public sealed class VmdkStructureTests
         }
         byte[] other = (byte[])image.Clone();
         other[FirstGrain] = 7; // another sector of the disk
-        Assert.Contains("marker", (await Assert.ThrowsAsync<DiskImageException>(() => s_vmdk.ReadAsync(other))).Message, StringComparison.Ordinal);
+        Assert.Contains("marker", (await Assert.ThrowsAsync<DiskImageException>(() => s_vmdk.ReadAsync(other))).Message,
+            StringComparison.Ordinal);
     }
 
     [Theory]
@@ -262,11 +270,13 @@ public sealed class VmdkStructureTests
     public async Task A_stream_that_was_cut_says_so_and_one_that_is_complete_is_not_written_to()
     {
         byte[] image = await StreamAsync();
-        DiskImageException cut = await Assert.ThrowsAsync<DiskImageException>(async () => await s_vmdk.OpenAsync(new MemoryNode(image[..^2048], readOnly: true)));
+        DiskImageException cut = await Assert.ThrowsAsync<DiskImageException>(async ()
+            => await s_vmdk.OpenAsync(new MemoryNode(image[..^2048], readOnly: true)));
         Assert.Contains("footer", cut.Message, StringComparison.Ordinal);
         byte[] padded = [.. image, .. new byte[5000]]; // programs that transfer files do that
         DiskFormat.Same(await s_vmdk.ReadAsync(image), await s_vmdk.ReadAsync(padded));
-        DiskImageException written = await Assert.ThrowsAsync<DiskImageException>(async () => await s_vmdk.OpenAsync(new MemoryNode(image)));
+        DiskImageException written = await Assert.ThrowsAsync<DiskImageException>(async ()
+            => await s_vmdk.OpenAsync(new MemoryNode(image)));
         Assert.Equal(DiskImageErrorKind.ReadOnly, written.Kind);
     }
 
@@ -284,7 +294,8 @@ public sealed class VmdkStructureTests
             await disk.WriteAsync(5 * Grain, data);
             foreach (Func<ValueTask> back in new Func<ValueTask>[]
             {
-                () => disk.WriteAsync(0, data), () => disk.WriteZeroesAsync(0, 100), () => disk.ReadAsync(0, data), () => disk.WriteAsync((5 * Grain) - 100, data),
+                () => disk.WriteAsync(0, data), () => disk.WriteZeroesAsync(0, 100), () => disk.ReadAsync(0, data), ()
+                    => disk.WriteAsync((5 * Grain) - 100, data),
             })
             {
                 Assert.Equal(DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(async () => await back())).Kind);
