@@ -75,14 +75,7 @@ public sealed class VmdkDescriptorTests : IDisposable
     public async Task Names_are_of_the_encoding_that_is_named(string? encoding, string name)
     {
         await File.WriteAllBytesAsync(_folder[name], Enumerable.Repeat((byte)7, 512).ToArray());
-        string text = $"# Disk"
-            + $""
-                + $""
-                    + $""
-                        + $""
-                            + $""
-                                + $""
-                                    + $" DescriptorFile\nversion=1\n{(encoding is null ? "" : $"encoding=\"{encoding}\"\n")}CID=1\n"
+        string text = $"# Disk DescriptorFile\nversion=1\n{(encoding is null ? "" : $"encoding=\"{encoding}\"\n")}CID=1\n"
             + $"parentCID=ffffffff\nRW 1 FLAT \"{name}\" 0\n";
         byte[] bytes = (CodePagesEncodingProvider.Instance.GetEncoding(encoding ?? "windows-1252") ?? Encoding.UTF8).GetBytes(text);
         await File.WriteAllBytesAsync(_folder["a.vmdk"], bytes);

@@ -98,14 +98,7 @@ public sealed class VmdkGoldenTests : IDisposable
     }
 
     private static string Descriptor(string type, string line, string cid, string parentCid, string? parent)
-        => $"# Disk"
-            + $""
-                + $""
-                    + $""
-                        + $""
-                            + $""
-                                + $""
-                                    + $" DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID={cid}\nparentCID={parentCid}\n"
+        => $"# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID={cid}\nparentCID={parentCid}\n"
             + $"isNativeSnapshot=\"no\"\n"
             + $"createType=\"{type}\"\n"
             + (parent is null ? ""
