@@ -13,8 +13,8 @@ Describe 'Differencing VDI' {
         $null = New-TestDisk "$folder/disk.raw" 6MB 23
         $null = Convert-DiskImage disk.raw base.vdi
         $null = New-DiskImage mid.vdi -BackingPath base.vdi
-        $null = New-DiskImage top.vdi -BackingPath mid.vdi -Comment 'the third'
         Write-DiskImage mid.vdi 2MB (, 171 * 700)
+        $null = New-DiskImage top.vdi -BackingPath mid.vdi -Comment 'the third'
         Write-DiskImage top.vdi 4MB (, 172 * 700)
         $null = Convert-DiskImage top.vdi expected.raw
         $hash = (Get-DiskImageHash expected.raw -Format raw).Hash

@@ -99,7 +99,7 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
     {
         if (Header.IsInUse && !_isMarked)
         {
-            findings.Corruption("InUse", $"the image was not closed: a program that wrote to it ended, or still has it open", "mark it as closed", host: 0);
+            findings.Corruption("Dirty", $"the image was not closed: a program that wrote to it ended, or still has it open", "mark it as closed", host: 0);
         }
         if (!Header.IsDataOffsetSound)
         {
