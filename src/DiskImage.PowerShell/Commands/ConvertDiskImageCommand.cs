@@ -163,7 +163,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         {
             throw Wrong($"bitmaps record changes of the present state, so they are not copied with -{nameof(Snapshot)}.");
         }
-        IBitmaps holder = source.Require<IBitmaps>("keep no dirty bitmaps");
+        IBitmapList holder = source.Require<IBitmapList>("keep no dirty bitmaps");
         IReadOnlyList<DiskBitmap> chosen = await BitmapCopy.SelectAsync(source.Node, SkipBrokenBitmaps, cancellationToken).ConfigureAwait(false);
         foreach (DiskBitmap broken in (await holder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Where(b => b.IsInUse))
         {

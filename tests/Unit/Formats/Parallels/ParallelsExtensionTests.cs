@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Security.Cryptography;
 using DiskImage.Block;
-using DiskImage.Formats.Parallels;
 using DiskImage.Tests.Support;
 
 #pragma warning disable CA5351 // the format's checksum is MD5
@@ -15,7 +14,9 @@ public sealed class ParallelsExtensionTests
     private const uint Closed = 0x312E3276;
     private const ulong Bitmap = 0x20385FAE252CB34A, Unknown = 0x1122334455667788;
 
-    private static readonly Guid s_id = new("0f0e0d0c-0b0a-0908-0706-050403020100");
+    private const string NameStart = "{0f0e0d0c-0b0a-0908-0706-0504030201";
+
+    private static byte s_next; // the last byte of the next bitmap's identifier
 
     [Fact]
     public async Task Bitmaps_are_listed_and_kept_by_who_does_not_write()
@@ -24,8 +25,14 @@ public sealed class ParallelsExtensionTests
         var file = new MemoryNode([.. image]);
         await using (BlockNode disk = await ParallelsDisks.OpenAsync(file))
         {
-            IReadOnlyList<ParallelsBitmapInfo> bitmaps = Info(disk).DirtyBitmaps;
-            Assert.Equal([new(s_id, Cluster, 0), new(s_id, Cluster, 3 * Cluster), new(s_id, Cluster, Size)], bitmaps);
+            IReadOnlyList<DiskBitmap> bitmaps = await ListAsync(disk);
+            Assert.Equal([0L, 3 * Cluster, Size], bitmaps.Select(b => b.DirtyBytes!.Value));
+            Assert.All(bitmaps, b => Assert.Equal((NameStart, (long)Cluster, false), (b.Name[..^3], b.Granularity, b.IsInUse)));
+            IBitmapList list = disk.As<IBitmapList>()!;
+            Assert.Empty(await list.GetDirtyRangesAsync(bitmaps[0].Name, CancellationToken.None));
+            Assert.Equal([(0, Cluster), (7 * Cluster, Cluster), (10 * Cluster, Cluster)], await list.GetDirtyRangesAsync(bitmaps[1].Name, CancellationToken.None));
+            Assert.Equal([(0, Size)], await list.GetDirtyRangesAsync(bitmaps[2].Name, CancellationToken.None));
+            _ = await Assert.ThrowsAsync<DiskImageException>(async () => await list.GetDirtyRangesAsync("none", CancellationToken.None));
             Assert.Empty((await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings);
             await disk.FlushAsync();
         }
@@ -42,7 +49,7 @@ public sealed class ParallelsExtensionTests
         await using (BlockNode disk = await ParallelsDisks.OpenAsync(log))
         {
             await disk.WriteAsync(0, data);
-            Assert.Empty(Info(disk).DirtyBitmaps);
+            Assert.Empty(await ListAsync(disk));
         }
         for (int count = 0; count <= log.Entries.Count; count++)
         {
@@ -69,7 +76,8 @@ public sealed class ParallelsExtensionTests
         byte[] image = await MakeAsync(Section(Bitmap, 0, BitmapData([1])));
         image.AsSpan(44, 4).Clear();
         await using BlockNode disk = await ParallelsDisks.OpenAsync(new MemoryNode(image, readOnly: true));
-        Assert.Null(Info(disk).DirtyBitmaps[0].DirtyBytes);
+        DiskBitmap stale = Assert.Single(await ListAsync(disk));
+        Assert.Equal((true, null), (stale.IsInUse, stale.DirtyBytes));
         CheckFinding only = Assert.Single((await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings);
         Assert.Equal(("StaleBitmaps", CheckSeverity.Warning), (only.Kind, only.Severity));
     }
@@ -83,7 +91,7 @@ public sealed class ParallelsExtensionTests
         byte[] image = await MakeAsync(Section(Unknown, (ulong)flags, new byte[5]), Section(Bitmap, 0, BitmapData([1])));
         await using (BlockNode disk = await ParallelsDisks.OpenAsync(new MemoryNode(image, readOnly: true)))
         {
-            _ = Assert.Single(Info(disk).DirtyBitmaps);
+            _ = Assert.Single(await ListAsync(disk));
         }
         if (isWritten)
         {
@@ -143,7 +151,7 @@ public sealed class ParallelsExtensionTests
         }
     }
 
-    private static ParallelsInfo Info(BlockNode disk) => (ParallelsInfo)((IDescribed)disk).Describe().FormatSpecific!;
+    private static async Task<IReadOnlyList<DiskBitmap>> ListAsync(BlockNode disk) => await disk.As<IBitmapList>()!.GetBitmapsAsync(CancellationToken.None);
 
     private static byte[] Section(ulong magic, ulong flags, byte[] data)
     {
@@ -160,7 +168,7 @@ public sealed class ParallelsExtensionTests
     {
         byte[] data = new byte[32 + (entries.Length * 8)];
         BinaryPrimitives.WriteInt64LittleEndian(data, Size / 512);
-        s_id.TryWriteBytes(data.AsSpan(8));
+        _ = Guid.Parse($"{NameStart}{s_next++:x2}}}").TryWriteBytes(data.AsSpan(8));
         BinaryPrimitives.WriteInt32LittleEndian(data.AsSpan(24), Cluster / 512);
         BinaryPrimitives.WriteInt32LittleEndian(data.AsSpan(28), entries.Length);
         for (int i = 0; i < entries.Length; i++)
