@@ -55,7 +55,7 @@ public static class ConversionFacts
         {
             losses.Add($"{Some(snapshots, "snapshot")} inside the source {Is(snapshots)} not copied; a snapshot is copied alone with {new Remedy(RemedyKind.Snapshot)}");
         }
-        if (!copiesBitmaps && source.As<IBitmaps>() is { } recorder && (await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var bitmaps)
+        if (!copiesBitmaps && source.As<IBitmapList>() is { } recorder && (await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var bitmaps)
         {
             Wording loss = $"{Some(bitmaps, "dirty bitmap")} of the source {Is(bitmaps)} not copied";
             losses.Add(target.As<IBitmaps>() is null ? loss : (Wording)$"{loss}; they are with {new Remedy(RemedyKind.Bitmaps)}");

@@ -264,7 +264,7 @@ internal sealed class GraphBuilder
 
     private string Inside(ProtocolDriver protocol, string path)
     {
-        foreach (string name in Registry.Formats.Select(f => f.FolderFile).OfType<string>())
+        foreach (string name in path.Length == 0 ? [] : Registry.Formats.Select(f => f.FolderFile).OfType<string>())
         {
             string inside = Path.Combine(path, name);
             if (protocol.IdentityOf(protocol.Bind(protocol.Parse(inside))) is not null)

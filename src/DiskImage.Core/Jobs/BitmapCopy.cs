@@ -20,7 +20,7 @@ internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyLi
     /// <exception cref="DiskImageException">Unsupported: the disk's format has no bitmaps. Corrupt: one was not saved properly.</exception>
     public static async Task<IReadOnlyList<DiskBitmap>> SelectAsync(BlockNode source, bool skipBroken, CancellationToken cancellationToken)
     {
-        IReadOnlyList<DiskBitmap> all = await Of(source).GetBitmapsAsync(cancellationToken).ConfigureAwait(false);
+        IReadOnlyList<DiskBitmap> all = await Of<IBitmapList>(source).GetBitmapsAsync(cancellationToken).ConfigureAwait(false);
         if (!skipBroken && all.FirstOrDefault(b => b.IsInUse) is { } broken)
         {
             throw new DiskImageException(
@@ -35,7 +35,7 @@ internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyLi
     /// <exception cref="DiskImageException">Unsupported: the disk's format, or its version, has no bitmaps. Others as adding one says.</exception>
     public static async Task RequireHoldsAsync(BlockNode target, IReadOnlyList<DiskBitmap> bitmaps, CancellationToken cancellationToken)
     {
-        IBitmaps to = Of(target);
+        IBitmaps to = Of<IBitmaps>(target);
         foreach (DiskBitmap bitmap in bitmaps)
         {
             _ = await to.AddBitmapAsync(bitmap.Name, bitmap.Granularity, bitmap.IsEnabled, cancellationToken).ConfigureAwait(false);
@@ -46,7 +46,8 @@ internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyLi
     /// <summary>Copies them; returns them as the target has them.</summary>
     public override async Task<IReadOnlyList<DiskBitmap>> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {
-        IBitmaps from = Of(source), to = Of(target);
+        IBitmapList from = Of<IBitmapList>(source);
+        IBitmaps to = Of<IBitmaps>(target);
         for (int i = 0; i < bitmaps.Count; i++)
         {
             DiskBitmap bitmap = bitmaps[i];
@@ -67,6 +68,7 @@ internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyLi
         return [.. (await to.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Where(b => names.Contains(b.Name))];
     }
 
-    private static IBitmaps Of(BlockNode disk)
-        => disk.As<IBitmaps>() ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{disk.Name}: its format does not hold bitmaps", disk.Name);
+    private static T Of<T>(BlockNode disk)
+        where T : class, IBitmapList
+        => disk.As<T>() ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{disk.Name}: its format does not hold bitmaps", disk.Name);
 }

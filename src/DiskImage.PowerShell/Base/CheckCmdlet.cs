@@ -58,7 +58,7 @@ public abstract class CheckCmdlet : OpenImageCmdlet
     {
         try
         {
-            IReadOnlyList<DiskBitmap> bitmaps = image.Node.As<IBitmaps>() is { } keeper ? await keeper.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
+            IReadOnlyList<DiskBitmap> bitmaps = image.Node.As<IBitmapList>() is { } keeper ? await keeper.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
             return [.. bitmaps.Where(b => b.IsInUse).Select(b => new CheckFinding(
                 "BitmapInUse",
                 CheckSeverity.Warning,

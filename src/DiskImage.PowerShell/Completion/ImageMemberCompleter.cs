@@ -79,7 +79,7 @@ public sealed class DifferenceSnapshotNameCompleter : SnapshotNameCompleter
 public sealed class BitmapNameCompleter : ImageMemberCompleter
 {
     private protected override async ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk)
-        => disk.As<IBitmaps>() is { } bitmaps
+        => disk.As<IBitmapList>() is { } bitmaps
             ? (await bitmaps.GetBitmapsAsync(CancellationToken.None).ConfigureAwait(false)).Select(b => (b.Name, $"granularity {ReadableSize.Of(b.Granularity)}, {ReadableSize.Of(b.DirtyBytes)} dirty"))
             : [];
 }

@@ -80,7 +80,7 @@ public sealed class DiskImageInfo
         ImageDescription described = node.As<IDescribed>()?.Describe()
             ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{node.Name}: is not a disk image that can describe itself", node.Name);
         IReadOnlyList<DiskSnapshot> snapshots = node.As<ISnapshots>() is { } keeper ? await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) : [];
-        IReadOnlyList<DiskBitmap> bitmaps = node.As<IBitmaps>() is { } recorder ? await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
+        IReadOnlyList<DiskBitmap> bitmaps = node.As<IBitmapList>() is { } recorder ? await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
         return new DiskImageInfo
         {
             Path = node.Name,

@@ -16,6 +16,7 @@ public sealed class TransportTests
     public static TheoryData<string, string> Formats => new()
     {
         { "raw", "" }, { "qcow2", "" }, { "qcow2", "extended_l2=on,cluster_size=128k" }, { "vpc", "" }, { "vpc", "subformat=fixed" }, { "vhdx", "block_size=1M" }, { "vdi", "" },
+        { "parallels", "" },
     };
 
     private static byte[] Contents()

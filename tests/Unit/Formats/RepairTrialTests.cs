@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using DiskImage.Block;
 using DiskImage.Formats.Vhdx;
+using DiskImage.Tests.Formats.Parallels;
 using DiskImage.Tests.Formats.Vdi;
 using DiskImage.Tests.Formats.Vhdx;
 using DiskImage.Tests.Formats.Vpc;
@@ -22,7 +23,7 @@ public sealed class RepairTrialTests
         { "vpc", 0 }, { "vpc", 512 }, { "vpc", 2048 },
         { "vpc-child", 0 }, { "vpc-child", 512 }, { "vpc-child", 2048 }, { "vpc-child", -512 },
         { "vhdx", 0 }, { "vhdx", MiB }, { "vhdx-child", 0 }, { "vhdx-child", MiB }, { "vhdx-child", -MiB },
-        { "vdi", 0 }, { "qed", 0 }, { "qed-child", 0 }, { "qed-table", 0 }, { "bochs", 0 },
+        { "vdi", 0 }, { "parallels", 0 }, { "qed", 0 }, { "qed-child", 0 }, { "qed-table", 0 }, { "bochs", 0 },
     };
 
     [Theory]
@@ -84,6 +85,7 @@ public sealed class RepairTrialTests
     [InlineData("vpc")]
     [InlineData("vhdx")]
     [InlineData("vdi")]
+    [InlineData("parallels")]
     public async Task More_copies_than_the_file_has_bytes_are_not_made(string kind)
     {
         byte[] image;
@@ -112,6 +114,16 @@ public sealed class RepairTrialTests
                     image.AsSpan(3 * MiB, 8).CopyTo(image.AsSpan((3 * MiB) + (i * 8)));
                 }
                 open = async (file, forRepair) => await VhdxDisks.OpenAsync(file, forRepair: forRepair);
+                break;
+            case "parallels":
+                MemoryNode hdd = await ParallelsDisks.CreateAsync(200 * MiB, MiB);
+                await hdd.ResizeAsync(hdd.Length + MiB);
+                image = hdd.ToArray();
+                for (int i = 0; i < 200; i++)
+                {
+                    BinaryPrimitives.WriteInt32LittleEndian(image.AsSpan(64 + (i * 4)), 1);
+                }
+                open = ParallelsDisks.OpenAsync;
                 break;
             default:
                 MemoryNode vdi = await VdiDisks.CreateAsync(200 * MiB, MiB);
@@ -151,6 +163,7 @@ public sealed class RepairTrialTests
             "qed" or "qed-child" => QedAsync(hasParent: kind.Length > 3),
             "qed-table" => QedTableAsync(),
             "bochs" => BochsAsync(),
+            "parallels" => ParallelsAsync(),
             _ => VhdxAsync(kind.Length > 4, shift),
         };
 
@@ -345,6 +358,20 @@ public sealed class RepairTrialTests
             byte[] image = file.ToArray();
             image.AsSpan(512 + 4, 4).CopyTo(image.AsSpan(512 + 12));
             return new(image, extent, 1, async (node, forRepair) => await bochs.OpenAsync(node, forRepair: forRepair));
+        }
+
+        private static async Task<Subject> ParallelsAsync()
+        {
+            const int Block = 4096;
+            MemoryNode file = await ParallelsDisks.CreateAsync(64 << 10, Block);
+            await using (BlockNode disk = await ParallelsDisks.OpenAsync(file))
+            {
+                await disk.WriteAsync(Block, Noise(3 * Block, 2));
+                await disk.WriteAsync(8 * Block, Noise(Block, 3));
+            }
+            byte[] image = file.ToArray();
+            image.AsSpan(64 + 4, 4).CopyTo(image.AsSpan(64 + 12));
+            return new(image, Block, 1, ParallelsDisks.OpenAsync);
         }
 
         private static byte[] Noise(int length, int seed)

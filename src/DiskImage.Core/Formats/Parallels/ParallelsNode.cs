@@ -10,7 +10,7 @@ namespace DiskImage.Formats.Parallels;
 /// <para>The format extension goes with the mark, in one step: its dirty bitmaps know nothing of what comes. The old clusters are only then
 /// anybody else's.</para>
 /// </remarks>
-internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
+internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBitmapList
 {
     private const int MostTransfer = 1 << 20; // clusters are of up to 2 GiB, and nobody should take that much memory for one
 
@@ -65,11 +65,26 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
             Cylinders = Header.Cylinders,
             IsEmpty = Header.IsEmpty,
             HasExtension = Header.ExtensionOffset != 0,
-            DirtyBitmaps = [.. _layout.Extension?.Bitmaps ?? []],
             Snapshots = _owner.Facts?.Snapshots ?? [],
             Storages = _owner.Facts?.Storages ?? 1,
         },
     };
+
+    /// <summary>The bitmaps of the format extension, by their identifiers; none once the disk was changed.</summary>
+    public ValueTask<IReadOnlyList<DiskBitmap>> GetBitmapsAsync(CancellationToken cancellationToken) => Session.RunAsync<IReadOnlyList<DiskBitmap>>(
+        _ => new([.. _layout.Extension?.Bitmaps.Select(b => b.Told) ?? []]), cancellationToken);
+
+    public ValueTask<IReadOnlyList<(long Offset, long Length)>> GetDirtyRangesAsync(string name, CancellationToken cancellationToken) => Session.RunAsync(
+        _ =>
+        {
+            ParallelsBitmap bitmap = _layout.Extension?.Bitmaps.FirstOrDefault(b => b.Told.Name.Equals(name, StringComparison.OrdinalIgnoreCase))
+                ?? throw new DiskImageException(DiskImageErrorKind.NotFound, $"{Name}: has no bitmap '{name}'", Name);
+            return bitmap.Told.IsInUse
+                ? throw new DiskImageException(
+                    DiskImageErrorKind.Corrupt, $"{Name}: the bitmap '{name}' is not to be relied on: a program that does not keep it had the image open", Name)
+                : ParallelsExtension.RangesAsync(File, Header, bitmap, cancellationToken);
+        },
+        cancellationToken);
 
     protected override async ValueTask<BlockNode> OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
         => await OpenAsync(file, backing: null, forRepair, cancellationToken, _owner with { Descriptor = null }).ConfigureAwait(false);
@@ -99,7 +114,7 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
     {
         if (Header.IsInUse && !_isMarked)
         {
-            findings.Corruption("InUse", $"the image was not closed: a program that wrote to it ended, or still has it open", "mark it as closed", host: 0);
+            findings.Corruption("Dirty", $"the image was not closed: a program that wrote to it ended, or still has it open", "mark it as closed", host: 0);
         }
         if (!Header.IsDataOffsetSound)
         {

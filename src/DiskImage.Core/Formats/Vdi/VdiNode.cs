@@ -52,8 +52,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     {
         Format = VdiDriver.FormatName,
         ClusterSize = _header.Current.BlockSize,
-        BackingFile = _parentName,
-        BackingFormat = _parentName is null ? null : VdiDriver.FormatName,
+        BackingFile = _parentName ?? (Header.IsDifferencing ? Header.LinkId.ToString("B") : null), // not found: all that is recorded
+        BackingFormat = Header.IsDifferencing ? VdiDriver.FormatName : null,
         FormatSpecific = new VdiInfo
         {
             ImageType = _header.Current.Type.ToString(),

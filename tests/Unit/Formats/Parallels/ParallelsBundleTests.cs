@@ -63,6 +63,36 @@ public sealed class ParallelsBundleTests : IDisposable
         Assert.Equal(DiskImageErrorKind.ReadOnly, refused.Kind);
     }
 
+    /// <summary>ploop takes the layers alone, without their descriptor: what it merges is what the bundle reads as.</summary>
+    [OracleFact("ploop")]
+    public async Task What_ploop_merges_is_what_the_chain_reads_as()
+    {
+        const int MiB = 1 << 20;
+        await Images.MakeRawAsync(_folder["disk.raw"], 9 * MiB, seed: 12);
+        _ = Directory.CreateDirectory(_maker.Folder);
+        await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder["vm.hdd/root.hds"], "parallels");
+        await Images.CreateAsync(_folder["vm.hdd/top.hds"], "parallels", $"size={9 * MiB}");
+        _maker.Describe(
+            9 * MiB / 512,
+            BundleMaker.Storage(0, 9 * MiB / 512, (BundleMaker.Root, "Compressed", "root.hds"), (BundleMaker.Top, "Compressed", "top.hds")),
+            BundleMaker.Shot(BundleMaker.Top, BundleMaker.Root) + BundleMaker.Shot(BundleMaker.Root, BundleMaker.Nothing));
+        byte[] model;
+        await using (BlockNode disk = await Images.OpenAsync(_maker.Folder, writable: true))
+        {
+            await disk.WriteAsync((2 * MiB) - 5000, Enumerable.Repeat((byte)8, 10_000).ToArray());
+            await disk.WriteZeroesAsync(5 * MiB, 2 * MiB);
+            model = await ReadAsync(disk);
+        }
+        foreach (string name in new[] { "root.hds", "top.hds" })
+        {
+            await File.WriteAllBytesAsync(_folder[name], await File.ReadAllBytesAsync(_folder[$"vm.hdd/{name}"])); // without holes
+        }
+        await Programs.RunAsync("ploop", "merge", _folder["top.hds"], _folder["root.hds"]);
+        await using BlockNode merged = await Images.OpenAsync(_folder["root.hds"]);
+        Assert.Equal(model, await ReadAsync(merged));
+        Assert.Empty((await merged.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings);
+    }
+
     [Fact]
     public async Task A_split_image_is_its_storages_one_behind_the_other()
     {

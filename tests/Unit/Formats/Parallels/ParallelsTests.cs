@@ -212,7 +212,7 @@ public sealed class ParallelsTests : IDisposable
         { "OutOfFile", BatAt + (2 * 4), 4000, 2 },
         { "Overlap", BatAt + (2 * 4), 2, 2 },
         { "Leak", BatAt + (2 * 4), 0, 2 },
-        { "InUse", InUseAt, ParallelsHeader.InUseMark, -1 },
+        { "Dirty", InUseAt, ParallelsHeader.InUseMark, -1 },
         { "DataOffset", DataAt, 3, -1 },
         { "DataOffset", DataAt, 0, -1 },
         { "DataOffset", DataAt, 80_000, -1 },
@@ -374,7 +374,7 @@ public sealed class ParallelsTests : IDisposable
                 }
             }
             CheckReport report = await ParallelsDisks.CheckAsync(copy.ToArray());
-            Assert.All(report.Findings, f => Assert.True(f.Kind is "Leak" or "InUse", $"seed {seed}, {count} requests: {f}"));
+            Assert.All(report.Findings, f => Assert.True(f.Kind is "Leak" or "Dirty", $"seed {seed}, {count} requests: {f}"));
             await using BlockNode disk = await ParallelsDisks.OpenAsync(copy);
             await model.VerifyAsync(disk, crashed: true);
         }

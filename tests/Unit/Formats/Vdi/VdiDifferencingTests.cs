@@ -168,6 +168,23 @@ public sealed class VdiDifferencingTests : IDisposable
     }
 
     [Fact]
+    public async Task A_merge_that_ends_half_way_leaves_a_chain_that_opens_and_reads_the_same()
+    {
+        byte[] model = await MakeChainAsync();
+        await using (BlockNode target = await OpenAloneAsync("base.vdi"))
+        {
+            var open = new Dictionary<NodeIdentity, BlockNode> { [Images.Opener.IdentityOf(_folder["base.vdi"])!.Value] = target };
+            var request = new OpenRequest(_folder["middle.vdi"]) { Writable = true, Opened = open };
+            await using BlockNode middle = (await Images.Opener.OpenAsync(request, CancellationToken.None)).Node;
+            await middle.As<IBackingRecord>()!.ExpectBackingChangeAsync(changesThis: false, CancellationToken.None);
+            byte[] contents = await ReadAsync(middle);
+            await target.WriteAsync(0, contents.AsMemory(0, Size / 2)); // and no more
+        }
+        await using BlockNode again = await Images.OpenAsync(_folder["child.vdi"]);
+        Assert.Equal(model, await ReadAsync(again));
+    }
+
+    [Fact]
     public async Task What_the_parent_holds_behind_a_child_that_was_cut_does_not_come_up_when_it_grows()
     {
         byte[] contents = new byte[Size];
