@@ -44,6 +44,7 @@ internal sealed record Scenario(
             folder => ["compare", "-f", "raw", "-F", "qcow2", Path.Combine(folder, Raw), Path.Combine(folder, Qcow2)], null, null),
         .. FeatureScenarios.All,
         .. OldFormatScenarios.All,
+        .. VmdkScenarios.All,
     ];
 
     private static Scenario Convert(string name, string title, double target, string source, string from, string to)

@@ -70,10 +70,15 @@ internal sealed unsafe class RuntimeZlib
     }
 
     /// <summary>As <see cref="IBlockCompressor.Compress"/>.</summary>
-    public int? Compress(ReadOnlySpan<byte> input, Span<byte> output)
+    public int? Compress(ReadOnlySpan<byte> input, Span<byte> output) => Deflate(input, output, SmallRawWindow, DefaultLevel);
+
+    /// <summary>The same as a zlib stream (RFC 1950).</summary>
+    public int? CompressZlib(ReadOnlySpan<byte> input, Span<byte> output, int level) => Deflate(input, output, LargestZlibWindow, level);
+
+    private int? Deflate(ReadOnlySpan<byte> input, Span<byte> output, int window, int level)
     {
         ZStream stream = default;
-        ThrowIfFailed(_deflateInit(&stream, DefaultLevel, Deflated, SmallRawWindow, MostMemory, DefaultStrategy));
+        ThrowIfFailed(_deflateInit(&stream, level, Deflated, window, MostMemory, DefaultStrategy));
         try
         {
             fixed (byte* source = input)

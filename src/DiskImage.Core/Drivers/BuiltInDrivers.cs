@@ -11,6 +11,7 @@ using DiskImage.Formats.Qed;
 using DiskImage.Formats.Raw;
 using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
+using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
 using DiskImage.Protocols.File;
 using DiskImage.Protocols.Null;
@@ -29,6 +30,7 @@ public static class BuiltInDrivers
             new VpcDriver(),
             new VhdxDriver(),
             new VdiDriver(),
+            new VmdkDriver(),
             new ParallelsDriver(),
             new QedDriver(),
             new BochsDriver(),

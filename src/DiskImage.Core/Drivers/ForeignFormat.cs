@@ -16,10 +16,6 @@ internal sealed record ForeignFormat(
     /// <summary>All of them. The signatures are facts of the formats' published descriptions.</summary>
     public static IReadOnlyList<ForeignFormat> All { get; } =
     [
-        Disk("vmdk", "a VMware disk (VMDK)", 0, "KDMV"u8, ".vmdk"), // sparse and stream-optimised
-        Disk("vmdk", "a VMware ESX disk (VMDK)", 0, "COWD"u8, ".vmdk"),
-        Disk("vmdk", "a VMware SE sparse disk (VMDK)", 0, [0xBE, 0xBA, 0xFE, 0xCA, 0, 0, 0, 0], ".vmdk"),
-        Disk("vmdk", "the descriptor of a VMware disk (VMDK)", 0, "# Disk DescriptorFile"u8, ".vmdk"),
         Disk("luks", "a LUKS encrypted disk", 0, [(byte)'L', (byte)'U', (byte)'K', (byte)'S', 0xBA, 0xBE], ".luks"),
         Disk(null, "an Apple sparse image", 0, "sprs"u8, ".sparseimage"),
         Disk(null, "an EnCase image (E01)", 0, [(byte)'E', (byte)'V', (byte)'F', 9, 13, 10, 255, 0], ".e01"),

@@ -61,9 +61,13 @@ internal static class ParentMismatch
     /// <param name="found">The parent's.</param>
     /// <param name="why">What that means.</param>
     public static DiskImageException Identity(string imageName, string parentName, string what, Guid? recorded, Guid found, string why)
+        => Identity(imageName, parentName, what, recorded?.ToString("B") ?? "(none recorded)", found.ToString("B"), why);
+
+    /// <inheritdoc cref="Identity(string, string, string, Guid?, Guid, string)"/>
+    public static DiskImageException Identity(string imageName, string parentName, string what, string recorded, string found, string why)
         => new(
             DiskImageErrorKind.Corrupt,
-            $"{imageName}: its parent must have the {what} {recorded?.ToString("B") ?? "(none recorded)"}, and {parentName} has {found:B}: {why}. {Advice}",
+            $"{imageName}: its parent must have the {what} {recorded}, and {parentName} has {found}: {why}. {Advice}",
             imageName);
 
     /// <summary>The parent was changed after its time stamp was recorded.</summary>

@@ -4,8 +4,14 @@ using DiskImage.Drivers;
 namespace DiskImage.Formats;
 
 /// <summary>A disk in a format that is read only: there is no way to change such an image in place.</summary>
-internal abstract class ReadOnlyFormatNode(BlockNode file, params (string Role, BlockNode Node)[] others) : FormatNode(file, backing: null, others)
+internal abstract class ReadOnlyFormatNode(BlockNode file, BlockNode? backing, params (string Role, BlockNode Node)[] others) : FormatNode(file, backing, others)
 {
+    /// <summary>One that stands on nothing.</summary>
+    protected ReadOnlyFormatNode(BlockNode file, params (string Role, BlockNode Node)[] others)
+        : this(file, backing: null, others)
+    {
+    }
+
     public sealed override bool IsReadOnly => true;
 
     /// <summary>Refuses to open an image of such a format for writing.</summary>

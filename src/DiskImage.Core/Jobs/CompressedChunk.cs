@@ -11,7 +11,8 @@ internal sealed class CompressedChunk(ICompressedWritable target, int chunk, boo
 {
     private const int Plain = -1, Zero = 0;
 
-    private readonly byte[] _bytes = GC.AllocateUninitializedArray<byte>(Math.Max(chunk, target.CompressionUnit));
+    private readonly int _room = target.LargestCompressed;
+    private readonly byte[] _bytes = GC.AllocateUninitializedArray<byte>(Math.Max(1, chunk / target.CompressionUnit) * target.LargestCompressed);
     private readonly int[] _lengths = new int[Math.Max(1, chunk / target.CompressionUnit)];
 
     /// <summary>Bytes of a unit.</summary>
@@ -21,7 +22,7 @@ internal sealed class CompressedChunk(ICompressedWritable target, int chunk, boo
     public int Count { get; private set; }
 
     /// <summary>A unit compressed; empty if it did not get smaller.</summary>
-    public ReadOnlyMemory<byte> this[int index] => _lengths[index] > 0 ? _bytes.AsMemory(index * Unit, _lengths[index]) : default;
+    public ReadOnlyMemory<byte> this[int index] => _lengths[index] > 0 ? _bytes.AsMemory(index * _room, _lengths[index]) : default;
 
     /// <summary>True if a unit is all zeroes, which are not to be stored.</summary>
     public bool IsZero(int index) => _lengths[index] == Zero;
@@ -33,7 +34,7 @@ internal sealed class CompressedChunk(ICompressedWritable target, int chunk, boo
         for (int i = 0; i < Count; i++)
         {
             ReadOnlySpan<byte> unit = data.Slice(i * Unit, Math.Min(Unit, data.Length - (i * Unit)));
-            _lengths[i] = !zeroesAreData && ZeroDetection.IsZero(unit) ? Zero : target.Compress(unit, _bytes.AsSpan(i * Unit, Unit)) ?? Plain;
+            _lengths[i] = !zeroesAreData && ZeroDetection.IsZero(unit) ? Zero : target.Compress(unit, _bytes.AsSpan(i * _room, _room)) ?? Plain;
         }
     }
 }

@@ -65,7 +65,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
 
     private bool StoresZeroes => options.SparseSize == 0;
 
-    private ICompressedWritable? Compressor => options.Compress
+    private ICompressedWritable? Compressor => options.Compress || target.As<ICompressedWritable>()?.IsAlwaysCompressed == true
         ? target.As<ICompressedWritable>() ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{target.Name}: its format cannot store compressed data", target.Name)
         : null;
 

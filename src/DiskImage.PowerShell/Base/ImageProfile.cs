@@ -2,6 +2,7 @@ using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
+using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
 using DiskImage.Graph;
 using DiskImage.Options;
@@ -49,6 +50,30 @@ internal sealed record ImageProfile(
             512,
             HyperVObjections,
             size => size == 0 ? ["the disk is empty"] : []),
+        new(
+            "ESXi",
+            "a stream-optimized VMDK of whole MiB",
+            "vmdk",
+            ForVmware("streamOptimized"),
+            1 << 20,
+            image => VmwareObjections(image, "ESXi", VmdkProfile.EsxiObjections),
+            VmdkProfile.EsxiObjectionsToSize),
+        new(
+            "VMwareWorkstation",
+            "a sparse VMDK in one file",
+            "vmdk",
+            new Dictionary<string, object?>(StringComparer.Ordinal) { ["subformat"] = "monolithicSparse", ["adapter_type"] = "lsilogic" },
+            512,
+            image => VmwareObjections(image, "Workstation", VmdkProfile.WorkstationObjections),
+            size => size == 0 ? ["the disk is empty"] : []),
+        new(
+            "VMFS",
+            "a flat VMDK with a vmfs descriptor, of whole MiB",
+            "vmdk",
+            ForVmware("vmfs"),
+            1 << 20,
+            image => VmwareObjections(image, "a VMFS datastore", VmdkProfile.VmfsObjections),
+            VmdkProfile.EsxiObjectionsToSize),
         new(
             "VirtualBox",
             "a dynamic VDI",
@@ -118,6 +143,12 @@ internal sealed record ImageProfile(
             yield return $"the file is marked {attributes & RefusedByHyperV} in its file system";
         }
     }
+
+    private static Dictionary<string, object?> ForVmware(string subformat)
+        => new(StringComparer.Ordinal) { ["subformat"] = subformat, ["adapter_type"] = "lsilogic", ["hwversion"] = VmdkProfile.HardwareVersion };
+
+    private static IEnumerable<string> VmwareObjections(OpenedImage image, string who, Func<VmdkInfo, long, IEnumerable<string>> objections)
+        => Facts(image) is VmdkInfo info ? objections(info, image.Node.Length) : [$"the format is {image.Format.Name}; {who} takes VMDK"];
 
     private static object? Facts(OpenedImage image) => image.Node.As<IDescribed>()?.Describe().FormatSpecific;
 }

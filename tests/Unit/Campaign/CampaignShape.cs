@@ -52,10 +52,13 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         new("vhdx", "vhdx", "subformat=dynamic,block_size=1M,log_size=1M"),
         new("vdi", "vdi", ""),
         new("qed", "qed", "cluster_size=4k,table_size=2"),
+        new("vmdk", "vmdk", ""),
+        new("vmdk-zeroed", "vmdk", "zeroed_grain=on"),
         new("parallels", "parallels", "cluster_size=4k"),
         new("parallels-odd", "parallels", "cluster_size=32256"),
         new("vhdx-fixed", "vhdx", "subformat=fixed,block_size=1M,log_size=1M"),
         new("vpc-differencing", "vpc", "block_size=64k,backing_file=base.vpc") { HasBacking = true },
+        new("vmdk-child", "vmdk", "backing_file=base.vmdk") { HasBacking = true },
         new("vdi-differencing", "vdi", "block_size=4k,backing_file=base.vdi") { HasBacking = true },
         new("vhdx-differencing", "vhdx", "block_size=1M,log_size=1M,backing_file=base.vhdx") { HasBacking = true },
     ];
@@ -132,7 +135,7 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
     private async Task<byte[]> MakeParentAsync(byte[] contents)
     {
         var file = new MemoryNode();
-        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split($"size={DiskBytes}{(Format is "vdi" ? "" : ",subformat=dynamic")}"));
+        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split($"size={DiskBytes}{(Format is "vdi" or "vmdk" ? "" : ",subformat=dynamic")}"));
         await ((ICreatable)Driver).CreateAsync(new FormatCreateContext(file, record), CancellationToken.None);
         BlockNode disk = await Driver.OpenAsync(
             new FormatOpenContext(new BorrowedNode(file, isReadOnly: false), Driver.OpenOptions.Defaults(), null, (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)), CancellationToken.None);

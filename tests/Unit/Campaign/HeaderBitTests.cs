@@ -24,6 +24,7 @@ public sealed class HeaderBitTests
             "vpc" => [(0, 88), (512, 64), (end - 512, 88)],
             "vdi" => [(64, 400)],
             "qed" or "parallels" => [(0, 64)],
+            "vmdk" => [(0, 79), (512, 300)],
             _ => [(64 << 10, 80), (128 << 10, 80), (192 << 10, 80), (256 << 10, 80)],
         };
         var failures = new List<string>();

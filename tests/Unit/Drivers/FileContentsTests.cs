@@ -15,9 +15,8 @@ public sealed class FileContentsTests : IDisposable
 
     public static TheoryData<string, int, byte[], ContentsKind, string> Signatures => new()
     {
-        { "vmdk", 0, "KDMV\u0001\0\0\0"u8.ToArray(), ContentsKind.Container, "VMDK" },
-        { "esx", 0, "COWD"u8.ToArray(), ContentsKind.Container, "VMDK" },
-        { "descriptor", 0, "# Disk DescriptorFile\nversion=1\n"u8.ToArray(), ContentsKind.Container, "VMDK" },
+        { "apple", 0, "sprs"u8.ToArray(), ContentsKind.Container, "Apple" },
+        { "wim", 0, "MSWIM\0\0\0"u8.ToArray(), ContentsKind.Container, "WIM" },
         { "luks", 0, [.. "LUKS"u8, 0xBA, 0xBE, 0, 1], ContentsKind.Container, "LUKS" },
         { "gzip", 0, [0x1F, 0x8B, 8, 0], ContentsKind.NoDisk, "gzip" },
         { "xz", 0, [0xFD, (byte)'7', (byte)'z', (byte)'X', (byte)'Z', 0], ContentsKind.NoDisk, "xz" },
@@ -96,14 +95,14 @@ public sealed class FileContentsTests : IDisposable
 
     [Theory]
     [InlineData("a.qcow2", "vhdx", "it looks like a qcow2 image", "the format qcow2")]
-    [InlineData("a.vmdk", "qcow2", "is not a qcow2 image; it looks like a VMware disk (VMDK)", "")]
+    [InlineData("a.wim", "qcow2", "is not a qcow2 image; it looks like a Windows image (WIM)", "")]
     [InlineData("a.txt", "vpc", "is not a vpc image; it looks like text", "")]
     [InlineData("empty", "qcow2", "is not a qcow2 image; it looks like an empty file", "")]
     [InlineData("noise", "qcow2", "noise", "")]
     public async Task A_named_format_that_is_not_there_is_told_with_what_is(string name, string format, string message, string wayOut)
     {
         await Images.CreateAsync(_folder["a.qcow2"], "qcow2", "size=1M");
-        await System.IO.File.WriteAllBytesAsync(_folder["a.vmdk"], File(0, "KDMV"u8.ToArray()));
+        await System.IO.File.WriteAllBytesAsync(_folder["a.wim"], File(0, "MSWIM\0\0\0"u8.ToArray()));
         await System.IO.File.WriteAllTextAsync(_folder["a.txt"], "hello");
         await System.IO.File.WriteAllBytesAsync(_folder["empty"], []);
         await System.IO.File.WriteAllBytesAsync(_folder["noise"], File(0, [1, 2, 3]));

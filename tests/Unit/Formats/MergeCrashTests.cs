@@ -7,7 +7,7 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats;
 
 /// <summary>
-/// A merge of VHD and VHDX disks that is cut short after any request, to whichever of the files, leaves a chain that opens without further ado
+/// A merge of VHD, VHDX and VMDK disks that is cut short after any request, to whichever of the files, leaves a chain that opens without further ado
 /// and reads as it did; and the merge can be run again.
 /// </summary>
 public sealed class MergeCrashTests
@@ -21,6 +21,9 @@ public sealed class MergeCrashTests
     [InlineData("vhdx", "block_size=1M", 1, false)]
     [InlineData("vhdx", "block_size=1M", 2, false)]
     [InlineData("vhdx", "block_size=1M,subformat=fixed", 1, true)]
+    [InlineData("vmdk", "zeroed_grain", 1, false)]
+    [InlineData("vmdk", "zeroed_grain", 2, false)]
+    [InlineData("vmdk", "", 1, true)]
     public async Task Every_prefix_of_a_merge_leaves_a_chain_that_reads_the_same(string format, string options, int depth, bool empties)
     {
         var driver = Images.Registry.Format(format);
@@ -86,7 +89,8 @@ public sealed class MergeCrashTests
     {
         var chain = new List<byte[]>();
         var random = new Random(depth);
-        string blockSize = options.Split(',').FirstOrDefault(o => o.StartsWith("block_size", StringComparison.Ordinal), "block_size=1M");
+        string blockSize = driver.Name.Equals("vmdk", StringComparison.Ordinal) ? options
+            : options.Split(',').FirstOrDefault(o => o.StartsWith("block_size", StringComparison.Ordinal), "block_size=1M");
         for (int layer = depth; layer >= 0; layer--)
         {
             var file = new MemoryNode();

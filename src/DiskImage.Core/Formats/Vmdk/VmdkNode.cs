@@ -1,0 +1,310 @@
+using System.Globalization;
+using DiskImage.Block;
+
+namespace DiskImage.Formats.Vmdk;
+
+/// <summary>A VMDK disk: extents one behind the other, a descriptor that lists them, and a parent that shows through sparse ones.</summary>
+/// <remarks>
+/// <para>Each extent is a node of its own over its file, with its own tables and lock; what lies in one goes there. What concerns the whole disk
+/// runs alone: requests hold a lock together that it takes for itself.</para>
+/// <para>The content identifier is changed, durably, before a session first changes what the disk reads as: then a child made before does
+/// not fit any more, whatever happens next.</para>
+/// </remarks>
+internal sealed partial class VmdkNode : BlockNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable, IReservable, IBackingRecord
+{
+    private readonly BlockNode _file;
+    private readonly VmdkDescriptorStore? _store;
+    private readonly List<VmdkExtent> _extents;
+    private readonly BlockNode? _parent;
+    private readonly RangeLock _requests = new(); // shared by requests, exclusive for what concerns the whole disk
+    private readonly SemaphoreSlim _descriptorGate = new(1, 1); // guards the descriptor and the two fields below
+    private uint? _comingCid;
+    private volatile bool _isCidChanged;
+    private long _length;
+
+    public VmdkNode(BlockNode file, VmdkDescriptorStore? store, IReadOnlyList<VmdkExtent> extents, BlockNode? parent)
+    {
+        (_file, _store, _extents, _parent) = (file, store, [.. extents], parent);
+        _length = extents.Count == 0 ? 0 : extents[^1].End;
+        IsReadOnly = file.IsReadOnly || (extents.Count > 0 && extents.All(e => e.Node.IsReadOnly));
+        var children = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { ["file"] = file };
+        var seen = new HashSet<BlockNode>(ReferenceEqualityComparer.Instance) { file };
+        foreach ((int index, VmdkExtent extent) in extents.Index())
+        {
+            if (extent.File is { } own && seen.Add(own))
+            {
+                children.Add(string.Create(CultureInfo.InvariantCulture, $"extents.{index}"), own);
+            }
+        }
+        if (parent is not null)
+        {
+            children.Add("backing", parent);
+        }
+        Children = children;
+    }
+
+    public override string Name => _file.Name;
+
+    public override long Length => Volatile.Read(ref _length);
+
+    public override bool IsReadOnly { get; }
+
+    public override DateTimeOffset? LastWriteTime => _extents.Select(e => e.File?.LastWriteTime).Append(_file.LastWriteTime).Max();
+
+    public override IReadOnlyDictionary<string, BlockNode> Children { get; }
+
+    public override BlockLimits Limits => _extents.Count == 0 ? BlockLimits.None : _extents.MaxBy(e => e.Node.Limits.AllocationUnit)!.Node.Limits;
+
+    /// <summary>The content identifier; 0 for a sparse extent without a descriptor.</summary>
+    public uint Cid => Descriptor?.Cid ?? 0;
+
+    /// <summary>The extents in the order of the disk.</summary>
+    public IReadOnlyList<VmdkExtent> Extents => _extents;
+
+    private VmdkDescriptor? Descriptor => _store?.Current;
+
+    private bool HasParent => Descriptor?.HasParent == true;
+
+    private IEnumerable<VmdkSparseExtent> Sparse => _extents.Select(e => e.Node).OfType<VmdkSparseExtent>();
+
+    public ImageDescription Describe()
+    {
+        VmdkHeader? header = Sparse.FirstOrDefault(s => !s.IsCowd)?.Header;
+        return new ImageDescription
+        {
+            Format = VmdkDriver.FormatName,
+            ClusterSize = _extents.Where(e => e.Node is FormatNode).Select(e => (long?)e.Node.Limits.AllocationUnit).FirstOrDefault(),
+            BackingFile = HasParent ? Descriptor!.ParentHint : null,
+            BackingFormat = HasParent ? VmdkDriver.FormatName : null,
+            Compressed = Sparse.Any(s => s.Header.IsCompressed),
+            Dirty = Sparse.Any(s => s.IsLeftOpen),
+            Warnings = [.. Warnings()],
+            FormatSpecific = new VmdkInfo
+            {
+                CreateType = Descriptor?.CreateType,
+                Cid = VmdkParent.Text(Cid),
+                ParentCid = HasParent ? VmdkParent.Text(Descriptor!.ParentCid) : null,
+                LongContentId = Descriptor?.Value("ddb.longContentID"),
+                Uuid = Descriptor?.Value("ddb.uuid"),
+                AdapterType = Descriptor?.Value(VmdkText.AdapterKey),
+                HardwareVersion = Descriptor?.Value(VmdkText.HardwareKey),
+                ToolsVersion = Descriptor?.Value(VmdkText.ToolsKey),
+                Encoding = Descriptor?.EncodingName,
+                SparseVersion = (int?)header?.Version,
+                Extents = [.. _extents.Select(e => e.Line.Text)],
+            },
+        };
+    }
+
+    public async ValueTask ReserveAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        foreach ((VmdkExtent extent, long within, long count) in Parts(offset, length))
+        {
+            if (extent.Node is IReservable reservable)
+            {
+                await BeforeChangeAsync().ConfigureAwait(false);
+                await reservable.ReserveAsync(within, count, cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
+    protected override async ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        RangeLock.Hold? hold = await EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            foreach ((VmdkExtent extent, long within, long count) in Parts(offset, buffer.Length))
+            {
+                await extent.Node.ReadAsync(within, buffer[..(int)count], cancellationToken).ConfigureAwait(false);
+                buffer = buffer[(int)count..];
+            }
+        }
+        finally
+        {
+            Leave(hold);
+        }
+    }
+
+    protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    {
+        RangeLock.Hold? hold = await EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            await BeforeChangeAsync().ConfigureAwait(false);
+            foreach ((VmdkExtent extent, long within, long count) in Parts(offset, buffer.Length))
+            {
+                await extent.Node.WriteAsync(within, buffer[..(int)count], cancellationToken).ConfigureAwait(false);
+                buffer = buffer[(int)count..];
+            }
+        }
+        finally
+        {
+            Leave(hold);
+        }
+    }
+
+    protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+        => ChangeAsync(
+            offset,
+            length,
+            (extent, within, count) => extent.Line.Type == VmdkExtentType.Zero ? default : extent.Node.WriteZeroesAsync(within, count, mode, cancellationToken),
+            cancellationToken);
+
+    protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
+        => ChangeAsync(
+            offset,
+            length,
+            (extent, within, count) => extent.Node.IsReadOnly ? default : extent.Node.DiscardAsync(within, count, cancellationToken),
+            cancellationToken);
+
+    protected override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        RangeLock.Hold? hold = await EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            VmdkExtent extent = At(offset);
+            long within = offset - extent.Start, count = Math.Min(length, extent.Node.Length - within);
+            return await extent.Node.GetExtentAsync(within, count, cancellationToken).ConfigureAwait(false) with { Offset = offset };
+        }
+        finally
+        {
+            Leave(hold);
+        }
+    }
+
+    protected override async ValueTask FlushCoreAsync(CancellationToken cancellationToken)
+    {
+        RangeLock.Hold? hold = await EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            foreach (VmdkExtent extent in _extents)
+            {
+                await extent.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            Leave(hold);
+        }
+    }
+
+    protected override async ValueTask CloseCoreAsync()
+    {
+        try
+        {
+            await Closing.AllAsync(_extents.Select(e => (Func<ValueTask>)e.Node.DisposeAsync)).ConfigureAwait(false);
+        }
+        finally
+        {
+            _descriptorGate.Dispose();
+        }
+    }
+
+    private IEnumerable<string> Warnings()
+    {
+        if (Descriptor is null)
+        {
+            yield return "it is a sparse extent without a descriptor: part of a disk that is split into several files, perhaps; the descriptor is the file to open then";
+        }
+        if (Descriptor?.TracksChanges == true)
+        {
+            yield return "a host tracks its changes in a file beside it (changeTrackPath), so it is not written to here";
+        }
+    }
+
+    private async ValueTask ChangeAsync(
+        long offset, long length, Func<VmdkExtent, long, long, ValueTask> change, CancellationToken cancellationToken)
+    {
+        RangeLock.Hold? hold = await EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            await BeforeChangeAsync().ConfigureAwait(false);
+            foreach ((VmdkExtent extent, long within, long count) in Parts(offset, length))
+            {
+                await change(extent, within, count).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            Leave(hold);
+        }
+    }
+
+    private async ValueTask<RangeLock.Hold?> EnterAsync(CancellationToken cancellationToken)
+        => IsReadOnly ? null : await _requests.AcquireAsync(0, 1, exclusive: false, cancellationToken).ConfigureAwait(false);
+
+    private void Leave(RangeLock.Hold? hold)
+    {
+        if (hold is not null)
+        {
+            _requests.Release(hold);
+        }
+    }
+
+    private async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work)
+    {
+        RangeLock.Hold hold = await _requests.AcquireAsync(0, 1, exclusive: true).ConfigureAwait(false);
+        try
+        {
+            return await work().ConfigureAwait(false);
+        }
+        finally
+        {
+            _requests.Release(hold);
+        }
+    }
+
+    private async ValueTask AloneAsync(Func<ValueTask> work) => await AloneAsync(async () =>
+    {
+        await work().ConfigureAwait(false);
+        return true;
+    }).ConfigureAwait(false);
+
+    /// <summary>The extent that holds an offset of the disk.</summary>
+    private VmdkExtent At(long offset)
+    {
+        int low = 0, high = _extents.Count;
+        while (low < high)
+        {
+            int middle = (low + high) >>> 1;
+            (low, high) = _extents[middle].End <= offset ? (middle + 1, high) : (low, middle);
+        }
+        return _extents[low];
+    }
+
+    private IEnumerable<(VmdkExtent Extent, long Within, long Count)> Parts(long offset, long length)
+    {
+        for (long end = offset + length; offset < end;)
+        {
+            VmdkExtent extent = At(offset);
+            long count = Math.Min(end, extent.End) - offset;
+            yield return (extent, offset - extent.Start, count);
+            offset += count;
+        }
+    }
+
+    /// <summary>Changes the content identifier, durably, the first time.</summary>
+    private async ValueTask BeforeChangeAsync()
+    {
+        if (_isCidChanged || _store is null)
+        {
+            return;
+        }
+        await _descriptorGate.WaitAsync().ConfigureAwait(false);
+        try
+        {
+            if (!_isCidChanged)
+            {
+                await _store.SetAsync(_store.Current.WithCid(ComingCid)).ConfigureAwait(false);
+                (_isCidChanged, _comingCid) = (true, null);
+            }
+        }
+        finally
+        {
+            _ = _descriptorGate.Release();
+        }
+    }
+
+    /// <summary>The content identifier that the next change gives the disk.</summary>
+    private uint ComingCid => _isCidChanged ? Cid : _comingCid ??= VmdkParent.NewCid(Cid, Length);
+}
