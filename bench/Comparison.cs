@@ -35,7 +35,8 @@ internal sealed record ComparisonOptions
                 "--runs" => options with { Runs = int.Parse(value, CultureInfo.InvariantCulture) },
                 "--folder" => options with { Folder = value },
                 "--only" => options with { Only = value },
-                _ => throw new ArgumentException($"{arguments[i]} {value}: not understood. --size, --runs, --folder, --only.", nameof(arguments)),
+                _ => throw new ArgumentException(
+                    $"{arguments[i]} {value}: not understood. --size, --runs, --folder, --only.", nameof(arguments)),
             };
         }
         return options;
@@ -53,11 +54,13 @@ internal static class Comparison
         Directory.CreateDirectory(folder);
         try
         {
-            Console.WriteLine($"{SizeText.Format(options.Size)} mix, {options.Runs} runs each in turns after a warm-up, {Environment.ProcessorCount} processors");
+            Console.WriteLine($"{SizeText.Format(options.Size)} mix, {options.Runs} runs each in turns after a warm-up, "
+                + $"{Environment.ProcessorCount} processors");
             await MakeSourcesAsync(folder, options);
             long bare = await Memory.OfChildAsync("bare");
             Console.WriteLine($"{"",-24}{"ours ms: median",16}{"min",8}{"max",8}{"qemu-img: median",20}{"min",8}{"max",8}{"ratio",8}{"wanted",8}{"memory MiB",12}");
-            foreach (Scenario scenario in Scenario.All.Where(s => s.Name.Contains(options.Only, StringComparison.Ordinal) && s.IsPossible()))
+            foreach (
+                Scenario scenario in Scenario.All.Where(s => s.Name.Contains(options.Only, StringComparison.Ordinal) && s.IsPossible()))
             {
                 await (scenario.PrepareAsync?.Invoke(folder) ?? Task.CompletedTask);
                 await MeasureAsync(scenario, folder, Math.Min(options.Runs, scenario.MostRuns), bare);
@@ -111,7 +114,8 @@ internal static class Comparison
             double mine = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
             if (run < 0 && scenario is { OursMakes: { } made } && scenario.BeforeAsync is null)
             {
-                _ = await QemuImgAsync(["compare", "-f", "raw", "-F", Path.GetExtension(made)[1..], Path.Combine(folder, Scenario.Raw), Path.Combine(folder, made)]);
+                _ = await QemuImgAsync(["compare", "-f", "raw", "-F", Path.GetExtension(made)[1..], Path.Combine(
+                    folder, Scenario.Raw), Path.Combine(folder, made)]);
             }
             Remove(folder, scenario.OursMakes);
             double other = await QemuImgAsync(scenario.QemuImg(folder));
@@ -139,7 +143,8 @@ internal static class Comparison
         long start = Stopwatch.GetTimestamp();
         FormatDriver format = registry.Format("qcow2");
         object options = ((ICreatable)format).CreateOptions.Bind(OptionSchema.Split($"size={HugeSize}"));
-        await using (NewImage made = await new ImageCreator(opener).CreateAsync(path, format, options, replace: false, openOptions: null, CancellationToken.None))
+        await using (NewImage made = await new ImageCreator(opener).CreateAsync(
+            path, format, options, replace: false, openOptions: null, CancellationToken.None))
         {
             await made.CompleteAsync(durable: false, CancellationToken.None);
         }
@@ -152,7 +157,8 @@ internal static class Comparison
                 extents++;
             }
         }
-        Console.WriteLine($"16 TiB empty qcow2: made, described and mapped ({extents} extent) in {Stopwatch.GetElapsedTime(start).TotalMilliseconds:0} ms (wanted: 1000)");
+        Console.WriteLine($"16 TiB empty qcow2: made, described and mapped ({extents} extent) in "
+            + $"{Stopwatch.GetElapsedTime(start).TotalMilliseconds:0} ms (wanted: 1000)");
     }
 
     /// <summary>Runs qemu-img for its effect.</summary>
@@ -170,7 +176,9 @@ internal static class Comparison
         using Process process = Process.Start(info)!;
         string output = await process.StandardOutput.ReadToEndAsync();
         await process.WaitForExitAsync();
-        bool isWhole = process.ExitCode == 0 || (arguments.Contains("-c", StringComparer.Ordinal) && arguments.Contains("qcow", StringComparer.Ordinal)); // of which 7.2 says 1, for no reason
+        // of which 7.2 says 1, for no reason
+        bool isWhole = process.ExitCode == 0
+            || (arguments.Contains("-c", StringComparer.Ordinal) && arguments.Contains("qcow", StringComparer.Ordinal));
         return isWhole
             ? Stopwatch.GetElapsedTime(start).TotalMilliseconds
             : throw new InvalidOperationException($"qemu-img {string.Join(' ', arguments)} failed: {output}");

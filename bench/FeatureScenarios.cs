@@ -25,32 +25,55 @@ internal static class FeatureScenarios
             "theirs.raw")
         {
             PrepareAsync = folder => Comparison.RunQemuImgAsync(
-                ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=zstd", Path.Combine(folder, Scenario.Raw), Path.Combine(folder, PackedZstd)]),
+                ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=zstd", Path.Combine(
+                    folder, Scenario.Raw), Path.Combine(folder, PackedZstd)]),
         },
         Other("vhdx", "raw → vhdx", "vhdx"),
         Other("vpc", "raw → vhd", "vpc"),
         Back("vhdx", "vhdx → raw", "vhdx"),
         Back("vpc", "vhd → raw", "vpc"),
-        new("check", "check, 1M clusters", 0.7, CheckAsync, folder => ["check", "-f", "qcow2", Path.Combine(folder, Million)], null, null) { PrepareAsync = MakeMillionAsync },
         new(
-            "snapshot", "snapshot, 1M clusters", 1.0, SnapshotAsync, folder => ["snapshot", "-c", "bench", Path.Combine(folder, MillionTheirs)], null, null)
+            "check",
+            "check, 1M clusters",
+            0.7,
+            CheckAsync,
+            folder => ["check", "-f", "qcow2", Path.Combine(folder, Million)],
+            null,
+            null) { PrepareAsync = MakeMillionAsync },
+        new(
+            "snapshot",
+            "snapshot, 1M clusters",
+            1.0,
+            SnapshotAsync,
+            folder => ["snapshot", "-c", "bench", Path.Combine(folder, MillionTheirs)],
+            null,
+            null)
         {
             PrepareAsync = MakeMillionAsync,
             AfterAsync = DropSnapshotsAsync,
         },
         new(
             "small-writes", "50,000 writes of 4 KiB", 1.0, SmallWritesAsync,
-            folder => ["bench", "-f", "qcow2", "-w", "-c", $"{SmallWrites}", "-s", $"{SmallWriteBytes}", "-S", $"{SmallWriteStep}", Path.Combine(folder, "theirs.qcow2")], "ours.qcow2", "theirs.qcow2")
+            folder =>
+            [
+                "bench", "-f", "qcow2", "-w", "-c", $"{SmallWrites}", "-s", $"{SmallWriteBytes}", "-S", $"{SmallWriteStep}",
+                Path.Combine(folder, "theirs.qcow2"),
+            ],
+            "ours.qcow2",
+            "theirs.qcow2")
         {
-            BeforeAsync = folder => Comparison.RunQemuImgAsync(["create", "-f", "qcow2", Path.Combine(folder, "theirs.qcow2"), $"{SmallWriteDisk}"]),
+            BeforeAsync = folder => Comparison.RunQemuImgAsync(
+                ["create", "-f", "qcow2", Path.Combine(folder, "theirs.qcow2"), $"{SmallWriteDisk}"]),
         },
     ];
 
     private static Scenario Compress(string name, string title, double target, string options, string[] theirs)
         => new(
             name, title, target,
-            folder => Scenario.ConvertAsync(Path.Combine(folder, Scenario.Raw), "raw", Path.Combine(folder, "ours.qcow2"), "qcow2", options, compress: true),
-            folder => ["convert", .. theirs, "-f", "raw", "-O", "qcow2", Path.Combine(folder, Scenario.Raw), Path.Combine(folder, "theirs.qcow2")],
+            folder => Scenario.ConvertAsync(
+                Path.Combine(folder, Scenario.Raw), "raw", Path.Combine(folder, "ours.qcow2"), "qcow2", options, compress: true),
+            folder => ["convert", .. theirs, "-f", "raw", "-O", "qcow2", Path.Combine(
+                folder, Scenario.Raw), Path.Combine(folder, "theirs.qcow2")],
             "ours.qcow2",
             "theirs.qcow2")
         {
@@ -77,7 +100,8 @@ internal static class FeatureScenarios
             "theirs.raw")
         {
             IsPossible = () => BuiltInDrivers.CreateRegistry().Formats.Any(f => f.Name.Equals(format, StringComparison.Ordinal)),
-            PrepareAsync = folder => Comparison.RunQemuImgAsync(["convert", "-f", "raw", "-O", format, Path.Combine(folder, Scenario.Raw), Path.Combine(folder, "mix." + format)]),
+            PrepareAsync = folder => Comparison.RunQemuImgAsync(
+                ["convert", "-f", "raw", "-O", format, Path.Combine(folder, Scenario.Raw), Path.Combine(folder, "mix." + format)]),
             BeforeAsync = RemoveOursAsync, // a vhd has whole cylinders, so it is not compared with the mix
         };
 
@@ -93,7 +117,8 @@ internal static class FeatureScenarios
         {
             if (!File.Exists(Path.Combine(folder, name)))
             {
-                await Comparison.RunQemuImgAsync(["create", "-f", "qcow2", "-o", "preallocation=metadata", Path.Combine(folder, name), "64G"]);
+                await Comparison.RunQemuImgAsync(
+                    ["create", "-f", "qcow2", "-o", "preallocation=metadata", Path.Combine(folder, name), "64G"]);
             }
         }
     }
@@ -129,7 +154,8 @@ internal static class FeatureScenarios
         FormatDriver format = registry.Format("qcow2");
         object options = ((ICreatable)format).CreateOptions.Bind(OptionSchema.Split($"size={SmallWriteDisk}"));
         var creator = new ImageCreator(new ImageOpener(registry, OpenPolicy.Default));
-        await using (NewImage made = await creator.CreateAsync(path, format, options, replace: false, openOptions: null, CancellationToken.None))
+        await using (
+            NewImage made = await creator.CreateAsync(path, format, options, replace: false, openOptions: null, CancellationToken.None))
         {
             await made.CompleteAsync(durable: false, CancellationToken.None);
         }
@@ -148,5 +174,7 @@ internal static class FeatureScenarios
     }
 
     private static ValueTask<OpenedImage> OpenAsync(string path, bool writable)
-        => new ImageOpener(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default).OpenAsync(new OpenRequest(path) { Format = "qcow2", Writable = writable }, CancellationToken.None);
+        => new ImageOpener(
+            BuiltInDrivers.CreateRegistry(),
+            OpenPolicy.Default).OpenAsync(new OpenRequest(path) { Format = "qcow2", Writable = writable }, CancellationToken.None);
 }

@@ -35,7 +35,11 @@ internal static class Mix
 
         byte[] Text()
         {
-            string[] words = ["disk", "image", "block", "cluster", "the", "of", "and", "extent", "zero", "backing", "file", "node", "\n", "table", "a", "is"];
+            string[] words =
+            [
+                "disk", "image", "block", "cluster", "the", "of", "and", "extent", "zero", "backing", "file", "node", "\n", "table", "a",
+                "is",
+            ];
             for (int i = 0; i < text.Length;)
             {
                 string word = words[random.Next(words.Length)];

@@ -4,7 +4,10 @@ using System.IO.Compression;
 
 namespace DiskImage.Bench;
 
-/// <summary>The comparisons for the formats of old disks. cloop needs create_compressed_fs, bzip2 the program of that name and a qemu-img with its module.</summary>
+/// <summary>
+/// The comparisons for the formats of old disks. cloop needs create_compressed_fs, bzip2 the program of that name and a
+/// qemu-img with its module.
+/// </summary>
 internal static class OldFormatScenarios
 {
     private const int DmgChunk = 1 << 20;
@@ -15,9 +18,25 @@ internal static class OldFormatScenarios
         ToRaw("dmg-zlib-raw", "dmg zlib → raw", 0.5, "dmg", DmgZlib, folder => MakeDmgAsync(folder, DmgZlib, 0x8000_0005)),
         ToRaw("dmg-bzip2-raw", "dmg bzip2 → raw", 0.5, "dmg", DmgBzip2, folder => MakeDmgAsync(folder, DmgBzip2, 0x8000_0006)) with
         {
-            IsPossible = () => Has("bzip2") && File.Exists(Path.Combine(Environment.GetEnvironmentVariable("QEMU_MODULE_DIR") ?? "/usr/lib/x86_64-linux-gnu/qemu", "block-dmg-bz2.so")),
+            IsPossible = () => Has("bzip2")
+                && File.Exists(Path.Combine(
+                    Environment.GetEnvironmentVariable("QEMU_MODULE_DIR") ?? "/usr/lib/x86_64-linux-gnu/qemu", "block-dmg-bz2.so")),
         },
-        ToRaw("cloop-raw", "cloop → raw", 0.5, "cloop", Cloop, folder => RunAsync("create_compressed_fs", "-q", "-B", "65536", "-L", "6", Path.Combine(folder, Scenario.Raw), Path.Combine(folder, Cloop))) with
+        ToRaw(
+            "cloop-raw",
+            "cloop → raw",
+            0.5,
+            "cloop",
+            Cloop,
+            folder => RunAsync(
+                "create_compressed_fs",
+                "-q",
+                "-B",
+                "65536",
+                "-L",
+                "6",
+                Path.Combine(folder, Scenario.Raw),
+                Path.Combine(folder, Cloop))) with
         {
             IsPossible = () => Has("create_compressed_fs"),
         },
@@ -25,7 +44,8 @@ internal static class OldFormatScenarios
             ["convert", "-c", "-f", "raw", "-O", "qcow", Path.Combine(folder, Scenario.Raw), Path.Combine(folder, QcowPacked)])),
         new(
             "raw-qcow", "raw → qcow -c zlib", 0.35,
-            folder => Scenario.ConvertAsync(Path.Combine(folder, Scenario.Raw), "raw", Path.Combine(folder, "ours.qcow"), "qcow", compress: true),
+            folder => Scenario.ConvertAsync(
+                Path.Combine(folder, Scenario.Raw), "raw", Path.Combine(folder, "ours.qcow"), "qcow", compress: true),
             folder => ["convert", "-c", "-f", "raw", "-O", "qcow", Path.Combine(folder, Scenario.Raw), Path.Combine(folder, "theirs.qcow")],
             "ours.qcow",
             "theirs.qcow")
@@ -67,11 +87,18 @@ internal static class OldFormatScenarios
         };
 
     private static bool Has(string program)
-        => (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator).Any(folder => File.Exists(Path.Combine(folder, program)));
+        => (Environment.GetEnvironmentVariable("PATH")
+            ?? "").Split(Path.PathSeparator).Any(folder => File.Exists(Path.Combine(folder, program)));
 
     private static async Task RunAsync(string program, params string[] arguments)
     {
-        using Process process = Process.Start(new ProcessStartInfo(program, arguments) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true })!;
+        using Process process =
+            Process.Start(new ProcessStartInfo(program, arguments)
+            {
+                UseShellExecute = false,
+                RedirectStandardOutput = true,
+                RedirectStandardError = true,
+            })!;
         Task<string> output = process.StandardOutput.ReadToEndAsync(), errors = process.StandardError.ReadToEndAsync();
         await process.WaitForExitAsync();
         _ = await output;
@@ -99,7 +126,9 @@ internal static class OldFormatScenarios
             long start = target.Length;
             if (!isZero)
             {
-                await target.WriteAsync(kind == 0x8000_0005 ? await ZlibAsync(data) : await Bzip2Async(data, Path.Combine(folder, "chunk")));
+                await target.WriteAsync(kind == 0x8000_0005
+                    ? await ZlibAsync(data)
+                    : await Bzip2Async(data, Path.Combine(folder, "chunk")));
             }
             Memory<byte> entry = table.AsMemory(204 + (i * 40), 40);
             BinaryPrimitives.WriteUInt32BigEndian(entry.Span, i == count ? 0xFFFF_FFFF : isZero ? 0 : kind);
@@ -110,8 +139,12 @@ internal static class OldFormatScenarios
         }
         long end = target.Length;
         byte[] list = System.Text.Encoding.UTF8.GetBytes(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<plist version=\"1.0\">\n<dict>\n<key>resource-fork</key>\n<dict>\n<key>blkx</key>\n<array>\n<dict>\n<key>Data</key>\n<data>\n"
-                + Convert.ToBase64String(table, Base64FormattingOptions.InsertLineBreaks) + "\n</data>\n<key>Name</key>\n<string>mix</string>\n</dict>\n</array>\n</dict>\n</dict>\n</plist>\n");
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<plist "
+                + "version=\"1.0\">\n<dict>\n<key>resource-fork</key>\n<dict>\n<key>blkx</key>\n<array>\n<dict>\n<key>Data</key>\n<data>\n"
+                + Convert.ToBase64String(
+                    table,
+                    Base64FormattingOptions.InsertLineBreaks)
+                        + "\n</data>\n<key>Name</key>\n<string>mix</string>\n</dict>\n</array>\n</dict>\n</dict>\n</plist>\n");
         byte[] trailer = new byte[512];
         "koly"u8.CopyTo(trailer);
         BinaryPrimitives.WriteInt32BigEndian(trailer.AsSpan(4), 4);

@@ -4,8 +4,8 @@ using BenchmarkDotNet.Running;
 namespace DiskImage.Bench;
 
 /// <summary>
-/// <c>compare</c> times ours beside qemu-img; <c>once</c> and <c>bare</c> are the child processes by which it measures memory; <c>profile</c> repeats ours for a profiler;
-/// anything else goes to BenchmarkDotNet.
+/// <c>compare</c> times ours beside qemu-img; <c>once</c> and <c>bare</c> are the child processes by which it measures memory;
+/// <c>profile</c> repeats ours for a profiler; anything else goes to BenchmarkDotNet.
 /// </summary>
 internal static class Program
 {

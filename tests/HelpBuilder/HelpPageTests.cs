@@ -137,7 +137,8 @@ public class HelpPageTests
     {
         HelpPage page = Read(Page);
         Assert.Equal("Reads a thing with *.", page.Synopsis);
-        Assert.Equal(["First line goes on. See Write-Thing and a site (https://example.org/).", "- one goes on", "- two"], page.Description);
+        Assert.Equal(
+            ["First line goes on. See Write-Thing and a site (https://example.org/).", "- one goes on", "- two"], page.Description);
         Assert.Equal([new HelpLink("Write-Thing", ""), new HelpLink("a site", "https://example.org/")], page.Links);
     }
 
@@ -176,7 +177,8 @@ public class HelpPageTests
     public void Maml_says_what_the_page_says()
     {
         XDocument maml = MamlWriter.Write([Read(Page)]);
-        XElement path = Assert.Single(maml.Descendants(), e => e.Name.LocalName == "parameters").Elements().Single(p => p.Elements().First().Value == "Path");
+        XElement path = Assert.Single(
+            maml.Descendants(), e => e.Name.LocalName == "parameters").Elements().Single(p => p.Elements().First().Value == "Path");
         Assert.Equal("true", path.Attribute("required")?.Value);
         Assert.Equal("0", path.Attribute("position")?.Value);
         Assert.Equal("FullName", path.Attribute("aliases")?.Value);
@@ -189,7 +191,11 @@ public class HelpPageTests
     [InlineData("## DESCRIPTION", "## NOTES", 4, "'DESCRIPTION' is missing")]
     [InlineData("# Read-Thing\n", "# Read-Think\n", 4, "differs from the file's name")]
     [InlineData("Read-Thing -All [", "Read-Thing -Any [", 18, "-Any is in the syntax but not described")]
-    [InlineData("Read-Thing -All [<CommonParameters>]", "Read-Thing [-Path] <string[]> [<CommonParameters>]", 101, "-All is described but not in the syntax")]
+    [InlineData(
+        "Read-Thing -All [<CommonParameters>]",
+        "Read-Thing [-Path] <string[]> [<CommonParameters>]",
+        101,
+        "-All is described but not in the syntax")]
     [InlineData("Read-Thing -All [<CommonParameters>]", "Read-Thing -All", 18, "ends with [<CommonParameters>]")]
     [InlineData("[-Mode <Mode>]", "[-Mode <Mode>", 13, "']' is expected")]
     [InlineData("### Example 1: One", "### Example 2: One", 32, "### Example 1: ")]

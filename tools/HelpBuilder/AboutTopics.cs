@@ -18,7 +18,8 @@ internal static class AboutTopics
         {
             string[] lines = File.ReadAllLines(file);
             string topic = Path.GetFileName(file)[..^Ending.Length];
-            problems.AddRange(s_headings.Where(heading => !lines.Contains(heading, StringComparer.Ordinal)).Select(heading => $"{file}(1): error : the heading {heading} is missing"));
+            problems.AddRange(s_headings.Where(heading => !lines.Contains(heading, StringComparer.Ordinal)).Select(
+                heading => $"{file}(1): error : the heading {heading} is missing"));
             if (lines.Length < 2 || lines[0] != s_headings[0] || lines[1].Trim() != topic)
             {
                 problems.Add($"{file}(1): error : a topic begins with {s_headings[0]} and its file's name");

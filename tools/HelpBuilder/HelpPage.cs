@@ -29,7 +29,10 @@ internal sealed record HelpPage
 /// <summary>One parameter set, as <c>Get-Command -Syntax</c> prints it.</summary>
 internal sealed record SyntaxLine(int LineNumber, IReadOnlyList<SyntaxParameter> Parameters);
 
-/// <summary>A parameter in one parameter set. <paramref name="Type"/> is null for a switch; <paramref name="Position"/> is null for a named parameter.</summary>
+/// <summary>
+/// A parameter in one parameter set. <paramref name="Type"/> is null for a switch; <paramref name="Position"/> is
+/// null for a named parameter.
+/// </summary>
 internal sealed record SyntaxParameter(string Name, string? Type, bool Required, int? Position);
 
 /// <summary>An example: the first code block is the code, everything else on the way to the next heading is the remarks.</summary>

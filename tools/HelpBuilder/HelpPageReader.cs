@@ -17,7 +17,9 @@ internal static class HelpPageReader
         List<MarkdownSection> titles = MarkdownSection.Split(file, [.. lines.Skip(start)], start + 1, 1, out _);
         if (titles.Count != 1)
         {
-            throw new HelpPageException(file, titles.Count == 0 ? start + 1 : titles[1].LineNumber, "A page has exactly one '# Cmdlet-Name' heading");
+            throw new HelpPageException(file, titles.Count == 0
+                ? start + 1
+                : titles[1].LineNumber, "A page has exactly one '# Cmdlet-Name' heading");
         }
 
         MarkdownSection title = titles[0];
@@ -71,7 +73,8 @@ internal static class HelpPageReader
         {
             if (!RequiredSections.Contains(section.Heading) && !OptionalSections.Contains(section.Heading))
             {
-                throw section.Error($"Unknown section '{section.Heading}'; known are {string.Join(", ", RequiredSections.Concat(OptionalSections))}");
+                throw section.Error(
+                    $"Unknown section '{section.Heading}'; known are {string.Join(", ", RequiredSections.Concat(OptionalSections))}");
             }
 
             if (!sections.TryAdd(section.Heading, section))
@@ -110,7 +113,8 @@ internal static class HelpPageReader
             }
 
             List<MarkdownBlock> blocks = example.Blocks();
-            MarkdownBlock code = blocks.Find(b => b.Language is not null) ?? throw example.Error("An example has a fenced block with its code");
+            MarkdownBlock code = blocks.Find(b => b.Language is not null)
+                ?? throw example.Error("An example has a fenced block with its code");
             List<string> remarks = PlainText.Paragraphs(blocks.Where(b => b != code));
             if (remarks.Count == 0)
             {
@@ -134,7 +138,9 @@ internal static class HelpPageReader
         List<MarkdownSection> sections = section.Split(out List<string> preamble);
         types.AddRange(sections.Select(type => new HelpType(type.Heading, PlainText.Paragraphs(type.Blocks()))));
 
-        return preamble.TrueForAll(string.IsNullOrWhiteSpace) ? types : throw section.Error($"Text in {section.Heading} stands under a '### TypeName' heading");
+        return preamble.TrueForAll(string.IsNullOrWhiteSpace)
+            ? types
+            : throw section.Error($"Text in {section.Heading} stands under a '### TypeName' heading");
     }
 
     private static List<HelpLink> Links(MarkdownSection? section) =>

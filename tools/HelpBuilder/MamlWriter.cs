@@ -29,7 +29,10 @@ internal static class MamlWriter
                 Text(Maml + "description", [page.Synopsis])),
             Text(Maml + "description", page.Description),
             new XElement(Command + "syntax", page.Syntax.Select(line => SyntaxItem(page, line))),
-            new XElement(Command + "parameters", page.Parameters.OrderBy(p => p.Name, StringComparer.Ordinal).Select(p => Parameter(p, p.Required, p.Position, isSwitch: false))),
+            new XElement(
+                Command + "parameters",
+                page.Parameters.OrderBy(
+                    p => p.Name, StringComparer.Ordinal).Select(p => Parameter(p, p.Required, p.Position, isSwitch: false))),
             new XElement(Command + "inputTypes", page.Inputs.Select(t => Type(Command + "inputType", t))),
             new XElement(Command + "returnValues", page.Outputs.Select(t => Type(Command + "returnValue", t))),
             new XElement(Maml + "alertSet", new XElement(Maml + "alert", Paragraphs(page.Notes))),
@@ -56,7 +59,8 @@ internal static class MamlWriter
         new XAttribute("aliases", parameter.Aliases.Length > 0 ? parameter.Aliases : "none"),
         new XElement(Maml + "name", parameter.Name),
         Text(Maml + "description", parameter.Description),
-        isSwitch ? null : new XElement(Command + "parameterValue", new XAttribute("required", "true"), new XAttribute("variableLength", "false"), parameter.Type),
+        isSwitch ? null : new XElement(
+            Command + "parameterValue", new XAttribute("required", "true"), new XAttribute("variableLength", "false"), parameter.Type),
         new XElement(Dev + "type", new XElement(Maml + "name", parameter.Type), new XElement(Maml + "uri")),
         new XElement(Dev + "defaultValue", parameter.Default));
 
@@ -78,5 +82,6 @@ internal static class MamlWriter
 
     private static XElement Text(XName name, IEnumerable<string> paragraphs) => new(name, Paragraphs(paragraphs));
 
-    private static IEnumerable<XElement> Paragraphs(IEnumerable<string> paragraphs) => paragraphs.Select(text => new XElement(Maml + "para", text));
+    private static IEnumerable<XElement> Paragraphs(IEnumerable<string> paragraphs)
+        => paragraphs.Select(text => new XElement(Maml + "para", text));
 }

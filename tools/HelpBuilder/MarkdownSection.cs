@@ -3,7 +3,9 @@ namespace DiskImage.HelpBuilder;
 /// <summary>A heading with the lines up to the next heading of the same or a higher level. Line numbers count from one.</summary>
 internal sealed record MarkdownSection(string File, int Level, string Heading, int LineNumber, IReadOnlyList<string> Lines)
 {
-    /// <summary>Cuts a section at the headings of <paramref name="level"/>; what stands before the first of them is <paramref name="preamble"/>.</summary>
+    /// <summary>
+    /// Cuts a section at the headings of <paramref name="level"/>; what stands before the first of them is <paramref name="preamble"/>.
+    /// </summary>
     /// <remarks>A '#' inside a fenced block is code, not a heading.</remarks>
     public static List<MarkdownSection> Split(string file, IReadOnlyList<string> lines, int firstLine, int level, out List<string> preamble)
     {

@@ -29,8 +29,17 @@ internal static class ParameterReader
             foreach (SyntaxParameter used in line.Parameters.Where(u => !parameters.Exists(p => p.Name == u.Name)))
             {
                 parameters.Add(Standard.TryGetValue(used.Name, out (string Alias, string Description) standard)
-                    ? new() { Name = used.Name, LineNumber = line.LineNumber, Description = [standard.Description], Type = "SwitchParameter", Aliases = standard.Alias, Default = "False" }
-                    : throw new HelpPageException(section.File, line.LineNumber, $"-{used.Name} is in the syntax but not described under PARAMETERS"));
+                    ? new()
+                    {
+                        Name = used.Name,
+                        LineNumber = line.LineNumber,
+                        Description = [standard.Description],
+                        Type = "SwitchParameter",
+                        Aliases = standard.Alias,
+                        Default = "False",
+                    }
+                    : throw new HelpPageException(
+                        section.File, line.LineNumber, $"-{used.Name} is in the syntax but not described under PARAMETERS"));
             }
         }
 
@@ -67,7 +76,8 @@ internal static class ParameterReader
         {
             "True" => true,
             "False" => false,
-            string other => throw new HelpPageException(section.File, yaml.LineNumber, $"'{key}' of {section.Heading} is True or False, not '{other}'"),
+            string other => throw new HelpPageException(
+                section.File, yaml.LineNumber, $"'{key}' of {section.Heading} is True or False, not '{other}'"),
         };
         string Value(string key, string missing) => values.TryGetValue(key, out string? value) && value.Length > 0 ? value : missing;
 
@@ -108,7 +118,8 @@ internal static class ParameterReader
             string[] pair = lines[i].Split(':', 2, StringSplitOptions.TrimEntries);
             if (pair.Length < 2 || (!required.Contains(pair[0]) && !optional.Contains(pair[0])))
             {
-                throw new HelpPageException(file, yaml.LineNumber + i, $"Unknown key '{pair[0]}'; known are {string.Join(", ", required.Concat(optional))}");
+                throw new HelpPageException(
+                    file, yaml.LineNumber + i, $"Unknown key '{pair[0]}'; known are {string.Join(", ", required.Concat(optional))}");
             }
 
             if (!values.TryAdd(pair[0], pair[1]))

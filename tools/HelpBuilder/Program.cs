@@ -72,7 +72,8 @@ internal static partial class Program
     private static SortedSet<string> ExportedCmdlets(string manifest, List<string> problems)
     {
         Match list = CmdletList().Match(File.ReadAllText(manifest));
-        var cmdlets = new SortedSet<string>(QuotedName().Matches(list.Groups["names"].Value).Select(m => m.Groups["name"].Value), StringComparer.Ordinal);
+        var cmdlets = new SortedSet<string>(
+            QuotedName().Matches(list.Groups["names"].Value).Select(m => m.Groups["name"].Value), StringComparer.Ordinal);
         if (cmdlets.Count == 0)
         {
             problems.Add($"{manifest}(1): error : CmdletsToExport = @(…) names no cmdlet");

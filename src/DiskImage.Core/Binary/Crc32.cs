@@ -1,6 +1,8 @@
 namespace DiskImage.Binary;
 
-/// <summary>The checksum of zip, Ethernet, GPT and Apple's disk images: polynomial 0x04C11DB7, lowest bit first. Eight bytes a step.</summary>
+/// <summary>
+/// The checksum of zip, Ethernet, GPT and Apple's disk images: polynomial 0x04C11DB7, lowest bit first. Eight bytes a step.
+/// </summary>
 internal static class Crc32
 {
     private const uint Polynomial = 0xEDB8_8320;

@@ -28,7 +28,9 @@ internal static class Crc32C
         ReadOnlySpan<ulong> words = MemoryMarshal.Cast<byte, ulong>(bytes);
         foreach (ulong word in words)
         {
-            state = BitOperations.Crc32C(state, BitConverter.IsLittleEndian ? word : System.Buffers.Binary.BinaryPrimitives.ReverseEndianness(word));
+            state = BitOperations.Crc32C(state, BitConverter.IsLittleEndian
+                ? word
+                : System.Buffers.Binary.BinaryPrimitives.ReverseEndianness(word));
         }
         foreach (byte one in bytes[(words.Length * sizeof(ulong))..])
         {

@@ -23,7 +23,9 @@ public enum Permissions
     All = ConsistentRead | Write | WriteUnchanged | Resize,
 }
 
-/// <summary>What the opening of a node needs, and what it bears beside itself. The protocol maps it to what its host has of locks.</summary>
+/// <summary>
+/// What the opening of a node needs, and what it bears beside itself. The protocol maps it to what its host has of locks.
+/// </summary>
 /// <param name="Needs">What is done with the node.</param>
 /// <param name="Lets">What others may do meanwhile.</param>
 public readonly record struct Access(Permissions Needs, Permissions Lets)
@@ -45,6 +47,8 @@ public readonly record struct Access(Permissions Needs, Permissions Lets)
     /// <summary>Others may write to it meanwhile.</summary>
     public bool LetsOthersWrite => (Lets & Permissions.Write) != Permissions.None;
 
-    /// <summary>The access that writing or reading means, the latter beside writers if those are borne with. Writing is never shared.</summary>
+    /// <summary>
+    /// The access that writing or reading means, the latter beside writers if those are borne with. Writing is never shared.
+    /// </summary>
     public static Access To(bool write, bool besideWriters) => write ? Writing : besideWriters ? ReadingAlongWriters : Reading;
 }

@@ -19,7 +19,8 @@ internal sealed unsafe class AlignedBuffer : MemoryManager<byte>
         _address = (byte*)NativeMemory.AlignedAlloc((nuint)length, (nuint)Math.Max(alignment, sizeof(nint)));
     }
 
-    public override Span<byte> GetSpan() => _address is null ? throw new ObjectDisposedException(nameof(AlignedBuffer)) : new Span<byte>(_address, _length);
+    public override Span<byte> GetSpan()
+        => _address is null ? throw new ObjectDisposedException(nameof(AlignedBuffer)) : new Span<byte>(_address, _length);
 
     public override MemoryHandle Pin(int elementIndex = 0) => new(_address + elementIndex);
 

@@ -9,9 +9,11 @@ namespace DiskImage.Block;
 /// reach past its end to the next one: reads give zeroes there, and what is written there is dropped.
 /// </param>
 /// <param name="MemoryAlignment">The address of a request's first byte is a multiple of it; a power of two, 0 and 1 mean any.</param>
-/// <param name="MaximumTransfer">Bytes that one read or write moves at most, at least <paramref name="RequestAlignment"/>; 0 means any.</param>
+/// <param name="MaximumTransfer">Bytes that one read or write moves at most, at least
+/// <paramref name="RequestAlignment"/>; 0 means any.</param>
 /// <param name="MaximumZeroes">Bytes that one request to zero or discard covers at most; 0 means any.</param>
-public readonly record struct BlockBinding(int RequestAlignment = 0, int MemoryAlignment = 0, int MaximumTransfer = 0, long MaximumZeroes = 0)
+public readonly record struct BlockBinding(
+    int RequestAlignment = 0, int MemoryAlignment = 0, int MaximumTransfer = 0, long MaximumZeroes = 0)
 {
     /// <summary>True if any request will do.</summary>
     public bool IsFree => this is { RequestAlignment: <= 1, MemoryAlignment: <= 1, MaximumTransfer: 0, MaximumZeroes: 0 };

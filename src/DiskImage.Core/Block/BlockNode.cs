@@ -37,7 +37,9 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>When the bytes were last changed, where the host tells.</summary>
     public virtual DateTimeOffset? LastWriteTime => null;
 
-    /// <summary>Which bytes these are, whatever they are called; null for a node that makes its bytes out of others', and where nobody can tell.</summary>
+    /// <summary>
+    /// Which bytes these are, whatever they are called; null for a node that makes its bytes out of others', and where nobody can tell.
+    /// </summary>
     public virtual NodeIdentity? Identity => null;
 
     /// <summary>Preferences of this node.</summary>
@@ -55,7 +57,9 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>The node of one role, or null.</summary>
     public BlockNode? Child(string role) => Children.TryGetValue(role, out BlockNode? child) ? child : null;
 
-    /// <summary>What this disk can do beyond reading and writing, be it a format's ability that a filter over it lets through; null if it cannot.</summary>
+    /// <summary>
+    /// What this disk can do beyond reading and writing, be it a format's ability that a filter over it lets through; null if it cannot.
+    /// </summary>
     /// <typeparam name="T">The ability's interface.</typeparam>
     public T? As<T>()
         where T : class
@@ -88,7 +92,9 @@ public abstract class BlockNode : IAsyncDisposable
         CheckRange(offset, buffer.Length, GrowsOnWrite);
         CheckWritable();
         return buffer.IsEmpty ? default
-            : Bound() is { } bound ? bound.WriteAsync(offset, buffer, cancellationToken) : WriteCoreAsync(offset, buffer, cancellationToken);
+            : Bound() is { } bound
+                ? bound.WriteAsync(offset, buffer, cancellationToken)
+                : WriteCoreAsync(offset, buffer, cancellationToken);
     }
 
     /// <summary>Returns the extent that starts at <paramref name="offset"/>; it is 1 to <paramref name="length"/> bytes long.</summary>
@@ -105,7 +111,8 @@ public abstract class BlockNode : IAsyncDisposable
     /// Fills a list with the extents from <paramref name="offset"/> on, each behind the other, until <paramref name="length"/> bytes are
     /// covered or the list is full. Returns how many there are, at least 1. Neighbours that are one run are one extent where that is free.
     /// </summary>
-    public async ValueTask<int> GetExtentsAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken = default)
+    public async ValueTask<int> GetExtentsAsync(
+        long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken = default)
     {
         CheckRange(offset, length, mayGrow: false);
         ArgumentOutOfRangeException.ThrowIfZero(length);
@@ -124,16 +131,22 @@ public abstract class BlockNode : IAsyncDisposable
         CheckRange(offset, length, GrowsOnWrite);
         CheckWritable();
         return length == 0 ? default
-            : Bound() is { } bound ? bound.WriteZeroesAsync(offset, length, mode, cancellationToken) : WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
+            : Bound() is { } bound
+                ? bound.WriteZeroesAsync(offset, length, mode, cancellationToken)
+                : WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
     }
 
-    /// <summary>Tells the node that the range's contents no longer matter. A hint: it may do nothing, and what reads back is undefined.</summary>
+    /// <summary>
+    /// Tells the node that the range's contents no longer matter. A hint: it may do nothing, and what reads back is undefined.
+    /// </summary>
     public ValueTask DiscardAsync(long offset, long length, CancellationToken cancellationToken = default)
     {
         CheckRange(offset, length, mayGrow: false);
         CheckWritable();
         return length == 0 ? default
-            : Bound() is { } bound ? bound.DiscardAsync(offset, length, cancellationToken) : DiscardCoreAsync(offset, length, cancellationToken);
+            : Bound() is { } bound
+                ? bound.DiscardAsync(offset, length, cancellationToken)
+                : DiscardCoreAsync(offset, length, cancellationToken);
     }
 
     /// <summary>
@@ -161,7 +174,8 @@ public abstract class BlockNode : IAsyncDisposable
     /// <param name="preallocation">How new space is claimed.</param>
     /// <param name="claimed">Told how many bytes are claimed so far, where that takes time.</param>
     /// <param name="cancellationToken">Stops it at the next safe point.</param>
-    public ValueTask ResizeAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    public ValueTask ResizeAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         CheckWritable();
@@ -210,7 +224,8 @@ public abstract class BlockNode : IAsyncDisposable
         => new(new BlockExtent(offset, length, BlockStatus.Allocated | BlockStatus.Data, this, offset));
 
     /// <summary>Default: one after the other, joined where one carries the former on. The last may reach past what was asked.</summary>
-    protected virtual async ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+    protected virtual async ValueTask<int> GetExtentsCoreAsync(
+        long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
     {
         int count = 0;
         for (long at = offset, end = offset + length; at < end;)
@@ -234,7 +249,8 @@ public abstract class BlockNode : IAsyncDisposable
     }
 
     /// <summary>Default: writes literal zeroes, a bounded buffer at a time.</summary>
-    protected virtual async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected virtual async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         int size = (int)Math.Min(length, 1 << 20);
         byte[] zeroes = ArrayPool<byte>.Shared.Rent(size);
@@ -291,7 +307,8 @@ public abstract class BlockNode : IAsyncDisposable
     {
         get
         {
-            if (_breaking is null && Interlocked.CompareExchange(ref _breaking, new CancellationTokenSource(), null) is null && _broken is not null)
+            if (_breaking is null && Interlocked.CompareExchange(ref _breaking, new CancellationTokenSource(), null) is null
+                && _broken is not null)
             {
                 _breaking.Cancel();
             }
@@ -313,15 +330,16 @@ public abstract class BlockNode : IAsyncDisposable
     {
         if (_bound is null && Binding is { IsFree: false } binding)
         {
-            var made = new BoundRequests(this, binding, new(ReadCoreAsync, WriteCoreAsync, WriteZeroesCoreAsync, DiscardCoreAsync, ResizeCoreAsync));
+            var made = new BoundRequests(
+                this, binding, new(ReadCoreAsync, WriteCoreAsync, WriteZeroesCoreAsync, DiscardCoreAsync, ResizeCoreAsync));
             _ = Interlocked.CompareExchange(ref _bound, made, null); // one only: its range lock is shared
         }
         return _bound;
     }
 
     /// <summary>
-    /// Ends all writing to this node: what was written may be lost, so nothing may be written, and nothing given back, on the strength of it.
-    /// Reading goes on. The first cause stays. Also for a node whose contents lead to what another could not make durable.
+    /// Ends all writing to this node: what was written may be lost, so nothing may be written, and nothing given back, on the strength of
+    /// it. Reading goes on. The first cause stays. Also for a node whose contents lead to what another could not make durable.
     /// </summary>
     protected internal void BreakWriting(DiskImageException cause) => _ = Interlocked.CompareExchange(ref _unsound, cause, null);
 
@@ -330,7 +348,11 @@ public abstract class BlockNode : IAsyncDisposable
         if (Volatile.Read(ref _unsound) is { } cause)
         {
             throw new DiskImageException(
-                cause.Kind, $"{Name}: is not written to any more, because what was written before may be lost. First failure: {cause.Message}", Name, cause.Offset, cause);
+                cause.Kind,
+                $"{Name}: is not written to any more, because what was written before may be lost. First failure: {cause.Message}",
+                Name,
+                cause.Offset,
+                cause);
         }
     }
 

@@ -8,8 +8,8 @@ namespace DiskImage.Block;
 /// <remarks>
 /// A request that fits goes through as it is, cut to the largest transfer. One that does not is read or written by way of an aligned
 /// buffer of at most <see cref="BounceLength"/>. A write that covers a unit in part reads the unit first; the range lock keeps every other
-/// write off that unit meanwhile (whole writes hold it shared, so they do not wait for each other). A node that grows has the length after a
-/// write that the write says: what only fills the last unit is cut off again. A change of length waits for every write, or that cut would
+/// write off that unit meanwhile (whole writes hold it shared, so they do not wait for each other). A node that grows has the length after
+/// a write that the write says: what only fills the last unit is cut off again. A change of length waits for every write, or that cut would
 /// undo it.
 /// </remarks>
 internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundRequests.Requests requests)
@@ -50,7 +50,8 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
             if (IsAligned(offset) && buffer.Length >= _unit && IsMemoryAligned(buffer))
             {
                 int whole = WholeUnits(Math.Min(buffer.Length, _maximum));
-                await UnderRangeAsync(offset, whole, exclusive: false, () => requests.Write(offset, buffer[..whole], cancellationToken), cancellationToken)
+                await UnderRangeAsync(
+                    offset, whole, exclusive: false, () => requests.Write(offset, buffer[..whole], cancellationToken), cancellationToken)
                     .ConfigureAwait(false);
                 (buffer, offset) = (buffer[whole..], offset + whole);
                 continue;
@@ -61,7 +62,11 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
             bool isPartial = at != start || count != length, mayPad = node.GrowsOnWrite && at + count < start + length;
             // What reaches past the end of a node that grows is cut off again: nobody may make it longer meanwhile.
             await UnderRangeAsync(
-                start, mayPad ? long.MaxValue - start : length, isPartial, () => WriteBouncedAsync(start, length, at, part, cancellationToken), cancellationToken)
+                start,
+                mayPad ? long.MaxValue - start : length,
+                isPartial,
+                () => WriteBouncedAsync(start, length, at, part, cancellationToken),
+                cancellationToken)
                 .ConfigureAwait(false);
             (buffer, offset) = (buffer[count..], offset + count);
         }
@@ -80,7 +85,8 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         for (long at = firstWhole; at < lastWhole;)
         {
             long start = at, count = Math.Min(lastWhole - at, MaximumZeroes);
-            await UnderRangeAsync(start, count, exclusive: false, () => requests.WriteZeroes(start, count, mode, cancellationToken), cancellationToken)
+            await UnderRangeAsync(
+                start, count, exclusive: false, () => requests.WriteZeroes(start, count, mode, cancellationToken), cancellationToken)
                 .ConfigureAwait(false);
             at += count;
         }
@@ -93,14 +99,21 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         for (long at = Up(offset), end = Down(offset + length); at < end;)
         {
             long start = at, count = Math.Min(end - at, MaximumZeroes);
-            await UnderRangeAsync(start, count, exclusive: false, () => requests.Discard(start, count, cancellationToken), cancellationToken).ConfigureAwait(false);
+            await UnderRangeAsync(
+                start,
+                count,
+                exclusive: false,
+                () => requests.Discard(start, count, cancellationToken),
+                cancellationToken).ConfigureAwait(false);
             at += count;
         }
     }
 
     /// <summary>Changes the length, alone: a write that is cutting off what it only filled up would cut off what this adds.</summary>
-    public ValueTask ResizeAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
-        => UnderRangeAsync(0, long.MaxValue, exclusive: true, () => requests.Resize(length, preallocation, claimed, cancellationToken), cancellationToken);
+    public ValueTask ResizeAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        => UnderRangeAsync(
+            0, long.MaxValue, exclusive: true, () => requests.Resize(length, preallocation, claimed, cancellationToken), cancellationToken);
 
     private long MaximumZeroes => binding.MaximumZeroes == 0 ? long.MaxValue : Math.Max(_unit, Down(binding.MaximumZeroes));
 
@@ -110,7 +123,8 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         return binding.MaximumTransfer == 0 ? int.MaxValue / unit * unit : Math.Max(unit, binding.MaximumTransfer / unit * unit);
     }
 
-    private async ValueTask WriteBouncedAsync(long start, int length, long offset, ReadOnlyMemory<byte> part, CancellationToken cancellationToken)
+    private async ValueTask WriteBouncedAsync(
+        long start, int length, long offset, ReadOnlyMemory<byte> part, CancellationToken cancellationToken)
     {
         using var bounce = new AlignedBuffer(length, Math.Max(1, binding.MemoryAlignment));
         int before = (int)(offset - start), after = before + part.Length;
@@ -142,7 +156,8 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         return default;
     }
 
-    private async ValueTask UnderRangeAsync(long offset, long length, bool exclusive, Func<ValueTask> work, CancellationToken cancellationToken)
+    private async ValueTask UnderRangeAsync(
+        long offset, long length, bool exclusive, Func<ValueTask> work, CancellationToken cancellationToken)
     {
         if (_unit == 1)
         {

@@ -46,11 +46,12 @@ internal sealed class CheckFindings
     public void Warning(string kind, [InterpolatedStringHandlerArgument("")] Wording message, string? repair = null, long? host = null)
         => Add(kind, CheckSeverity.Warning, message, repair, host);
 
-    private void Add(string kind, CheckSeverity severity, Wording message, string? repair, long? host, long? guest = null, long? guestLength = null)
+    private void Add(
+        string kind, CheckSeverity severity, Wording message, string? repair, long? host, long? guest = null, long? guestLength = null)
     {
         if (HasRoom)
         {
-            _list.Add(new(kind, severity, message.ToString(), guest, guestLength, host) { Repair = repair });
+            _list.Add(CheckFinding.Of(kind, severity, message, guest, guestLength, host) with { Repair = repair });
         }
     }
 }

@@ -7,7 +7,9 @@ internal static class Closing
 {
     private const string Further = "Further"; // in the Data of the failure that is thrown: the messages of the others
 
-    /// <summary>Closes each part after the one before it. Then the first failure is thrown, with the messages of any further ones in its Data.</summary>
+    /// <summary>
+    /// Closes each part after the one before it. Then the first failure is thrown, with the messages of any further ones in its Data.
+    /// </summary>
     public static async ValueTask AllAsync(IEnumerable<Func<ValueTask>> parts)
     {
         var failures = new List<Exception>();
@@ -35,12 +37,15 @@ internal static class Closing
         ExceptionDispatchInfo.Throw(first);
     }
 
-    /// <summary>Closes nodes that could not be used, those that are there; the failure that led here is on its way already, and is the one that is told.</summary>
-    public static async ValueTask FailedAsync(params IEnumerable<BlockNode?> nodes)
+    /// <summary>
+    /// Closes nodes that could not be used, those that are there; the failure that led here is on its way already, and
+    /// is the one that is told.
+    /// </summary>
+    public static async ValueTask FailedAsync(params IEnumerable<IAsyncDisposable?> nodes)
     {
         try
         {
-            await AllAsync(nodes.OfType<BlockNode>().Select(node => (Func<ValueTask>)node.DisposeAsync)).ConfigureAwait(false);
+            await AllAsync(nodes.OfType<IAsyncDisposable>().Select(node => (Func<ValueTask>)node.DisposeAsync)).ConfigureAwait(false);
         }
         catch (DiskImageException)
         {

@@ -1,7 +1,7 @@
 namespace DiskImage.Block;
 
 /// <summary>A node that shows exactly its child's bytes and owns the child. A filter overrides only what it changes.</summary>
-public abstract class FilterNode(BlockNode child) : BlockNode
+internal abstract class FilterNode(BlockNode child) : BlockNode
 {
     /// <summary>The node below.</summary>
     protected BlockNode Below { get; } = child;
@@ -55,7 +55,8 @@ public abstract class FilterNode(BlockNode child) : BlockNode
         => Below.GetExtentAsync(offset, length, cancellationToken);
 
     /// <inheritdoc/>
-    protected override ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+    protected override ValueTask<int> GetExtentsCoreAsync(
+        long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
         => Below.GetExtentsAsync(offset, length, extents, cancellationToken);
 
     /// <inheritdoc/>

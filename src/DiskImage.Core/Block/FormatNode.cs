@@ -14,7 +14,7 @@ namespace DiskImage.Block;
 /// <para>Requests that change or read the same allocation units are ordered by a range lock, so a place is never given away
 /// while somebody reads or writes it. A read-only disk needs none.</para>
 /// </remarks>
-public abstract class FormatNode : BlockNode
+internal abstract class FormatNode : BlockNode
 {
     /// <summary>Copy-on-write joins the old bytes and the new into one request up to this size. Ours.</summary>
     private const int JoinedWriteLimit = 1 << 20;
@@ -391,7 +391,9 @@ public abstract class FormatNode : BlockNode
         return _ranges.AcquireAsync(offset / unit * unit, ((offset + length - 1) / unit * unit) + unit, exclusive, cancellationToken);
     }
 
-    /// <summary>The whole zero units inside [offset, end); a partial last unit of the disk counts as whole. Empty if start >= end.</summary>
+    /// <summary>
+    /// The whole zero units inside [offset, end); a partial last unit of the disk counts as whole. Empty if start >= end.
+    /// </summary>
     private (long Start, long End) WholeUnits(long offset, long end)
     {
         long unit = ZeroUnit;

@@ -5,12 +5,12 @@ namespace DiskImage.Block;
 /// were written are held, so a format may still change them, and may write a little ahead, as a footer is.
 /// </summary>
 /// <remarks>
-/// <para>The idea: what is written lies in pages; when there are more of them than are to be held, the lowest is sent, zeroes before it where
-/// nothing was written. So an order that is only nearly that of the offsets is as good as that order, a footer waits until its turn
+/// <para>The idea: what is written lies in pages; when there are more of them than are to be held, the lowest is sent, zeroes before it
+/// where nothing was written. So an order that is only nearly that of the offsets is as good as that order, a footer waits until its turn
 /// comes, and memory is bounded. What lies before the first page that is not sent can be neither read nor changed.</para>
 /// <para>Nothing is sent by closing: whoever made the node sends the rest when the image is complete, so that a failed one is short.</para>
 /// </remarks>
-public sealed class ForwardNode : BlockNode
+internal sealed class ForwardNode : BlockNode
 {
     private const int PageSize = 1 << 16;
     private const int PagesHeld = 256; // 16 MiB. Ours: a few requests of every worker
@@ -115,7 +115,8 @@ public sealed class ForwardNode : BlockNode
     }
 
     /// <inheritdoc/>
-    protected override async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
@@ -123,7 +124,8 @@ public sealed class ForwardNode : BlockNode
             RequireHeld(offset, "changed");
             foreach ((long number, byte[] page) in _pages)
             {
-                long start = Math.Clamp(offset - (number * PageSize), 0, PageSize), end = Math.Clamp(offset + length - (number * PageSize), 0, PageSize);
+                long start = Math.Clamp(
+                    offset - (number * PageSize), 0, PageSize), end = Math.Clamp(offset + length - (number * PageSize), 0, PageSize);
                 page.AsSpan((int)start, (int)Math.Max(0, end - start)).Clear();
             }
             _length = Math.Max(_length, offset + length);
@@ -135,7 +137,8 @@ public sealed class ForwardNode : BlockNode
     }
 
     /// <inheritdoc/>
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override async ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
@@ -181,7 +184,8 @@ public sealed class ForwardNode : BlockNode
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{Name}: what is at offset {offset:#,0} has been sent and cannot be {verb}: {_sent:#,0} bytes are gone. Make the image as a file.",
+                $"{Name}: what is at offset {offset:#,0} has been sent and cannot be {verb}: {_sent:#,0} "
+                    + $"bytes are gone. Make the image as a file.",
                 Name,
                 offset);
         }

@@ -45,7 +45,7 @@ public interface IDescribed
 }
 
 /// <summary>A disk whose format can say that the image is not finished, so that a half-made one is never taken for good.</summary>
-public interface IUnfinished
+internal interface IUnfinished
 {
     /// <summary>Sets or clears the mark, where this image's version of the format has one.</summary>
     ValueTask SetUnfinishedAsync(bool unfinished, CancellationToken cancellationToken);

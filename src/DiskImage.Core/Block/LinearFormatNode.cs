@@ -6,7 +6,7 @@ namespace DiskImage.Block;
 /// </summary>
 /// <param name="file">The node that holds the bytes; the disk's own.</param>
 /// <param name="start">Where in it the disk begins, in bytes.</param>
-public abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
+internal abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
 {
     /// <summary>The node that holds the bytes.</summary>
     protected BlockNode File { get; } = file;
@@ -51,7 +51,8 @@ public abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
         => await File.GetExtentAsync(Start + offset, length, cancellationToken).ConfigureAwait(false) with { Offset = offset };
 
     /// <inheritdoc/>
-    protected override async ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+    protected override async ValueTask<int> GetExtentsCoreAsync(
+        long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
     {
         int count = await File.GetExtentsAsync(Start + offset, length, extents, cancellationToken).ConfigureAwait(false);
         foreach (ref BlockExtent extent in extents.Span[..count])

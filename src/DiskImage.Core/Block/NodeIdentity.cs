@@ -2,7 +2,8 @@ namespace DiskImage.Block;
 
 /// <summary>
 /// What tells a place of bytes from every other, whatever name led to it: device and inode or file id for files, the canonical address for
-/// what is reached otherwise. Two nodes of one identity are the same bytes. It holds while the file exists; later the host may give it again.
+/// what is reached otherwise. Two nodes of one identity are the same bytes. It holds while the file exists; later
+/// the host may give it again.
 /// </summary>
 /// <param name="Text">Kind and numbers, for example <c>file:fd00:1a2b</c>. Not for users.</param>
 public readonly record struct NodeIdentity(string Text);
@@ -17,7 +18,9 @@ public static class NodeGraph
         return node.Children.Values.SelectMany(SelfAndBelow).Prepend(node);
     }
 
-    /// <summary>The first node, from the top, whose bytes are those of an identity; null if there is none, as for a null identity.</summary>
+    /// <summary>
+    /// The first node, from the top, whose bytes are those of an identity; null if there is none, as for a null identity.
+    /// </summary>
     public static BlockNode? FindSame(this BlockNode node, NodeIdentity? identity)
         => identity is null ? null : node.SelfAndBelow().FirstOrDefault(n => n.Identity == identity);
 

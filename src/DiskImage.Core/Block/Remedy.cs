@@ -26,6 +26,39 @@ public enum RemedyKind
 
     /// <summary>Copy bitmaps.</summary>
     Bitmaps,
+
+    /// <summary>Look at all of an image for damage.</summary>
+    Check,
+
+    /// <summary>Have all damage repaired.</summary>
+    Repair,
+
+    /// <summary>Copy an image into another.</summary>
+    Convert,
+
+    /// <summary>Give up what an image does not need.</summary>
+    Compact,
+
+    /// <summary>Make a disk smaller.</summary>
+    Shrink,
+
+    /// <summary>Make an image that stands on this one.</summary>
+    Overlay,
+
+    /// <summary>Change the reference to the backing image.</summary>
+    SetBacking,
+
+    /// <summary>Change the reference to the backing image, and nothing that is stored.</summary>
+    RecordBacking,
+
+    /// <summary>Take a parent whose identity is not the recorded one.</summary>
+    IgnoreIdMismatch,
+
+    /// <summary>Look for a parent in further folders.</summary>
+    ParentSearchPath,
+
+    /// <summary>Change a create option; the value is the option with its value.</summary>
+    SetOption,
 }
 
 /// <summary>Which of several images in a request is meant.</summary>
@@ -64,6 +97,17 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
         RemedyKind.ChainDepth => "a greater depth",
         RemedyKind.ForceShare => "shared reading",
         RemedyKind.Snapshot => "its name",
+        RemedyKind.Check => "a check",
+        RemedyKind.Repair => "a repair of all damage",
+        RemedyKind.Convert => "a conversion",
+        RemedyKind.Compact => "compacting",
+        RemedyKind.Shrink => "a resize that may shrink it",
+        RemedyKind.Overlay => "a new image with this backing image",
+        RemedyKind.SetBacking => "a change of the backing image",
+        RemedyKind.RecordBacking => "a change of the recorded parent alone",
+        RemedyKind.IgnoreIdMismatch => "the permission",
+        RemedyKind.ParentSearchPath => "the folders to search",
+        RemedyKind.SetOption => $"the option {Value}",
         _ => "a request for them",
     };
 

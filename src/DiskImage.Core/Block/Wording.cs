@@ -72,7 +72,9 @@ public sealed class Wording
     /// <summary>A hole with a format.</summary>
     /// <typeparam name="T">The value's type.</typeparam>
     public void AppendFormatted<T>(T value, string? format)
-        => _text!.Append(value is IFormattable formattable ? formattable.ToString(format, CultureInfo.InvariantCulture) : value?.ToString());
+        => _text!.Append(value is IFormattable formattable
+            ? formattable.ToString(format, CultureInfo.InvariantCulture)
+            : value?.ToString());
 
     /// <summary>The text in the words of a front end.</summary>
     public string Say(Func<Remedy, string> words)

@@ -12,7 +12,7 @@ namespace DiskImage.Block;
 /// <param name="CopyStart">Where the new place begins, at or before <paramref name="Offset"/>.</param>
 /// <param name="CopyEnd">Where the new place ends, possibly past the end of the disk.</param>
 /// <param name="HostReadsZero">The new place is known to read as zeroes, so zeroes need not be written to it.</param>
-public readonly record struct WriteMapping(
+internal readonly record struct WriteMapping(
     long Offset, long Length, BlockNode Node, long HostOffset, bool IsNew, long CopyStart, long CopyEnd, bool HostReadsZero)
 {
     /// <summary>A place that already belongs to the disk.</summary>

@@ -4,8 +4,8 @@ namespace DiskImage.Compression;
 
 /// <summary>Apple data compression, the first of the Apple disk images' methods: literals and two forms of matches, byte by byte.</summary>
 /// <remarks>
-/// There is no published specification. 1xxxxxxx: x + 1 literals follow. 01xxxxxx and 16 bits of distance: x + 4 bytes. 00xxxxdd and 8 more bits
-/// of distance: x + 3 bytes. A distance of 0 is the byte before.
+/// There is no published specification. 1xxxxxxx: x + 1 literals follow. 01xxxxxx and 16 bits of distance: x + 4 bytes. 00xxxxdd and 8 more
+/// bits of distance: x + 3 bytes. A distance of 0 is the byte before.
 /// </remarks>
 internal sealed class AdcDecoder : IBlockDecompressor
 {

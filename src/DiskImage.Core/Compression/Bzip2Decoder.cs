@@ -7,8 +7,9 @@ namespace DiskImage.Compression;
 /// <remarks>
 /// One stream, which must end where the output does; what stands behind it is not looked at.
 ///
-/// Hostile input. A damaged stream ends in an exception of the library of whatever kind: each of them means damage here. It asks for 5 bytes for each byte of the largest block, 4.5 MB at most, whatever the stream says else; what it
-/// reads ends with the input, and no more is asked of it than the output takes, and one byte.
+/// Hostile input. A damaged stream ends in an exception of the library of whatever kind: each of them means damage here. It asks for 5
+/// bytes for each byte of the largest block, 4.5 MB at most, whatever the stream says else; what it reads ends with the input, and no more
+/// is asked of it than the output takes, and one byte.
 /// </remarks>
 internal sealed class Bzip2Decoder : IBlockDecompressor
 {

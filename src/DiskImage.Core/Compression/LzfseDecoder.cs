@@ -6,14 +6,16 @@ namespace DiskImage.Compression;
 
 /// <summary>Apple's LZFSE: a run of blocks that are raw, LZVN, or matches and literals under finite-state entropy coding.</summary>
 /// <remarks>
-/// <para>The format is that of Apple's published reference implementation. A block begins with four letters: <c>bvx-</c> raw, <c>bvxn</c> LZVN,
-/// <c>bvx1</c> and <c>bvx2</c> entropy-coded with plain or packed tables, <c>bvx$</c> the end. Matches reach back into earlier blocks.</para>
+/// <para>The format is that of Apple's published reference implementation. A block begins with four letters: <c>bvx-</c> raw, <c>bvxn</c>
+/// LZVN, <c>bvx1</c> and <c>bvx2</c> entropy-coded with plain or packed tables, <c>bvx$</c> the end. Matches reach back
+/// into earlier blocks.</para>
 /// <para>Memory: about 60 KiB a call, whatever the input says.</para>
 /// </remarks>
 internal sealed class LzfseDecoder : IBlockDecompressor
 {
     private const uint RawMagic = 0x2D78_7662, PlainMagic = 0x3178_7662, PackedMagic = 0x3278_7662, LzvnMagic = 0x6E78_7662;
-    private const int LSymbols = 20, MSymbols = 20, DSymbols = 64, LiteralSymbols = 256, Symbols = LSymbols + MSymbols + DSymbols + LiteralSymbols;
+    private const int LSymbols =
+        20, MSymbols = 20, DSymbols = 64, LiteralSymbols = 256, Symbols = LSymbols + MSymbols + DSymbols + LiteralSymbols;
     private const int LStates = 64, MStates = 64, DStates = 256, LiteralStates = 1024;
     private const int MaxMatches = 10_000, MaxLiterals = 4 * MaxMatches;
     private const int PackedHeader = 32, PlainHeader = 52 + (Symbols * 2); // two bytes fill it up
@@ -49,7 +51,8 @@ internal sealed class LzfseDecoder : IBlockDecompressor
                     input.Slice(at + 8, (int)raw).CopyTo(output[written..]);
                     at += 8 + (int)raw;
                     break;
-                case LzvnMagic when input.Length - at >= 12 && LittleEndian.U32(input, at + 8) is var packed && packed <= (uint)(input.Length - at - 12):
+                case LzvnMagic when input.Length - at >= 12 && LittleEndian.U32(input, at + 8) is var packed
+                    && packed <= (uint)(input.Length - at - 12):
                     if (!LzvnDecoder.TryDecode(input.Slice(at + 12, (int)packed), target, written))
                     {
                         return false;
@@ -58,7 +61,8 @@ internal sealed class LzfseDecoder : IBlockDecompressor
                     break;
                 case PlainMagic or PackedMagic:
                     tables ??= new Tables();
-                    if (Header.Read(input[at..], magic == PackedMagic, tables.Frequencies) is not { } header || !TryDecodeBlock(input, at + header.Size, header, tables, target, written))
+                    if (Header.Read(input[at..], magic == PackedMagic, tables.Frequencies) is not { } header
+                        || !TryDecodeBlock(input, at + header.Size, header, tables, target, written))
                     {
                         return false;
                     }
@@ -93,7 +97,8 @@ internal sealed class LzfseDecoder : IBlockDecompressor
             return false;
         }
         int literalsEnd = at + header.LiteralBytes;
-        return TryDecodeLiterals(input, literalsEnd, header, tables) && TryDecodeMatches(input, literalsEnd + header.MatchBytes, header, tables, output, written);
+        return TryDecodeLiterals(input, literalsEnd, header, tables)
+            && TryDecodeMatches(input, literalsEnd + header.MatchBytes, header, tables, output, written);
     }
 
     /// <summary>Four states take turns; the bits are read from the end backwards.</summary>
@@ -133,7 +138,8 @@ internal sealed class LzfseDecoder : IBlockDecompressor
             {
                 return false;
             }
-            int literals = Next(tables.L, ref l, ref bits), length = Next(tables.M, ref m, ref bits), given = Next(tables.D, ref d, ref bits);
+            int literals = Next(
+                tables.L, ref l, ref bits), length = Next(tables.M, ref m, ref bits), given = Next(tables.D, ref d, ref bits);
             distance = given != 0 ? given : distance;
             if (literals > header.Literals - literal || literals > output.Length - written)
             {
@@ -271,7 +277,17 @@ internal sealed class LzfseDecoder : IBlockDecompressor
 
     /// <summary>The header of an entropy-coded block.</summary>
     private readonly record struct Header(
-        int Size, int Literals, int Matches, int LiteralBytes, int MatchBytes, int LiteralBits, int MatchBits, (int S0, int S1, int S2, int S3) LiteralStates, int LState, int MState, int DState)
+        int Size,
+        int Literals,
+        int Matches,
+        int LiteralBytes,
+        int MatchBytes,
+        int LiteralBits,
+        int MatchBits,
+        (int S0, int S1, int S2, int S3) LiteralStates,
+        int LState,
+        int MState,
+        int DState)
     {
         /// <summary>Reads a header and its frequencies; null if it is damaged.</summary>
         public static Header? Read(ReadOnlySpan<byte> input, bool isPacked, Span<ushort> frequencies)
@@ -281,10 +297,13 @@ internal sealed class LzfseDecoder : IBlockDecompressor
                 return null;
             }
             Header header = isPacked ? ReadPacked(input) : ReadPlain(input);
-            bool isSound = header is { Literals: <= MaxLiterals and >= 0, Matches: <= MaxMatches and >= 0, LiteralBytes: >= 0, MatchBytes: >= 0 }
+            bool isSound = header is { Literals: <= MaxLiterals and >= 0, Matches: <= MaxMatches
+                and >= 0, LiteralBytes: >= 0, MatchBytes: >= 0 }
                 && header.LiteralBits is <= 0 and >= -7 && header.MatchBits is <= 0 and >= -7
                 && header.LState < LStates && header.MState < MStates && header.DState < DStates
-                && Math.Max(Math.Max(header.LiteralStates.S0, header.LiteralStates.S1), Math.Max(header.LiteralStates.S2, header.LiteralStates.S3)) < LzfseDecoder.LiteralStates
+                && Math.Max(
+                    Math.Max(header.LiteralStates.S0, header.LiteralStates.S1),
+                    Math.Max(header.LiteralStates.S2, header.LiteralStates.S3)) < LzfseDecoder.LiteralStates
                 && header.Size >= PackedHeader && header.Size <= input.Length;
             if (!isSound)
             {

@@ -2,7 +2,9 @@ using DiskImage.Binary;
 
 namespace DiskImage.Compression;
 
-/// <summary>Chunks of LZMA or of plain bytes. Spec: the .xz file format, 5.3.1, and the description of LZMA2 in its public sources.</summary>
+/// <summary>
+/// Chunks of LZMA or of plain bytes. Spec: the .xz file format, 5.3.1, and the description of LZMA2 in its public sources.
+/// </summary>
 internal static class Lzma2
 {
     /// <summary>Decodes chunks to their end, or until the output is full.</summary>
@@ -41,7 +43,8 @@ internal static class Lzma2
             {
                 return false;
             }
-            int size = (((control & 0x1F) << 16) | BigEndian.U16(input, at)) + 1, packed = BigEndian.U16(input, at + 2) + 1, reset = (control >> 5) & 3;
+            int size = (((control & 0x1F) << 16) | BigEndian.U16(input, at)) + 1, packed =
+                BigEndian.U16(input, at + 2) + 1, reset = (control >> 5) & 3;
             at += 4;
             if (reset >= 2)
             {
@@ -66,7 +69,9 @@ internal static class Lzma2
     }
 }
 
-/// <summary>LZMA: literals and matches under an adaptive range coder. Source: the LZMA specification, which is in the public domain.</summary>
+/// <summary>
+/// LZMA: literals and matches under an adaptive range coder. Source: the LZMA specification, which is in the public domain.
+/// </summary>
 /// <remarks>The output is the dictionary, so there is no other. Memory: 60 KiB at most, since LZMA2 has lc + lp up to 4.</remarks>
 internal sealed class LzmaDecoder
 {
@@ -75,9 +80,12 @@ internal sealed class LzmaDecoder
     private const uint Top = 1u << 24;
     private const ushort Half = 1 << (BitModelBits - 1);
 
-    private readonly ushort[] _isMatch = new ushort[States * MaxPositionStates], _isRep = new ushort[States], _isRepG0 = new ushort[States], _isRepG1 = new ushort[States],
+    private readonly ushort[] _isMatch =
+        new ushort[States * MaxPositionStates], _isRep = new ushort[States], _isRepG0 = new ushort[States], _isRepG1 = new ushort[States],
         _isRepG2 = new ushort[States], _isRep0Long = new ushort[States * MaxPositionStates], _slots = new ushort[LengthStates * 64],
-        _positions = new ushort[1 + FullDistances - EndPositionModel], _align = new ushort[1 << AlignBits], _literals = new ushort[0x300 << 4];
+        _positions = new ushort[1 + FullDistances - EndPositionModel],
+        _align = new ushort[1 << AlignBits],
+        _literals = new ushort[0x300 << 4];
 
     private readonly LengthCoder _matchLength = new(), _repLength = new();
     private int _lc, _literalPositionMask, _positionMask, _state, _rep0, _rep1, _rep2, _rep3;
@@ -94,7 +102,8 @@ internal sealed class LzmaDecoder
     /// <summary>Forgets what was learned.</summary>
     public void Reset()
     {
-        foreach (ushort[] models in new[] { _isMatch, _isRep, _isRepG0, _isRepG1, _isRepG2, _isRep0Long, _slots, _positions, _align, _literals })
+        foreach (
+            ushort[] models in new[] { _isMatch, _isRep, _isRepG0, _isRepG1, _isRepG2, _isRep0Long, _slots, _positions, _align, _literals })
         {
             Array.Fill(models, Half);
         }
@@ -229,7 +238,9 @@ internal sealed class LzmaDecoder
     /// <summary>Lengths in three ranges: 8, 8 and 256 of them.</summary>
     private sealed class LengthCoder
     {
-        private readonly ushort[] _choice = new ushort[2], _low = new ushort[MaxPositionStates * LowCoder], _middle = new ushort[MaxPositionStates * MiddleCoder], _high = new ushort[HighCoder];
+        private readonly ushort[] _choice =
+            new ushort[2], _low = new ushort[MaxPositionStates * LowCoder], _middle =
+                new ushort[MaxPositionStates * MiddleCoder], _high = new ushort[HighCoder];
 
         public void Reset()
         {

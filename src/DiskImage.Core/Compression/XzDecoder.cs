@@ -2,7 +2,9 @@ using DiskImage.Binary;
 
 namespace DiskImage.Compression;
 
-/// <summary>.xz streams with the one filter LZMA2. Spec: the .xz file format, version 1.2. The checks behind blocks are passed over.</summary>
+/// <summary>
+/// .xz streams with the one filter LZMA2. Spec: the .xz file format, version 1.2. The checks behind blocks are passed over.
+/// </summary>
 internal sealed class XzDecoder : IBlockDecompressor
 {
     private const int StreamHeader = 12, FilterLzma2 = 0x21;

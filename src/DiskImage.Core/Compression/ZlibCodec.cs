@@ -3,8 +3,8 @@ using System.IO.Compression;
 namespace DiskImage.Compression;
 
 /// <summary>
-/// zlib streams (RFC 1950: deflate between a header and a checksum): by the zlib inside the .NET runtime where that can be called, else by the
-/// runtime's public streams. The checksum is verified.
+/// zlib streams (RFC 1950: deflate between a header and a checksum): by the zlib inside the .NET runtime where that can be called, else by
+/// the runtime's public streams. The checksum is verified.
 /// </summary>
 /// <param name="zlib">The zlib; null for the public streams.</param>
 internal sealed class ZlibCodec(RuntimeZlib? zlib) : IBlockDecompressor
@@ -13,7 +13,8 @@ internal sealed class ZlibCodec(RuntimeZlib? zlib) : IBlockDecompressor
     public static ZlibCodec Instance { get; } = new(RuntimeZlib.TryLoad());
 
     /// <inheritdoc/>
-    public bool TryDecompress(ReadOnlySpan<byte> input, Span<byte> output) => zlib is null ? ByStream(input, output) : zlib.TryDecompressZlib(input, output);
+    public bool TryDecompress(ReadOnlySpan<byte> input, Span<byte> output)
+        => zlib is null ? ByStream(input, output) : zlib.TryDecompressZlib(input, output);
 
     private static bool ByStream(ReadOnlySpan<byte> input, Span<byte> output)
     {
@@ -21,7 +22,8 @@ internal sealed class ZlibCodec(RuntimeZlib? zlib) : IBlockDecompressor
         using var stream = new ZLibStream(packed, CompressionMode.Decompress);
         try
         {
-            return stream.ReadAtLeast(output, output.Length, throwOnEndOfStream: false) == output.Length && stream.ReadByte() < 0; // the end is what the checksum is behind
+            // the end is what the checksum is behind
+            return stream.ReadAtLeast(output, output.Length, throwOnEndOfStream: false) == output.Length && stream.ReadByte() < 0;
         }
         catch (InvalidDataException)
         {

@@ -4,7 +4,8 @@ namespace DiskImage.Drivers;
 
 /// <summary>What probing found.</summary>
 /// <param name="Format">The format.</param>
-/// <param name="Contents">What a file seems to hold that was taken by the last resort, since no other format recognises it; null for others.</param>
+/// <param name="Contents">What a file seems to hold that was taken by the last resort, since no other format recognises it;
+/// null for others.</param>
 public sealed record ProbedFile(FormatDriver Format, FileContents? Contents);
 
 /// <summary>The drivers of a program, by name and by probe. It holds what it is given: no scanning, no statics.</summary>
@@ -14,7 +15,9 @@ public sealed class DriverRegistry(
     /// <summary>Bytes of a file that drivers get to see when probing. QEMU's value.</summary>
     public const int ProbeLength = 2048;
 
-    /// <summary>Bytes of a file's end that drivers get to see when probing. Ours: the formats that sign the end do it in one sector.</summary>
+    /// <summary>
+    /// Bytes of a file's end that drivers get to see when probing. Ours: the formats that sign the end do it in one sector.
+    /// </summary>
     public const int ProbeTailLength = 512;
 
     private const int LastResort = 1; // the score of a format that takes what nobody else wants
@@ -34,7 +37,8 @@ public sealed class DriverRegistry(
     {
         NodeDriver[] all = [.. Formats, .. Protocols, .. Filters];
         return Array.Find(all, d => d.IsCalled(name))
-            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"Unknown driver '{name}'. {Options.KnownNames.Hint(name, all.Select(d => d.Name))}");
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"Unknown driver '{name}'. {Options.KnownNames.Hint(name, all.Select(d => d.Name))}");
     }
 
     /// <summary>The format of a name or alias.</summary>
@@ -49,12 +53,15 @@ public sealed class DriverRegistry(
     public ProtocolDriver Protocol(string scheme)
         => Protocols.FirstOrDefault(p => p.Schemes.Contains(scheme, StringComparer.OrdinalIgnoreCase))
             ?? throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"Unknown protocol '{scheme}'. Known: {string.Join(", ", Protocols.SelectMany(p => p.Schemes))}.");
+                DiskImageErrorKind.Unsupported,
+                $"Unknown protocol '{scheme}'. Known: {string.Join(", ", Protocols.SelectMany(p => p.Schemes))}.");
 
     /// <summary>The format that a file name's ending suggests, or null.</summary>
     public FormatDriver? FormatByExtension(string fileName) => Formats.FirstOrDefault(f => Ends(fileName, f.Extensions));
 
-    /// <summary>The names of formats, with or without a driver here, that a file name's ending promises; "raw" among them. Empty for other endings.</summary>
+    /// <summary>
+    /// The names of formats, with or without a driver here, that a file name's ending promises; "raw" among them. Empty for other endings.
+    /// </summary>
     public IReadOnlyList<string> PromisedBy(string fileName)
         => [.. Formats.Where(f => Ends(fileName, f.Extensions)).Select(f => f.Name)
             .Concat(ForeignFormat.All.Where(f => Ends(fileName, f.Extensions)).Select(f => f.Format ?? f.Extensions[0].TrimStart('.')))
@@ -85,7 +92,10 @@ public sealed class DriverRegistry(
         await file.ReadAsync(FileContents.DiscAt * Math.Min(disc.Length, 1), disc, cancellationToken).ConfigureAwait(false);
         return bestScore > 0
             ? new ProbedFile(best, FileContents.Of(header, tail, disc, [.. Formats.Select(f => f.Name)]))
-            : throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: no known format recognises it. Name one with {new Remedy(RemedyKind.Format)}.", file.Name);
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: no known format recognises it. Name one with {new Remedy(RemedyKind.Format)}.",
+                file.Name);
     }
 
     private static bool Ends(string fileName, IReadOnlyList<string> extensions)

@@ -43,7 +43,8 @@ public sealed record FileContents(ContentsKind Kind, string Description)
     /// <param name="tail">Its last bytes.</param>
     /// <param name="disc">The <see cref="DiscBytes"/> at <see cref="DiscAt"/>; empty if it is shorter.</param>
     /// <param name="formats">The names of formats that have a driver: they are not foreign.</param>
-    internal static FileContents Of(ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, ReadOnlySpan<byte> disc, IReadOnlyCollection<string> formats)
+    internal static FileContents Of(
+        ReadOnlySpan<byte> header, ReadOnlySpan<byte> tail, ReadOnlySpan<byte> disc, IReadOnlyCollection<string> formats)
     {
         foreach (ForeignFormat foreign in ForeignFormat.All)
         {
@@ -67,8 +68,10 @@ public sealed record FileContents(ContentsKind Kind, string Description)
 
     private static bool IsHtml(ReadOnlySpan<byte> header)
     {
-        string start = Encoding.Latin1.GetString(header[..Math.Min(header.Length, 512)]).TrimStart('\u00EF', '\u00BB', '\u00BF', ' ', '\t', '\r', '\n');
-        return start.StartsWith("<!doctype html", StringComparison.OrdinalIgnoreCase) || start.StartsWith("<html", StringComparison.OrdinalIgnoreCase);
+        string start = Encoding.Latin1.GetString(
+            header[..Math.Min(header.Length, 512)]).TrimStart('\u00EF', '\u00BB', '\u00BF', ' ', '\t', '\r', '\n');
+        return start.StartsWith("<!doctype html", StringComparison.OrdinalIgnoreCase)
+            || start.StartsWith("<html", StringComparison.OrdinalIgnoreCase);
     }
 
     /// <summary>Text has no control characters but white space, in UTF-8 or in UTF-16 with its mark.</summary>

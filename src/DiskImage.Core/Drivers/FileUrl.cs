@@ -6,8 +6,8 @@ internal static class FileUrl
     private const string Prefix = "file:";
 
     /// <summary>
-    /// The path, with the escapes undone and without query and fragment; null for what is no such URL, names nothing or has a NUL. A path on
-    /// another host begins with <c>//host/</c>.
+    /// The path, with the escapes undone and without query and fragment; null for what is no such URL, names nothing or has a NUL. A path
+    /// on another host begins with <c>//host/</c>.
     /// </summary>
     /// <param name="url">The URL.</param>
     /// <param name="hasDrives">True to have a drive's path begin with the drive (<c>C:/…</c>), however the host is written.</param>
@@ -23,7 +23,8 @@ internal static class FileUrl
         {
             return null;
         }
-        bool isOnDrive = hasDrives && path is ['/', _, ':' or '|', ..] && char.IsAsciiLetter(path[1]) && (path.Length == 3 || path[3] is '/' or '\\');
+        bool isOnDrive = hasDrives && path is ['/', _, ':' or '|', ..] && char.IsAsciiLetter(path[1])
+            && (path.Length == 3 || path[3] is '/' or '\\');
         return !IsThisHost(host) ? $"//{host}{path}"
             : isOnDrive ? $"{path[1]}:{path[3..]}"
             : path;
@@ -31,7 +32,8 @@ internal static class FileUrl
 
     /// <summary>The other host whose file a URL names; null for a file of this one, and for what is no such URL.</summary>
     public static string? OtherHost(string url)
-        => url.StartsWith(Prefix, StringComparison.OrdinalIgnoreCase) && Split(url) is { Host: var host, Path.Length: > 0 } && !IsThisHost(host) ? host : null;
+        => url.StartsWith(Prefix, StringComparison.OrdinalIgnoreCase) && Split(url) is { Host: var host, Path.Length: > 0 }
+            && !IsThisHost(host) ? host : null;
 
     private static bool IsThisHost(string host) => host.Length == 0 || host.Equals("localhost", StringComparison.OrdinalIgnoreCase);
 

@@ -160,7 +160,7 @@ public interface IAmendable
     bool AmendsWithoutBacking => false;
 
     /// <summary>What a user should know before the options of this record are changed; null for nothing.</summary>
-    string? AmendWarning(object options) => null;
+    Wording? AmendWarning(object options) => null;
 
     /// <summary>Changes them. A crash at any point leaves the image with the old or the new ones, with leaked space at most.</summary>
     /// <param name="node">The disk, open for writing.</param>

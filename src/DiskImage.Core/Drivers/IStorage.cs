@@ -8,22 +8,27 @@ public enum TargetMode
     /// <summary>Under a temporary name, renamed when it is complete. Whatever is there already is refused.</summary>
     New,
 
-    /// <summary>Under a temporary name, renamed when it is complete. A file that is there keeps its contents until then; its successor takes over its
-    /// owner, access rights, extended attributes, and the symbolic links that lead to it.</summary>
+    /// <summary>
+    /// Under a temporary name, renamed when it is complete. A file that is there keeps its contents until then; its successor
+    /// takes over its owner, access rights, extended attributes, and the symbolic links that lead to it.
+    /// </summary>
     Replace,
 
-    /// <summary>Written into the file that is there, whose contents are gone with the first write. Where nothing is there, as <see cref="New"/>.</summary>
+    /// <summary>
+    /// Written into the file that is there, whose contents are gone with the first write. Where nothing is there, as <see cref="New"/>.
+    /// </summary>
     InPlace,
 
     /// <summary>
-    /// Sent, from the first byte to the last, to whoever takes it: a pipe, a stream. Nobody asks for it of a place: what is found there is of
-    /// that kind. It cannot be read back, and what is sent of an image that is not completed stays sent.
+    /// Sent, from the first byte to the last, to whoever takes it: a pipe, a stream. Nobody asks for it of a place: what is found there is
+    /// of that kind. It cannot be read back, and what is sent of an image that is not completed stays sent.
     /// </summary>
     Stream,
 }
 
 /// <summary>What a host is told of a new file while it is empty; a host that has no such distinction takes no notice.</summary>
-/// <param name="AllowsHoles">It may be marked sparse. If not, it is marked neither sparse nor compressed nor encrypted, also where its folder says so: Hyper-V refuses such files.</param>
+/// <param name="AllowsHoles">It may be marked sparse. If not, it is marked neither sparse nor compressed nor encrypted, also where its
+/// folder says so: Hyper-V refuses such files.</param>
 /// <param name="NoCow">Its data are to be overwritten in place where the file system would copy on write (btrfs).</param>
 public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow);
 
@@ -60,7 +65,10 @@ public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
     /// <summary>The place it is to take.</summary>
     public StoragePlace Place { get; } = place;
 
-    /// <summary>The node, empty and open for writing. Its messages speak of <see cref="StoragePlace.Locator"/>. To be closed before anything else is asked.</summary>
+    /// <summary>
+    /// The node, empty and open for writing. Its messages speak of <see cref="StoragePlace.Locator"/>. To be closed
+    /// before anything else is asked.
+    /// </summary>
     public abstract BlockNode Node { get; }
 
     /// <summary>Opens what was written so far, after <see cref="Node"/> was closed.</summary>
@@ -72,7 +80,9 @@ public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
     /// <exception cref="DiskImageException">AlreadyExists; what the host says.</exception>
     public abstract ValueTask PublishAsync(bool durable, CancellationToken cancellationToken);
 
-    /// <summary>Takes a published node back, because what belongs to it could not be published. Does nothing where it took the place of another.</summary>
+    /// <summary>
+    /// Takes a published node back, because what belongs to it could not be published. Does nothing where it took the place of another.
+    /// </summary>
     public abstract void Withdraw();
 
     /// <summary>Closes the node, and removes it unless it is published. Never throws: what led here is on its way already.</summary>

@@ -41,7 +41,8 @@ public abstract class NodeDriver
     public virtual object Bind(IEnumerable<KeyValuePair<string, object?>> values) => OpenOptions.Bind(values);
 
     /// <summary>True for the driver's name and its other names, case ignored.</summary>
-    public bool IsCalled(string name) => Name.Equals(name, StringComparison.OrdinalIgnoreCase) || Aliases.Contains(name, StringComparer.OrdinalIgnoreCase);
+    public bool IsCalled(string name)
+        => Name.Equals(name, StringComparison.OrdinalIgnoreCase) || Aliases.Contains(name, StringComparer.OrdinalIgnoreCase);
 }
 
 /// <summary>Opens the node that a filter stands on.</summary>
@@ -64,9 +65,14 @@ public abstract class FilterDriver : NodeDriver
     /// <inheritdoc/>
     public override IReadOnlyList<string> Roles => [FileRole];
 
-    /// <summary>True for a role that holds the disk: above a format it is a disk too, whose format is probed if none is named. False for plain bytes.</summary>
+    /// <summary>
+    /// True for a role that holds the disk: above a format it is a disk too, whose format is probed if none is
+    /// named. False for plain bytes.
+    /// </summary>
     public virtual bool HoldsDisk(string role) => true;
 
-    /// <summary>Puts the filter over its children. If it fails, those that it opened are the caller's to close, and nothing is modified.</summary>
+    /// <summary>
+    /// Puts the filter over its children. If it fails, those that it opened are the caller's to close, and nothing is modified.
+    /// </summary>
     public abstract ValueTask<BlockNode> OpenAsync(FilterOpenContext context, CancellationToken cancellationToken);
 }

@@ -16,7 +16,7 @@ internal sealed class StreamStorage(Stream sink) : IStorage
 /// <param name="place">What it is called.</param>
 /// <param name="sink">Where it goes.</param>
 /// <param name="leaveOpen">The stream belongs to the caller, who closes it.</param>
-public sealed class PendingStream(StoragePlace place, Stream sink, bool leaveOpen) : PendingNode(place)
+internal sealed class PendingStream(StoragePlace place, Stream sink, bool leaveOpen) : PendingNode(place)
 {
     private readonly ForwardNode _node = new(sink, place.Locator);
 
@@ -25,7 +25,8 @@ public sealed class PendingStream(StoragePlace place, Stream sink, bool leaveOpe
 
     /// <inheritdoc/>
     public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
-        => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Place.Locator}: what was sent cannot be read back", Place.Locator);
+        => throw new DiskImageException(
+            DiskImageErrorKind.Unsupported, $"{Place.Locator}: what was sent cannot be read back", Place.Locator);
 
     /// <inheritdoc/>
     public override ValueTask PublishAsync(bool durable, CancellationToken cancellationToken) => _node.SendRestAsync(cancellationToken);

@@ -22,14 +22,18 @@ public abstract class ProtocolDriver : NodeDriver
     /// <exception cref="DiskImageException">InvalidOption: it is none.</exception>
     public virtual IEnumerable<KeyValuePair<string, object?>> Parse(string locator) => [new(FileNameOption, locator)];
 
-    /// <summary>What is called what the options lead to, for messages and for telling it from others: a path or a URI, never a secret.</summary>
+    /// <summary>
+    /// What is called what the options lead to, for messages and for telling it from others: a path or a URI, never a secret.
+    /// </summary>
     public abstract string NameOf(object options);
 
     /// <summary>Which bytes the options lead to, without opening them; null if nothing is there. The same as the open node's.</summary>
     /// <param name="options">The record of the driver's options.</param>
     public virtual NodeIdentity? IdentityOf(object options) => new($"{Name}:{NameOf(options)}");
 
-    /// <summary>The full names of the files in a folder that have one of some endings, in the order of names; none where there is no such folder.</summary>
+    /// <summary>
+    /// The full names of the files in a folder that have one of some endings, in the order of names; none where there is no such folder.
+    /// </summary>
     /// <param name="folder">The folder.</param>
     /// <param name="endings">Ends of file names; case does not matter.</param>
     /// <param name="most">How many are looked at.</param>

@@ -2,7 +2,9 @@ using DiskImage.Block;
 
 namespace DiskImage.Formats;
 
-/// <summary>How many blocks of a new image the contents of a disk would take, by what the disk says about itself: nothing is read.</summary>
+/// <summary>
+/// How many blocks of a new image the contents of a disk would take, by what the disk says about itself: nothing is read.
+/// </summary>
 internal static class DataBlocks
 {
     /// <summary>Refuses to measure a differencing disk: what it leaves to its parent is not known ahead.</summary>
@@ -14,7 +16,8 @@ internal static class DataBlocks
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"How large a differencing disk on '{backingFile}' becomes is known only when it is made. Measure without backing_file for a disk that stands alone.");
+                $"How large a differencing disk on '{backingFile}' becomes is known only when it is made. Measure without "
+                    + $"backing_file for a disk that stands alone.");
         }
     }
 
@@ -23,7 +26,8 @@ internal static class DataBlocks
     /// <param name="blockSize">Bytes of a block.</param>
     /// <param name="span">Bytes of the disk that one table covers: a multiple of <paramref name="blockSize"/>.</param>
     /// <param name="cancellationToken">Stops the count.</param>
-    public static async ValueTask<(long Blocks, long Tables)> CountAsync(BlockNode? source, long blockSize, long span, CancellationToken cancellationToken)
+    public static async ValueTask<(long Blocks, long Tables)> CountAsync(
+        BlockNode? source, long blockSize, long span, CancellationToken cancellationToken)
     {
         long blocks = 0, tables = 0, lastTable = -1;
         for (long offset = 0; source is not null && offset < source.Length;)

@@ -67,7 +67,8 @@ internal sealed class DecodedUnits(long maxBytes, Func<long, Memory<byte>, Cance
             {
                 Remove(_order.Last!);
             }
-            LinkedListNode<Unit> entry = _order.AddFirst(new Unit(unit, length, new Lazy<Task<byte[]>>(() => Task.Run(() => DecodeAsync(unit, length)))));
+            LinkedListNode<Unit> entry = _order.AddFirst(
+                new Unit(unit, length, new Lazy<Task<byte[]>>(() => Task.Run(() => DecodeAsync(unit, length)))));
             _units.Add(unit, entry);
             _bytes += length;
             return entry;

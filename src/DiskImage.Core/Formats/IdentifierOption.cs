@@ -13,5 +13,6 @@ internal static class IdentifierOption
     public static Guid Parse(string imageName, string option, string value)
         => value.Equals("new", StringComparison.OrdinalIgnoreCase) ? Guid.NewGuid()
             : Guid.TryParse(value, out Guid given) ? given
-            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{imageName}: {option}={value} is not possible; allowed: a GUID, or new.", imageName);
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{imageName}: {option}={value} is not possible; allowed: a GUID, or new.", imageName);
 }

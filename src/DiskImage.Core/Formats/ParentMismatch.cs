@@ -12,11 +12,14 @@ internal static class ParentMismatch
     public const string IgnoreOption = "ignore_id_mismatch";
 
     /// <summary>What to know before a disk's identity is changed.</summary>
-    public const string AmendWarning =
-        "differencing disks that were made on it record its present identity and will refuse it. Record the new one in each with Set-DiskImageBacking -Unsafe.";
+    public static Wording AmendWarning =>
+        $"differencing disks that were made on it record its present identity and will refuse it. Record the new one in each with {Record}.";
 
-    private const string Advice =
-        $"If you know that it is the right one, pass -IgnoreIdMismatch (open option {IgnoreOption}) to open it anyway, or record it anew with Set-DiskImageBacking -Unsafe.";
+    private static Remedy Record => new(RemedyKind.RecordBacking);
+
+    private static Wording Advice =>
+        $"If you know that it is the right one, pass {new Remedy(RemedyKind.IgnoreIdMismatch)} (open option {IgnoreOption}) to open it anyway,"
+            + $" or record it anew with {Record}.";
 
     /// <summary>None of the recorded paths leads to the parent.</summary>
     /// <param name="imageName">The differencing disk.</param>
@@ -26,7 +29,9 @@ internal static class ParentMismatch
     public static DiskImageException Missing(string imageName, IEnumerable<string> tried, DiskImageException failure, DiskImageException? refused = null)
         => new(
             DiskImageErrorKind.NotFound,
-            $"{imageName}: its parent cannot be found; tried {string.Join(", ", tried.Distinct(StringComparer.Ordinal).Select(t => $"'{t}'"))}. Put it there, or name its new place with Set-DiskImageOption -Option parent_path=PATH. ({failure.Wording}{(refused is null ? "" : (Wording)$" {refused.Wording}")})",
+            $"{imageName}: its parent cannot be found; tried {string.Join(", ", tried.Distinct(StringComparer.Ordinal).Select(t => $"'{t}'"))}. Put it there,"
+                + $" or name its new place with {new Remedy(RemedyKind.SetOption, "parent_path=PATH")}."
+                + $" ({failure.Wording}{(refused is null ? "" : (Wording)$" {refused.Wording}")})",
             imageName,
             cause: failure);
 
@@ -38,7 +43,7 @@ internal static class ParentMismatch
         => new(
             DiskImageErrorKind.NotFound,
             $"{imageName}: its parent has the {what} {recorded:B}, and no file in the image's folder has it. Put the parent there, name its folder with"
-                + $" -ParentSearchPath, or record another parent with Set-DiskImageBacking -Unsafe.",
+                + $" {new Remedy(RemedyKind.ParentSearchPath)}, or record another parent with {Record}.",
             imageName);
 
     /// <summary>The parent is of another format.</summary>

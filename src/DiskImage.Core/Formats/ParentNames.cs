@@ -2,9 +2,12 @@ using DiskImage.Block;
 
 namespace DiskImage.Formats;
 
-/// <summary>The names by which a differencing disk records where its parent is, as Windows writes paths. One of them at least is there.</summary>
+/// <summary>
+/// The names by which a differencing disk records where its parent is, as Windows writes paths. One of them at least is there.
+/// </summary>
 /// <param name="Relative">From the disk's folder, beginning with <c>.\</c> or <c>..\</c>; null if there is no such way.</param>
-/// <param name="Absolute">From a drive or a share, without the prefix of long paths; null if the parent's path is not one of Windows.</param>
+/// <param name="Absolute">From a drive or a share, without the prefix of long paths; null if the parent's path is
+/// not one of Windows.</param>
 internal sealed record ParentNames(string? Relative, string? Absolute)
 {
     /// <summary>The parent's file name.</summary>
@@ -26,11 +29,15 @@ internal sealed record ParentNames(string? Relative, string? Absolute)
         return names is { Relative: null, Absolute: null }
             ? throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{imageName}: the parent's path '{parent}' cannot be recorded, since a part of it has a backslash in its name. Rename it.", imageName)
+                $"{imageName}: the parent's path '{parent}' cannot be recorded, since a part of it has a backslash in its name. Rename it.",
+                imageName)
             : names;
     }
 
-    /// <summary>The names for a value of the option parent_path, which may be written as Windows or as this system writes paths; nothing need be there.</summary>
+    /// <summary>
+    /// The names for a value of the option parent_path, which may be written as Windows or as this system writes
+    /// paths; nothing need be there.
+    /// </summary>
     /// <param name="imageName">The differencing disk's path.</param>
     /// <param name="hasParent">False if the disk is no differencing one.</param>
     /// <param name="value">The option's value.</param>
@@ -40,10 +47,16 @@ internal sealed record ParentNames(string? Relative, string? Absolute)
         string local = WindowsPath.ToLocal(value);
         return !hasParent
             ? throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{imageName}: has no parent, so parent_path={value} is not possible. Give it one with Set-DiskImageBacking.", imageName)
+                DiskImageErrorKind.InvalidOption,
+                $"{imageName}: has no parent, so parent_path={value} is not possible. Give it one "
+                    + $"with {new Remedy(RemedyKind.SetBacking)}.",
+                imageName)
             : WindowsPath.FileName(local).Length == 0
             ? throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{imageName}: parent_path={value} is not possible; allowed: the path of a file. Set-DiskImageBacking takes the parent away.", imageName)
+                DiskImageErrorKind.InvalidOption,
+                $"{imageName}: parent_path={value} is not possible; allowed: the path of a file."
+                    + $" To take the parent away there is {new Remedy(RemedyKind.SetBacking)}.",
+                imageName)
             : Of(imageName, local);
     }
 }

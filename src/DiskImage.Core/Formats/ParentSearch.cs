@@ -21,7 +21,8 @@ internal sealed class ParentSearch(string imageName, string format, ReferenceOpe
     /// <param name="mismatch">The error that says why a disk is not the parent; null if it is.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <returns>The parent and its name; null if there is no name at all.</returns>
-    /// <exception cref="DiskImageException">Corrupt: only other disks were found; NotFound, with all that was tried; Refused; what opening says.</exception>
+    /// <exception cref="DiskImageException">Corrupt: only other disks were found; NotFound, with all that was tried; Refused; what
+    /// opening says.</exception>
     public async ValueTask<(BlockNode Parent, string Name)?> OpenAsync(
         IEnumerable<string> names, Func<BlockNode, DiskImageException?> mismatch, CancellationToken cancellationToken)
     {
@@ -40,7 +41,8 @@ internal sealed class ParentSearch(string imageName, string format, ReferenceOpe
             await parent.DisposeAsync().ConfigureAwait(false);
         }
         return _tried.Count == 0 ? null
-            : throw (_mismatch ?? (_missing is null || _isRefusedFirst ? _refused! : ParentMismatch.Missing(imageName, _tried, _missing, _refused)));
+            : throw (_mismatch
+            ?? (_missing is null || _isRefusedFirst ? _refused! : ParentMismatch.Missing(imageName, _tried, _missing, _refused)));
     }
 
     private async ValueTask<BlockNode?> TryOpenAsync(string name, CancellationToken cancellationToken)

@@ -18,8 +18,8 @@ internal abstract class ReadOnlyFormatNode(BlockNode file, params (string Role, 
         {
             throw new DiskImageException(
                 DiskImageErrorKind.ReadOnly,
-                $"{context.File.Name}: the format {format} is read-only, so the image cannot be changed or repaired. Convert it with Convert-DiskImage to"
-                    + " a format that can be written (qcow2, vhdx, raw …) and change that, or put a qcow2 overlay on it with New-DiskImage -BackingPath.",
+                $"{context.File.Name}: the format {format} is read-only, so the image cannot be changed or repaired. Convert it with {new Remedy(RemedyKind.Convert)} to"
+                    + $" a format that can be written (qcow2, vhdx, raw …) and change that, or put a qcow2 overlay on it with {new Remedy(RemedyKind.Overlay)}.",
                 context.File.Name);
         }
     }

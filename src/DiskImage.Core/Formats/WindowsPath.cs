@@ -19,12 +19,7 @@ internal static class WindowsPath
             : path.StartsWith(LongPrefix, StringComparison.Ordinal) && !path.StartsWith(VolumePrefix, StringComparison.OrdinalIgnoreCase)
                 ? path[LongPrefix.Length..]
                 : path;
-        if (isWindows)
-        {
-            return plain;
-        }
-        string local = plain.Replace('\\', '/');
-        return local.StartsWith("./", StringComparison.Ordinal) ? local[2..] : local;
+        return Shown(isWindows ? plain : plain.Replace('\\', '/'));
     }
 
     /// <summary>
@@ -42,7 +37,7 @@ internal static class WindowsPath
         return relative.StartsWith(@"..\", StringComparison.Ordinal) ? relative : @".\" + relative;
     }
 
-    /// <summary>A name of <see cref="ToLocalFile"/> as it is shown to users.</summary>
+    /// <summary>A relative name as it is shown to users: without the dot before it.</summary>
     public static string Shown(string name)
         => name.StartsWith("./", StringComparison.Ordinal) || name.StartsWith(@".\", StringComparison.Ordinal) ? name[2..] : name;
 
@@ -55,7 +50,8 @@ internal static class WindowsPath
         string plain = path.StartsWith(LongSharePrefix, StringComparison.OrdinalIgnoreCase) ? @"\\" + path[LongSharePrefix.Length..]
             : path.StartsWith(LongPrefix, StringComparison.Ordinal) ? path[LongPrefix.Length..]
             : path;
-        bool isFull = plain.StartsWith(@"\\", StringComparison.Ordinal) || (plain is [_, ':', '\\' or '/', ..] && char.IsAsciiLetter(plain[0]));
+        bool isFull = plain.StartsWith(@"\\", StringComparison.Ordinal)
+            || (plain is [_, ':', '\\' or '/', ..] && char.IsAsciiLetter(plain[0]));
         return isFull ? plain.Replace('/', '\\') : null;
     }
 

@@ -8,8 +8,10 @@ namespace DiskImage.Graph;
 /// A backing image as a new image is to name it. It is opened once before it is recorded: a name that leads nowhere or back to the
 /// new image is found out before anything is written.
 /// </summary>
-/// <param name="Name">The name as it is to stand in the new image: relative ones are taken from the new image's folder, as QEMU does.</param>
-/// <param name="Format">Its format's name. Always recorded: an image whose backing format is probed at each opening can be made to lie.</param>
+/// <param name="Name">The name as it is to stand in the new image: relative ones are taken from the new image's
+/// folder, as QEMU does.</param>
+/// <param name="Format">Its format's name. Always recorded: an image whose backing format is probed at each opening
+/// can be made to lie.</param>
 /// <param name="Length">Its virtual size in bytes.</param>
 /// <param name="WasProbed">True if the format was found by probing.</param>
 public sealed record BackingReference(string Name, string Format, long Length, bool WasProbed)
@@ -31,7 +33,8 @@ public sealed record BackingReference(string Name, string Format, long Length, b
         {
             backing = await opener.OpenReferenceAsync(imagePath, name, format, [], cancellationToken).ConfigureAwait(false);
         }
-        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound && Elsewhere(opener, imagePath, name, currentFolder) is { } hint)
+        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound
+            && Elsewhere(opener, imagePath, name, currentFolder) is { } hint)
         {
             throw new DiskImageException(e.Kind, hint, e.Path, cause: e);
         }
@@ -54,7 +57,9 @@ public sealed record BackingReference(string Name, string Format, long Length, b
         if (backing.Node.FindSame(opener.IdentityOf(imagePath)) is not null)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{imagePath}: cannot be its own backing image (by way of '{name}'). Choose another name.", imagePath);
+                DiskImageErrorKind.InvalidOption,
+                $"{imagePath}: cannot be its own backing image (by way of '{name}'). Choose another name.",
+                imagePath);
         }
     }
 
@@ -66,14 +71,16 @@ public sealed record BackingReference(string Name, string Format, long Length, b
         OptionSchema schema = (format as ICreatable)?.CreateOptions ?? OptionSchema.Empty;
         string file = Named(nameof(ICreateOptions.BackingFile))
             ?? throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"An image of format '{format.Name}' cannot have a backing image. Choose another format, for example qcow2.");
+                DiskImageErrorKind.Unsupported,
+                $"An image of format '{format.Name}' cannot have a backing image. Choose another format, for example qcow2.");
         yield return new(file, Name);
         if (Named(nameof(ICreateOptions.BackingFormat)) is { } formatOption)
         {
             yield return new(formatOption, Format);
         }
 
-        string? Named(string property) => schema.Options.FirstOrDefault(o => o.PropertyName.Equals(property, StringComparison.Ordinal))?.Name;
+        string? Named(string property) => schema.Options.FirstOrDefault(
+            o => o.PropertyName.Equals(property, StringComparison.Ordinal))?.Name;
     }
 
     /// <summary>
@@ -82,13 +89,16 @@ public sealed record BackingReference(string Name, string Format, long Length, b
     private static string Recorded(string name)
     {
         int colon = name.IndexOf(':', StringComparison.Ordinal);
-        return !OperatingSystem.IsWindows() && colon >= 0 && name.IndexOf('/', StringComparison.Ordinal) is var slash && (slash < 0 || slash > colon)
+        return !OperatingSystem.IsWindows() && colon >= 0 && name.IndexOf('/', StringComparison.Ordinal) is var slash
+            && (slash < 0 || slash > colon)
             && ImageLocator.Parse(name).IsPlainPath
             ? $"./{name}"
             : name;
     }
 
-    /// <summary>What to say of a relative name that leads nowhere from the image's folder but somewhere from the current one; null if it does not.</summary>
+    /// <summary>
+    /// What to say of a relative name that leads nowhere from the image's folder but somewhere from the current one; null if it does not.
+    /// </summary>
     private static string? Elsewhere(ImageOpener opener, string imagePath, string name, string? currentFolder)
     {
         ImageLocator locator = ImageLocator.Parse(name);
@@ -99,7 +109,8 @@ public sealed record BackingReference(string Name, string Format, long Length, b
             return null;
         }
         string meant = Path.GetFullPath(name, currentFolder);
-        return $"{imagePath}: there is no '{name}' in its folder {folder}, where relative names of backing images are taken from, but there is one in the current folder. "
+        return $"{imagePath}: there is no '{name}' in its folder {folder}, where relative names of backing images are taken from, "
+            + $"but there is one in the current folder. "
             + $"If that is meant, write '{Path.GetRelativePath(folder, meant)}' or '{meant}'.";
     }
 }

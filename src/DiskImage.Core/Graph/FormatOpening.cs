@@ -15,14 +15,16 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
     private const int MostNearby = 2000; // files that are looked at for a parent. Ours
     private const string BackingChild = "backing", DataChild = "data-file";
 
-    // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with each image
-    // of a chain.
+    // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with
+    // each image of a chain.
     private readonly Dictionary<NodeIdentity, DiskImageException> _failed = [];
     private bool _isDoubtful; // the format was found by probing, and the image's name is one of disks without a format
 
     private string ImagePath => site.Chain[^1].Path;
 
-    /// <summary>Opens the image in a format, or in the one that is found by probing if none is named. The file is the caller's if it fails.</summary>
+    /// <summary>
+    /// Opens the image in a format, or in the one that is found by probing if none is named. The file is the caller's if it fails.
+    /// </summary>
     public async ValueTask<OpenedDisk> OpenAsync(BlockNode file, string? named, CancellationToken cancellationToken)
     {
         ProbedFile? probed = named is null ? await opener.Registry.ProbeAsync(file, cancellationToken).ConfigureAwait(false) : null;
@@ -47,8 +49,11 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
     {
         IEnumerable<KeyValuePair<string, object?>> described = spec.Options(r => format.Roles.Contains(r, StringComparer.Ordinal))
             .Where(o => !o.Key.Equals(NodeSpec.FileNameKey, StringComparison.Ordinal));
-        object options = format.Bind(opener.Policy.OptionsFor(format.OpenOptions).Concat(OptionSchema.Values(site.Options)).Concat(described));
-        return new FormatOpenContext(file, options, withBacking ? OpenBackingAsync : null, DataOpener(site), request.ForRepair && site.Chain.Count == 1)
+        object options = format.Bind(
+            opener.Policy.OptionsFor(format.OpenOptions).Concat(OptionSchema.Values(site.Options)).Concat(described));
+        return new FormatOpenContext(file, options, withBacking
+            ? OpenBackingAsync
+            : null, DataOpener(site), request.ForRepair && site.Chain.Count == 1)
         {
             FilesNearby = Path.IsPathRooted(ImagePath) ? FilesNearby : null,
             OpenDataToRead = DataOpener(site with { Writable = false }),
@@ -64,7 +69,10 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         GraphSite below = site with { Writable = false, Format = null, Options = null, IsBytes = false, Role = ImageRole.Backing };
         if (builder.IsComplete(given))
         {
-            return (await builder.OpenDiskAsync(given, below with { Format = (given as NodeSpec)?.Driver is null ? format : null }, cancellationToken).ConfigureAwait(false)).Node;
+            return (await builder.OpenDiskAsync(
+                given,
+                below with { Format = (given as NodeSpec)?.Driver is null ? format : null },
+                cancellationToken).ConfigureAwait(false)).Node;
         }
         ImageLocator locator = Admit(reference, OpenPolicy.BackingRole);
         NodeIdentity? identity = opener.IdentityOf(locator);
@@ -78,7 +86,8 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         }
         try
         {
-            return (await OpenNamedByImageAsync(reference, locator, given as NodeSpec, below with { Format = format }, cancellationToken).ConfigureAwait(false)).Node;
+            return (await OpenNamedByImageAsync(
+                reference, locator, given as NodeSpec, below with { Format = format }, cancellationToken).ConfigureAwait(false)).Node;
         }
         catch (DiskImageException e) when (identity is { } failed)
         {
@@ -94,7 +103,8 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         try
         {
             below = below with { Folder = Path.GetDirectoryName(ImagePath) };
-            GraphBuilder own = given is null && locator.IsDescription ? builder.For(locator.Spec) : builder; // the image's names are not the user's
+            // the image's names are not the user's
+            GraphBuilder own = given is null && locator.IsDescription ? builder.For(locator.Spec) : builder;
             bool isFilter = given?.Driver is { } driver && opener.Registry.Driver(driver) is FilterDriver;
             return await own.OpenDiskAsync(
                 given is null ? locator.Spec : opener.Join(given, locator.Spec),
@@ -111,7 +121,8 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
     private IReadOnlyList<string> FilesNearby(IReadOnlyList<string> endings)
     {
         ProtocolDriver files = opener.Registry.Protocol("file");
-        IEnumerable<string> folders = opener.Policy.ParentFolders.Prepend(Path.GetDirectoryName(ImagePath) ?? ImagePath).Distinct(ImagePaths.Comparer);
+        IEnumerable<string> folders = opener.Policy.ParentFolders.Prepend(Path.GetDirectoryName(ImagePath)
+            ?? ImagePath).Distinct(ImagePaths.Comparer);
         return [.. folders.SelectMany(f => files.FilesIn(f, endings, MostNearby)).Take(MostNearby)];
     }
 
@@ -137,7 +148,8 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         catch (DiskImageException e) when (request.ToDescribe || e.Kind == DiskImageErrorKind.NotFound)
         {
             DiskImageException told = e.Kind == DiskImageErrorKind.NotFound
-                ? new DiskImageException(e.Kind, $"{ImagePath}: its data file '{reference}' cannot be opened: {e.Wording}", ImagePath, cause: e)
+                ? new DiskImageException(
+                    e.Kind, $"{ImagePath}: its data file '{reference}' cannot be opened: {e.Wording}", ImagePath, cause: e)
                 : e;
             return request.ToDescribe ? new UnopenedNode(reference, told) : throw told;
         }
@@ -151,7 +163,8 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         {
             opener.Warn(
                 $"{ImagePath}: has the name of a raw disk, but begins like another image, which names the {role} '{reference}'. "
-                + $"If a guest may have written that, give {new Remedy(RemedyKind.Format, "raw", site.Role)}; if not, name the format to silence this.");
+                + $"If a guest may have written that, give {new Remedy(RemedyKind.Format, "raw", site.Role)}; if "
+                + $"not, name the format to silence this.");
         }
         return locator;
     }
@@ -172,8 +185,10 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
                 throw; // a damaged one
             }
             string seems = found.Contents?.Description ?? $"a {found.Format.Name} image";
-            Wording wayOut = found.Contents is null ? (Wording)$" Give {new Remedy(RemedyKind.Format, found.Format.Name, site.Role)}, or leave it out." : "";
-            throw new DiskImageException(e.Kind, $"{file.Name}: is not a {format.Name} image; it looks like {seems}.{wayOut} ({e.Wording})", file.Name, e.Offset, e);
+            Wording wayOut = found.Contents is null
+                ? (Wording)$" Give {new Remedy(RemedyKind.Format, found.Format.Name, site.Role)}, or leave it out." : "";
+            throw new DiskImageException(
+                e.Kind, $"{file.Name}: is not a {format.Name} image; it looks like {seems}.{wayOut} ({e.Wording})", file.Name, e.Offset, e);
         }
     }
 }

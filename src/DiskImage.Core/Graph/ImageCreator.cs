@@ -4,8 +4,8 @@ using DiskImage.Drivers;
 namespace DiskImage.Graph;
 
 /// <summary>
-/// Makes new images. Until it is complete a new image bears a temporary name, which ends with <see cref="IncompleteSuffix"/>; then it takes its
-/// place in one step. Only <see cref="TargetMode.InPlace"/> writes into a file that is there already.
+/// Makes new images. Until it is complete a new image bears a temporary name, which ends with <see cref="IncompleteSuffix"/>; then it takes
+/// its place in one step. Only <see cref="TargetMode.InPlace"/> writes into a file that is there already.
 /// </summary>
 public sealed class ImageCreator(ImageOpener opener)
 {
@@ -35,22 +35,32 @@ public sealed class ImageCreator(ImageOpener opener)
     /// <param name="openOptions">Open options for writing to it.</param>
     /// <param name="claimed">Told how many bytes of host space are claimed, where the options ask for that.</param>
     /// <param name="cancellationToken">Stops it; nothing is left behind.</param>
-    /// <exception cref="DiskImageException">What <see cref="LookAsync"/> says; Unsupported if the format cannot be made; what the format says.</exception>
+    /// <exception cref="DiskImageException">What <see cref="LookAsync"/> says; Unsupported if the format cannot be made; what the
+    /// format says.</exception>
     public async ValueTask<NewImage> CreateAsync(
-        string path, FormatDriver format, object options, TargetMode mode, object? openOptions, IProgress<long>? claimed, CancellationToken cancellationToken)
+        string path,
+        FormatDriver format,
+        object options,
+        TargetMode mode,
+        object? openOptions,
+        IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         ICreatable creatable = format as ICreatable
-            ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: images of format '{format.Name}' can be read but not made", path);
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{path}: images of format '{format.Name}' can be read but not made", path);
         (IStorage storage, StoragePlace place) = await TargetAsync(path, mode, cancellationToken).ConfigureAwait(false);
         if (place.Mode == TargetMode.Stream && !format.IsWrittenForward(options))
         {
             string forms = string.Join(", ", opener.Registry.Formats.Select(f => f.ForwardForm).OfType<string>());
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{path}: is written in one go, from front to back, and a {format.Name} image of these options is not. These are: {forms}. Or make a file, and send that.",
+                $"{path}: is written in one go, from front to back, and a {format.Name} image of these options is not. These are: "
+                    + $"{forms}. Or make a file, and send that.",
                 path);
         }
-        ImageTarget target = await ImageTarget.BeginAsync(storage, place, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false);
+        ImageTarget target = await ImageTarget.BeginAsync(
+            storage, place, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false);
         try
         {
             await CreateOnAsync(target, creatable, options, claimed, cancellationToken).ConfigureAwait(false);
@@ -61,7 +71,11 @@ public sealed class ImageCreator(ImageOpener opener)
                 {
                     await unfinished.SetUnfinishedAsync(true, cancellationToken).ConfigureAwait(false);
                 }
-                return new NewImage(node, target, async token => await OpenAsync(await target.OpenAsync(token).ConfigureAwait(false), writable: false, token).ConfigureAwait(false));
+                return new NewImage(
+                    node,
+                    target,
+                    async token => await OpenAsync(
+                        await target.OpenAsync(token).ConfigureAwait(false), writable: false, token).ConfigureAwait(false));
             }
             catch
             {
@@ -88,7 +102,8 @@ public sealed class ImageCreator(ImageOpener opener)
                     {
                         ImageLocator locator = opener.Policy.Admit(reference, place.Locator, OpenPolicy.DataRole);
                         return await target.TryOpenAsync(Full(locator), writable, stop).ConfigureAwait(false)
-                            ?? await opener.OpenFileAsync(locator, writable, stop).ConfigureAwait(false);
+                            ?? await opener.OpenFileAsync(
+                                locator, writable, Path.GetDirectoryName(place.Address), stop).ConfigureAwait(false);
                     },
                     token).ConfigureAwait(false);
             }
@@ -100,14 +115,17 @@ public sealed class ImageCreator(ImageOpener opener)
         }
     }
 
-    /// <summary>Throws what <see cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/> would throw if an image cannot be
-    /// made there, as far as that shows without changing anything.</summary>
+    /// <summary>
+    /// Throws what
+    /// <see cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/> would throw if an
+    /// image cannot be made there, as far as that shows without changing anything.
+    /// </summary>
     /// <param name="path">Where it is to be.</param>
     /// <param name="mode">How it takes its place.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">
-    /// AlreadyExists; Unsupported for a protocol that makes nothing; InvalidOption for what is no regular file; AccessDenied or Locked for a file
-    /// that cannot be replaced or written.
+    /// AlreadyExists; Unsupported for a protocol that makes nothing; InvalidOption for what is no regular file; AccessDenied or Locked for
+    /// a file that cannot be replaced or written.
     /// </exception>
     public async ValueTask<StoragePlace> LookAsync(string path, TargetMode mode, CancellationToken cancellationToken)
         => (await TargetAsync(path, mode, cancellationToken).ConfigureAwait(false)).Place;
@@ -121,7 +139,8 @@ public sealed class ImageCreator(ImageOpener opener)
             ImageLocator locator = opener.Policy.Admit(name, image, OpenPolicy.DataRole);
             if (!create)
             {
-                BlockNode existing = await opener.OpenFileAsync(locator, writable: true, token).ConfigureAwait(false);
+                BlockNode existing = await opener.OpenFileAsync(
+                    locator, writable: true, Path.GetDirectoryName(image), token).ConfigureAwait(false);
                 if (existing.Identity is { } identity && identity == target.Place.Present)
                 {
                     await existing.DisposeAsync().ConfigureAwait(false);
@@ -136,15 +155,25 @@ public sealed class ImageCreator(ImageOpener opener)
             (IStorage storage, StoragePlace place) = await PlaceAsync(locator.Address, TargetMode.New, token).ConfigureAwait(false);
             return await target.AddAsync(storage, place, TraitsOf(creatable, options), token).ConfigureAwait(false);
 
-            DiskImageException Itself() => new(DiskImageErrorKind.InvalidOption, $"{image}: cannot be its own data file (by way of '{name}'). Choose another name.", image);
+            DiskImageException Itself() => new(
+                DiskImageErrorKind.InvalidOption,
+                $"{image}: cannot be its own data file (by way of '{name}'). Choose another name.",
+                image);
         }
 
         OpenedImage? backing = creatable.RecordsBackingIdentity && options is ICreateOptions { BackingFile: { } backingName } named
-            ? await opener.OpenReferenceAsync(image, backingName, named.BackingFormat, [new ChainLink(image, target.Place.Present)], cancellationToken).ConfigureAwait(false)
+            ? await opener.OpenReferenceAsync(
+                image,
+                backingName,
+                named.BackingFormat,
+                [new ChainLink(image, target.Place.Present)],
+                cancellationToken).ConfigureAwait(false)
             : null;
         try
         {
-            await creatable.CreateAsync(new FormatCreateContext(target.File, options, backing?.Node, OpenCompanionAsync, claimed), cancellationToken).ConfigureAwait(false);
+            await creatable.CreateAsync(
+                new FormatCreateContext(target.File, options, backing?.Node, OpenCompanionAsync, claimed),
+                cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -160,7 +189,8 @@ public sealed class ImageCreator(ImageOpener opener)
 
     private static string Full(ImageLocator locator) => locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text;
 
-    private async ValueTask<(IStorage Storage, StoragePlace Place)> TargetAsync(string path, TargetMode mode, CancellationToken cancellationToken)
+    private async ValueTask<(IStorage Storage, StoragePlace Place)> TargetAsync(
+        string path, TargetMode mode, CancellationToken cancellationToken)
     {
         if (Sink is null)
         {
@@ -170,7 +200,8 @@ public sealed class ImageCreator(ImageOpener opener)
         return (storage, await storage.LookAsync(path, mode, cancellationToken).ConfigureAwait(false));
     }
 
-    private async ValueTask<(IStorage Storage, StoragePlace Place)> PlaceAsync(string path, TargetMode mode, CancellationToken cancellationToken)
+    private async ValueTask<(IStorage Storage, StoragePlace Place)> PlaceAsync(
+        string path, TargetMode mode, CancellationToken cancellationToken)
     {
         ImageLocator locator = ImageLocator.Parse(path);
         return opener.Registry.Protocol(locator.Scheme) is IStorage storage

@@ -3,8 +3,8 @@ using DiskImage.Block;
 namespace DiskImage.Graph;
 
 /// <summary>
-/// The open nodes of one image. The disk at the top owns what it stands on; what has a name that others refer to is the graph's, and whoever
-/// stands on it borrows it. Closing closes the disk first, then the named nodes, the last opened first: all of it, whatever fails.
+/// The open nodes of one image. The disk at the top owns what it stands on; what has a name that others refer to is the graph's, and
+/// whoever stands on it borrows it. Closing closes the disk first, then the named nodes, the last opened first: all of it, whatever fails.
 /// </summary>
 public sealed class ImageGraph : IAsyncDisposable
 {
@@ -15,8 +15,11 @@ public sealed class ImageGraph : IAsyncDisposable
     /// <summary>The disk at the top.</summary>
     public BlockNode Root => _root ?? throw new InvalidOperationException("The graph is not complete.");
 
-    /// <summary>The nodes that descriptions refer to by name; of those of one name in several descriptions, the one that was opened first.</summary>
-    public IReadOnlyDictionary<string, BlockNode> Named => _named.DistinctBy(n => n.Name, StringComparer.Ordinal).ToDictionary(n => n.Name, n => n.Node, StringComparer.Ordinal);
+    /// <summary>
+    /// The nodes that descriptions refer to by name; of those of one name in several descriptions, the one that was opened first.
+    /// </summary>
+    public IReadOnlyDictionary<string, BlockNode> Named
+        => _named.DistinctBy(n => n.Name, StringComparer.Ordinal).ToDictionary(n => n.Name, n => n.Node, StringComparer.Ordinal);
 
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()
@@ -24,7 +27,8 @@ public sealed class ImageGraph : IAsyncDisposable
         if (!_isClosed)
         {
             _isClosed = true;
-            await Closing.AllAsync(Enumerable.Reverse(_named).Select(n => n.Node).Prepend(_root).OfType<BlockNode>().Select(node => (Func<ValueTask>)node.DisposeAsync))
+            await Closing.AllAsync(Enumerable.Reverse(_named).Select(n => n.Node).Prepend(_root).OfType<BlockNode>().Select(
+                node => (Func<ValueTask>)node.DisposeAsync))
                 .ConfigureAwait(false);
         }
     }

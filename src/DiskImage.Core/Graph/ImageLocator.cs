@@ -18,7 +18,11 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
 
     /// <summary>What is to be opened: the description, or the file of a path or URI in a format that is not named.</summary>
     public NodeSpec Spec => _described
-        ?? NodeSpec.Of(null, (NodeSpec.FileRole, IsFile ? NodeSpec.Of(FileScheme, (NodeSpec.FileNameKey, Address)) : NodeSpec.Of(null, (NodeSpec.FileNameKey, Text))));
+        ?? NodeSpec.Of(
+            null,
+            (NodeSpec.FileRole, IsFile
+                ? NodeSpec.Of(FileScheme, (NodeSpec.FileNameKey, Address))
+                : NodeSpec.Of(null, (NodeSpec.FileNameKey, Text))));
 
     /// <summary>True for a <c>json:</c> description.</summary>
     public bool IsDescription => _described is not null;
@@ -47,14 +51,17 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
     }
 
     /// <summary>Tells the parts of a locator. A single letter before a colon is a Windows drive, not a scheme.</summary>
-    /// <exception cref="DiskImageException">InvalidOption: empty, with a NUL, or URI or <c>json:</c> text that is not understood.</exception>
+    /// <exception cref="DiskImageException">InvalidOption: empty, with a NUL, or URI or <c>json:</c> text that is
+    /// not understood.</exception>
     public static ImageLocator Parse(string text)
     {
         if (string.IsNullOrWhiteSpace(text))
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, "An image's path is empty.");
         }
-        ImageLocator locator = text.StartsWith(NodeSpecJson.Prefix, StringComparison.Ordinal) ? Describe(text, NodeSpecJson.Read(text)) : ParseText(text);
+        ImageLocator locator = text.StartsWith(NodeSpecJson.Prefix, StringComparison.Ordinal)
+            ? Describe(text, NodeSpecJson.Read(text))
+            : ParseText(text);
         return string.IsNullOrWhiteSpace(locator.Address) && (!locator.IsDescription || locator.IsFile)
             ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{text}' has no path.")
             : locator.Address.Contains('\0', StringComparison.Ordinal) || text.Contains('\0', StringComparison.Ordinal)
@@ -63,11 +70,12 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
     }
 
     /// <summary>This locator, with a relative path taken from <paramref name="folder"/>.</summary>
-    public ImageLocator From(string folder) => IsFile ? this with { Address = PathFrom(folder, Address, OperatingSystem.IsWindows()) } : this;
+    public ImageLocator From(string folder)
+        => IsFile ? this with { Address = PathFrom(folder, Address, OperatingSystem.IsWindows()) } : this;
 
     /// <summary>
-    /// A path as seen from a folder. On Windows <c>\a</c> is on the folder's drive or share, and <c>C:a</c> in the folder if that is on the drive,
-    /// else at the drive's root: the process's own current folders have no say.
+    /// A path as seen from a folder. On Windows <c>\a</c> is on the folder's drive or share, and <c>C:a</c> in the folder if that is on the
+    /// drive, else at the drive's root: the process's own current folders have no say.
     /// </summary>
     internal static string PathFrom(string folder, string path, bool isWindows)
     {
@@ -85,7 +93,8 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
             : root is [_, ':', ..] && char.ToUpperInvariant(root[0]) == char.ToUpperInvariant(path[0]) ? Joined(folder, path[2..])
             : $"{path[..2]}\\{path[2..]}";
 
-        static string Joined(string folder, string path) => folder.Length == 0 || folder[^1] is '\\' or '/' ? folder + path : $"{folder}\\{path}";
+        static string Joined(string folder, string path)
+            => folder.Length == 0 || folder[^1] is '\\' or '/' ? folder + path : $"{folder}\\{path}";
     }
 
     /// <summary>The drive or share that a full Windows path begins with.</summary>
@@ -117,10 +126,14 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"'{text}' names a file on the host '{host}', and only Windows opens files of other hosts by such a URL. A file of this machine is file:///folder/name; for another's, give the path where it is mounted.");
+                $"'{text}' names a file on the host '{host}', and only Windows opens files of other hosts by such a URL. A file of this "
+                    + $"machine is file:///folder/name; for another's, give the path where it is mounted.");
         }
-        string address = !rest.StartsWith("//", StringComparison.Ordinal) ? rest : FileUrl.ToPath(text, hasDrives: OperatingSystem.IsWindows())
-            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{text}' names no file. A URL of a file has the form file:///folder/name.");
+        string address = !rest.StartsWith("//", StringComparison.Ordinal)
+            ? rest
+            : FileUrl.ToPath(text, hasDrives: OperatingSystem.IsWindows())
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"'{text}' names no file. A URL of a file has the form file:///folder/name.");
         return new ImageLocator(text, FileScheme, address);
     }
 
@@ -128,11 +141,17 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
     private static ImageLocator Describe(string text, NodeSpec spec)
     {
         NodeSpec leaf = spec.Leaf;
-        ImageLocator at = leaf.FileName is { Length: > 0 } name && leaf.Driver is null or FileScheme ? ParseText(name) : new(text, leaf.Driver ?? "", leaf.FileName ?? "");
-        string scheme = leaf.Driver is FileScheme || (leaf.Driver is null && leaf.FileName is not null && at.Scheme.Length == 0) ? FileScheme : at.Scheme;
+        ImageLocator at = leaf.FileName is { Length: > 0 } name && leaf.Driver is null or FileScheme
+            ? ParseText(name)
+            : new(text, leaf.Driver ?? "", leaf.FileName ?? "");
+        string scheme = leaf.Driver is FileScheme || (leaf.Driver is null && leaf.FileName is not null && at.Scheme.Length == 0)
+            ? FileScheme : at.Scheme;
         return new ImageLocator(text, scheme, at.Address) { _described = spec };
     }
 
-    [GeneratedRegex(@"^(?<scheme>file(?=:)|[A-Za-z][A-Za-z0-9+.\-]+(?=://))", RegexOptions.ExplicitCapture | RegexOptions.IgnoreCase, matchTimeoutMilliseconds: 1000)]
+    [GeneratedRegex(
+        @"^(?<scheme>file(?=:)|[A-Za-z][A-Za-z0-9+.\-]+(?=://))",
+        RegexOptions.ExplicitCapture | RegexOptions.IgnoreCase,
+        matchTimeoutMilliseconds: 1000)]
     private static partial Regex SchemePattern();
 }

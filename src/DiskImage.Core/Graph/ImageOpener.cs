@@ -20,7 +20,9 @@ public sealed record OpenRequest(string Locator)
     /// <summary>Open an image that needs repair for writing, unrepaired, so that it can be repaired.</summary>
     public bool ForRepair { get; init; }
 
-    /// <summary>Images of the chain that are open already, by the identity of their file: they are used, not opened again, and stay open.</summary>
+    /// <summary>
+    /// Images of the chain that are open already, by the identity of their file: they are used, not opened again, and stay open.
+    /// </summary>
     public IReadOnlyDictionary<NodeIdentity, BlockNode> Opened { get; init; } = new Dictionary<NodeIdentity, BlockNode>();
 
     /// <summary>False to open this layer alone: where it defers to a backing image it reads as zeroes.</summary>
@@ -68,7 +70,9 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <summary>The gate in use.</summary>
     public OpenPolicy Policy { get; } = policy;
 
-    /// <summary>An opener that also admits what the user named for an image that is to be made or changed: its backing and data file.</summary>
+    /// <summary>
+    /// An opener that also admits what the user named for an image that is to be made or changed: its backing and data file.
+    /// </summary>
     /// <param name="options">The record of the image's create options.</param>
     /// <param name="imagePath">Its full path.</param>
     public ImageOpener Naming(object options, string imagePath)
@@ -82,15 +86,17 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     public ImageOpener NamingBacking(string reference, string imagePath) => new(Registry, Policy.Naming(reference, imagePath), warn);
 
     /// <summary>
-    /// What is said of an image, joined with where it is: a filter is put over it, and anything else is said of the image itself. What is said
-    /// comes first.
+    /// What is said of an image, joined with where it is: a filter is put over it, and anything else is said of the image itself. What is
+    /// said comes first.
     /// </summary>
     /// <exception cref="DiskImageException">InvalidOption: no such driver.</exception>
     public NodeSpec Join(NodeSpec said, NodeSpec image)
     {
         ArgumentNullException.ThrowIfNull(said);
         return said.Driver is { } name && Registry.Driver(name) is FilterDriver filter
-            ? said.With(filter.Roles[0], said.Child(filter.Roles[0]) switch { NodeSpec below => Join(below, image), string node => node, _ => image })
+            ? said.With(
+                filter.Roles[0],
+                said.Child(filter.Roles[0]) switch { NodeSpec below => Join(below, image), string node => node, _ => image })
             : said.Over(image);
     }
 
@@ -102,12 +108,17 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     }
 
     /// <summary>Opens the bytes of a locator without looking at them.</summary>
-    public async ValueTask<BlockNode> OpenFileAsync(ImageLocator locator, bool writable, CancellationToken cancellationToken)
+    /// <param name="locator">What leads to them.</param>
+    /// <param name="writable">Open for writing.</param>
+    /// <param name="folder">Where relative paths of a description are taken from; null for the process's current folder.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    public async ValueTask<BlockNode> OpenFileAsync(
+        ImageLocator locator, bool writable, string? folder, CancellationToken cancellationToken)
     {
         var graph = new ImageGraph(); // gets no named nodes: the locator is a path or URI
         GraphBuilder builder = Builder(new OpenRequest(locator.Text), locator, graph);
         return await builder.OpenBytesAsync(
-            builder.BytesOf(locator.Spec), new GraphSite([], null) { Writable = writable }, cancellationToken).ConfigureAwait(false);
+            builder.BytesOf(locator.Spec), new GraphSite([], folder) { Writable = writable }, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Which bytes a path, URI or description leads to; null if nothing is there.</summary>
@@ -126,7 +137,11 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         var request = new OpenRequest(image.Path);
         NodeSpec nothing = NodeSpec.Of(null);
         var opening = new FormatOpening(
-            new GraphBuilder(this, request, nothing, new ImageGraph()), this, request, nothing, new GraphSite([image], null) { Options = options });
+            new GraphBuilder(this, request, nothing, new ImageGraph()),
+            this,
+            request,
+            nothing,
+            new GraphSite([image], null) { Options = options });
         return format.OpenAsync(opening.Context(file, format, withBacking: true) with { OpenData = data }, cancellationToken);
     }
 
@@ -135,7 +150,12 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         string imagePath, string reference, string? format, IReadOnlyList<ChainLink> chain, CancellationToken cancellationToken)
     {
         ImageLocator locator = Policy.Admit(reference, imagePath);
-        var request = new OpenRequest(locator.Text) { Format = format, Role = ImageRole.Backing, Folder = Path.GetDirectoryName(imagePath) };
+        var request = new OpenRequest(locator.Text)
+        {
+            Format = format,
+            Role = ImageRole.Backing,
+            Folder = Path.GetDirectoryName(imagePath),
+        };
         try
         {
             return await OpenAsync(request, locator, chain, cancellationToken).ConfigureAwait(false);
@@ -147,7 +167,8 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         }
     }
 
-    internal NodeIdentity? IdentityOf(ImageLocator locator) => Builder(new OpenRequest(locator.Text), locator, new ImageGraph()).LinkOf(locator.Spec, new GraphSite([], null)).Identity;
+    internal NodeIdentity? IdentityOf(ImageLocator locator)
+        => Builder(new OpenRequest(locator.Text), locator, new ImageGraph()).LinkOf(locator.Spec, new GraphSite([], null)).Identity;
 
     internal void Warn(Wording text) => warn?.Invoke(text);
 
@@ -156,13 +177,16 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         if (chain.Any(link.IsSameAs))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{chain[0].Path}: its backing chain leads back to {link.Path}, so it has no contents of its own", chain[0].Path);
+                DiskImageErrorKind.Corrupt,
+                $"{chain[0].Path}: its backing chain leads back to {link.Path}, so it has no contents of its own",
+                chain[0].Path);
         }
         if (chain.Count >= Policy.MaximumDepth)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Refused,
-                $"{chain[0].Path}: its backing chain is longer than {Policy.MaximumDepth:#,0} images. If that is meant, allow more with {new Remedy(RemedyKind.ChainDepth)}.",
+                $"{chain[0].Path}: its backing chain is longer than {Policy.MaximumDepth:#,0} images. If that is meant, allow more "
+                    + $"with {new Remedy(RemedyKind.ChainDepth)}.",
                 chain[0].Path);
         }
     }
@@ -177,7 +201,8 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         };
         try
         {
-            OpenedDisk disk = await Builder(request, locator, graph).OpenDiskAsync(locator.Spec, site, cancellationToken).ConfigureAwait(false);
+            OpenedDisk disk = await Builder(
+                request, locator, graph).OpenDiskAsync(locator.Spec, site, cancellationToken).ConfigureAwait(false);
             graph.Complete(disk.Node);
             return new OpenedImage(disk.Node, disk.Format, disk.Node.Name, disk.WasProbed, graph);
         }

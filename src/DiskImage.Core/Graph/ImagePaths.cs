@@ -10,7 +10,9 @@ internal static class ImagePaths
     /// <summary>Compares full paths. Windows ignores case; elsewhere a name in another case may be another file.</summary>
     public static StringComparer Comparer => StringComparer.FromComparison(Comparison(OperatingSystem.IsWindows()));
 
-    /// <summary>True for a full path in a folder or below it, symbolic links on the way followed. How the folder itself is reached does not matter.</summary>
+    /// <summary>
+    /// True for a full path in a folder or below it, symbolic links on the way followed. How the folder itself is reached does not matter.
+    /// </summary>
     public static bool IsBelow(string path, string folder)
         => WithoutLinks(folder) is { } real && WithoutLinks(path) is { } target && IsBelow(target, real, OperatingSystem.IsWindows());
 
@@ -34,7 +36,8 @@ internal static class ImagePaths
             return true;
         }
         path = Plain(path);
-        return path is [_, ':', '\\', ..] || (Share(path) is { } share && share.Equals(Share(Plain(folder)), StringComparison.OrdinalIgnoreCase));
+        return path is [_, ':', '\\', ..]
+            || (Share(path) is { } share && share.Equals(Share(Plain(folder)), StringComparison.OrdinalIgnoreCase));
     }
 
     /// <summary>A Windows path with backslashes and without the prefix of long paths.</summary>
@@ -42,7 +45,8 @@ internal static class ImagePaths
     {
         path = path.Replace('/', '\\');
         return path.StartsWith(LongSharePrefix, StringComparison.OrdinalIgnoreCase) ? @"\\" + path[LongSharePrefix.Length..]
-            : path.StartsWith(LongPrefix, StringComparison.Ordinal) && path.Length > LongPrefix.Length + 2 && path[LongPrefix.Length + 1] == ':' ? path[LongPrefix.Length..]
+            : path.StartsWith(LongPrefix, StringComparison.Ordinal) && path.Length > LongPrefix.Length + 2
+            && path[LongPrefix.Length + 1] == ':' ? path[LongPrefix.Length..]
             : path;
     }
 

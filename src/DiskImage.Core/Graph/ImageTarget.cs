@@ -7,7 +7,9 @@ namespace DiskImage.Graph;
 /// How a new image comes to be: the file that holds it and those that it names, each where <see cref="TargetMode"/> puts it until all are
 /// complete. The files that are named take their places first, the one that names them last; if one cannot, those before it are taken back.
 /// </summary>
-/// <remarks>Renamed, in place, sent to a stream: these are kinds of <see cref="PendingNode"/>, and nothing here asks how a place is taken.</remarks>
+/// <remarks>
+/// Renamed, in place, sent to a stream: these are kinds of <see cref="PendingNode"/>, and nothing here asks how a place is taken.
+/// </remarks>
 internal sealed class ImageTarget : IAsyncDisposable
 {
     private readonly List<PendingNode> _companions = [];
@@ -27,11 +29,13 @@ internal sealed class ImageTarget : IAsyncDisposable
     public BlockNode File { get; }
 
     /// <summary>Takes a place for the image's own file.</summary>
-    public static async ValueTask<ImageTarget> BeginAsync(IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    public static async ValueTask<ImageTarget> BeginAsync(
+        IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
         => new(await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false));
 
     /// <summary>Takes a place for a file that the image is going to name. Whoever gets the node closes it.</summary>
-    public async ValueTask<BlockNode> AddAsync(IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    public async ValueTask<BlockNode> AddAsync(
+        IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
         PendingNode companion = await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false);
         _companions.Add(companion);

@@ -3,7 +3,10 @@ using DiskImage.Drivers;
 
 namespace DiskImage.Graph;
 
-/// <summary>An image that is being made. Disposed before <see cref="CompleteAsync(bool, CancellationToken)"/> has ended, it is removed without a trace.</summary>
+/// <summary>
+/// An image that is being made. Disposed before <see cref="CompleteAsync(bool, CancellationToken)"/> has ended, it is
+/// removed without a trace.
+/// </summary>
 public sealed class NewImage : IAsyncDisposable
 {
     private readonly ImageTarget _target;
@@ -22,14 +25,16 @@ public sealed class NewImage : IAsyncDisposable
     public bool IsSent => _target.Place.Mode == TargetMode.Stream;
 
     /// <inheritdoc cref="CompleteAsync(bool, Func{BlockNode, ValueTask}, CancellationToken)"/>
-    public ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken) => CompleteAsync(durable, inspect: null, cancellationToken);
+    public ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken)
+        => CompleteAsync(durable, inspect: null, cancellationToken);
 
     /// <summary>Closes the image and gives it its name; an image of that name is replaced in the same step.</summary>
     /// <param name="durable">
     /// True to return only when all of it would survive a power cut, its name too. An image that replaces another is flushed in any case: a
     /// power cut must not leave neither.
     /// </param>
-    /// <param name="inspect">Gets the disk, closed and opened anew for reading, before it has its name; what it throws keeps it from getting it.</param>
+    /// <param name="inspect">Gets the disk, closed and opened anew for reading, before it has its name; what it throws keeps it
+    /// from getting it.</param>
     /// <param name="cancellationToken">Stops it before the last step.</param>
     public async ValueTask CompleteAsync(bool durable, Func<BlockNode, ValueTask>? inspect, CancellationToken cancellationToken)
     {

@@ -20,7 +20,10 @@ public sealed class NodeSpec
     /// <summary>Members in a whole description at most. Ours.</summary>
     internal const int MaximumMembers = 4096;
 
-    internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename", ForceShareKey = "force-share", FileRole = "file", ImageRole = "image";
+    internal const string DriverKey =
+        "driver", NodeNameKey =
+            "node-name", ReadOnlyKey =
+                "read-only", FileNameKey = "filename", ForceShareKey = "force-share", FileRole = "file", ImageRole = "image";
 
     private readonly SortedDictionary<string, object?> _members = new(StringComparer.Ordinal);
 
@@ -38,7 +41,8 @@ public sealed class NodeSpec
     public string? FileName => Text(FileNameKey);
 
     /// <summary>
-    /// The members by name: text, <see cref="bool"/>, <see cref="long"/>, null, or a <see cref="NodeSpec"/>. A list has the members 0, 1, 2 …
+    /// The members by name: text, <see cref="bool"/>, <see cref="long"/>, null, or a <see cref="NodeSpec"/>. A list
+    /// has the members 0, 1, 2 …
     /// </summary>
     public IReadOnlyDictionary<string, object?> Members => _members;
 
@@ -73,7 +77,9 @@ public sealed class NodeSpec
     /// <summary>The member of a name, if it is a plain value: as text, as it would stand in option text.</summary>
     public string? Text(string name) => _members.TryGetValue(name, out object? value) && value is not NodeSpec ? TextOf(value) : null;
 
-    /// <summary>What a child is to be: a <see cref="NodeSpec"/>, the name of a node, or null for none. Ask <see cref="Has"/> first.</summary>
+    /// <summary>
+    /// What a child is to be: a <see cref="NodeSpec"/>, the name of a node, or null for none. Ask <see cref="Has"/> first.
+    /// </summary>
     public object? Child(string role) => _members.GetValueOrDefault(role) switch
     {
         NodeSpec spec => spec,
@@ -156,7 +162,9 @@ public sealed class NodeSpec
         return joined;
     }
 
-    /// <summary>The canonical <c>json:</c> text: the driver first, then the other members by name. Reading it gives this description again.</summary>
+    /// <summary>
+    /// The canonical <c>json:</c> text: the driver first, then the other members by name. Reading it gives this description again.
+    /// </summary>
     public override string ToString() => NodeSpecJson.Write(this);
 
     /// <summary>A value as it stands in option text: <c>on</c> and <c>off</c>, digits, or itself.</summary>
@@ -168,7 +176,8 @@ public sealed class NodeSpec
     };
 
     /// <summary>True if the members are 0, 1, 2 … and so stand for a list.</summary>
-    internal bool IsList => _members.Count > 0 && Enumerable.Range(0, _members.Count).All(i => Has(i.ToString(CultureInfo.InvariantCulture)));
+    internal bool IsList => _members.Count > 0
+        && Enumerable.Range(0, _members.Count).All(i => Has(i.ToString(CultureInfo.InvariantCulture)));
 
     private static string Head(string name) => name.Split('.', 2)[0];
 
@@ -236,7 +245,8 @@ public sealed class NodeSpec
         NodeSpec spec => spec._members,
         IEnumerable<KeyValuePair<string, object?>> pairs => pairs,
         IDictionary table => table.Keys.Cast<object>().Select(k => new KeyValuePair<string, object?>(k.ToString() ?? "", table[k])),
-        IEnumerable list => list.Cast<object?>().Select((v, i) => new KeyValuePair<string, object?>(i.ToString(CultureInfo.InvariantCulture), v)),
+        IEnumerable list => list.Cast<object?>().Select(
+            (v, i) => new KeyValuePair<string, object?>(i.ToString(CultureInfo.InvariantCulture), v)),
         _ => null,
     };
 
@@ -271,5 +281,6 @@ public sealed class NodeSpec
         _ => TextOf(value),
     };
 
-    private static DiskImageException Error(string what) => new(DiskImageErrorKind.InvalidOption, $"This description of an image cannot be used: {what}.");
+    private static DiskImageException Error(string what)
+        => new(DiskImageErrorKind.InvalidOption, $"This description of an image cannot be used: {what}.");
 }

@@ -6,7 +6,9 @@ using DiskImage.Block;
 
 namespace DiskImage.Graph;
 
-/// <summary>The <c>json:</c> form of a description, read and written. Of a member that is said twice, the last one counts, as in QEMU.</summary>
+/// <summary>
+/// The <c>json:</c> form of a description, read and written. Of a member that is said twice, the last one counts, as in QEMU.
+/// </summary>
 internal static class NodeSpecJson
 {
     /// <summary>What the text begins with.</summary>
@@ -20,12 +22,16 @@ internal static class NodeSpecJson
     {
         try
         {
-            using JsonDocument document = JsonDocument.Parse(text.AsMemory(Prefix.Length), new JsonDocumentOptions { MaxDepth = NodeSpec.MaximumDepth });
+            using JsonDocument document = JsonDocument.Parse(
+                text.AsMemory(Prefix.Length), new JsonDocumentOptions { MaxDepth = NodeSpec.MaximumDepth });
             return document.RootElement.ValueKind == JsonValueKind.Object
                 ? NodeSpec.From(Members(document.RootElement))
-                : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{text}: no description of an image: after json: comes an object, {{\"driver\": …}}.");
+                : throw new DiskImageException(
+                    DiskImageErrorKind.InvalidOption,
+                    $"{text}: no description of an image: after json: comes an object, {{\"driver\": …}}.");
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or ArgumentException) // the latter two: halves of surrogate pairs
+        // the latter two: halves of surrogate pairs
+        catch (Exception e) when (e is JsonException or InvalidOperationException or ArgumentException)
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{text}: not valid JSON: {e.Message}", cause: e);
         }

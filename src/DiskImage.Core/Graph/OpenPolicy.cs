@@ -61,7 +61,9 @@ public sealed record OpenPolicy
         => string.IsNullOrEmpty(reference) ? this
             : this with { Named = new(Named.Append(KeyOf(ImageLocator.Parse(reference).From(FolderOf(imagePath)))), ImagePaths.Comparer) };
 
-    /// <summary>What the policy says about the options with which images of a format are opened; options that are given come after these.</summary>
+    /// <summary>
+    /// What the policy says about the options with which images of a format are opened; options that are given come after these.
+    /// </summary>
     internal IEnumerable<KeyValuePair<string, object?>> OptionsFor(OptionSchema schema)
         => IgnoreIdMismatch && schema.Find(IgnoreIdMismatchOption) is not null ? [new(IgnoreIdMismatchOption, true)] : [];
 
@@ -88,7 +90,8 @@ public sealed record OpenPolicy
             return locator;
         }
         string folder = ImageLocator.Parse(FolderOf(imagePath)).FullPath;
-        return !locator.IsFile || (OperatingSystem.IsWindows() && !ImagePaths.IsNear(locator.FullPath, folder)) // asking another machine tells it who asks
+        // asking another machine tells it who asks
+        return !locator.IsFile || (OperatingSystem.IsWindows() && !ImagePaths.IsNear(locator.FullPath, folder))
             ? throw Refusal("which is not the path of a file on this machine", ReferenceScope.Anywhere)
             : References == ReferenceScope.LocalFiles
             ? locator
@@ -100,15 +103,19 @@ public sealed record OpenPolicy
 
         DiskImageException Refusal(string why, ReferenceScope needed) => new(
             DiskImageErrorKind.Refused,
-            $"{imagePath}: names the {role} '{reference}', {why}. It is not opened; if you trust the image, allow it with {new Remedy(RemedyKind.References, needed.ToString())}.",
+            $"{imagePath}: names the {role} '{reference}', {why}. It is not opened; if you trust the image, allow it with "
+                + $"{new Remedy(RemedyKind.References, needed.ToString())}.",
             imagePath);
     }
 
     private static string FolderOf(string imagePath)
     {
-        string path = imagePath.StartsWith(NodeSpecJson.Prefix, StringComparison.Ordinal) ? ImageLocator.Parse(imagePath).Address : imagePath;
+        string path = imagePath.StartsWith(NodeSpecJson.Prefix, StringComparison.Ordinal)
+            ? ImageLocator.Parse(imagePath).Address
+            : imagePath;
         return Path.GetDirectoryName(path) is { Length: > 0 } folder ? folder : ".";
     }
 
-    private static string KeyOf(ImageLocator locator) => locator.IsFile && !locator.Text.StartsWith("json:", StringComparison.Ordinal) ? locator.FullPath : locator.Text;
+    private static string KeyOf(ImageLocator locator)
+        => locator.IsFile && !locator.Text.StartsWith("json:", StringComparison.Ordinal) ? locator.FullPath : locator.Text;
 }

@@ -24,19 +24,23 @@ internal sealed class ProbeJudgement(DriverRegistry registry, string path, Image
     /// <summary>Refuses the file, or returns a warning, or null.</summary>
     /// <param name="contents">What it seems to hold.</param>
     /// <param name="forWriting">It is to be changed.</param>
-    /// <exception cref="DiskImageException">Unsupported: a disk in a format without a driver; InvalidFormat: what is to be changed may be no disk.</exception>
+    /// <exception cref="DiskImageException">Unsupported: a disk in a format without a driver; InvalidFormat: what is to be changed
+    /// may be no disk.</exception>
     public Wording? Judge(FileContents contents, bool forWriting)
     {
-        string what = $"{path}: is {contents.Description}{(PromisesOther ? $", though its name promises {string.Join(" or ", _promised)}" : "")}";
+        string what = $"{path}: is "
+            + $"{contents.Description}{(PromisesOther ? $", though its name promises {string.Join(" or ", _promised)}" : "")}";
         Wording wayOut = $"If its bytes are to be taken for those of a disk, give {new Remedy(RemedyKind.Format, Raw, role)}";
         bool isForeign = contents.Kind == ContentsKind.Container || (contents.Kind == ContentsKind.Disc && PromisesOther);
         if (isForeign)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{what}; it is not opened, since this version knows no such images. {wayOut}.", path);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{what}; it is not opened, since this version knows no such images. {wayOut}.", path);
         }
         if (PromisesOther || contents.Kind == ContentsKind.NoDisk)
         {
-            Wording more = _promised.FirstOrDefault(p => registry.Formats.Any(f => f.Name.Equals(p, StringComparison.Ordinal))) is { } known && PromisesOther
+            Wording more = _promised.FirstOrDefault(
+                p => registry.Formats.Any(f => f.Name.Equals(p, StringComparison.Ordinal))) is { } known && PromisesOther
                 ? (Wording)$"{wayOut}; if it is a damaged {known} image, {new Remedy(RemedyKind.Format, known, role)}."
                 : $"{wayOut}.";
             return forWriting

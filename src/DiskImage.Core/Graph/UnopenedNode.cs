@@ -23,7 +23,8 @@ public sealed class UnopenedNode(string name, DiskImageException why) : BlockNod
     protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken) => throw Why();
 
     /// <inheritdoc/>
-    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken) => throw Why();
+    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+        => throw Why();
 
     private DiskImageException Why() => new(why.Kind, why.Wording, why.Path, why.Offset, why);
 }

@@ -9,7 +9,7 @@ namespace DiskImage.Jobs;
 /// <param name="source">The disk whose bitmaps are copied.</param>
 /// <param name="target">The disk that gets them; of the same length, opened for writing.</param>
 /// <param name="bitmaps">Which ones: what <see cref="SelectAsync"/> returned.</param>
-public sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyList<DiskBitmap> bitmaps) : BlockJob<IReadOnlyList<DiskBitmap>>
+internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyList<DiskBitmap> bitmaps) : BlockJob<IReadOnlyList<DiskBitmap>>
 {
     /// <summary>
     /// The bitmaps of a disk that can be copied. To be asked before any data is copied, so that it fails first if it must.

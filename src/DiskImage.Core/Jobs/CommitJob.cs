@@ -7,14 +7,15 @@ namespace DiskImage.Jobs;
 /// if it is shorter. The contents of the layers are left alone: whoever runs it empties or removes them afterwards.
 /// </summary>
 /// <remarks>
-/// Layers that record the state of what they stand on (<see cref="IBackingRecord"/>) take the base's coming state too before it is touched, and
-/// only that one once the base is durable. So the chain opens and reads the same after a crash at any point, and a merge that was cut
+/// Layers that record the state of what they stand on (<see cref="IBackingRecord"/>) take the base's coming state too before it is touched,
+/// and only that one once the base is durable. So the chain opens and reads the same after a crash at any point, and a merge that was cut
 /// short can be run again.
 /// </remarks>
-/// <param name="top">The disk whose contents go down, opened over its chain, in which the base is <paramref name="target"/>. Layers that record what they stand on are open for writing.</param>
+/// <param name="top">The disk whose contents go down, opened over its chain, in which the base is <paramref name="target"/>. Layers that
+/// record what they stand on are open for writing.</param>
 /// <param name="baseDepth">How many layers below the top the base is: 1 for its backing image.</param>
 /// <param name="target">The base, opened for writing.</param>
-public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : BlockJob<ConvertResult>
+internal sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : BlockJob<ConvertResult>
 {
     private const int Chunk = 1 << 20;
 
@@ -80,11 +81,7 @@ public sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : 
         BlockNode? node = top;
         for (int depth = 0; depth < baseDepth && node is not null; depth++)
         {
-            while (node is FilterNode and not IBackingRecord)
-            {
-                node = node.Child("file")!;
-            }
-            layers.Add(node.As<IBackingRecord>());
+            layers.Add(node.Unfiltered().As<IBackingRecord>());
             node = node.BackingNode();
         }
         return layers;

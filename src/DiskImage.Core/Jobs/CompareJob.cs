@@ -9,7 +9,9 @@ public enum DifferenceKind
     /// <summary>They read differently.</summary>
     Content,
 
-    /// <summary>They read the same there, but one stores what the other does not, or does not know to be zero. In strict mode only.</summary>
+    /// <summary>
+    /// They read the same there, but one stores what the other does not, or does not know to be zero. In strict mode only.
+    /// </summary>
     Allocation,
 
     /// <summary>Their virtual sizes, whatever they read as. In strict mode only.</summary>
@@ -46,15 +48,16 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
         {
             return new CompareResult(Identical: false, _common, sizesDiffer, DifferenceKind.Size);
         }
-        await ParallelWork.RunAsync(ParallelWork.DefaultWorkers, token => WorkAsync(progress, token), cancellationToken).ConfigureAwait(false);
+        await ParallelWork.RunAsync(
+            ParallelWork.DefaultWorkers, token => WorkAsync(progress, token), cancellationToken).ConfigureAwait(false);
         bool same = _first == long.MaxValue;
         return new CompareResult(same, same ? null : _first, sizesDiffer, same ? null : _kind);
     }
 
     /// <summary>Every range that differs, in order, as long as it goes on in both.</summary>
     /// <param name="granularity">
-    /// Blocks of so many bytes, from the beginning of the disks on, differ as a whole, the last one as far as the longer disk goes; 1 to tell
-    /// every byte apart.
+    /// Blocks of so many bytes, from the beginning of the disks on, differ as a whole, the last one as far as the longer disk goes; 1 to
+    /// tell every byte apart.
     /// </param>
     /// <param name="cancellationToken">Stops it.</param>
     public async IAsyncEnumerable<(long Offset, long Length)> DifferencesAsync(

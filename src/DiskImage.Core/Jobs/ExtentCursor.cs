@@ -108,7 +108,8 @@ internal sealed class ExtentCursor(
     private long ChunkEnd(long start) => Round.Down(start, chunk) + chunk;
 
     private PieceKind KindOf(in BlockExtent extent)
-        => byLayer && !(extent.Depth == 0 && extent.IsAllocated) ? PieceKind.Below : extent.IsZero && !zeroesAreData ? PieceKind.Zero : PieceKind.Data;
+        => byLayer && !(extent.Depth == 0 && extent.IsAllocated) ? PieceKind.Below : extent.IsZero && !zeroesAreData ? PieceKind.Zero
+            : PieceKind.Data;
 
     private async ValueTask<BlockExtent> TakeAsync(CancellationToken cancellationToken)
     {

@@ -10,7 +10,7 @@ namespace DiskImage.Jobs;
 /// <param name="disk">The disk, opened for writing over its present chain.</param>
 /// <param name="newBacking">The new backing image; null for none.</param>
 /// <param name="compress">Store what is written compressed, where the format can.</param>
-public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compress = false) : BlockJob<ConvertResult>
+internal sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compress = false) : BlockJob<ConvertResult>
 {
     private const int Chunk = 1 << 20;
 
@@ -59,7 +59,9 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
         return new ConvertResult(copied, zero, skipped, System.Diagnostics.Stopwatch.GetElapsedTime(started));
     }
 
-    /// <summary>The units from the start on that are alike: equal to the new backing image (null), or to be stored as zeroes or as data.</summary>
+    /// <summary>
+    /// The units from the start on that are alike: equal to the new backing image (null), or to be stored as zeroes or as data.
+    /// </summary>
     private static (int Length, bool? IsZero) NextRun(ReadOnlySpan<byte> present, ReadOnlySpan<byte> future, int unit, bool joins)
     {
         (int length, bool? kind) = (0, null);
@@ -77,7 +79,8 @@ public sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool compre
         return (length, kind);
     }
 
-    private async ValueTask StoreAsync(long offset, ReadOnlyMemory<byte> data, bool isZero, CompressedChunk? packed, CancellationToken cancellationToken)
+    private async ValueTask StoreAsync(
+        long offset, ReadOnlyMemory<byte> data, bool isZero, CompressedChunk? packed, CancellationToken cancellationToken)
     {
         if (isZero)
         {

@@ -8,8 +8,8 @@ namespace DiskImage.Metadata;
 /// that say how their blocks lie (<see cref="IBlockLayout"/>).
 /// </summary>
 /// <remarks>
-/// <para>A block is moved in three steps: its bytes are copied and flushed, the table is pointed to the copy and flushed, and only then is the
-/// old place anybody else's. So a crash leaves each block whole in one of its two places, and space leaked at most.</para>
+/// <para>A block is moved in three steps: its bytes are copied and flushed, the table is pointed to the copy and flushed, and only then is
+/// the old place anybody else's. So a crash leaves each block whole in one of its two places, and space leaked at most.</para>
 /// <para>Memory: 24 bytes a stored block.</para>
 /// </remarks>
 internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout layout)
@@ -33,7 +33,9 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         return ([.. blocks], fragmented);
     }
 
-    /// <summary>Finds blocks that lie outside the file or on something else, and space that nothing uses. Returns where what is used ends.</summary>
+    /// <summary>
+    /// Finds blocks that lie outside the file or on something else, and space that nothing uses. Returns where what is used ends.
+    /// </summary>
     /// <param name="blocks">The blocks in the order of their places.</param>
     /// <param name="findings">Where it is said.</param>
     /// <param name="isLimitKnown">False if nothing shows where the blocks end, so that what is behind them is not called unused.</param>
@@ -104,7 +106,7 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
             string file = layout.File.Name;
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{file}: {first.Message}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.",
+                $"{file}: {first.Message}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.",
                 file,
                 first.HostOffset);
         }
@@ -171,7 +173,8 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         }
         for (int i = 0; i < homeless.Count; i++)
         {
-            await StoredBytes.CopyAsync(layout.File, homeless[i].Place, places[i], homeless[i].Length, CancellationToken.None).ConfigureAwait(false);
+            await StoredBytes.CopyAsync(
+                layout.File, homeless[i].Place, places[i], homeless[i].Length, CancellationToken.None).ConfigureAwait(false);
             await layout.RelinkAsync(held, homeless[i].Index, places[i]).ConfigureAwait(false);
         }
         session.Order.DataWritten();
@@ -179,7 +182,9 @@ internal sealed class BlockMaintenance(MetadataSession session, IBlockLayout lay
         return isForgotten || homeless.Count > 0;
     }
 
-    /// <summary>Moves the last blocks into the gaps before them and cuts the file. Cancelled between two blocks, it leaves a whole disk.</summary>
+    /// <summary>
+    /// Moves the last blocks into the gaps before them and cuts the file. Cancelled between two blocks, it leaves a whole disk.
+    /// </summary>
     public async ValueTask CompactAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         await session.FlushAsync(held, cancellationToken).ConfigureAwait(false);

@@ -3,13 +3,13 @@ using DiskImage.Block;
 namespace DiskImage.Metadata;
 
 /// <summary>
-/// A disk of blocks that a table of one level leads to: reading, writing, zeroes, check, repair and compaction, written once for the formats
-/// whose blocks follow each other in the file. A format says what its entries mean (<see cref="TableLayout{TEntry}"/>), keeps its header, and
-/// resizes.
+/// A disk of blocks that a table of one level leads to: reading, writing, zeroes, check, repair and compaction, written once for the
+/// formats whose blocks follow each other in the file. A format says what its entries mean (<see cref="TableLayout{TEntry}"/>), keeps its
+/// header, and resizes.
 /// </summary>
 /// <remarks>
-/// <para>Places are handed out in order behind the last block, and none is given back but by compaction, which closes the gap at once. Zeroes
-/// and discards leave a block its place and give the space behind it to the host.</para>
+/// <para>Places are handed out in order behind the last block, and none is given back but by compaction, which closes the gap at once.
+/// Zeroes and discards leave a block its place and give the space behind it to the host.</para>
 /// <para>Order of writes: the data and the file's length, then what the format declared before the table, then the table. A crash leaves a
 /// place that nothing leads to at most.</para>
 /// </remarks>
@@ -174,7 +174,9 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     /// <summary>Reads header and table from the file, which has changed below.</summary>
     protected abstract ValueTask ReloadAsync(MetadataSession.Held held, CancellationToken cancellationToken);
 
-    /// <summary>Called before the first byte of a change reaches the file, and before each further one. Default: nothing is noted.</summary>
+    /// <summary>
+    /// Called before the first byte of a change reaches the file, and before each further one. Default: nothing is noted.
+    /// </summary>
     protected virtual ValueTask BeginChangesAsync(MetadataSession.Held held) => default;
 
     /// <summary>A place is about to be in the table. Default: nothing else has to know.</summary>
@@ -274,8 +276,11 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         _zeroFrom = Math.Max(_zeroFrom, mapping.HostStart + (count * Layout.BlockBytes)); // something may have been written there
     }
 
-    /// <summary>Of blocks that are in the file the space goes back to the host, their place does not. What is nowhere is zero, or becomes it.</summary>
-    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    /// <summary>
+    /// Of blocks that are in the file the space goes back to the host, their place does not. What is nowhere is zero, or becomes it.
+    /// </summary>
+    protected override async ValueTask<long> ZeroUnitsAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         BlockExtent extent = await MapAsync(offset, length, cancellationToken).ConfigureAwait(false);
         long count = Math.Min(length, extent.Length);
@@ -385,7 +390,9 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         _zeroFrom = Math.Max(Layout.PlaceAt(end), SectorEnd(File.Length));
     }
 
-    /// <summary>What the last block holds behind the disk's end, left there by a shrink or another program, must not come up in new space.</summary>
+    /// <summary>
+    /// What the last block holds behind the disk's end, left there by a shrink or another program, must not come up in new space.
+    /// </summary>
     protected async ValueTask ZeroTailAsync(CancellationToken cancellationToken)
     {
         long end = Length, within = end % Layout.BlockBytes;
@@ -406,7 +413,8 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     {
         if (_forRepair)
         {
-            throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
         }
     }
 
@@ -441,8 +449,9 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
             ? new(offset, Math.Min(count, File.Length - place - within), BlockStatus.Allocated | BlockStatus.Data, File, place + within)
             : throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{File.Name}: {Layout.NameOf(block)} (guest offset {block * size:#,0}) is said to be at offset {place:#,0}, {size:#,0} bytes long,"
-                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                $"{File.Name}: {Layout.NameOf(block)} (guest offset {block * size:#,0}) is said to be at "
+                    + $"offset {place:#,0}, {size:#,0} bytes long,"
+                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 File.Name,
                 place);
     }

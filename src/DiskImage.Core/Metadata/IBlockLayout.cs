@@ -17,8 +17,8 @@ internal readonly record struct StoredBlock(long Place, long Length, long Index)
 }
 
 /// <summary>
-/// How a format of blocks lies in its file: what <see cref="BlockMaintenance"/> has to know of it. A table and a block look the same to all of
-/// them; where they may lie, and how an entry says it, is the format's.
+/// How a format of blocks lies in its file: what <see cref="BlockMaintenance"/> has to know of it. A table and a block look the same to all
+/// of them; where they may lie, and how an entry says it, is the format's.
 /// </summary>
 internal interface IBlockLayout
 {
@@ -37,7 +37,10 @@ internal interface IBlockLayout
     /// <summary>The multiples at which blocks begin; what is between a block and the next of them is no gap.</summary>
     long Alignment { get; }
 
-    /// <summary>The first offset at or after one where a block lies well: a multiple of <see cref="Alignment"/>, or more. A gap too small for that will do.</summary>
+    /// <summary>
+    /// The first offset at or after one where a block lies well: a multiple of <see cref="Alignment"/>, or more. A gap
+    /// too small for that will do.
+    /// </summary>
     long PlaceAt(long offset) => Round.Up(offset, Alignment);
 
     /// <summary>Gives every block that the table says is in the file, in the order of the table.</summary>

@@ -41,7 +41,9 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
                 BlockExtent? @is = there > 0 ? await TryMapAsync(after, offset, there, cancellationToken).ConfigureAwait(false) : null;
                 long length = Math.Min(was.Length, @is?.Length ?? was.Length);
                 bool isDecidedAlike = was.IsAllocated == @is?.IsAllocated;
-                bool isSame = isDecidedAlike && (!was.IsAllocated || (was.IsZero && @is!.Value.IsZero) || (was.IsData && @is!.Value.IsData && IsSamePlace(was, @is.Value, length)));
+                bool isSame = isDecidedAlike
+                    && (!was.IsAllocated || (was.IsZero && @is!.Value.IsZero)
+                    || (was.IsData && @is!.Value.IsData && IsSamePlace(was, @is.Value, length)));
                 if (!isSame)
                 {
                     length = Math.Min(length, offset < _unreadableTo ? Next(offset) - offset : BufferBytes);
@@ -53,7 +55,8 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
                             continue;
                         }
                     }
-                    else if (!isDecidedAlike || !await TryReadAsync(after, offset, now.AsMemory(0, (int)length), cancellationToken).ConfigureAwait(false))
+                    else if (!isDecidedAlike
+                        || !await TryReadAsync(after, offset, now.AsMemory(0, (int)length), cancellationToken).ConfigureAwait(false))
                     {
                         return offset;
                     }
@@ -106,5 +109,6 @@ internal sealed class LayerComparison(BlockNode before, BlockNode after, StagedN
     }
 
     /// <summary>The image's fault, not the host's: a request that fails for another reason ends the comparison.</summary>
-    private static bool IsDamage(DiskImageException e) => e.Kind is DiskImageErrorKind.Corrupt or DiskImageErrorKind.InvalidFormat or DiskImageErrorKind.OutOfRange;
+    private static bool IsDamage(DiskImageException e)
+        => e.Kind is DiskImageErrorKind.Corrupt or DiskImageErrorKind.InvalidFormat or DiskImageErrorKind.OutOfRange;
 }

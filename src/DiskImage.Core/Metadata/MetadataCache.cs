@@ -145,7 +145,8 @@ internal sealed class MetadataCache : MetadataStore
             CachedPiece piece = _changed[i];
             try
             {
-                await File.WriteAsync(piece.HostOffset + piece.DirtyStart, piece.Bytes.AsMemory(piece.DirtyStart..piece.DirtyEnd)).ConfigureAwait(false);
+                await File.WriteAsync(
+                    piece.HostOffset + piece.DirtyStart, piece.Bytes.AsMemory(piece.DirtyStart..piece.DirtyEnd)).ConfigureAwait(false);
             }
             catch
             {

@@ -14,13 +14,17 @@ namespace DiskImage.Metadata;
 /// <param name="file">The image's file.</param>
 /// <param name="flush">Makes all changes durable, for a format with a journal; null if the stores do it in their order.</param>
 /// <param name="released">Told of each range that has become free; null to give it back to the host.</param>
+/// <param name="dataFile">Where guest data goes, if not to <paramref name="file"/>.</param>
 internal sealed class MetadataSession(
-    BlockNode file, Func<CancellationToken, ValueTask>? flush = null, Func<FileRange, CancellationToken, ValueTask>? released = null) : IDisposable
+    BlockNode file,
+    Func<MetadataSession.Held, CancellationToken, ValueTask>? flush = null,
+    Func<FileRange, CancellationToken, ValueTask>? released = null,
+    BlockNode? dataFile = null) : IDisposable
 {
     private readonly SemaphoreSlim _gate = new(1, 1);
 
     /// <summary>The order of the stores of this image.</summary>
-    public WriteOrder Order { get; } = new(file);
+    public WriteOrder Order { get; } = new(file) { DataFile = dataFile };
 
     /// <summary>Which of the file's space is taken; null until it is known, which it must be before the first change.</summary>
     public FileSpace? Space { get; set; }
@@ -62,9 +66,9 @@ internal sealed class MetadataSession(
         }
         else
         {
-            await flush(cancellationToken).ConfigureAwait(false);
+            await flush(held, cancellationToken).ConfigureAwait(false);
         }
-        foreach (FileRange free in Space?.Release(held) ?? [])
+        foreach (FileRange free in Space is null ? [] : await Space.ReleaseAsync(held).ConfigureAwait(false))
         {
             if (released is not null)
             {
@@ -83,7 +87,10 @@ internal sealed class MetadataSession(
     /// <param name="length">The disk's length.</param>
     /// <param name="cancellationToken">Stops it.</param>
     public ValueTask<CheckReport> CheckAsync(
-        Func<CancellationToken, ValueTask<CheckReport>> check, IProgress<long>? bytes, long length, CancellationToken cancellationToken) => RunAsync(
+        Func<CancellationToken, ValueTask<CheckReport>> check,
+        IProgress<long>? bytes,
+        long length,
+        CancellationToken cancellationToken) => RunAsync(
         async held =>
         {
             if (!file.IsReadOnly)
@@ -98,7 +105,8 @@ internal sealed class MetadataSession(
 
     public void Dispose() => _gate.Dispose();
 
-    internal void Require(Held held) => ArgumentOutOfRangeException.ThrowIfNotEqual(ReferenceEquals(held.Session, this), true, nameof(held));
+    internal void Require(Held held)
+        => ArgumentOutOfRangeException.ThrowIfNotEqual(ReferenceEquals(held.Session, this), true, nameof(held));
 
     /// <summary>The proof that the lock of a session is held. Made by the session only; disposed once.</summary>
     internal readonly struct Held(MetadataSession session) : IDisposable

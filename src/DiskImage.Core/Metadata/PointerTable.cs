@@ -2,7 +2,9 @@ using System.Buffers.Binary;
 
 namespace DiskImage.Metadata;
 
-/// <summary>A table of big-endian 64-bit entries that is kept in memory as a whole; changes are written back in the declared order.</summary>
+/// <summary>
+/// A table of big-endian 64-bit entries that is kept in memory as a whole; changes are written back in the declared order.
+/// </summary>
 /// <remarks>Not thread-safe: the image's metadata lock guards it.</remarks>
 internal sealed class PointerTable : MetadataStore
 {

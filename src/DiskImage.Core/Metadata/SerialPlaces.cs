@@ -3,8 +3,8 @@ using DiskImage.Block;
 namespace DiskImage.Metadata;
 
 /// <summary>
-/// Hands out places for blocks that follow each other in a file, the first behind the last block there is. What was handed out and not used after
-/// all is handed out again, one by one; what is left of it is a gap, for compaction to close.
+/// Hands out places for blocks that follow each other in a file, the first behind the last block there is. What was handed out and not used
+/// after all is handed out again, one by one; what is left of it is a gap, for compaction to close.
 /// </summary>
 /// <remarks>The session's lock guards it.</remarks>
 internal sealed class SerialPlaces(string name)
@@ -39,7 +39,9 @@ internal sealed class SerialPlaces(string name)
     /// <summary>True if a place is kept for a block.</summary>
     public bool IsReserved(int block) => _reserved.ContainsKey(block);
 
-    /// <summary>The places that are kept for a block and those that follow it, as far as they follow each other; false if there is none.</summary>
+    /// <summary>
+    /// The places that are kept for a block and those that follow it, as far as they follow each other; false if there is none.
+    /// </summary>
     public bool TryTakeReserved(int block, long most, long blockBytes, out long place, out long count)
     {
         count = 1;

@@ -73,7 +73,14 @@ internal sealed class SpaceMap(long unit, long maximum, Func<long, Exception> to
         return at < 0 ? -1 : Take(at, length);
     }
 
-    public override void Free(MetadataSession.Held held, long offset, long length)
+    public override ValueTask FreeAsync(MetadataSession.Held held, long offset, long length)
+    {
+        Free(held, offset, length);
+        return default;
+    }
+
+    /// <summary>Gives space back that nothing in the file, as it is on the disk, refers to.</summary>
+    public void Free(MetadataSession.Held held, long offset, long length)
     {
         _ = held;
         (long start, long end) = Units(offset, length);

@@ -74,7 +74,11 @@ internal sealed class SparseCounters(string path)
             }
             if (_pages.Count == MaxPages)
             {
-                throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{path}: its tables refer to places scattered over more than {(long)MaxPages * PageSize:#,0} clusters, too many to check", path);
+                throw new DiskImageException(
+                    DiskImageErrorKind.Corrupt,
+                    $"{path}: its tables refer to places scattered over more than "
+                        + $"{(long)MaxPages * PageSize:#,0} clusters, too many to check",
+                    path);
             }
             page = new byte[PageSize];
             _pages.Add(index, page);

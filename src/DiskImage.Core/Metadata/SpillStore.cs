@@ -4,8 +4,8 @@ using Microsoft.Win32.SafeHandles;
 namespace DiskImage.Metadata;
 
 /// <summary>
-/// Bytes that are appended and then read and written at their places: in memory up to a number of bytes, beyond that in a temporary file of the
-/// host, which goes with the store.
+/// Bytes that are appended and then read and written at their places: in memory up to a number of bytes, beyond that in a temporary file of
+/// the host, which goes with the store.
 /// </summary>
 /// <param name="name">The image that it works for, for messages.</param>
 /// <param name="inMemory">Bytes that are kept in memory; a multiple of <see cref="ChunkBytes"/>.</param>
@@ -19,7 +19,9 @@ internal sealed class SpillStore(string name, long inMemory) : IDisposable
     /// <summary>Bytes that were appended.</summary>
     public long Length { get; private set; }
 
-    /// <summary>Makes room for <paramref name="count"/> bytes, which divides <see cref="ChunkBytes"/> and is always the same; returns their place.</summary>
+    /// <summary>
+    /// Makes room for <paramref name="count"/> bytes, which divides <see cref="ChunkBytes"/> and is always the same; returns their place.
+    /// </summary>
     public long Append(int count)
     {
         long place = Length;
@@ -75,11 +77,16 @@ internal sealed class SpillStore(string name, long inMemory) : IDisposable
     }
 
     private SafeFileHandle OpenFile() => _file ??= File.OpenHandle(
-        Path.Combine(Path.GetTempPath(), Path.GetRandomFileName()), FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None, FileOptions.DeleteOnClose);
+        Path.Combine(Path.GetTempPath(), Path.GetRandomFileName()),
+        FileMode.CreateNew,
+        FileAccess.ReadWrite,
+        FileShare.None,
+        FileOptions.DeleteOnClose);
 
     private DiskImageException Failed(Exception cause) => new(
         DiskImageErrorKind.Io,
-        $"{name}: more than {inMemory:#,0} bytes of changes have to be kept in a temporary file in {Path.GetTempPath()}, and that fails: {cause.Message}. Nothing was changed.",
+        $"{name}: more than {inMemory:#,0} bytes of changes have to be kept in a temporary file in {Path.GetTempPath()}, and that fails: "
+            + $"{cause.Message}. Nothing was changed.",
         name,
         cause: cause);
 }

@@ -10,8 +10,8 @@ namespace DiskImage.Metadata;
 /// <para>For what must be looked at as a whole before it is done, such as a repair. The changes are kept as steps: what was written
 /// between two flushes or changes of length. Committing repeats the steps in order, with the flushes, so whatever order against crashes
 /// the changes were made in holds for the file, too. Inside a step the order is that of the offsets.</para>
-/// <para>Kept are whole pages: the page that a write touches first in a step is copied and changed there, so a step takes as much room as it
-/// touches pages, however often. Beyond a number of bytes the pages go to a temporary file. Discards are hints and are not taken.</para>
+/// <para>Kept are whole pages: the page that a write touches first in a step is copied and changed there, so a step takes as much room as
+/// it touches pages, however often. Beyond a number of bytes the pages go to a temporary file. Discards are hints and are not taken.</para>
 /// </remarks>
 /// <param name="below">The file. Nobody else may change it meanwhile.</param>
 /// <param name="inMemory">Bytes of pages that are kept in memory.</param>
@@ -139,7 +139,8 @@ internal sealed class StagedNode(BlockNode below, long inMemory = StagedNode.Def
             {
                 return new(offset, end - offset, BlockStatus.Allocated | BlockStatus.Zero, this, offset);
             }
-            BlockExtent extent = await below.GetExtentAsync(offset, Math.Min(end, _shown) - offset, cancellationToken).ConfigureAwait(false);
+            BlockExtent extent = await below.GetExtentAsync(
+                offset, Math.Min(end, _shown) - offset, cancellationToken).ConfigureAwait(false);
             return extent with { Node = this, HostOffset = offset, Depth = 0 };
         }
         finally

@@ -45,7 +45,8 @@ internal static class StagedRepair
     /// <param name="mode">What may be repaired.</param>
     /// <param name="cancellationToken">Stops it before anything is written.</param>
     /// <returns>Why nothing was changed; null if the repair was made, or nothing was to be done.</returns>
-    public static async ValueTask<string?> RunAsync(ITrialRepair disk, BlockNode file, RepairMode mode, CancellationToken cancellationToken)
+    public static async ValueTask<Wording?> RunAsync(
+        ITrialRepair disk, BlockNode file, RepairMode mode, CancellationToken cancellationToken)
     {
         var staged = new StagedNode(file);
         await using (staged.ConfigureAwait(false))
@@ -62,7 +63,7 @@ internal static class StagedRepair
             }
             catch (DiskImageException e) when (IsDamage(e))
             {
-                return $"it came to an end before it was done: {e.Message}";
+                return (Wording)$"it came to an end before it was done: {e.Wording}";
             }
             if (!staged.HasChanges)
             {
@@ -80,12 +81,13 @@ internal static class StagedRepair
     }
 
     /// <summary>What was found, and that it stays: nothing was written.</summary>
-    public static CheckReport Withdrawn(CheckReport found, string why) => found with
+    public static CheckReport Withdrawn(CheckReport found, Wording why) => found with
     {
         CheckErrors = found.CheckErrors + 1,
         Findings =
         [
-            new("RepairWithdrawn", CheckSeverity.Error, $"The repair was tried beside the image and not made: {why}. Nothing was changed."),
+            CheckFinding.Of(
+                "RepairWithdrawn", CheckSeverity.Error, $"The repair was tried beside the image and not made: {why}. Nothing was changed."),
             .. found.Findings,
         ],
     };
@@ -100,23 +102,24 @@ internal static class StagedRepair
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
                 $"{file.Name}: {blocks:#,0} blocks of {blockBytes:#,0} bytes lie on something else; copies of them would take more than the"
-                    + $" {most:#,0} bytes that a repair of this file may add. Save what can be read with Convert-DiskImage",
+                    + $" {most:#,0} bytes that a repair of this file may add. Save what can be read with {new Remedy(RemedyKind.Convert)}",
                 file.Name);
         }
     }
 
-    private static async ValueTask<string?> LossAsync(
+    private static async ValueTask<Wording?> LossAsync(
         ITrialRepair disk, BlockNode file, StagedNode staged, bool isClean, CancellationToken cancellationToken)
     {
         BlockNode Lent(BlockNode node) => new BorrowedNode(node, isReadOnly: true);
-        (BlockNode? after, string? fault) = await TryOpenAsync(disk, Lent(staged), forRepair: false, cancellationToken).ConfigureAwait(false);
+        (BlockNode? after, Wording? fault) = await TryOpenAsync(
+            disk, Lent(staged), forRepair: false, cancellationToken).ConfigureAwait(false);
         if (after is null && !isClean && !await OpensAsync(disk, file, cancellationToken).ConfigureAwait(false))
         {
             (after, fault) = await TryOpenAsync(disk, Lent(staged), forRepair: true, cancellationToken).ConfigureAwait(false);
         }
         if (after is null)
         {
-            return $"the image could not be opened afterwards: {fault}";
+            return (Wording)$"the image could not be opened afterwards: {fault!}";
         }
         await using (after.ConfigureAwait(false))
         {
@@ -128,13 +131,13 @@ internal static class StagedRepair
                 {
                     if (await comparison.FirstLossAsync(start, end, cancellationToken).ConfigureAwait(false) is long lost)
                     {
-                        return $"guest offset {lost:#,0} would not read as it does now";
+                        return (Wording)$"guest offset {lost:#,0} would not read as it does now";
                     }
                 }
             }
         }
         return isClean && await WhyUnusableAsync(disk, staged, cancellationToken).ConfigureAwait(false) is { } why
-            ? $"the image could not be opened for writing afterwards: {why}"
+            ? (Wording)$"the image could not be opened for writing afterwards: {why}"
             : null;
     }
 
@@ -150,13 +153,13 @@ internal static class StagedRepair
         return true;
     }
 
-    private static async ValueTask<string?> WhyUnusableAsync(ITrialRepair disk, BlockNode staged, CancellationToken cancellationToken)
+    private static async ValueTask<Wording?> WhyUnusableAsync(ITrialRepair disk, BlockNode staged, CancellationToken cancellationToken)
     {
         var trial = new StagedNode(staged);
         await using (trial.ConfigureAwait(false))
         {
             var lent = new BorrowedNode(trial, isReadOnly: false);
-            (BlockNode? opened, string? fault) = await TryOpenAsync(disk, lent, forRepair: false, cancellationToken).ConfigureAwait(false);
+            (BlockNode? opened, Wording? fault) = await TryOpenAsync(disk, lent, forRepair: false, cancellationToken).ConfigureAwait(false);
             if (opened is null)
             {
                 return fault;
@@ -171,12 +174,12 @@ internal static class StagedRepair
             }
             catch (DiskImageException e) when (IsDamage(e))
             {
-                return e.Message;
+                return e.Wording;
             }
         }
     }
 
-    private static async ValueTask<(BlockNode? Disk, string? Fault)> TryOpenAsync(
+    private static async ValueTask<(BlockNode? Disk, Wording? Fault)> TryOpenAsync(
         ITrialRepair disk, BlockNode file, bool forRepair, CancellationToken cancellationToken)
     {
         try
@@ -185,7 +188,7 @@ internal static class StagedRepair
         }
         catch (DiskImageException e) when (IsDamage(e))
         {
-            return (null, e.Message);
+            return (null, e.Wording);
         }
     }
 

@@ -55,7 +55,8 @@ internal static class StoredBytes
                 bool isZero = at >= file.Length;
                 if (!isZero)
                 {
-                    BlockExtent extent = await file.GetExtentAsync(at, Math.Min(count, file.Length - at), cancellationToken).ConfigureAwait(false);
+                    BlockExtent extent = await file.GetExtentAsync(
+                        at, Math.Min(count, file.Length - at), cancellationToken).ConfigureAwait(false);
                     (count, isZero) = (extent.Length, extent.IsZero);
                 }
                 if (isZero)

@@ -2,7 +2,9 @@ using DiskImage.Block;
 
 namespace DiskImage.Metadata;
 
-/// <summary>Where the blocks of a file lie whose table has one level and is in memory. What an entry says of a place is the format's.</summary>
+/// <summary>
+/// Where the blocks of a file lie whose table has one level and is in memory. What an entry says of a place is the format's.
+/// </summary>
 internal abstract class TableLayout<TEntry>(BlockNode file, BlockTable<TEntry> table) : IBlockLayout
     where TEntry : struct, IBlockEntry<TEntry>
 {
@@ -25,7 +27,9 @@ internal abstract class TableLayout<TEntry>(BlockNode file, BlockTable<TEntry> t
     /// <summary>The highest place that an entry can say.</summary>
     public abstract long LastPlace { get; }
 
-    /// <summary>The entry of a block that reads as zeroes, is nowhere in the file, and is not the backing image's; null if the format has none.</summary>
+    /// <summary>
+    /// The entry of a block that reads as zeroes, is nowhere in the file, and is not the backing image's; null if the format has none.
+    /// </summary>
     public virtual TEntry? ZeroEntry => null;
 
     /// <summary>What a block is called in messages.</summary>

@@ -6,7 +6,7 @@ namespace DiskImage.Options;
 /// <param name="name">The option's name in text, in QEMU's spelling.</param>
 /// <param name="help">One line for tab completion and help, without a full stop.</param>
 [AttributeUsage(AttributeTargets.Property)]
-public sealed class DriverOptionAttribute(string name, string help) : Attribute
+internal sealed class DriverOptionAttribute(string name, string help) : Attribute
 {
     /// <summary>The option's name in text.</summary>
     public string Name { get; } = name;
@@ -29,7 +29,7 @@ public sealed class DriverOptionAttribute(string name, string help) : Attribute
 
 /// <summary>Gives an enumeration member its spellings in option text; the first is the one that is shown.</summary>
 [AttributeUsage(AttributeTargets.Field)]
-public sealed class OptionTextAttribute(params string[] spellings) : Attribute
+internal sealed class OptionTextAttribute(params string[] spellings) : Attribute
 {
     /// <summary>The spellings, the preferred one first.</summary>
     public IReadOnlyList<string> Spellings { get; } = spellings;

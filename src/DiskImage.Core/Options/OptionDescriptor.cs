@@ -69,7 +69,8 @@ public sealed class OptionDescriptor
     {
         null => "",
         long number when IsSize => Show(number),
-        object value => Array.Find(_spellings, s => s.Value.Equals(value)).Spelling ?? Convert.ToString(value, CultureInfo.InvariantCulture) ?? "",
+        object value => Array.Find(_spellings, s => s.Value.Equals(value)).Spelling
+            ?? Convert.ToString(value, CultureInfo.InvariantCulture) ?? "",
     };
 
     /// <summary>Sets the option on its record from text or a typed value.</summary>

@@ -54,11 +54,14 @@ public sealed class OptionSchema
         return record;
     }
 
-    /// <summary>Splits option text, <c>cluster_size=64k,lazy_refcounts</c>. Two commas stand for one in a value; a bare name means on.</summary>
+    /// <summary>
+    /// Splits option text, <c>cluster_size=64k,lazy_refcounts</c>. Two commas stand for one in a value; a bare name means on.
+    /// </summary>
     public static IEnumerable<KeyValuePair<string, object?>> Split(string text)
     {
         const char Comma = '\u0001';
-        foreach (string part in text.Replace(",,", Comma.ToString(), StringComparison.Ordinal).Split(',', StringSplitOptions.RemoveEmptyEntries))
+        foreach (
+            string part in text.Replace(",,", Comma.ToString(), StringComparison.Ordinal).Split(',', StringSplitOptions.RemoveEmptyEntries))
         {
             string[] pair = part.Replace(Comma, ',').Split('=', 2);
             yield return new(pair[0].Trim(), pair.Length == 2 ? pair[1] : "on");
@@ -76,7 +79,8 @@ public sealed class OptionSchema
         _ when given.GetType() is { IsGenericType: true } type && type.GetGenericTypeDefinition() == typeof(KeyValuePair<,>)
             => [new(TextOf(type.GetProperty("Key")!.GetValue(given)), type.GetProperty("Value")!.GetValue(given))],
         _ => throw new DiskImageException(
-            DiskImageErrorKind.InvalidOption, $"Options are given as text (name=value,name=value) or as a dictionary, not as {given.GetType().Name}."),
+            DiskImageErrorKind.InvalidOption,
+            $"Options are given as text (name=value,name=value) or as a dictionary, not as {given.GetType().Name}."),
     };
 
     private static string TextOf(object? key) => Convert.ToString(key, CultureInfo.InvariantCulture) ?? "";

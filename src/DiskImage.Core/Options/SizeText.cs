@@ -8,7 +8,8 @@ public static class SizeText
     private const string Suffixes = "KMGTPE";
 
     /// <summary>
-    /// Reads <c>1048576</c>, <c>0x100000</c>, <c>64k</c>, <c>1.5G</c>, <c>10GB</c> or <c>10GiB</c>: bytes, and each suffix is a power of 1024.
+    /// Reads <c>1048576</c>, <c>0x100000</c>, <c>64k</c>, <c>1.5G</c>, <c>10GB</c> or <c>10GiB</c>: bytes, and each
+    /// suffix is a power of 1024.
     /// </summary>
     public static bool TryParse(string? text, out long size)
     {
@@ -36,7 +37,9 @@ public static class SizeText
             ? $"'{text}' is too large: a size is at most {long.MaxValue:#,0} bytes, one less than 8E."
             : $"'{text}' is not a size. Give bytes, or a number with one of the suffixes k, M, G, T, P, E: 65536, 64k, 10G, 1.5TB.";
 
-    /// <summary>Writes a size that <see cref="TryParse"/> reads back exactly, with the largest suffix that fits: <c>64k</c>, <c>2M</c>.</summary>
+    /// <summary>
+    /// Writes a size that <see cref="TryParse"/> reads back exactly, with the largest suffix that fits: <c>64k</c>, <c>2M</c>.
+    /// </summary>
     public static string Format(long size)
     {
         int power = 0;
@@ -52,8 +55,10 @@ public static class SizeText
     internal static bool IsTooLarge(string? text)
         => TrySplit(text, out ReadOnlySpan<char> number, out long factor)
             && (factor == 0
-                ? UInt128.TryParse(number, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out UInt128 hex) && hex > long.MaxValue
-                : double.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double value) && value * factor >= 9223372036854775808d);
+                ? UInt128.TryParse(number, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out UInt128 hex)
+                && hex > long.MaxValue
+                : double.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double value)
+                && value * factor >= 9223372036854775808d);
 
     /// <summary>The digits and what the suffix multiplies them by; 0 for hexadecimal digits.</summary>
     private static bool TrySplit(string? text, out ReadOnlySpan<char> number, out long factor)

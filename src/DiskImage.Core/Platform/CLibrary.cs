@@ -4,8 +4,8 @@ using Microsoft.Win32.SafeHandles;
 namespace DiskImage.Platform;
 
 /// <summary>
-/// The calls that decide whether data is safe, in the C library as this process resolves it: what a user preloads over them (to trace them, to
-/// let them fail) is called here as it is by any other program. An import by library name would pass it by.
+/// The calls that decide whether data is safe, in the C library as this process resolves it: what a user preloads over them (to trace them,
+/// to let them fail) is called here as it is by any other program. An import by library name would pass it by.
 /// </summary>
 /// <remarks>Each sets the last native error. Descriptors are ints and offsets 64 bits on all systems that the module runs on.</remarks>
 internal static unsafe class CLibrary
@@ -13,7 +13,8 @@ internal static unsafe class CLibrary
     private const int Interrupted = 4; // EINTR
 
     private static readonly delegate* unmanaged<int, int> s_flush = (delegate* unmanaged<int, int>)Find("fsync");
-    private static readonly delegate* unmanaged<int, long, int> s_setLength = (delegate* unmanaged<int, long, int>)Find("ftruncate64", "ftruncate");
+    private static readonly delegate* unmanaged<int, long, int> s_setLength = (
+        delegate* unmanaged<int, long, int>)Find("ftruncate64", "ftruncate");
 
     /// <summary>fsync(2); less than 0 if it failed.</summary>
     public static int Flush(SafeFileHandle handle)

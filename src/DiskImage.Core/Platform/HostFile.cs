@@ -26,7 +26,8 @@ internal abstract class HostFile
     /// Opens what a path leads to, without ever waiting for another process: a pipe opens at once, or fails. Says nothing of its kind; ask
     /// <see cref="KindOf(SafeFileHandle)"/>.
     /// </summary>
-    /// <exception cref="IOException">With the host's error code; or UnauthorizedAccessException and its like, as the runtime throws them.</exception>
+    /// <exception cref="IOException">With the host's error code; or UnauthorizedAccessException and its like, as the runtime
+    /// throws them.</exception>
     public abstract SafeFileHandle Open(string path, bool writable, HostSharing sharing);
 
     /// <summary>Opens a pipe to write to, once somebody reads it. What is read no more fails to be written.</summary>
@@ -59,7 +60,9 @@ internal abstract class HostFile
     {
     }
 
-    /// <summary>Takes a shared lock on one byte for this open file: other open files, in this process too, can share it but not lock it alone.</summary>
+    /// <summary>
+    /// Takes a shared lock on one byte for this open file: other open files, in this process too, can share it but not lock it alone.
+    /// </summary>
     public virtual ByteLockResult LockByte(SafeFileHandle handle, long offset) => ByteLockResult.Unsupported;
 
     /// <summary>Whether another open file holds a lock on a byte. Changes nothing.</summary>
@@ -88,7 +91,9 @@ internal abstract class HostFile
     /// <summary>Makes a range inside the file read as zeroes while its space stays reserved. False if that is not to be had here.</summary>
     public abstract bool TryZeroRange(SafeFileHandle handle, long offset, long length);
 
-    /// <summary>Reserves storage for a range without changing what it reads as; makes the file longer if it must. False if not to be had here.</summary>
+    /// <summary>
+    /// Reserves storage for a range without changing what it reads as; makes the file longer if it must. False if not to be had here.
+    /// </summary>
     /// <exception cref="IOException">No space.</exception>
     public abstract bool TryAllocate(SafeFileHandle handle, long offset, long length);
 
@@ -104,7 +109,9 @@ internal abstract class HostFile
     /// <exception cref="IOException">It stays encrypted.</exception>
     public virtual SafeFileHandle WithoutMarks(string path, SafeFileHandle handle) => handle;
 
-    /// <summary>Has an empty file's data overwritten in place. Does nothing where the file system never copies on write, or cannot be told.</summary>
+    /// <summary>
+    /// Has an empty file's data overwritten in place. Does nothing where the file system never copies on write, or cannot be told.
+    /// </summary>
     public virtual void DisableCopyOnWrite(SafeFileHandle handle)
     {
     }
@@ -124,7 +131,8 @@ internal abstract class HostFile
             DirectoryNotFoundException => (DiskImageErrorKind.NotFound, "its folder does not exist"),
             UnauthorizedAccessException => (DiskImageErrorKind.AccessDenied, "access is denied"),
             PathTooLongException => (DiskImageErrorKind.InvalidOption, TooLong),
-            ArgumentOutOfRangeException => (DiskImageErrorKind.NoSpace, TooLarge), // so the runtime says EFBIG, and too large a length on Windows
+            // so the runtime says EFBIG, and too large a length on Windows
+            ArgumentOutOfRangeException => (DiskImageErrorKind.NoSpace, TooLarge),
             ArgumentException or NotSupportedException => (DiskImageErrorKind.InvalidOption, "no file of this system can have that name"),
             IOException io when Current.Meaning(io.HResult) is { } meaning => meaning,
             _ => (otherwise, WithoutPath(cause.Message)),
@@ -133,7 +141,10 @@ internal abstract class HostFile
         return new DiskImageException(kind, $"{path}: cannot {doing}{where}: {what}", path, offset, cause);
     }
 
-    /// <summary>The runtime adds the name that a file was opened by, <c> : 'NAME'</c>. A file that is being made has one that means nothing to the user.</summary>
+    /// <summary>
+    /// The runtime adds the name that a file was opened by, <c> : 'NAME'</c>. A file that is being made has one that
+    /// means nothing to the user.
+    /// </summary>
     private static string WithoutPath(string message)
         => message.LastIndexOf(" : '", StringComparison.Ordinal) is var at and > 0 && message[^1] == '\'' ? message[..at] : message;
 

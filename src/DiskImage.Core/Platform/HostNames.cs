@@ -44,7 +44,9 @@ internal abstract class HostNames
     /// <summary>Renames, replacing the file that bears the new name in one step.</summary>
     public static void Replace(string path, string newPath) => File.Move(path, newPath, overwrite: true);
 
-    /// <summary>When this returns, what was renamed in a folder stays so after a power cut. Does nothing where the host sees to it by itself.</summary>
+    /// <summary>
+    /// When this returns, what was renamed in a folder stays so after a power cut. Does nothing where the host sees to it by itself.
+    /// </summary>
     public virtual void FlushFolder(string folder)
     {
     }

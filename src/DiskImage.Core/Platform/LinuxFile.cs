@@ -4,7 +4,9 @@ using Microsoft.Win32.SafeHandles;
 
 namespace DiskImage.Platform;
 
-/// <summary>Linux: fallocate(2) for holes and reservations, statx(2) for kinds and sizes, open-file-description locks of fcntl(2).</summary>
+/// <summary>
+/// Linux: fallocate(2) for holes and reservations, statx(2) for kinds and sizes, open-file-description locks of fcntl(2).
+/// </summary>
 internal sealed partial class LinuxFile : UnixFile
 {
     private const int KeepSize = 1, PunchHole = 2, ZeroRange = 16; // FALLOC_FL_*

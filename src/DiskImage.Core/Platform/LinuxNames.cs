@@ -18,7 +18,8 @@ internal sealed partial class LinuxNames : UnixNames
     private const int LargestAttribute = 65536; // XATTR_SIZE_MAX and XATTR_LIST_MAX
 
     /// <summary>What the kernel derives from a file's bytes or its own state: not to be carried over.</summary>
-    private static readonly HashSet<string> s_derived = new(StringComparer.Ordinal) { "security.ima", "security.evm", "security.capability" };
+    private static readonly HashSet<string> s_derived = new(
+        StringComparer.Ordinal) { "security.ima", "security.evm", "security.capability" };
 
     protected override int FolderFlags => 0x10000 | 0x80000;
 
@@ -29,7 +30,8 @@ internal sealed partial class LinuxNames : UnixNames
             return null;
         }
         HostFileKind kind = UnixFile.KindOfMode(stat.Mode);
-        bool isProtected = (stat.Attributes & stat.AttributesMask & (Immutable | AppendOnly)) != 0 || (stat.Mode & 0x92) == 0; // nobody may write
+        // nobody may write
+        bool isProtected = (stat.Attributes & stat.AttributesMask & (Immutable | AppendOnly)) != 0 || (stat.Mode & 0x92) == 0;
         return new HostEntry(kind, IdentityOf(stat), (int)Math.Min(stat.Links, int.MaxValue), isProtected);
     }
 
@@ -85,7 +87,8 @@ internal sealed partial class LinuxNames : UnixNames
         int length = (int)ListAttributes(path, list, list.Length);
         return length <= 0 // a file system without extended attributes
             ? []
-            : [.. Encoding.UTF8.GetString(list, 0, length).Split('\0', StringSplitOptions.RemoveEmptyEntries).Where(n => !s_derived.Contains(n))];
+            : [.. Encoding.UTF8.GetString(list, 0, length).Split(
+                '\0', StringSplitOptions.RemoveEmptyEntries).Where(n => !s_derived.Contains(n))];
     }
 
     [LibraryImport("libc", EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]

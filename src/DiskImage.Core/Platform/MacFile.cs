@@ -24,14 +24,17 @@ internal sealed partial class MacFile : UnixFile
 
     protected override int WouldBlock => 35;
 
-    public override HostFileKind KindOf(SafeFileHandle handle) => Stat(handle, out StatBuffer stat) == 0 ? KindOfMode(stat.Mode) : HostFileKind.Other;
+    public override HostFileKind KindOf(SafeFileHandle handle)
+        => Stat(handle, out StatBuffer stat) == 0 ? KindOfMode(stat.Mode) : HostFileKind.Other;
 
     public override HostFileKind KindOf(string path)
         => Stat(path, out StatBuffer stat) == 0 ? KindOfMode(stat.Mode) : HostFileKind.None;
 
     public override long? AllocatedLength(SafeFileHandle handle) => Stat(handle, out StatBuffer stat) == 0 ? stat.Blocks * 512 : null;
 
-    /// <summary>fsync(2) hands the data to the drive only; file systems that cannot have the drive store it (network ones) get that.</summary>
+    /// <summary>
+    /// fsync(2) hands the data to the drive only; file systems that cannot have the drive store it (network ones) get that.
+    /// </summary>
     public override void Flush(SafeFileHandle handle)
     {
         while (Control(handle, FullFlush, 0) < 0)
@@ -140,7 +143,8 @@ internal sealed partial class MacFile : UnixFile
     private static partial int ControlIntel(SafeFileHandle handle, int command, nint argument);
 
     [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
-    private static partial int ControlArm(SafeFileHandle handle, int command, nint x2, nint x3, nint x4, nint x5, nint x6, nint x7, nint argument);
+    private static partial int ControlArm(
+        SafeFileHandle handle, int command, nint x2, nint x3, nint x4, nint x5, nint x6, nint x7, nint argument);
 
     /// <summary>struct stat with 64-bit inodes.</summary>
     [StructLayout(LayoutKind.Explicit, Size = 144)]

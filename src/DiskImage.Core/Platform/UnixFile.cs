@@ -6,13 +6,14 @@ using Microsoft.Win32.SafeHandles;
 namespace DiskImage.Platform;
 
 /// <summary>
-/// What Linux and macOS share: opening without waiting, flock(2) as the runtime takes it, byte locks that belong to the open file, holes found
-/// with lseek, kinds told from st_mode.
+/// What Linux and macOS share: opening without waiting, flock(2) as the runtime takes it, byte locks that belong to the open file, holes
+/// found with lseek, kinds told from st_mode.
 /// </summary>
 internal abstract partial class UnixFile : HostFile
 {
     // Error numbers that are the same on Linux and macOS.
-    private const int NotPermitted = 1, NoEntry = 2, Interrupted = 4, NoSuchAddress = 6, Denied = 13, Exists = 17, NotDirectory = 20, IsDirectory = 21;
+    private const int NotPermitted =
+        1, NoEntry = 2, Interrupted = 4, NoSuchAddress = 6, Denied = 13, Exists = 17, NotDirectory = 20, IsDirectory = 21;
     private const int Busy = 26, FileTooLarge = 27, NoSpace = 28, ReadOnlyFileSystem = 30;
     private const int WriteOnly = 1, ReadWrite = 2; // O_WRONLY, O_RDWR
     private const int SetFlags = 4; // F_SETFL
@@ -50,7 +51,8 @@ internal abstract partial class UnixFile : HostFile
         var handle = new SafeFileHandle(number, ownsHandle: true);
         _ = Control(handle, SetFlags, 0); // not waiting was for the opening
         int mode = sharing switch { HostSharing.Nobody => FlockExclusive, HostSharing.Readers => FlockShared, _ => 0 };
-        if (mode != 0 && Lock(handle, mode | FlockNow) < 0 && Marshal.GetLastPInvokeError() == WouldBlock) // any other failure: no such locks here
+        // any other failure: no such locks here
+        if (mode != 0 && Lock(handle, mode | FlockNow) < 0 && Marshal.GetLastPInvokeError() == WouldBlock)
         {
             IOException error = NativeError("flock");
             handle.Dispose();
@@ -98,7 +100,8 @@ internal abstract partial class UnixFile : HostFile
     {
         if (s_fileSizeSignal is null)
         {
-            PosixSignalRegistration made = PosixSignalRegistration.Create((PosixSignal)FileSizeSignal, static context => context.Cancel = true);
+            PosixSignalRegistration made = PosixSignalRegistration.Create(
+                (PosixSignal)FileSizeSignal, static context => context.Cancel = true);
             if (Interlocked.CompareExchange(ref s_fileSizeSignal, made, null) is not null)
             {
                 made.Dispose();
@@ -146,7 +149,9 @@ internal abstract partial class UnixFile : HostFile
 
     /// <summary>What a lock request that failed means: taken, or not to be had here.</summary>
     protected ByteLockResult WhyNoLock()
-        => Marshal.GetLastPInvokeError() is int error && (error == WouldBlock || error == Denied) ? ByteLockResult.Taken : ByteLockResult.Unsupported;
+        => Marshal.GetLastPInvokeError() is int error && (error == WouldBlock || error == Denied)
+            ? ByteLockResult.Taken
+            : ByteLockResult.Unsupported;
 
     /// <summary>The kind that an st_mode names.</summary>
     internal static HostFileKind KindOfMode(int mode) => (mode & 0xF000) switch

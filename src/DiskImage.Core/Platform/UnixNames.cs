@@ -10,7 +10,8 @@ namespace DiskImage.Platform;
 internal abstract partial class UnixNames : HostNames
 {
     private const int LongestPath = 4096, MaximumLinks = 40; // PATH_MAX; MAXSYMLINKS of Linux
-    private const int Exists = 17, Invalid = 22, PermissionDenied = 13, NotPermitted = 1, NoEntry = 2, ReadOnlySystem = 30; // the same on both
+    // the same on both
+    private const int Exists = 17, Invalid = 22, PermissionDenied = 13, NotPermitted = 1, NoEntry = 2, ReadOnlySystem = 30;
 
     /// <summary>O_DIRECTORY | O_CLOEXEC.</summary>
     protected abstract int FolderFlags { get; }
@@ -37,7 +38,8 @@ internal abstract partial class UnixNames : HostNames
 
     public override SafeFileHandle CreateLike(string path, string model)
     {
-        // Only a stream can be made with a mode. Its handle goes on without it: that is closed by disposing the stream, not by forgetting it.
+        // Only a stream can be made with a mode. Its handle goes on without it: that is closed by disposing the
+        // stream, not by forgetting it.
         var stream = new FileStream(path, new FileStreamOptions
         {
             Mode = FileMode.CreateNew,
@@ -152,7 +154,9 @@ internal abstract partial class UnixNames : HostNames
     private static string RealPath(string path)
     {
         byte[] resolved = new byte[LongestPath];
-        return RealPath(path, resolved) == 0 ? throw Error($"realpath({path})") : Encoding.UTF8.GetString(resolved.AsSpan(0, Array.IndexOf(resolved, (byte)0)));
+        return RealPath(path, resolved) == 0
+            ? throw Error($"realpath({path})")
+            : Encoding.UTF8.GetString(resolved.AsSpan(0, Array.IndexOf(resolved, (byte)0)));
     }
 
     [LibraryImport("libc", EntryPoint = "realpath", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]

@@ -53,7 +53,9 @@ internal sealed partial class WindowsFile : HostFile
     public override string? WhyNoNewFile(string path) => WindowsName.WhyNoNewFile(path);
 
     public override long? AllocatedLength(SafeFileHandle handle)
-        => GetInformation(handle, StandardInfo, out FileStandardInfo info, (uint)Marshal.SizeOf<FileStandardInfo>()) ? info.AllocationSize : null;
+        => GetInformation(handle, StandardInfo, out FileStandardInfo info, (uint)Marshal.SizeOf<FileStandardInfo>())
+            ? info.AllocationSize
+            : null;
 
     public override bool TryFindExtent(SafeFileHandle handle, long offset, long length, out bool isData, out long end)
     {
@@ -64,7 +66,14 @@ internal sealed partial class WindowsFile : HostFile
         }
         var asked = new ByteRange { Start = offset, Second = length - offset };
         bool whole = ControlRange(
-            handle, QueryAllocatedRanges, in asked, (uint)Marshal.SizeOf<ByteRange>(), out ByteRange found, (uint)Marshal.SizeOf<ByteRange>(), out uint returned, 0);
+            handle,
+            QueryAllocatedRanges,
+            in asked,
+            (uint)Marshal.SizeOf<ByteRange>(),
+            out ByteRange found,
+            (uint)Marshal.SizeOf<ByteRange>(),
+            out uint returned,
+            0);
         if (!whole && Marshal.GetLastPInvokeError() != MoreData)
         {
             return false;
@@ -80,8 +89,8 @@ internal sealed partial class WindowsFile : HostFile
     }
 
     /// <summary>
-    /// False for a file whose contents are elsewhere in part (tiered storage, a cloud provider, any reparse point but a link, which is followed
-    /// when it is opened): what is not stored here is no zeroes.
+    /// False for a file whose contents are elsewhere in part (tiered storage, a cloud provider, any reparse point but a link, which is
+    /// followed when it is opened): what is not stored here is no zeroes.
     /// </summary>
     internal static bool TrustsHoles(FileAttributes attributes)
     {
@@ -159,17 +168,38 @@ internal sealed partial class WindowsFile : HostFile
     [LibraryImport("kernel32", EntryPoint = "DeviceIoControl", SetLastError = true)]
     [return: MarshalAs(UnmanagedType.Bool)]
     private static partial bool ControlFormat(
-        SafeFileHandle handle, uint code, in ushort input, uint inputSize, nint output, uint outputSize, out uint returned, nint overlapped);
+        SafeFileHandle handle,
+        uint code,
+        in ushort input,
+        uint inputSize,
+        nint output,
+        uint outputSize,
+        out uint returned,
+        nint overlapped);
 
     [LibraryImport("kernel32", EntryPoint = "DeviceIoControl", SetLastError = true)]
     [return: MarshalAs(UnmanagedType.Bool)]
     private static partial bool ControlRange(
-        SafeFileHandle handle, uint code, in ByteRange input, uint inputSize, out ByteRange output, uint outputSize, out uint returned, nint overlapped);
+        SafeFileHandle handle,
+        uint code,
+        in ByteRange input,
+        uint inputSize,
+        out ByteRange output,
+        uint outputSize,
+        out uint returned,
+        nint overlapped);
 
     [LibraryImport("kernel32", EntryPoint = "DeviceIoControl", SetLastError = true)]
     [return: MarshalAs(UnmanagedType.Bool)]
     private static partial bool Control(
-        SafeFileHandle handle, uint code, in ByteRange input, uint inputSize, nint output, uint outputSize, out uint returned, nint overlapped);
+        SafeFileHandle handle,
+        uint code,
+        in ByteRange input,
+        uint inputSize,
+        nint output,
+        uint outputSize,
+        out uint returned,
+        nint overlapped);
 
     [LibraryImport("kernel32", EntryPoint = "DeviceIoControl", SetLastError = true)]
     [return: MarshalAs(UnmanagedType.Bool)]

@@ -15,8 +15,9 @@ internal enum WindowsNameKind
 
 /// <summary>Windows' rules for names, on text alone. Source: "Naming Files, Paths, and Namespaces" of the Windows documentation.</summary>
 /// <remarks>
-/// <c>\\.\</c> and <c>\\?\</c> open the same namespace of devices: what stands directly in it is a device, and what lies below a device that
-/// holds a file system (<c>\\.\C:\disk.vhdx</c>, <c>\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy1\disk.vhdx</c>) is a file or folder.
+/// <c>\\.\</c> and <c>\\?\</c> open the same namespace of devices: what stands directly in it is a device, and what lies below a device
+/// that holds a file system (<c>\\.\C:\disk.vhdx</c>,
+/// <c>\\?\GLOBALROOT\Device\HarddiskVolumeShadowCopy1\disk.vhdx</c>) is a file or folder.
 /// </remarks>
 internal static class WindowsName
 {
@@ -62,10 +63,12 @@ internal static class WindowsName
             return "it is the name of a device, not of a file. Choose another name.";
         }
         int colon = leaf.IndexOf(':', StringComparison.Ordinal);
-        bool isDrive = colon == 1 && leaf.Length == path.Length && char.IsAsciiLetter(leaf[0]); // C:name, relative to the drive's current folder
+        // C:name, relative to the drive's current folder
+        bool isDrive = colon == 1 && leaf.Length == path.Length && char.IsAsciiLetter(leaf[0]);
         int stream = isDrive ? leaf.IndexOf(':', 2) : colon;
         return stream < 0 ? null
-            : $"'{leaf[(stream + 1)..]}' would be an alternate data stream of the file '{leaf[..stream]}', which copying loses. Choose a name without a colon.";
+            : $"'{leaf[(stream + 1)..]}' would be an alternate data stream of the file '{leaf[..stream]}', which copying "
+                + $"loses. Choose a name without a colon.";
     }
 
     /// <summary>The path behind <c>\\.\</c> or <c>\\?\</c>; empty without such a prefix.</summary>
@@ -82,12 +85,14 @@ internal static class WindowsName
     private static bool IsDiskFolder(string part)
     {
         const string Disk = "Harddisk";
-        return part.StartsWith(Disk, StringComparison.OrdinalIgnoreCase) && part.Length > Disk.Length && part.AsSpan(Disk.Length).IndexOfAnyExceptInRange('0', '9') < 0;
+        return part.StartsWith(Disk, StringComparison.OrdinalIgnoreCase) && part.Length > Disk.Length
+            && part.AsSpan(Disk.Length).IndexOfAnyExceptInRange('0', '9') < 0;
     }
 
     private static bool IsReserved(string name)
         => Array.Exists(s_reserved, r => r.Equals(name, StringComparison.OrdinalIgnoreCase))
             || (name.Length == 4
-                && (name.StartsWith("COM", StringComparison.OrdinalIgnoreCase) || name.StartsWith("LPT", StringComparison.OrdinalIgnoreCase))
+                && (name.StartsWith("COM", StringComparison.OrdinalIgnoreCase)
+                || name.StartsWith("LPT", StringComparison.OrdinalIgnoreCase))
                 && name[3] is (>= '0' and <= '9') or '¹' or '²' or '³');
 }

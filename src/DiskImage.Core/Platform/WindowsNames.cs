@@ -21,7 +21,9 @@ internal sealed partial class WindowsNames : HostNames
         HostFileKind kind = HostFile.Current.KindOf(path);
         if (kind is HostFileKind.None or HostFileKind.Device or HostFileKind.Pipe or HostFileKind.Other)
         {
-            return kind == HostFileKind.None ? null : new HostEntry(kind, new NodeIdentity($"device:{path.ToUpperInvariant()}"), 1, IsProtected: false);
+            return kind == HostFileKind.None
+                ? null
+                : new HostEntry(kind, new NodeIdentity($"device:{path.ToUpperInvariant()}"), 1, IsProtected: false);
         }
         using SafeFileHandle handle = Open(path);
         return handle.IsInvalid || IdentityOf(handle) is not { } identity || !GetInformation(handle, out FileInformation info)
@@ -48,9 +50,15 @@ internal sealed partial class WindowsNames : HostNames
         FileSecurity security = new FileInfo(model).GetAccessControl(AccessControlSections.Access | AccessControlSections.Owner);
         var given = new FileSecurity();
         given.SetSecurityDescriptorBinaryForm(security.GetSecurityDescriptorBinaryForm(), AccessControlSections.Access);
-        // Only a stream can be made with a security descriptor. Its handle goes on without it: that is closed by disposing the stream, not by forgetting it.
+        // Only a stream can be made with a security descriptor. Its handle goes on without it: that is closed by disposing the
+        // stream, not by forgetting it.
         FileStream stream = new FileInfo(path).Create(
-            FileMode.CreateNew, FileSystemRights.Read | FileSystemRights.Write | FileSystemRights.Synchronize, FileShare.None, 1, FileOptions.None, given);
+            FileMode.CreateNew,
+            FileSystemRights.Read | FileSystemRights.Write | FileSystemRights.Synchronize,
+            FileShare.None,
+            1,
+            FileOptions.None,
+            given);
         TakeOwner(path, security);
         return stream.SafeFileHandle;
     }
@@ -92,11 +100,14 @@ internal sealed partial class WindowsNames : HostNames
     private static SafeFileHandle Open(string path)
     {
         string full = Path.GetFullPath(path);
-        return CreateFile(full.Length < ShortPath || full.StartsWith(@"\\", StringComparison.Ordinal) ? full : @"\\?\" + full, 0, ShareAll, 0, OpenExisting, BackupSemantics, 0);
+        return CreateFile(full.Length < ShortPath || full.StartsWith(@"\\", StringComparison.Ordinal)
+            ? full
+            : @"\\?\" + full, 0, ShareAll, 0, OpenExisting, BackupSemantics, 0);
     }
 
     [LibraryImport("kernel32", EntryPoint = "CreateFileW", SetLastError = true, StringMarshalling = StringMarshalling.Utf16)]
-    private static partial SafeFileHandle CreateFile(string path, uint access, uint share, nint security, uint disposition, uint flags, nint template);
+    private static partial SafeFileHandle CreateFile(
+        string path, uint access, uint share, nint security, uint disposition, uint flags, nint template);
 
     [LibraryImport("kernel32", EntryPoint = "GetFileInformationByHandleEx", SetLastError = true)]
     [return: MarshalAs(UnmanagedType.Bool)]

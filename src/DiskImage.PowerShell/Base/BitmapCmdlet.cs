@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 

@@ -19,7 +19,8 @@ public sealed class ByteSizeAttribute : ArgumentTransformationAttribute
             string text when SizeText.TryParse(text, out long size) => size,
             string text => throw new ArgumentTransformationMetadataException(SizeText.WhyNot(text)),
             double or decimal or ulong or BigInteger when LanguagePrimitives.ConvertTo<double>(value) >= long.MaxValue
-                => throw new ArgumentTransformationMetadataException(SizeText.WhyNot(LanguagePrimitives.ConvertTo<double>(value).ToString("F0", CultureInfo.InvariantCulture))),
+                => throw new ArgumentTransformationMetadataException(
+                    SizeText.WhyNot(LanguagePrimitives.ConvertTo<double>(value).ToString("F0", CultureInfo.InvariantCulture))),
             _ => value,
         };
     }

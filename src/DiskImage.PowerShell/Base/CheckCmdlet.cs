@@ -1,6 +1,7 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 

@@ -4,11 +4,12 @@ using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
 /// <summary>What the cmdlets of this module share: drivers, the opening of images, errors per item, progress.</summary>
-public abstract class DiskImageCmdlet : PipelineCmdlet
+public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
 {
     private const int MostSteps = 20; // of -WhatIf; the rest is counted
 
@@ -61,19 +62,22 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         => AskAsync(() => ShouldProcess(Printable.Of(target), Printable.Of(action)));
 
     /// <summary>
-    /// Like <see cref="ConfirmAsync(string, string)"/>, for the one way of using a cmdlet that loses data if it was a mistake: asked also where
-    /// <c>$ConfirmPreference</c> has only what is of high impact asked about.
+    /// Like <see cref="ConfirmAsync(string, string)"/>, for the one way of using a cmdlet that loses data if it was a mistake: asked also
+    /// where <c>$ConfirmPreference</c> has only what is of high impact asked about.
     /// </summary>
     private protected Task<bool> ConfirmLossAsync(string target, string action)
         => AskAsync(() => ShouldProcess(Printable.Of(target), Printable.Of(action))
-            && (Confirmation != ConfirmImpact.High || ShouldContinue(Printable.Of($"{action}: {target}"), "Confirm", ref _yesToAll, ref _noToAll)));
+            && (Confirmation != ConfirmImpact.High
+            || ShouldContinue(Printable.Of($"{action}: {target}"), "Confirm", ref _yesToAll, ref _noToAll)));
 
     /// <summary>The impact from which on the user is asked; None for never. On the pipeline thread.</summary>
     private ConfirmImpact Confirmation => Switch("Confirm") switch
     {
         true => ConfirmImpact.Low,
         false => ConfirmImpact.None,
-        null => LanguagePrimitives.TryConvertTo(GetVariableValue("ConfirmPreference"), out ConfirmImpact preference) ? preference : ConfirmImpact.High,
+        null => LanguagePrimitives.TryConvertTo(GetVariableValue("ConfirmPreference"), out ConfirmImpact preference)
+            ? preference
+            : ConfirmImpact.High,
     };
 
     /// <summary>True if the user only wants to see what would be done. On the pipeline thread.</summary>
@@ -83,7 +87,9 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     private protected bool? Switch(string name)
         => MyInvocation.BoundParameters.TryGetValue(name, out object? given) && given is SwitchParameter value ? value.ToBool() : null;
 
-    /// <summary>Asks whether something may be changed; <c>-WhatIf</c> tells the steps too, a line each, and of many the first and how many more.</summary>
+    /// <summary>
+    /// Asks whether something may be changed; <c>-WhatIf</c> tells the steps too, a line each, and of many the first and how many more.
+    /// </summary>
     protected Task<bool> ConfirmAsync(string target, string action, IReadOnlyCollection<string> steps) => AskAsync(() =>
     {
         string line = Printable.Of($"{action} {target}");
@@ -106,7 +112,12 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">As the options, the place or the work say.</exception>
     private protected async Task MakeAsync(
-        string path, NewImageOptions options, TargetMode mode, Func<object, string> action, Func<NewImage, Task<DiskImageCopyStatistics?>> fill, CancellationToken cancellationToken)
+        string path,
+        NewImageOptions options,
+        TargetMode mode,
+        Func<object, string> action,
+        Func<NewImage, Task<DiskImageCopyStatistics?>> fill,
+        CancellationToken cancellationToken)
     {
         object record = options.Bind();
         ImageOpener opener = Opener.Naming(record, path);
@@ -130,10 +141,17 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         NewImage image = await ShowAsync(
             $"Making {Leaf(path)}",
             progress => creator.CreateAsync(
-                path, options.Format, record, mode, openOptions: null, new ByteProgress("Claiming space", progress, (record as ICreateOptions)?.Size ?? 0), cancellationToken).AsTask()).ConfigureAwait(false);
+                path,
+                options.Format,
+                record,
+                mode,
+                openOptions: null,
+                new ByteProgress("Claiming space", progress, (record as ICreateOptions)?.Size ?? 0),
+                cancellationToken).AsTask()).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            sent = image.IsSent ? await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false) : null; // it cannot be looked at afterwards
+            // it cannot be looked at afterwards
+            sent = image.IsSent ? await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false) : null;
             statistics = await fill(image).ConfigureAwait(false);
         }
         if (sent is not null)
@@ -142,10 +160,12 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
             await OutputSentAsync(sent).ConfigureAwait(false);
             return;
         }
-        OpenedImage made = await opener.OpenAsync(new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+        OpenedImage made = await opener.OpenAsync(
+            new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (made.ConfigureAwait(false))
         {
-            await OutputAsync(await DiskImageInfo.OfAsync(made.Node, cancellationToken, statistics).ConfigureAwait(false)).ConfigureAwait(false);
+            await OutputAsync(
+                await DiskImageInfo.OfAsync(made.Node, cancellationToken, statistics).ConfigureAwait(false)).ConfigureAwait(false);
         }
     }
 
@@ -165,6 +185,15 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         (true, false) => TargetMode.Replace,
         _ => TargetMode.New,
     };
+
+    ValueTask IFrontEnd.WarnAsync(Wording text) => WarnAsync(RemedyWords.Say(text));
+
+    ValueTask IFrontEnd.ExplainAsync(Wording text) => VerboseAsync(RemedyWords.Say(text));
+
+    Task<T> IFrontEnd.ShowAsync<T>(string activity, Func<IProgress<JobProgress>, Task<T>> job) => ShowAsync(activity, job);
+
+    Task<OpenedImage> IFrontEnd.OpenAsync(OpenRequest request, CancellationToken cancellationToken)
+        => OpenAsync(request, cancellationToken);
 
     /// <summary>Warns.</summary>
     protected ValueTask WarnAsync(string text) => PostAsync(() => WriteWarning(Printable.Of(text)));
@@ -227,8 +256,8 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
 
     private bool Post(ProgressRecord record) => TryPost(() => WriteProgress(record));
 
-    /// <summary>A path's last part, for lines with little room.</summary>
-    private protected static string Leaf(string path) => Path.GetFileName(path) is { Length: > 0 } name ? name : path;
+    /// <inheritdoc cref="ByteText.Leaf"/>
+    private protected static string Leaf(string path) => ByteText.Leaf(path);
 
     /// <summary>Opens an image and says how.</summary>
     private protected async Task<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
@@ -238,7 +267,8 @@ public abstract class DiskImageCmdlet : PipelineCmdlet
         {
             await WarnPendingAsync().ConfigureAwait(false);
             string how = image.WasProbed ? "recognised as" : "opened as";
-            await VerboseAsync($"{image.Path}: {how} {image.Format.Name}, {ReadableSize.WithBytes(image.Node.Length)}").ConfigureAwait(false);
+            await VerboseAsync(
+                $"{image.Path}: {how} {image.Format.Name}, {ReadableSize.WithBytes(image.Node.Length)}").ConfigureAwait(false);
             if (WarnsOfImages)
             {
                 await WarnOfAsync(image.Node).ConfigureAwait(false);

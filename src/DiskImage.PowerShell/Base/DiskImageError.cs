@@ -3,7 +3,9 @@ using DiskImage.Block;
 
 namespace DiskImage.PowerShell;
 
-/// <summary>The one table from a kind of error to what PowerShell's users match on: the id <c>DiskImage&lt;Kind&gt;</c> and a category.</summary>
+/// <summary>
+/// The one table from a kind of error to what PowerShell's users match on: the id <c>DiskImage&lt;Kind&gt;</c> and a category.
+/// </summary>
 internal static class DiskImageError
 {
     /// <summary>The id of what no kind stands for: a fault of this program.</summary>
@@ -16,7 +18,8 @@ internal static class DiskImageError
         => error is DiskImageException known
             ? new(InWords(known), $"DiskImage{known.Kind}", Category(known.Kind), target ?? known.Path)
             : new(
-                new InvalidOperationException(Printable.Of($"{target}: a fault of this program ({error.GetType().Name}): {error.Message}"), error),
+                new InvalidOperationException(
+                    Printable.Of($"{target}: a fault of this program ({error.GetType().Name}): {error.Message}"), error),
                 UnexpectedId, ErrorCategory.NotSpecified, target);
 
     private static DiskImageException InWords(DiskImageException error)

@@ -50,7 +50,8 @@ internal class GivenOptions(OptionSchema schema)
             {
                 attributes.Add(new ArgumentCompleterAttribute(completer));
             }
-            Type type = option.Type == typeof(bool) ? typeof(SwitchParameter) : option.AllowedValues.Count > 0 ? typeof(string) : option.Type;
+            Type type = option.Type == typeof(bool) ? typeof(SwitchParameter) : option.AllowedValues.Count > 0 ? typeof(string)
+                : option.Type;
             parameters.Add(option.PropertyName, new RuntimeDefinedParameter(option.PropertyName, type, attributes));
         }
         return parameters;
@@ -97,7 +98,8 @@ internal class GivenOptions(OptionSchema schema)
     {
         if (_values.TryGetValue(name, out (object? Value, string GivenBy) other))
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"Option '{name}' is given twice: by {other.GivenBy} and by {givenBy}.");
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"Option '{name}' is given twice: by {other.GivenBy} and by {givenBy}.");
         }
         _values.Add(name, (value, givenBy));
     }

@@ -16,7 +16,8 @@ public abstract class ImagePathCmdlet : DiskImageCmdlet
     protected const string ImageOptionSet = "ImageOption";
 
     /// <summary>Images; wildcards are expanded.</summary>
-    [Parameter(Mandatory = true, Position = 0, ParameterSetName = PathSet, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    [Parameter(
+        Mandatory = true, Position = 0, ParameterSetName = PathSet, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Parameter(Position = 0, ParameterSetName = ImageOptionSet, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("ImagePath", "FullName", "PSPath")]
     [ValidateNotNullOrEmpty]

@@ -83,13 +83,16 @@ internal sealed record ImageProfile(
         if (!format.Name.Equals(Format, StringComparison.Ordinal))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{path}: profile {Name} stands for {Help}, so -{parameter} cannot be {format.Name}.", path);
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: profile {Name} stands for {Help}, so -{parameter} cannot be {format.Name}.",
+                path);
         }
         if (!format.Extensions.Contains(Path.GetExtension(path), StringComparer.OrdinalIgnoreCase))
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{path}: profile {Name} stands for {Help}, whose name ends with {string.Join(" or ", format.Extensions)}. Choose such a name.",
+                $"{path}: profile {Name} stands for {Help}, whose name ends with "
+                    + $"{string.Join(" or ", format.Extensions)}. Choose such a name.",
                 path);
         }
     }
@@ -109,7 +112,8 @@ internal sealed record ImageProfile(
         {
             yield return $"the name does not end with {string.Join(" or ", image.Format.Extensions)}";
         }
-        if (OperatingSystem.IsWindows() && File.Exists(image.Path) && File.GetAttributes(image.Path) is var attributes && (attributes & RefusedByHyperV) != 0)
+        if (OperatingSystem.IsWindows() && File.Exists(image.Path) && File.GetAttributes(image.Path) is var attributes
+            && (attributes & RefusedByHyperV) != 0)
         {
             yield return $"the file is marked {attributes & RefusedByHyperV} in its file system";
         }

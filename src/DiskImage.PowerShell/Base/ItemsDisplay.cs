@@ -43,7 +43,8 @@ internal sealed class ItemsDisplay(string activity, int total, Func<ProgressReco
                 return;
             }
             _lastShown = Stopwatch.GetElapsedTime(_started).TotalMilliseconds;
-            var record = new ProgressRecord(Id, activity, $"{_number:#,0} of {total:#,0}: {_name}") { PercentComplete = (int)(100L * (_number - 1) / total) };
+            var record = new ProgressRecord(
+                Id, activity, $"{_number:#,0} of {total:#,0}: {_name}") { PercentComplete = (int)(100L * (_number - 1) / total) };
             if (show(record))
             {
                 _shown = _number;

@@ -26,7 +26,9 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
         if (value is not null)
         {
             string name = NameOf(member)
-                ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"An image of format '{Format.Name}' takes no -{parameter}. Other formats may: see Get-DiskImageFormat.");
+                ?? throw new DiskImageException(
+                    DiskImageErrorKind.Unsupported,
+                    $"An image of format '{Format.Name}' takes no -{parameter}. Other formats may: see Get-DiskImageFormat.");
             Take(name, value, $"-{parameter}");
         }
     }
@@ -53,7 +55,9 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
         Add(nameof(ICreateOptions.BackingFormat), format, "BackingFormat");
     }
 
-    /// <summary>Takes the kind of a VHD or VHDX; null was not given. To be called when the options and the backing image are known.</summary>
+    /// <summary>
+    /// Takes the kind of a VHD or VHDX; null was not given. To be called when the options and the backing image are known.
+    /// </summary>
     /// <exception cref="DiskImageException">InvalidOption: the format has no such kinds, or other options contradict it.</exception>
     public void Add(GivenVhdType? type)
     {
@@ -66,7 +70,8 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
         bool hasBacking = Given(nameof(ICreateOptions.BackingFile))?.ToString() is { Length: > 0 };
         bool hasKinds = known.Contains(nameof(VhdType.Fixed), StringComparer.OrdinalIgnoreCase)
             && known.Contains(nameof(VhdType.Dynamic), StringComparer.OrdinalIgnoreCase);
-        string? wrong = !hasKinds ? $"is for VHD and VHDX, and the new image's format is {Format.Name}. Leave it out, or choose another format"
+        string? wrong = !hasKinds
+            ? $"is for VHD and VHDX, and the new image's format is {Format.Name}. Leave it out, or choose another format"
             : type.Type == VhdType.Differencing && !hasBacking ? "needs the parent of the new disk. Give -BackingPath (-ParentPath)"
             : type.Type != VhdType.Differencing && hasBacking
                 ? "contradicts a backing image: a disk that has one is differencing. Leave out one of the two"
@@ -84,18 +89,24 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     }
 
     /// <summary>
-    /// Looks at the backing image that was named, and has the new image at a path record its name and format; null if none was. A relative name
-    /// that may have been meant from the current folder of the session is said to be so.
+    /// Looks at the backing image that was named, and has the new image at a path record its name and format; null if none was. A relative
+    /// name that may have been meant from the current folder of the session is said to be so.
     /// </summary>
     /// <exception cref="DiskImageException">What opening it says; InvalidOption if the new image would be its own.</exception>
-    public async Task<BackingReference?> ResolveBackingAsync(ImageOpener opener, string path, string? currentFolder, CancellationToken cancellationToken)
+    public async Task<BackingReference?> ResolveBackingAsync(
+        ImageOpener opener, string path, string? currentFolder, CancellationToken cancellationToken)
     {
         if (Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
         {
             return null;
         }
         BackingReference backing = await BackingReference.ResolveAsync(
-            opener.NamingBacking(name, path), path, name, Given(nameof(ICreateOptions.BackingFormat))?.ToString(), currentFolder, cancellationToken).ConfigureAwait(false);
+            opener.NamingBacking(name, path),
+            path,
+            name,
+            Given(nameof(ICreateOptions.BackingFormat))?.ToString(),
+            currentFolder,
+            cancellationToken).ConfigureAwait(false);
         foreach ((string option, object? value) in backing.OptionsFor(Format))
         {
             Set(option, value);
@@ -106,5 +117,6 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     /// <summary>Like <see cref="GivenOptions.Set"/>, for a member of <see cref="ICreateOptions"/>, which every format has.</summary>
     public void SetMember(string member, object? value) => Set(NameOf(member)!, value);
 
-    private string? NameOf(string member) => Schema.Options.FirstOrDefault(o => o.PropertyName.Equals(member, StringComparison.Ordinal))?.Name;
+    private string? NameOf(string member)
+        => Schema.Options.FirstOrDefault(o => o.PropertyName.Equals(member, StringComparison.Ordinal))?.Name;
 }

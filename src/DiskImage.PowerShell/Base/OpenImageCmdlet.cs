@@ -41,7 +41,9 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [ValidateRange(1, MostImages)]
     public int MaximumChainDepth { get; set; } = OpenPolicy.Default.MaximumDepth;
 
-    /// <summary>Takes a parent that is not the one a differencing disk records, or was written to since, in every image of a chain.</summary>
+    /// <summary>
+    /// Takes a parent that is not the one a differencing disk records, or was written to since, in every image of a chain.
+    /// </summary>
     [Parameter]
     public SwitchParameter IgnoreIdMismatch { get; set; }
 
@@ -98,14 +100,17 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     private protected async Task<T> LookAsync<T>(
         string path, Func<OpenedImage, ValueTask<T>> look, CancellationToken cancellationToken, bool beforeWriting = false)
     {
-        OpenedImage image = await OpenAsync(Request(path) with { WithBacking = false, BeforeWriting = beforeWriting }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(
+            Request(path) with { WithBacking = false, BeforeWriting = beforeWriting }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             return await look(image).ConfigureAwait(false);
         }
     }
 
-    /// <summary>Opens an image for writing with what it stands on, or alone, changes it and closes it: then the change survives a power cut.</summary>
+    /// <summary>
+    /// Opens an image for writing with what it stands on, or alone, changes it and closes it: then the change survives a power cut.
+    /// </summary>
     private protected async Task<T> ChangeAsync<T>(
         string path, Func<OpenedImage, ValueTask<T>> change, CancellationToken cancellationToken, bool withBacking = true)
     {
@@ -121,5 +126,7 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     /// <summary>Describes an image as it is now: for <c>-PassThru</c>.</summary>
     private protected async Task DescribeAsync(string path, CancellationToken cancellationToken)
         => await OutputAsync(await LookAsync(
-            path, async image => await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+            path,
+            async image => await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false),
+            cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
 }

@@ -20,5 +20,6 @@ internal static class OptionArgument
         };
 
     private static bool IsOfPairs(object argument)
-        => argument is IDictionary or DictionaryEntry or IEnumerable<KeyValuePair<string, object?>> or IEnumerable<KeyValuePair<string, string>>;
+        => argument is IDictionary or DictionaryEntry or IEnumerable<KeyValuePair<string, object?>>
+            or IEnumerable<KeyValuePair<string, string>>;
 }

@@ -51,7 +51,8 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
         Task running = Task.Run(
             async () =>
             {
-                CultureInfo.CurrentCulture = CultureInfo.InvariantCulture; // of this flow only: numbers in messages look the same everywhere
+                // of this flow only: numbers in messages look the same everywhere
+                CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
                 try
                 {
                     await work(stop).ConfigureAwait(false);
@@ -105,8 +106,8 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
         });
 
     /// <summary>
-    /// Has the pipeline thread compute something, and waits for it. What it throws comes back to the caller, but for PowerShell's own exceptions:
-    /// these end the pipeline.
+    /// Has the pipeline thread compute something, and waits for it. What it throws comes back to the caller, but for PowerShell's own
+    /// exceptions: these end the pipeline.
     /// </summary>
     protected async Task<T> AskAsync<T>(Func<T> question)
     {
@@ -139,7 +140,9 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
     /// <inheritdoc/>
     protected override void StopProcessing() => _stop.Cancel();
 
-    /// <summary>A call that throws (the pipeline is stopping, or an error was to stop it) ends the work; <see cref="Run"/> rethrows.</summary>
+    /// <summary>
+    /// A call that throws (the pipeline is stopping, or an error was to stop it) ends the work; <see cref="Run"/> rethrows.
+    /// </summary>
     private void Try(Action call, bool isQuestion = false)
     {
         try

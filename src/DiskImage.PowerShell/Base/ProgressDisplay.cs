@@ -28,7 +28,8 @@ internal sealed class ProgressDisplay(string activity, int parent, Func<Progress
             return;
         }
         double rate = value.Current / elapsed.TotalSeconds;
-        _ = show(new ProgressRecord(_id, activity, $"{ReadableSize.Of(value.Current)} of {ReadableSize.Of(value.Total)}, {ReadableSize.Of((long)rate)}/s")
+        _ = show(new ProgressRecord(
+            _id, activity, $"{ReadableSize.Of(value.Current)} of {ReadableSize.Of(value.Total)}, {ReadableSize.Of((long)rate)}/s")
         {
             ParentActivityId = parent,
             PercentComplete = value.Total == 0 ? 100 : (int)Math.Clamp(100d * value.Current / value.Total, 0, 100),
@@ -38,7 +39,9 @@ internal sealed class ProgressDisplay(string activity, int parent, Func<Progress
 
     /// <summary>The record that takes the display away; null if nothing was shown.</summary>
     public ProgressRecord? End()
-        => Interlocked.Read(ref _lastShown) == 0 ? null : new ProgressRecord(_id, activity, "Done") { ParentActivityId = parent, RecordType = ProgressRecordType.Completed };
+        => Interlocked.Read(ref _lastShown) == 0
+            ? null
+            : new ProgressRecord(_id, activity, "Done") { ParentActivityId = parent, RecordType = ProgressRecordType.Completed };
 
     /// <summary>A number for an activity that no other one in this process has.</summary>
     public static int NextId() => Interlocked.Increment(ref _lastId);

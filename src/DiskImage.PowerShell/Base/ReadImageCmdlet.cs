@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -23,7 +24,8 @@ public abstract class ReadImageCmdlet : OpenImageCmdlet
         => snapshot is null
             ? new DiskState(image.Node, isSnapshot: false)
             : new DiskState(
-                await image.Require<ISnapshots>("keep no snapshots").OpenSnapshotAsync(snapshot, cancellationToken).ConfigureAwait(false), isSnapshot: true);
+                await image.Require<ISnapshots>("keep no snapshots").OpenSnapshotAsync(snapshot, cancellationToken).ConfigureAwait(false),
+                isSnapshot: true);
 }
 
 /// <summary>A state of a disk, open for reading.</summary>

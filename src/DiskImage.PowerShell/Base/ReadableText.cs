@@ -26,16 +26,21 @@ public static class ReadableText
 
     /// <summary>The properties of an object, or of what came of it in a job, a line each.</summary>
     public static string Properties(object? item)
-        => item is null ? "" : string.Join('\n', PSObject.AsPSObject(item).Properties.Where(p => p.Value is not null).Select(p => $"{p.Name}: {Value(p.Value)}"));
+        => item is null ? ""
+            : string.Join(
+                '\n', PSObject.AsPSObject(item).Properties.Where(p => p.Value is not null).Select(p => $"{p.Name}: {Value(p.Value)}"));
 
     private static string Value(object value)
-        => value is PSObject { BaseObject: var inner } ? Value(inner) : value is IEnumerable list and not string ? Joined(list) : Shown(value);
+        => value is PSObject { BaseObject: var inner } ? Value(inner) : value is IEnumerable list and not string ? Joined(list)
+            : Shown(value);
 
     /// <summary>The first of some texts; what follows is counted.</summary>
     internal static IEnumerable<string> First(IReadOnlyCollection<string> texts, int most)
         => texts.Count <= most ? texts : texts.Take(most).Append($"… and {texts.Count - most:#,0} more");
 
-    /// <summary>Breaks a text between words into lines of at most <paramref name="width"/> characters; PowerShell's own wrapping breaks words.</summary>
+    /// <summary>
+    /// Breaks a text between words into lines of at most <paramref name="width"/> characters; PowerShell's own wrapping breaks words.
+    /// </summary>
     public static string Wrap(string? text, int width)
     {
         var lines = new StringBuilder();

@@ -21,6 +21,17 @@ internal static class RemedyWords
         RemedyKind.ForceShare => "-ForceShare",
         RemedyKind.Snapshot => "-Snapshot",
         RemedyKind.Bitmaps => "-Bitmaps",
+        RemedyKind.Check => "Test-DiskImage",
+        RemedyKind.Repair => "Repair-DiskImage -Mode All",
+        RemedyKind.Convert => "Convert-DiskImage",
+        RemedyKind.Compact => "Optimize-DiskImage",
+        RemedyKind.Shrink => "Resize-DiskImage -Shrink",
+        RemedyKind.Overlay => "New-DiskImage -BackingPath",
+        RemedyKind.SetBacking => "Set-DiskImageBacking",
+        RemedyKind.RecordBacking => "Set-DiskImageBacking -Unsafe",
+        RemedyKind.IgnoreIdMismatch => "-IgnoreIdMismatch",
+        RemedyKind.ParentSearchPath => "-ParentSearchPath",
+        RemedyKind.SetOption => $"Set-DiskImageOption -Option {remedy.Value}",
         _ => remedy.ToString(),
     };
 

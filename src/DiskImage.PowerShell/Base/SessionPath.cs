@@ -68,7 +68,8 @@ internal static partial class SessionPath
     public static string Folder(PathIntrinsics session) => session.CurrentFileSystemLocation.ProviderPath;
 
     private static bool PassesThrough(string path)
-        => IsJson(path) || path.StartsWith(@"\\.\", StringComparison.Ordinal) || path.StartsWith(@"\\?\", StringComparison.Ordinal) || Uri().IsMatch(path);
+        => IsJson(path) || path.StartsWith(@"\\.\", StringComparison.Ordinal) || path.StartsWith(@"\\?\", StringComparison.Ordinal)
+            || Uri().IsMatch(path);
 
     private static bool IsJson(string path) => path.StartsWith("json:", StringComparison.Ordinal);
 
@@ -79,7 +80,8 @@ internal static partial class SessionPath
     {
         if (!provider.Name.Equals("FileSystem", StringComparison.Ordinal))
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"'{path}' belongs to PowerShell's provider {provider.Name}, which has no files.", path);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"'{path}' belongs to PowerShell's provider {provider.Name}, which has no files.", path);
         }
     }
 
@@ -89,11 +91,13 @@ internal static partial class SessionPath
         {
             return resolve();
         }
-        catch (Exception e) when (e is ItemNotFoundException or System.Management.Automation.DriveNotFoundException or ProviderNotFoundException)
+        catch (Exception e) when (
+            e is ItemNotFoundException or System.Management.Automation.DriveNotFoundException or ProviderNotFoundException)
         {
             throw new DiskImageException(DiskImageErrorKind.NotFound, e.Message, path, cause: e);
         }
-        catch (Exception e) when (e is not (DiskImageException or PipelineStoppedException)) // what providers and paths throw is theirs; the item is at fault
+        // what providers and paths throw is theirs; the item is at fault
+        catch (Exception e) when (e is not (DiskImageException or PipelineStoppedException))
         {
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{path}' is not a path: {e.Message}", path, cause: e);
         }

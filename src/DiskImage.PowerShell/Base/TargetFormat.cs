@@ -14,7 +14,8 @@ internal static class TargetFormat
             : DiskImageCmdlet.Registry.FormatByExtension(path)
                 ?? throw new DiskImageException(
                     DiskImageErrorKind.InvalidOption,
-                    $"{path}: its ending does not tell which format it is to have. Name one with -{parameter}: {string.Join(", ", Names())}.",
+                    $"{path}: its ending does not tell which format it is to have. Name one with "
+                        + $"-{parameter}: {string.Join(", ", Names())}.",
                     path);
 
     /// <summary>The same, or null where it is not known (yet): for completion and dynamic parameters.</summary>

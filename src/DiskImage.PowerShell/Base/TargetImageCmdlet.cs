@@ -51,8 +51,8 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
         => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? ImpliedFormat, Destination), GetType());
 
     /// <summary>
-    /// Where the destination is no folder, one source may have it: an image is worked on when the next one has come with another destination,
-    /// or none comes any more. So several for one destination are refused before anything is written.
+    /// Where the destination is no folder, one source may have it: an image is worked on when the next one has come with another
+    /// destination, or none comes any more. So several for one destination are refused before anything is written.
     /// </summary>
     private protected sealed override async Task ProcessImagesAsync(IReadOnlyList<string> images, CancellationToken cancellationToken)
     {
@@ -78,7 +78,8 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 
     /// <summary>True for a destination that the image is sent to: a pipe, standard output, a stream.</summary>
     private protected async Task<bool> IsSentAsync(string path, CancellationToken cancellationToken)
-        => (await Creator(Opener, path).LookAsync(path, HowToMake(path, Force, InPlace), cancellationToken).ConfigureAwait(false)).Mode == TargetMode.Stream;
+        => (await Creator(Opener, path).LookAsync(
+            path, HowToMake(path, Force, InPlace), cancellationToken).ConfigureAwait(false)).Mode == TargetMode.Stream;
 
     /// <inheritdoc/>
     private protected sealed override ImageCreator Creator(ImageOpener opener, string path)
@@ -94,8 +95,8 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
         => IsOutput(destination) ? new(destination) : new(AskAsync(() => SessionPath.Literal(SessionState.Path, destination)));
 
     /// <summary>
-    /// Workers of a copy; 0 for as many as suit the machine. Where the same work is to give the same bytes there is one: several take places in
-    /// VHD, VHDX and VDI images in the order in which they come. Spec: SOURCE_DATE_EPOCH, reproducible-builds.org.
+    /// Workers of a copy; 0 for as many as suit the machine. Where the same work is to give the same bytes there is one: several take
+    /// places in VHD, VHDX and VDI images in the order in which they come. Spec: SOURCE_DATE_EPOCH, reproducible-builds.org.
     /// </summary>
     private protected static int Workers => string.IsNullOrEmpty(Environment.GetEnvironmentVariable("SOURCE_DATE_EPOCH")) ? 0 : 1;
 
@@ -141,7 +142,9 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
         return (path, TargetFormat.Of(DestinationFormat ?? ImpliedFormat, path, nameof(DestinationFormat)));
     }
 
-    /// <summary>The options that <see cref="Option"/> and the dynamic parameters give; the size and what else the cmdlet knows is to be added.</summary>
+    /// <summary>
+    /// The options that <see cref="Option"/> and the dynamic parameters give; the size and what else the cmdlet knows is to be added.
+    /// </summary>
     private protected NewImageOptions OptionsOf(FormatDriver format)
     {
         var options = new NewImageOptions(format);
@@ -152,7 +155,11 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 
     /// <inheritdoc cref="DiskImageCmdlet.MakeAsync"/>
     private protected Task MakeAsync(
-        string path, NewImageOptions options, string action, Func<NewImage, Task<DiskImageCopyStatistics?>> fill, CancellationToken cancellationToken)
+        string path,
+        NewImageOptions options,
+        string action,
+        Func<NewImage, Task<DiskImageCopyStatistics?>> fill,
+        CancellationToken cancellationToken)
         => MakeAsync(path, options, HowToMake(path, Force, InPlace), _ => action, fill, cancellationToken);
 
     /// <summary>Throws if the target is a file that the source is made of, by whatever name: it would be lost.</summary>

@@ -52,7 +52,10 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
     {
         if (BlockSize is not null && !All)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: -{nameof(BlockSize)} says how ranges are listed, so it needs -{nameof(All)}.", path);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: -{nameof(BlockSize)} says how ranges are listed, so it needs -{nameof(All)}.",
+                path);
         }
         string other = await AskAsync(() => SessionPath.Literal(SessionState.Path, DifferencePath)).ConfigureAwait(false);
         OpenedImage left = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
@@ -64,7 +67,8 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
                 // What is wrong with the other image is told of it, not of this one.
                 OpenedImage? right = null;
                 var request = new OpenRequest(other) { Format = DifferenceFormat, Role = ImageRole.Difference };
-                await RunItemAsync(other, async () => right = await OpenAsync(request, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+                await RunItemAsync(
+                    other, async () => right = await OpenAsync(request, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
                 if (right is not null)
                 {
                     await CompareAsync(left, leftState.Disk, right, cancellationToken).ConfigureAwait(false);
@@ -79,7 +83,9 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
         {
             DiskState? rightState = null;
             await RunItemAsync(
-                right.Path, async () => rightState = await OpenStateAsync(right, DifferenceSnapshot, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+                right.Path,
+                async () => rightState = await OpenStateAsync(
+                    right, DifferenceSnapshot, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             if (rightState is null)
             {
                 return;
@@ -102,8 +108,16 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
             return;
         }
         CompareResult result = await ShowAsync(
-            $"Comparing {Leaf(left.Path)} with {Leaf(right.Path)}", progress => job.RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+            $"Comparing {Leaf(left.Path)} with {Leaf(right.Path)}",
+            progress => job.RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await OutputAsync(new DiskImageComparison(
-            left.Path, right.Path, result.Identical, result.FirstDifference, result.SizesDiffer, result.Difference?.ToString(), Snapshot, DifferenceSnapshot)).ConfigureAwait(false);
+            left.Path,
+            right.Path,
+            result.Identical,
+            result.FirstDifference,
+            result.SizesDiffer,
+            result.Difference?.ToString(),
+            Snapshot,
+            DifferenceSnapshot)).ConfigureAwait(false);
     }
 }

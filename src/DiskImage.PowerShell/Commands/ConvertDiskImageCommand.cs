@@ -3,6 +3,7 @@ using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -110,7 +111,13 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         profile?.Require(target, format, nameof(DestinationFormat));
         RequireOther(source, target);
         RequireNotMade(target);
-        IReadOnlyList<DiskBitmap>? bitmaps = await SelectBitmapsAsync(source, cancellationToken).ConfigureAwait(false);
+        if (SkipBrokenBitmaps && !Bitmaps)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{source.Path}: -{nameof(SkipBrokenBitmaps)} says how bitmaps are copied, so it needs -{nameof(Bitmaps)}.", source.Path);
+        }
+        var operation = new ConvertOperation(this, source, disk, ConvertRequest);
+        await operation.PrepareAsync(cancellationToken).ConfigureAwait(false);
         NewImageOptions options = Options(source.Node, disk, format, profile, await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
         _ = await options.ResolveBackingAsync(Opener, target, Folder, cancellationToken).ConfigureAwait(false);
         await WarnOfSizeAsync(source, disk, target, profile).ConfigureAwait(false);
@@ -121,12 +128,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             $"Convert {what} ({source.Format.Name}) to {format.Name}",
             async image =>
             {
-                foreach (Wording loss in await ConversionFacts.LossesAsync(source.Node, disk, image.Node, bitmaps is not null, cancellationToken).ConfigureAwait(false))
-                {
-                    await WarnAsync($"{target}: {RemedyWords.Say(loss)}.").ConfigureAwait(false);
-                }
-                ConvertResult result = await FillAsync(source.Node, disk, bitmaps, image, cancellationToken).ConfigureAwait(false);
-                await image.CompleteAsync(Durable, Verify ? made => VerifyAsync(disk, made, cancellationToken) : null, cancellationToken).ConfigureAwait(false);
+                ConvertResult result = await operation.RunAsync(image, cancellationToken).ConfigureAwait(false);
                 if (Opener.IdentityOf(target) is { } made)
                 {
                     _ = _made.Add(made);
@@ -136,43 +138,16 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Copies the disk, and the source's bitmaps if any are wanted.</summary>
-    private async Task<ConvertResult> FillAsync(
-        BlockNode source, BlockNode disk, IReadOnlyList<DiskBitmap>? bitmaps, NewImage image, CancellationToken cancellationToken)
+    private ConvertRequest ConvertRequest => new()
     {
-        if (bitmaps is null)
-        {
-            return await CopyAsync(disk, image, cancellationToken).ConfigureAwait(false);
-        }
-        await BitmapCopy.RequireHoldsAsync(image.Node, bitmaps, cancellationToken).ConfigureAwait(false);
-        ConvertResult result = await CopyAsync(disk, image, cancellationToken).ConfigureAwait(false);
-        _ = await ShowAsync(
-            $"Copying bitmaps of {Leaf(source.Name)}",
-            progress => new BitmapCopy(source, image.Node, bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-        return result;
-    }
-
-    /// <summary>The bitmaps to copy; null if none are wanted. What cannot be done is refused here, before anything is written.</summary>
-    private async Task<IReadOnlyList<DiskBitmap>?> SelectBitmapsAsync(OpenedImage source, CancellationToken cancellationToken)
-    {
-        if (!Bitmaps)
-        {
-            return SkipBrokenBitmaps ? throw Wrong($"-{nameof(SkipBrokenBitmaps)} says how bitmaps are copied, so it needs -{nameof(Bitmaps)}.") : null;
-        }
-        if (Snapshot is not null)
-        {
-            throw Wrong($"bitmaps record changes of the present state, so they are not copied with -{nameof(Snapshot)}.");
-        }
-        IBitmapList holder = source.Require<IBitmapList>("keep no dirty bitmaps");
-        IReadOnlyList<DiskBitmap> chosen = await BitmapCopy.SelectAsync(source.Node, SkipBrokenBitmaps, cancellationToken).ConfigureAwait(false);
-        foreach (DiskBitmap broken in (await holder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Where(b => b.IsInUse))
-        {
-            await WarnAsync($"{source.Path}: bitmap '{broken.Name}' was not saved properly and is left out.").ConfigureAwait(false);
-        }
-        return chosen;
-
-        DiskImageException Wrong(string what) => new(DiskImageErrorKind.InvalidOption, $"{source.Path}: {what}", source.Path);
-    }
+        IsSnapshot = Snapshot is not null,
+        SparseSize = SparseSize,
+        Compress = Compress,
+        Bitmaps = !Bitmaps ? BitmapChoice.None : SkipBrokenBitmaps ? BitmapChoice.Sound : BitmapChoice.All,
+        Verify = Verify,
+        Durable = Durable,
+        Workers = Workers,
+    };
 
     /// <inheritdoc/>
     private protected override bool IsFolder(string destination)
@@ -219,59 +194,5 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             await WarnAsync($"{source.Path}: is empty: its disk has no bytes.").ConfigureAwait(false);
         }
         await WarnOfProfileAsync(target, profile, disk.Length).ConfigureAwait(false);
-    }
-
-    private async Task<ConvertResult> CopyAsync(BlockNode disk, NewImage image, CancellationToken cancellationToken)
-    {
-        BlockNode? backing = image.Node.BackingNode();
-        bool same = backing is not null && await HasSameBackingAsync(disk, backing, cancellationToken).ConfigureAwait(false);
-        var how = new ConvertOptions { Workers = Workers, SparseSize = SparseSize, Compress = Compress, InOrder = image.IsSent,
-            TargetReadsZero = backing is null, TargetHasBacking = same };
-        ConvertResult result = await ShowAsync(
-            $"Converting {Leaf(disk.Name)} to {Leaf(image.Path)}",
-            progress => new ConvertJob(disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-        await VerboseAsync(
-            $"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, "
-            + $"{ReadableSize.Of(result.BytesSkipped)} left to the backing image, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
-        return result;
-    }
-
-    /// <summary>True if the source may leave to the new backing image what it leaves to its own: they are the same file, or read the same.</summary>
-    private async Task<bool> HasSameBackingAsync(BlockNode disk, BlockNode backing, CancellationToken cancellationToken)
-    {
-        if (disk.BackingNode() is not { } own)
-        {
-            await VerboseAsync($"{disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
-            return false;
-        }
-        if (own.HolderIdentity() is { } file && file == backing.HolderIdentity() && FormatOf(own).Equals(FormatOf(backing), StringComparison.Ordinal))
-        {
-            return true;
-        }
-        CompareResult comparison = await ShowAsync(
-            $"Comparing {Leaf(own.Name)} with {Leaf(backing.Name)}",
-            progress => new CompareJob(own, backing, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-        await VerboseAsync(comparison.Identical
-            ? $"{backing.Name}: reads the same as {own.Name}, so what the source has from there is left out"
-            : $"{backing.Name}: differs from {own.Name}, so all of the source is copied").ConfigureAwait(false);
-        return comparison.Identical;
-    }
-
-    private static string FormatOf(BlockNode disk) => disk.As<IDescribed>()?.Describe().Format ?? "";
-
-    private async ValueTask VerifyAsync(BlockNode disk, BlockNode made, CancellationToken cancellationToken)
-    {
-        CompareResult comparison = await ShowAsync(
-            $"Verifying {Leaf(made.Name)}",
-            progress => new CompareJob(disk, made, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-        if (!comparison.Identical)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.Corrupt,
-                $"{made.Name}: differs from {disk.Name} at offset {comparison.FirstDifference:#,0}. It is removed; the source may be changing, or the storage may be faulty.",
-                made.Name,
-                comparison.FirstDifference);
-        }
-        await VerboseAsync($"{made.Name}: reads the same as {disk.Name}").ConfigureAwait(false);
     }
 }

@@ -60,13 +60,16 @@ public sealed class CopyDiskImageCommand : TargetImageCmdlet
         if (Skip > source.Node.Length / BlockSize)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.OutOfRange, $"{source.Path}: {Skip:#,0} blocks of {BlockSize:#,0} bytes reach past its {source.Node.Length:#,0} bytes", source.Path);
+                DiskImageErrorKind.OutOfRange,
+                $"{source.Path}: {Skip:#,0} blocks of {BlockSize:#,0} bytes reach past its {source.Node.Length:#,0} bytes",
+                source.Path);
         }
         long offset = Skip * BlockSize, room = source.Node.Length - offset;
         return (offset, Count is long count && count <= room / BlockSize ? count * BlockSize : room);
     }
 
-    private async Task<ConvertResult> CopyAsync(OpenedImage source, long offset, long length, NewImage image, CancellationToken cancellationToken)
+    private async Task<ConvertResult> CopyAsync(
+        OpenedImage source, long offset, long length, NewImage image, CancellationToken cancellationToken)
     {
         // A raw disk can be a range of what is below it, which may be a disk itself. The range borrows the source: it is not closed.
         FormatDriver raw = DiskImageCmdlet.Registry.Format("raw");
@@ -79,8 +82,13 @@ public sealed class CopyDiskImageCommand : TargetImageCmdlet
             cancellationToken).ConfigureAwait(false);
         ConvertResult result = await ShowAsync(
             $"Copying {Leaf(source.Path)} to {Leaf(image.Path)}",
-            progress => new ConvertJob(range, image.Node, new ConvertOptions { Workers = Workers, InOrder = image.IsSent }).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-        await VerboseAsync($"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+            progress => new ConvertJob(
+                range,
+                image.Node,
+                new ConvertOptions { Workers = Workers, InOrder = image.IsSent }).RunAsync(progress,
+                cancellationToken)).ConfigureAwait(false);
+        await VerboseAsync($"{image.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in "
+            + $"{result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
         return result;
     }
 }

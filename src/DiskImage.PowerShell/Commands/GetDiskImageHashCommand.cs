@@ -16,7 +16,9 @@ public sealed class GetDiskImageHashCommand : ReadImageCmdlet
     [ValidateSet("SHA1", "SHA256", "SHA384", "SHA512", "MD5")]
     public string Algorithm { get; set; } = "SHA256";
 
-    /// <summary>A snapshot inside the image, by identifier or name: it is hashed instead of the present state. Taken from objects of snapshots.</summary>
+    /// <summary>
+    /// A snapshot inside the image, by identifier or name: it is hashed instead of the present state. Taken from objects of snapshots.
+    /// </summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [Alias("Id")]
     [ArgumentCompleter(typeof(SnapshotNameCompleter))]

@@ -16,7 +16,8 @@ public sealed class GetDiskImageInfoCommand : ReadImageCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        OpenedImage image = await OpenAsync(Request(path) with { WithBacking = BackingChain, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(
+            Request(path) with { WithBacking = BackingChain, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             for (BlockNode? node = image.Node; node is not null; node = node.BackingNode())

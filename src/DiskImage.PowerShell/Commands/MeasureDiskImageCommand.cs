@@ -45,8 +45,10 @@ public sealed class MeasureDiskImageCommand : ReadImageCmdlet, IDynamicParameter
     public object? GetDynamicParameters()
     {
         // Nothing is given where the cmdlet is only described: then no format's options belong to it.
-        bool isCalled = DestinationFormat is not null || Path.Length > 0 || LiteralPath.Length > 0 || ImageOption is not null || Size > 0 || MyInvocation.ExpectingInput;
-        return _formatParameters = isCalled ? NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? DefaultFormat, null), GetType()) : null;
+        bool isCalled = DestinationFormat is not null || Path.Length > 0 || LiteralPath.Length > 0 || ImageOption is not null || Size > 0
+            || MyInvocation.ExpectingInput;
+        return _formatParameters = isCalled
+            ? NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? DefaultFormat, null), GetType()) : null;
     }
 
     /// <inheritdoc/>
@@ -71,12 +73,14 @@ public sealed class MeasureDiskImageCommand : ReadImageCmdlet, IDynamicParameter
     {
         FormatDriver format = DiskImageCmdlet.Registry.Format(DestinationFormat ?? DefaultFormat);
         IMeasurable measurable = format as IMeasurable
-            ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"How large an image of format '{format.Name}' would become is not known ahead.", path);
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"How large an image of format '{format.Name}' would become is not known ahead.", path);
         var options = new NewImageOptions(format);
         options.Add(Option);
         options.Add(_formatParameters);
         options.Add(nameof(ICreateOptions.Size), size, source is null ? nameof(Size) : nameof(Path));
         ImageMeasurement measured = await measurable.MeasureAsync(options.Bind(), source, cancellationToken).ConfigureAwait(false);
-        await OutputAsync(new DiskImageMeasurement(path, format.Name, size, measured.Required, measured.FullyAllocated, measured.Bitmaps)).ConfigureAwait(false);
+        await OutputAsync(new DiskImageMeasurement(
+            path, format.Name, size, measured.Required, measured.FullyAllocated, measured.Bitmaps)).ConfigureAwait(false);
     }
 }

@@ -40,8 +40,13 @@ public sealed class MergeDiskImageBitmapCommand : BitmapCmdlet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         (string name, string files, IReadOnlyList<DiskBitmap> present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
-        _ = Select(name, present, [WildcardPattern.ContainsWildcardCharacters(Name) && !present.Any(b => b.Name.Equals(Name, StringComparison.Ordinal)) ? WildcardPattern.Escape(Name) : Name]);
-        (string source, IReadOnlyList<(string Name, IReadOnlyList<(long Offset, long Length)> Dirty)> bitmaps) = await ReadAsync(path, cancellationToken).ConfigureAwait(false);
+        _ = Select(
+            name,
+            present,
+            [WildcardPattern.ContainsWildcardCharacters(Name) && !present.Any(b => b.Name.Equals(Name, StringComparison.Ordinal))
+                ? WildcardPattern.Escape(Name) : Name]);
+        (string source, IReadOnlyList<(string Name, IReadOnlyList<(long Offset, long Length)> Dirty)> bitmaps) = await ReadAsync(
+            path, cancellationToken).ConfigureAwait(false);
         string from = string.Join(", ", bitmaps.Select(b => $"'{b.Name}'"));
         if (bitmaps.Count == 0 || !await ConfirmAsync(files, $"Merge {from} of {source} into bitmap '{Name}'").ConfigureAwait(false))
         {
@@ -61,7 +66,8 @@ public sealed class MergeDiskImageBitmapCommand : BitmapCmdlet
         if (PassThru)
         {
             (_, _, present) = await ListAsync(path, cancellationToken).ConfigureAwait(false);
-            await OutputAsync(DiskImageBitmap.Of(name, present.First(b => b.Name.Equals(Name, StringComparison.Ordinal)))).ConfigureAwait(false);
+            await OutputAsync(
+                DiskImageBitmap.Of(name, present.First(b => b.Name.Equals(Name, StringComparison.Ordinal)))).ConfigureAwait(false);
         }
     }
 
@@ -71,12 +77,14 @@ public sealed class MergeDiskImageBitmapCommand : BitmapCmdlet
     {
         OpenRequest request = SourcePath is null
             ? Request(path)
-            : new OpenRequest(await AskAsync(() => SessionPath.Literal(SessionState.Path, SourcePath)).ConfigureAwait(false)) { Format = SourceFormat, Role = ImageRole.Source };
+            : new OpenRequest(await AskAsync(() => SessionPath.Literal(
+                SessionState.Path, SourcePath)).ConfigureAwait(false)) { Format = SourceFormat, Role = ImageRole.Source };
         OpenedImage image = await OpenAsync(request with { WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             var read = new List<(string Name, IReadOnlyList<(long Offset, long Length)> Dirty)>();
-            foreach (DiskBitmap bitmap in Select(image.Path, await Bitmaps(image).GetBitmapsAsync(cancellationToken).ConfigureAwait(false), SourceName))
+            foreach (DiskBitmap bitmap in Select(
+                image.Path, await Bitmaps(image).GetBitmapsAsync(cancellationToken).ConfigureAwait(false), SourceName))
             {
                 read.Add((bitmap.Name, await Bitmaps(image).GetDirtyRangesAsync(bitmap.Name, cancellationToken).ConfigureAwait(false)));
             }

@@ -1,9 +1,7 @@
 using System.Management.Automation;
-using System.Runtime.ExceptionServices;
 using DiskImage.Block;
-using DiskImage.Drivers;
 using DiskImage.Graph;
-using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -56,28 +54,23 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         if (empties && !top.CanBeEmptied)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{top.Path}: images of format '{top.Format}' cannot be emptied in place. Merge with -KeepTop or -Delete.", top.Path);
+                DiskImageErrorKind.Unsupported,
+                $"{top.Path}: images of format '{top.Format}' cannot be emptied in place. Merge with -KeepTop or -Delete.",
+                top.Path);
         }
-        if (!await AgreeAsync(chain, depth, empties, cancellationToken).ConfigureAwait(false))
+        var operation = new MergeOperation(this, Registry, Request(path), chain, depth);
+        if (!await AgreeAsync(operation, chain, depth, empties, cancellationToken).ConfigureAwait(false))
         {
             return;
         }
-        await MergeAsync(path, chain, depth, cancellationToken).ConfigureAwait(false);
+        await operation.RunAsync(cancellationToken).ConfigureAwait(false);
         if (empties)
         {
-            _ = await ChangeAsync(
-                path,
-                async image =>
-                {
-                    await image.Require<IEmptiable>("cannot be emptied in place").MakeEmptyAfterMergeAsync(cancellationToken).ConfigureAwait(false);
-                    return true;
-                },
-                cancellationToken).ConfigureAwait(false);
-            await VerboseAsync($"{top.Path}: emptied; it reads the same, from {target.Path}").ConfigureAwait(false);
+            await operation.EmptyAsync(cancellationToken).ConfigureAwait(false);
         }
-        for (int layer = 0; Delete && layer < depth; layer++)
+        if (Delete)
         {
-            await RemoveAsync(chain[layer].Path).ConfigureAwait(false);
+            await operation.RemoveAsync().ConfigureAwait(false);
         }
         await DescribeBaseAsync(target, cancellationToken).ConfigureAwait(false);
     }
@@ -87,7 +80,8 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
     {
         if (chain.Count == 1)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{chain[0].Path}: has no backing image that it could be merged into.", chain[0].Path);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{chain[0].Path}: has no backing image that it could be merged into.", chain[0].Path);
         }
         if (BasePath is null || _base is null)
         {
@@ -108,26 +102,30 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         }
         throw new DiskImageException(
             DiskImageErrorKind.InvalidOption,
-            $"{chain[0].Path}: '{BasePath}' is not in its backing chain. The chain is: {string.Join(", ", chain.Skip(1).Select(l => l.Path))}.",
+            $"{chain[0].Path}: '{BasePath}' is not in its backing chain. The chain is: "
+                + $"{string.Join(", ", chain.Skip(1).Select(l => l.Path))}.",
             chain[0].Path);
     }
 
-    private async Task<bool> AgreeAsync(IReadOnlyList<ChainLayer> chain, int depth, bool empties, CancellationToken cancellationToken)
+    private async Task<bool> AgreeAsync(
+        MergeOperation operation, IReadOnlyList<ChainLayer> chain, int depth, bool empties, CancellationToken cancellationToken)
     {
         ChainLayer[] changed = [.. chain.Take(depth + 1).Skip(Delete ? 0 : 1)];
         foreach ((string image, string layer) in await FolderDependents.FindAsync(
             Registry, changed, chain, cancellationToken).ConfigureAwait(false))
         {
-            await WarnAsync($"{image}: stands on {layer}, which the merge changes{(Delete ? " or removes" : "")}, so it will not read as before.").ConfigureAwait(false);
+            await WarnAsync($"{image}: stands on {layer}, which the merge changes{(Delete ? " or removes" : "")}, so it will not "
+                + $"read as before.").ConfigureAwait(false);
         }
         string removed = string.Join(", ", chain.Take(depth).Select(l => l.Path));
-        string[] recording = [.. chain.Take(depth).Where(l => Registry.Format(l.Format) is ICreatable { RecordsBackingIdentity: true }).Select(l => l.Path)];
+        string[] recording = [.. operation.Recording.Select(l => l.Path)];
         string record = recording.Length == 0 ? "" : $", recording that in {string.Join(" and ", recording)}";
         string then = record + (Delete ? $", then remove {removed}" : empties ? ", then empty it" : "");
         string through = depth == 1 ? "" : $" by way of {string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}";
         string files = empties ? chain[0].Files : chain[0].Path, action = $"Merge into {chain[depth].Files}{through}{then}";
         bool agreed = await AskAsync(
-            () => (Force && Switch("Confirm") is not true && !IsWhatIf) || ShouldProcess(Printable.Of(files), Printable.Of(action))).ConfigureAwait(false);
+            () => (Force && Switch("Confirm") is not true && !IsWhatIf)
+                || ShouldProcess(Printable.Of(files), Printable.Of(action))).ConfigureAwait(false);
         if (!agreed)
         {
             return false;
@@ -135,98 +133,16 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         if (!Delete && depth > 1)
         {
             await WarnAsync(
-                $"{string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}: will not read as before, because what is below changes. {chain[0].Path} stays as it is and stays valid.").ConfigureAwait(false);
+                $"{string.Join(", ", chain.Skip(1).Take(depth - 1).Select(l => l.Path))}: will not read as before, because what is below "
+                    + $"changes. {chain[0].Path} stays as it is and stays valid.").ConfigureAwait(false);
         }
         return true;
     }
 
-    /// <summary>
-    /// Opens the chain from the base up, each image once. The base is open for writing, and so are layers whose format records the state of
-    /// what they stand on: the job changes those records along with it.
-    /// </summary>
-    private async Task MergeAsync(string path, IReadOnlyList<ChainLayer> chain, int depth, CancellationToken cancellationToken)
-    {
-        var shared = new Dictionary<NodeIdentity, BlockNode>();
-        var opened = new Stack<OpenedImage>();
-        BlockNode? target = null; // the first that is opened
-        try
-        {
-            for (int layer = depth; layer >= 0; layer--)
-            {
-                OpenRequest request = layer == 0 ? Request(path) : new OpenRequest(chain[layer].Path) { Format = chain[layer].Format };
-                bool isWritten = layer == depth || Registry.Format(chain[layer].Format) is ICreatable { RecordsBackingIdentity: true };
-                if (layer > 0 && !isWritten)
-                {
-                    continue; // opened along with the layer above
-                }
-                opened.Push(await OpenAsync(request with { Writable = isWritten, Opened = shared }, cancellationToken).ConfigureAwait(false));
-                BlockNode node = opened.Peek().Node;
-                target ??= node;
-                if (node.HolderIdentity() is { } identity)
-                {
-                    shared[identity] = node;
-                }
-            }
-            await CommitAsync(opened.Peek(), depth, (chain[depth], target!), cancellationToken).ConfigureAwait(false);
-        }
-        catch
-        {
-            _ = await CloseAsync(opened).ConfigureAwait(false); // the first failure is on its way already
-            throw;
-        }
-        if (await CloseAsync(opened).ConfigureAwait(false) is { } failure)
-        {
-            ExceptionDispatchInfo.Throw(failure);
-        }
-    }
-
-    /// <summary>Closes images from the top down, each of them whatever fails; the first failure.</summary>
-    private static async Task<DiskImageException?> CloseAsync(Stack<OpenedImage> opened)
-    {
-        DiskImageException? first = null;
-        while (opened.TryPop(out OpenedImage? image))
-        {
-            try
-            {
-                await image.DisposeAsync().ConfigureAwait(false);
-            }
-            catch (DiskImageException e)
-            {
-                first ??= e;
-            }
-        }
-        return first;
-    }
-
-    private async Task CommitAsync(OpenedImage top, int depth, (ChainLayer Layer, BlockNode Node) target, CancellationToken cancellationToken)
-    {
-        if (target.Node.Length < top.Node.Length)
-        {
-            await VerboseAsync($"{target.Layer.Path}: grows from {ReadableSize.WithBytes(target.Node.Length)} to {ReadableSize.WithBytes(top.Node.Length)}").ConfigureAwait(false);
-        }
-        ConvertResult result = await ShowAsync(
-            $"Merging {Leaf(top.Path)} into {Leaf(target.Layer.Path)}",
-            progress => new CommitJob(top.Node, depth, target.Node).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-        await VerboseAsync(
-            $"{target.Layer.Path}: {ReadableSize.Of(result.BytesCopied)} copied, {ReadableSize.Of(result.BytesZero)} zeroes, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
-    }
-
-    private async Task RemoveAsync(string path)
-    {
-        try
-        {
-            File.Delete(path);
-            await VerboseAsync($"{path}: removed").ConfigureAwait(false);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new DiskImageException(DiskImageErrorKind.AccessDenied, $"{path}: is merged, but cannot be removed: {e.Message}", path, cause: e);
-        }
-    }
-
     private async Task DescribeBaseAsync(ChainLayer target, CancellationToken cancellationToken)
     {
-        OpenedImage image = await OpenAsync(new OpenRequest(target.Path) { Format = target.Format, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(
+            new OpenRequest(target.Path) { Format = target.Format, WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             await OutputAsync(await DiskImageInfo.OfAsync(image.Node, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);

@@ -36,7 +36,9 @@ public sealed class NewDiskImageBitmapCommand : BitmapCmdlet
             return;
         }
         DiskBitmap made = await ChangeAsync(
-            path, image => Bitmaps(image).AddBitmapAsync(Name, Granularity, !Disabled, cancellationToken), cancellationToken).ConfigureAwait(false);
+            path,
+            image => Bitmaps(image).AddBitmapAsync(Name, Granularity, !Disabled, cancellationToken),
+            cancellationToken).ConfigureAwait(false);
         await OutputAsync(DiskImageBitmap.Of(name, made)).ConfigureAwait(false);
     }
 }

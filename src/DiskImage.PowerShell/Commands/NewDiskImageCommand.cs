@@ -80,7 +80,9 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [Parameter]
     public SwitchParameter IgnoreIdMismatch { get; set; }
 
-    /// <summary>Folders in which parents below the backing image are looked for that are recorded without a path (VDI), beside its own.</summary>
+    /// <summary>
+    /// Folders in which parents below the backing image are looked for that are recorded without a path (VDI), beside its own.
+    /// </summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string[] ParentSearchPath { get; set; } = [];
@@ -108,13 +110,17 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()
-        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(Format ?? ImageProfile.TryFind(Profile)?.Format, Path.FirstOrDefault()), GetType());
+        => _formatParameters = NewImageOptions.Parameters(
+            TargetFormat.TryOf(Format ?? ImageProfile.TryFind(Profile)?.Format, Path.FirstOrDefault()), GetType());
 
     /// <inheritdoc/>
     protected override void ProcessRecord() => Run(cancellationToken => ForEachAsync(Path, async given =>
     {
         string? path = null;
-        await RunItemAsync(given, async () => path = await AskAsync(() => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
+        await RunItemAsync(
+            given,
+            async () => path = await AskAsync(
+                () => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
         if (path is not null)
         {
             await RunItemAsync(path, () => CreateAsync(path, cancellationToken)).ConfigureAwait(false);
@@ -129,7 +135,9 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
         options.Add(Option);
         options.Add(_formatParameters);
         options.Add(nameof(ICreateOptions.Size), Size, nameof(Size));
-        string? backingPath = await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
+        string? backingPath = await AskAsync(() => BackingPath is null
+            ? null
+            : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
         options.AddBacking(backingPath, BackingFormat);
         options.Add(GivenVhdType.Of(Fixed, Dynamic, Differencing));
         options.Add(profile);
@@ -139,7 +147,10 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
         }
         if (options.Given(nameof(ICreateOptions.Size)) is null)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: a new disk needs a size. Give -Size, or -BackingPath to take it from there.", path);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: a new disk needs a size. Give -Size, or -BackingPath to take it from there.",
+                path);
         }
         if (profile is not null)
         {
@@ -171,7 +182,8 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     /// <summary>Says what the image stands on, and takes its size from there if none was given.</summary>
     private async Task TellBackingAsync(string path, NewImageOptions options, BackingReference backing)
     {
-        await VerboseAsync($"{path}: stands on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
+        await VerboseAsync($"{path}: stands on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), "
+            + $"{ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
         if (options.Given(nameof(ICreateOptions.Size)) is null)
         {
             options.SetMember(nameof(ICreateOptions.Size), backing.Length);

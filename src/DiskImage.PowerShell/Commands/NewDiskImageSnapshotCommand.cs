@@ -26,7 +26,9 @@ public sealed class NewDiskImageSnapshotCommand : SnapshotCmdlet
             await VerboseAsync($"{name}: has a snapshot '{Name}' already; they are told apart by their identifiers").ConfigureAwait(false);
         }
         DiskSnapshot taken = await ChangeAsync(
-            path, image => Snapshots(image).CreateSnapshotAsync(Name, DateTimeOffset.UtcNow, cancellationToken), cancellationToken).ConfigureAwait(false);
+            path,
+            image => Snapshots(image).CreateSnapshotAsync(Name, DateTimeOffset.UtcNow, cancellationToken),
+            cancellationToken).ConfigureAwait(false);
         await OutputAsync(DiskImageSnapshot.Of(name, taken)).ConfigureAwait(false);
     }
 }

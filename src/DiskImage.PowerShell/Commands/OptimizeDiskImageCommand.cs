@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using DiskImage.Block;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -38,7 +39,8 @@ public sealed class OptimizeDiskImageCommand : OpenImageCmdlet
                 long length = image.Node.Length;
                 return await ShowAsync(
                     $"Optimizing {Leaf(image.Path)}",
-                    progress => compactable.CompactAsync(new ByteProgress("Optimize", progress, length), cancellationToken).AsTask()).ConfigureAwait(false);
+                    progress => compactable.CompactAsync(
+                        new ByteProgress("Optimize", progress, length), cancellationToken).AsTask()).ConfigureAwait(false);
             },
             cancellationToken).ConfigureAwait(false);
         await VerboseAsync($"{name}: {ReadableSize.WithBytes(saved)} shorter").ConfigureAwait(false);

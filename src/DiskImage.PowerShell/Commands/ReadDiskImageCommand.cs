@@ -30,7 +30,8 @@ public sealed class ReadDiskImageCommand : ReadImageCmdlet
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{Length:#,0} bytes are more than the {LengthLimit:#,0} that fit in one result. Read in pieces, or convert the image to raw.",
+                $"{Length:#,0} bytes are more than the {LengthLimit:#,0} that fit in one result. Read "
+                    + $"in pieces, or convert the image to raw.",
                 path,
                 Offset);
         }

@@ -4,11 +4,18 @@ using DiskImage.Block;
 namespace DiskImage.PowerShell;
 
 /// <summary><c>Remove-DiskImageSnapshot</c>: gives up states that were kept. The present state stays as it is.</summary>
-[Cmdlet(VerbsCommon.Remove, "DiskImageSnapshot", DefaultParameterSetName = PathSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.High)]
+[Cmdlet(
+    VerbsCommon.Remove,
+    "DiskImageSnapshot",
+    DefaultParameterSetName = PathSet,
+    SupportsShouldProcess = true,
+    ConfirmImpact = ConfirmImpact.High)]
 [OutputType(typeof(void))]
 public sealed class RemoveDiskImageSnapshotCommand : SnapshotCmdlet
 {
-    /// <summary>Names or identifiers; wildcards in names are expanded. Of several snapshots with one name the first goes, as in QEMU.</summary>
+    /// <summary>
+    /// Names or identifiers; wildcards in names are expanded. Of several snapshots with one name the first goes, as in QEMU.
+    /// </summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
     [ArgumentCompleter(typeof(SnapshotNameCompleter))]
     [SupportsWildcards]

@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -25,7 +26,8 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
             await OutputAsync(await WithParentAsync(found, path, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             return;
         }
-        if (!await ConfirmAsync(files, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", [.. found.Findings.Select(Step)]).ConfigureAwait(false))
+        if (!await ConfirmAsync(
+            files, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", [.. found.Findings.Select(Step)]).ConfigureAwait(false))
         {
             return;
         }
@@ -71,7 +73,8 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
     }
 
     private bool IsRepaired(DiskImageFinding finding)
-        => finding.Repair is not null && (Mode == RepairMode.All || finding.Severity.Equals(nameof(CheckSeverity.Leak), StringComparison.Ordinal));
+        => finding.Repair is not null
+            && (Mode == RepairMode.All || finding.Severity.Equals(nameof(CheckSeverity.Leak), StringComparison.Ordinal));
 
     private string Step(DiskImageFinding finding) => $"{finding.Severity}: {finding.Message.TrimEnd('.')}. " + finding switch
     {

@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Operations;
 using DiskImage.Partitions;
 
 namespace DiskImage.PowerShell;
@@ -60,8 +61,10 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
             if (plan.Table?.Scheme == PartitionScheme.Gpt && !ToMinimumSize)
             {
                 await WarnAsync(
-                    $"{plan.Name}: the copy of its partition table (GPT) stood at the old end and is cut off, and the table still names the "
-                    + "old end, for which some systems refuse it. Put it right with 'sgdisk -e' or in the guest; -ToMinimumSize does so itself."
+                    $"{plan.Name}: the copy of its partition table (GPT) stood at the old end and is "
+                        + $"cut off, and the table still names the "
+                    + "old end, for which some systems refuse it. Put it right with 'sgdisk -e' or in "
+                    + "the guest; -ToMinimumSize does so itself."
                     ).ConfigureAwait(false);
             }
         }

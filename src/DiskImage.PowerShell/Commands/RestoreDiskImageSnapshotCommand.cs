@@ -4,7 +4,12 @@ using DiskImage.Block;
 namespace DiskImage.PowerShell;
 
 /// <summary><c>Restore-DiskImageSnapshot</c>: takes a disk back to a state that was kept.</summary>
-[Cmdlet(VerbsData.Restore, "DiskImageSnapshot", DefaultParameterSetName = PathSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.High)]
+[Cmdlet(
+    VerbsData.Restore,
+    "DiskImageSnapshot",
+    DefaultParameterSetName = PathSet,
+    SupportsShouldProcess = true,
+    ConfirmImpact = ConfirmImpact.High)]
 [OutputType(typeof(DiskImageInfo))]
 public sealed class RestoreDiskImageSnapshotCommand : SnapshotCmdlet
 {
@@ -32,11 +37,15 @@ public sealed class RestoreDiskImageSnapshotCommand : SnapshotCmdlet
         DiskSnapshot snapshot = Id is null && snapshots.FirstOrDefault(s => s.Id.Equals(wanted, StringComparison.Ordinal)) is { } byId
             ? byId
             : Select(name, snapshots, [WildcardPattern.Escape(wanted)], Id)[0];
-        if (!await ConfirmAsync(files, $"Go back to snapshot '{snapshot.Name}' ({snapshot.Id}) of {snapshot.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss} and lose what was written since").ConfigureAwait(false))
+        if (!await ConfirmAsync(
+            files,
+            $"Go back to snapshot '{snapshot.Name}' ({snapshot.Id}) of {snapshot.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss} and lose what "
+                + $"was written since").ConfigureAwait(false))
         {
             return;
         }
-        _ = await ChangeAsync(path, image => Snapshots(image).RestoreSnapshotAsync(snapshot.Id, cancellationToken), cancellationToken).ConfigureAwait(false);
+        _ = await ChangeAsync(
+            path, image => Snapshots(image).RestoreSnapshotAsync(snapshot.Id, cancellationToken), cancellationToken).ConfigureAwait(false);
         if (PassThru)
         {
             await DescribeAsync(path, cancellationToken).ConfigureAwait(false);

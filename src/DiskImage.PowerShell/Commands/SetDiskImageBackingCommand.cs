@@ -1,7 +1,7 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Graph;
-using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -10,8 +10,6 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(DiskImageInfo))]
 public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
 {
-    private const string Lack = "have no backing image that could be changed";
-
     /// <summary>The new backing image, as it is to be named in the image: relative to the image's folder. Empty for none.</summary>
     [Parameter(Mandatory = true, Position = 1)]
     [Alias("ParentPath", "BackingFile")]
@@ -43,7 +41,7 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
             path,
             image =>
             {
-                _ = image.Require<IRebasable>(Lack);
+                _ = image.Require<IRebasable>(RebaseOperation.Lack);
                 if (Compress)
                 {
                     _ = image.Require<ICompressedWritable>("store nothing compressed");
@@ -54,7 +52,8 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
             beforeWriting: true).ConfigureAwait(false);
         string named = await AskAsync(() => SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false);
         BackingReference? backing = named.Length == 0 ? null : await ResolveAsync(name, named, cancellationToken).ConfigureAwait(false);
-        string action = $"{(Unsafe ? "Rename the backing image, contents unchecked, from" : "Rebase from")} {present ?? "none"} to {backing?.Name ?? "none"}";
+        string action = $"{(Unsafe ? "Rename the backing image, contents unchecked, from" : "Rebase from")} "
+            + $"{present ?? "none"} to {backing?.Name ?? "none"}";
         if (!await ConfirmAsync(files, action).ConfigureAwait(false))
         {
             return;
@@ -62,7 +61,8 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         OpenedImage? below = backing is null ? null : await OpenBackingAsync(name, backing, cancellationToken).ConfigureAwait(false);
         try
         {
-            await RebaseAsync(path, backing, below?.Node, cancellationToken).ConfigureAwait(false);
+            var operation = new RebaseOperation(this, Request(path), Unsafe, Compress);
+            await operation.RunAsync(backing, below?.Node, disk => new(WarnOfAsync(disk)), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -77,7 +77,9 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         }
     }
 
-    /// <summary>The new backing image, which must not stand on the image. An unsafe change takes one that is not there, if its format is told.</summary>
+    /// <summary>
+    /// The new backing image, which must not stand on the image. An unsafe change takes one that is not there, if its format is told.
+    /// </summary>
     private async Task<BackingReference> ResolveAsync(string image, string named, CancellationToken cancellationToken)
     {
         try
@@ -85,14 +87,16 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
             BackingReference backing = await BackingReference.ResolveAsync(
                 Opener.NamingBacking(named, image), image, named, BackingFormat, Folder, cancellationToken).ConfigureAwait(false);
             await VerboseAsync(
-                $"{image}: is to stand on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), {ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
+                $"{image}: is to stand on {backing.Name} ({backing.Format}{(backing.WasProbed ? ", recognised" : "")}), "
+                    + $"{ReadableSize.WithBytes(backing.Length)}").ConfigureAwait(false);
             return backing;
         }
         catch (DiskImageException e) when (Unsafe && e.Kind == DiskImageErrorKind.NotFound)
         {
             return BackingFormat is { } format
                 ? BackingReference.Unseen(named, DiskImageCmdlet.Registry.Format(format).Name)
-                : throw new DiskImageException(e.Kind, $"{e.Wording}; to name it all the same, say its format with -BackingFormat", e.Path, cause: e);
+                : throw new DiskImageException(
+                    e.Kind, $"{e.Wording}; to name it all the same, say its format with -BackingFormat", e.Path, cause: e);
         }
     }
 
@@ -102,7 +106,8 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         {
             ImageOpener opener = Opener.NamingBacking(backing.Name, image);
             string locator = opener.Policy.Admit(backing.Name, image) is { IsFile: true } file ? file.Address : backing.Name;
-            OpenedImage opened = await opener.OpenAsync(new OpenRequest(locator) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
+            OpenedImage opened = await opener.OpenAsync(
+                new OpenRequest(locator) { Format = backing.Format }, cancellationToken).ConfigureAwait(false);
             try
             {
                 BackingReference.RequireOther(Opener, image, backing.Name, opened);
@@ -117,29 +122,6 @@ public sealed class SetDiskImageBackingCommand : OpenImageCmdlet
         catch (DiskImageException e) when (Unsafe && e.Kind == DiskImageErrorKind.NotFound)
         {
             return null;
-        }
-    }
-
-    private async Task RebaseAsync(string path, BackingReference? backing, BlockNode? below, CancellationToken cancellationToken)
-    {
-        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: !Unsafe, writable: true).ConfigureAwait(false);
-        await using (image.ConfigureAwait(false))
-        {
-            if (image.Node.As<ISnapshots>() is { } kept && await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) is { Count: > 0 } snapshots)
-            {
-                await WarnAsync($"{image.Path}: its {snapshots.Count:#,0} snapshots stand on the backing image too, and are not adapted to the new one").ConfigureAwait(false);
-            }
-            if (!Unsafe)
-            {
-                ConvertResult result = await ShowAsync(
-                    $"Rebasing {Leaf(image.Path)}",
-                    progress => new RebaseJob(image.Node, below, Compress).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-                await VerboseAsync(
-                    $"{image.Path}: {ReadableSize.Of(result.BytesCopied)} taken over from the present backing image, in {result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
-            }
-            await image.Require<IRebasable>(Lack).SetBackingAsync(backing?.Name, backing?.Format, below, cancellationToken).ConfigureAwait(false);
-            await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
-            await WarnOfAsync(image.Node).ConfigureAwait(false); // of what it stands on now
         }
     }
 }

@@ -2,6 +2,7 @@ using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
+using DiskImage.Operations;
 using DiskImage.Options;
 
 namespace DiskImage.PowerShell;
@@ -34,20 +35,20 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
         // What is wrong with the options is found out before the image is opened for writing.
-        (string name, string files, GivenOptions options, bool withBacking, string? warning) = await LookAsync(
+        (string name, string files, GivenOptions options, bool withBacking, Wording? warning) = await LookAsync(
             path,
             image =>
             {
                 GivenOptions given = Given(image);
                 IAmendable format = image.RequireOfFormat<IAmendable>(Lack);
-                return new ValueTask<(string, string, GivenOptions, bool, string?)>(
+                return new ValueTask<(string, string, GivenOptions, bool, Wording?)>(
                     (image.Path, WrittenFiles.Of(image), given, !format.AmendsWithoutBacking, format.AmendWarning(given.Bind())));
             },
             cancellationToken,
             beforeWriting: true).ConfigureAwait(false);
         if (warning is not null)
         {
-            await WarnAsync($"{name}: {warning}").ConfigureAwait(false);
+            await WarnAsync(RemedyWords.Say($"{name}: {warning}")).ConfigureAwait(false);
         }
         if (!await ConfirmAsync(files, $"Set {string.Join(", ", options.Names)}").ConfigureAwait(false))
         {
@@ -63,7 +64,11 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
                     $"Changing {Leaf(image.Path)}",
                     async progress =>
                     {
-                        await format.AmendAsync(image.Node, options.Bind(), new ByteProgress("Amend", progress, length), cancellationToken).ConfigureAwait(false);
+                        await format.AmendAsync(
+                            image.Node,
+                            options.Bind(),
+                            new ByteProgress("Amend", progress, length),
+                            cancellationToken).ConfigureAwait(false);
                         return true;
                     }).ConfigureAwait(false);
             },
@@ -84,17 +89,20 @@ public sealed class SetDiskImageOptionCommand : OpenImageCmdlet, IDynamicParamet
         OptionSchema? create = (image.Format as ICreatable)?.CreateOptions;
         if (options.Names.FirstOrDefault(n => known.Find(n) is null && create?.Find(n) is not null) is { } fixedOption)
         {
-            string way = create!.Find(fixedOption)!.PropertyName is nameof(ICreateOptions.BackingFile) or nameof(ICreateOptions.BackingFormat)
+            string way = create!.Find(fixedOption)!.PropertyName is nameof(
+                ICreateOptions.BackingFile) or nameof(ICreateOptions.BackingFormat)
                 ? "Set-DiskImageBacking gives an image another backing image"
                 : "Convert-DiskImage makes a new image with another value";
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{image.Path}: option '{fixedOption}' cannot be changed in place; {way}. Can be changed: {string.Join(", ", known.Options.Select(o => o.Name))}.",
+                $"{image.Path}: option '{fixedOption}' cannot be changed in place; {way}. Can be changed: "
+                    + $"{string.Join(", ", known.Options.Select(o => o.Name))}.",
                 image.Path);
         }
         _ = options.Bind();
         return options.Names.Count > 0
             ? options
-            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{image.Path}: no option to change is given. Give -Option.", image.Path);
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{image.Path}: no option to change is given. Give -Option.", image.Path);
     }
 }

@@ -36,7 +36,8 @@ public sealed class TestDiskImageCommand : CheckCmdlet
             also.Add(new CheckFinding(
                 "Incomplete",
                 CheckSeverity.Corruption,
-                $"The name ends with {ImageCreator.IncompleteSuffix}: the image is still being made, or was left by a program that did not finish it."));
+                $"The name ends with {ImageCreator.IncompleteSuffix}: the image is still being made, or was left "
+                    + $"by a program that did not finish it."));
         }
         DiskImageCheckResult result;
         try
@@ -58,7 +59,8 @@ public sealed class TestDiskImageCommand : CheckCmdlet
     private async Task<DiskImageCheckResult> CheckAsync(string path, List<CheckFinding> also, CancellationToken cancellationToken)
     {
         ImageProfile? profile = ImageProfile.Find(Profile);
-        OpenedImage image = await OpenAsync(Request(path) with { WithBacking = false, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await OpenAsync(
+            Request(path) with { WithBacking = false, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             also.AddRange(await ParentFaultsAsync(image, path, cancellationToken).ConfigureAwait(false));
@@ -67,7 +69,9 @@ public sealed class TestDiskImageCommand : CheckCmdlet
             DiskImageCheckResult result = profile is not null && image.Node.As<ICheckable>() is null
                 ? DiskImageCheckResult.Of(image.Path, image.Format.Name, new CheckReport { Findings = [] }, also)
                 : await CheckAsync(image, also, cancellationToken).ConfigureAwait(false);
-            return profile is null ? result : result.RefusedFor(profile.Objections(image).Select(o => $"{profile.Name} would refuse it: {o}."));
+            return profile is null
+                ? result
+                : result.RefusedFor(profile.Objections(image).Select(o => $"{profile.Name} would refuse it: {o}."));
         }
     }
 }

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -24,7 +25,8 @@ public sealed class WriteDiskImageCommand : OpenImageCmdlet
     {
         string files = await LookAsync(
             path, image => new ValueTask<string>(WrittenFiles.Of(image)), cancellationToken, beforeWriting: true).ConfigureAwait(false);
-        if (!await ConfirmAsync(files, $"Write {Bytes.Length:#,0} {(Bytes.Length == 1 ? "byte" : "bytes")} at offset {Offset:#,0}").ConfigureAwait(false))
+        if (!await ConfirmAsync(
+            files, $"Write {Bytes.Length:#,0} {(Bytes.Length == 1 ? "byte" : "bytes")} at offset {Offset:#,0}").ConfigureAwait(false))
         {
             return;
         }

@@ -20,7 +20,9 @@ public class FormatNameCompleter : IArgumentCompleter
             .Select(f => new CompletionResult(f.Name, f.Name, CompletionResultType.ParameterValue, f.Description));
     }
 
-    /// <summary>The names of a format that begin so. Other names than its own once something of them is there, and its own is not it.</summary>
+    /// <summary>
+    /// The names of a format that begin so. Other names than its own once something of them is there, and its own is not it.
+    /// </summary>
     private static IEnumerable<string> Names(FormatDriver format, string word)
         => format.Name.StartsWith(word, StringComparison.OrdinalIgnoreCase)
             ? [format.Name]

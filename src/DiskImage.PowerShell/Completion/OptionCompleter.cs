@@ -69,7 +69,8 @@ public abstract class OptionCompleter : IArgumentCompleter
     /// <summary>The options of the image that the bound parameters name that can be changed.</summary>
     internal static IEnumerable<OptionDescriptor> AmendOptions(IDictionary bound)
     {
-        FormatDriver? format = TargetFormat.TryOf(Bound(bound, "Format"), Bound(bound, "Path", "LiteralPath", "ImagePath", "FullName", "PSPath"));
+        FormatDriver? format = TargetFormat.TryOf(
+            Bound(bound, "Format"), Bound(bound, "Path", "LiteralPath", "ImagePath", "FullName", "PSPath"));
         IEnumerable<FormatDriver> formats = format is null ? DiskImageCmdlet.Registry.Formats : [format];
         return formats.OfType<IAmendable>().SelectMany(a => a.AmendOptions.Options);
     }
@@ -99,7 +100,8 @@ public sealed class OpenOptionCompleter : OptionCompleter
 {
     private protected override IEnumerable<OptionDescriptor> Options(IDictionary bound)
     {
-        FormatDriver? format = TargetFormat.TryOf(Bound(bound, "Format"), Bound(bound, "Path", "LiteralPath", "ImagePath", "FullName", "PSPath"));
+        FormatDriver? format = TargetFormat.TryOf(
+            Bound(bound, "Format"), Bound(bound, "Path", "LiteralPath", "ImagePath", "FullName", "PSPath"));
         IEnumerable<FormatDriver> formats = format is null ? DiskImageCmdlet.Registry.Formats : [format];
         return formats.SelectMany(f => f.OpenOptions.Options);
     }

@@ -4,7 +4,14 @@ namespace DiskImage.PowerShell;
 
 /// <summary>What a comparison of two disks found.</summary>
 public sealed class DiskImageComparison(
-    string path, string differencePath, bool identical, long? firstDifference, bool sizesDiffer, string? difference, string? snapshot, string? differenceSnapshot)
+    string path,
+    string differencePath,
+    bool identical,
+    long? firstDifference,
+    bool sizesDiffer,
+    string? difference,
+    string? snapshot,
+    string? differenceSnapshot)
 {
     /// <summary>The first image.</summary>
     public string Path { get; } = path;
@@ -22,7 +29,8 @@ public sealed class DiskImageComparison(
     public bool SizesDiffer { get; } = sizesDiffer;
 
     /// <summary>
-    /// In what they differ there: Content; in strict mode also Allocation (they read the same, but not the same is stored) or Size. Null if in nothing.
+    /// In what they differ there: Content; in strict mode also Allocation (they read the same, but not the same is stored) or
+    /// Size. Null if in nothing.
     /// </summary>
     public string? Difference { get; } = difference;
 
@@ -33,7 +41,8 @@ public sealed class DiskImageComparison(
     public string? DifferenceSnapshot { get; } = differenceSnapshot;
 
     /// <inheritdoc/>
-    public override string ToString() => Printable.Of($"{Path} and {DifferencePath}: {(Identical ? "identical" : $"{Difference} differs at {FirstDifference:0}")}");
+    public override string ToString()
+        => Printable.Of($"{Path} and {DifferencePath}: {(Identical ? "identical" : $"{Difference} differs at {FirstDifference:0}")}");
 }
 
 /// <summary>A range in which two disks differ, byte for byte.</summary>

@@ -33,7 +33,7 @@ public sealed class DiskImageFinding
     {
         Kind = finding.Kind,
         Severity = finding.Severity.ToString(),
-        Message = finding.Message,
+        Message = finding.Wording is { } wording ? RemedyWords.Say(wording) : finding.Message,
         GuestOffset = finding.GuestOffset,
         GuestLength = finding.GuestLength,
         HostOffset = finding.HostOffset,

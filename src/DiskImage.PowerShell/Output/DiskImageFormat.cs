@@ -44,7 +44,9 @@ public sealed class DiskImageFormat
     /// <summary>An image of it can stand on a backing image.</summary>
     public required bool CanHaveBacking { get; init; }
 
-    /// <summary>What the cmdlets can do with it: Create, Measure, Amend, Check, Repair, Rebase, Empty, Compact, Compress, Snapshot, Bitmap.</summary>
+    /// <summary>
+    /// What the cmdlets can do with it: Create, Measure, Amend, Check, Repair, Rebase, Empty, Compact, Compress, Snapshot, Bitmap.
+    /// </summary>
     public required ReadableList<string> Abilities { get; init; }
 
     /// <summary>Options for <c>-Option</c> when an image is made.</summary>
@@ -58,8 +60,12 @@ public sealed class DiskImageFormat
 
     private static readonly (string Name, Type Type)[] s_abilities =
     [
-        ("Create", typeof(ICreatable)), ("Measure", typeof(IMeasurable)), ("Amend", typeof(IAmendable)), ("Check", typeof(ICheckable)), ("Repair", typeof(IRepairable)),
-        ("Rebase", typeof(IRebasable)), ("Empty", typeof(IEmptiable)), ("Compact", typeof(ICompactable)), ("Compress", typeof(ICompressedWritable)),
+        ("Create", typeof(ICreatable)), (
+            "Measure", typeof(IMeasurable)), ("Amend", typeof(IAmendable)), ("Check", typeof(ICheckable)), ("Repair", typeof(IRepairable)),
+        ("Rebase", typeof(IRebasable)),
+        ("Empty", typeof(IEmptiable)),
+        ("Compact", typeof(ICompactable)),
+        ("Compress", typeof(ICompressedWritable)),
         ("Snapshot", typeof(ISnapshots)), ("Bitmap", typeof(IBitmaps)),
     ];
 
@@ -75,7 +81,8 @@ public sealed class DiskImageFormat
             Extensions = new((driver as FormatDriver)?.Extensions ?? []),
             CanCreate = driver is ICreatable or IStorage,
             CanHaveBacking = create.Options.Any(o => o.PropertyName.Equals(nameof(ICreateOptions.BackingFile), StringComparison.Ordinal)),
-            Abilities = new(s_abilities.Where(a => ((driver as FormatDriver)?.NodeTypes ?? []).Append(driver.GetType()).Any(a.Type.IsAssignableFrom)).Select(a => a.Name)),
+            Abilities = new(s_abilities.Where(a => (
+                (driver as FormatDriver)?.NodeTypes ?? []).Append(driver.GetType()).Any(a.Type.IsAssignableFrom)).Select(a => a.Name)),
             CreateOptions = new(create.Options.Select(o => DiskImageFormatOption.Of(driver, o))),
             OpenOptions = new(driver.OpenOptions.Options.Select(o => DiskImageFormatOption.Of(driver, o))),
         };

@@ -34,7 +34,15 @@ public sealed class DiskImageSnapshot(
     public override string ToString() => Printable.Of($"{Id}: {Name}");
 
     internal static DiskImageSnapshot Of(string path, DiskSnapshot snapshot)
-        => new(path, snapshot.Id, snapshot.Name, snapshot.VmStateSize, snapshot.Date.LocalDateTime, snapshot.VmClock, snapshot.ICount, snapshot.VirtualSize);
+        => new(
+            path,
+            snapshot.Id,
+            snapshot.Name,
+            snapshot.VmStateSize,
+            snapshot.Date.LocalDateTime,
+            snapshot.VmClock,
+            snapshot.ICount,
+            snapshot.VirtualSize);
 }
 
 /// <summary>A dirty bitmap that an image keeps: which parts of the disk were written since it was cleared.</summary>

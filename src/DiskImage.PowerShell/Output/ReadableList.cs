@@ -12,5 +12,6 @@ public sealed class ReadableList<T>(IEnumerable<T> items) : ReadOnlyCollection<T
 
     /// <summary>The first of what is in it, and how many more there are.</summary>
     public override string ToString()
-        => string.Join(", ", Items.Take(MostInText).Select(i => Printable.Of(i?.ToString()))) + (Count > MostInText ? $", … and {Count - MostInText:0} more" : "");
+        => string.Join(", ", Items.Take(MostInText).Select(i => Printable.Of(i?.ToString()))) + (Count > MostInText
+            ? $", … and {Count - MostInText:0} more" : "");
 }

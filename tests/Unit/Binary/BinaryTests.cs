@@ -23,7 +23,8 @@ public sealed class BinaryTests
                 return down % unit == 0 && pair.Value - down < unit && units;
             }
             long up = Round.Up(pair.Value, unit);
-            return down % unit == 0 && up % unit == 0 && down <= pair.Value && pair.Value <= up && pair.Value - down < unit && up - pair.Value < unit && units;
+            return down % unit == 0 && up % unit == 0 && down <= pair.Value && pair.Value <= up && pair.Value - down < unit
+                && up - pair.Value < unit && units;
         }).QuickCheckThrowOnFailure();
 
     [Fact]

@@ -9,7 +9,8 @@ public sealed class Crc32CTests
     [InlineData("", 0u)]
     [InlineData("a", 0xC1D04330u)]
     [InlineData("123456789", 0xE3069283u)] // the check value of the CRC catalogue
-    public void Known_texts_have_known_checksums(string text, uint expected) => Assert.Equal(expected, Crc32C.Of(Encoding.ASCII.GetBytes(text)));
+    public void Known_texts_have_known_checksums(string text, uint expected)
+        => Assert.Equal(expected, Crc32C.Of(Encoding.ASCII.GetBytes(text)));
 
     [Fact]
     public void The_examples_of_RFC_3720_hold()

@@ -25,7 +25,9 @@ public class AlignedNodeTests : NodeConformance
         })));
         byte[] read = new byte[4096];
         await node.ReadAsync(8192, read);
-        Assert.All(Enumerable.Range(0, 1024), at => Assert.Equal([(byte)(at % 64), (byte)(at >> 8), (byte)at, (byte)1], read[(at * 4)..((at * 4) + 4)]));
+        Assert.All(
+            Enumerable.Range(0, 1024),
+            at => Assert.Equal([(byte)(at % 64), (byte)(at >> 8), (byte)at, (byte)1], read[(at * 4)..((at * 4) + 4)]));
     }
 }
 
@@ -103,7 +105,8 @@ public sealed class BlockBindingTests
         Assert.True((await waiting).IsCancellationRequested);
         foreach (Func<ValueTask> request in new Func<ValueTask>[]
         {
-            () => node.ReadAsync(0, new byte[1]), () => node.WriteAsync(0, new byte[1]), () => node.FlushAsync(), () => node.WriteZeroesAsync(0, 1),
+            () => node.ReadAsync(0, new byte[1]), () => node.WriteAsync(0, new byte[1]), () => node.FlushAsync(),
+            () => node.WriteZeroesAsync(0, 1),
             () => node.DiscardAsync(0, 1), () => node.ResizeAsync(5), async () => _ = await node.GetExtentAsync(0, 1),
             async () => _ = await node.GetExtentsAsync(0, 1, new BlockExtent[1]),
         })
@@ -144,7 +147,8 @@ public sealed class BlockBindingTests
 
     private sealed class TwoChildren(BlockNode a, BlockNode b) : FilterNode(a)
     {
-        public override IReadOnlyDictionary<string, BlockNode> Children { get; } = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { ["a"] = a, ["b"] = b };
+        public override IReadOnlyDictionary<string, BlockNode> Children { get; } = new Dictionary<string, BlockNode>(
+            StringComparer.Ordinal) { ["a"] = a, ["b"] = b };
 
         protected override ValueTask CloseCoreAsync() => throw new IOException("own");
     }

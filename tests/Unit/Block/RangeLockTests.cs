@@ -120,7 +120,8 @@ public sealed class RangeLockTests
     {
         for (int i = 0; i < entries.Count; i++)
         {
-            bool kept = entries.Take(i).Any(e => (e.Exclusive || entries[i].Exclusive) && e.Start < entries[i].End && entries[i].Start < e.End);
+            bool kept = entries.Take(i).Any(e => (e.Exclusive || entries[i].Exclusive) && e.Start < entries[i].End
+                && entries[i].Start < e.End);
             if (IsGranted(entries[i].Hold) == kept)
             {
                 return false;

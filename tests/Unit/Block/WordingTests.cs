@@ -33,10 +33,18 @@ public sealed class WordingTests
     [Fact]
     public void What_can_be_done_is_worded_by_whoever_says_it_also_inside_of_others()
     {
-        var inner = new DiskImageException(DiskImageErrorKind.Refused, $"a: no. Allow it with {new Remedy(RemedyKind.References, "LocalFiles")}, or {1000:#,0} times");
-        var outer = new DiskImageException(DiskImageErrorKind.Refused, $"b: cannot be opened: {inner.Wording}; or give {new Remedy(RemedyKind.Format, "raw", ImageRole.Backing)}.");
-        Assert.Equal("b: cannot be opened: a: no. Allow it with references as far as LocalFiles, or 1,000 times; or give the format raw of the backing image.", outer.Message);
-        Assert.Equal("b: cannot be opened: a: no. Allow it with <References>, or 1,000 times; or give <Format>.", outer.Wording.Say(r => $"<{r.Kind}>"));
+        var inner = new DiskImageException(
+            DiskImageErrorKind.Refused, $"a: no. Allow it with {new Remedy(RemedyKind.References, "LocalFiles")}, or {1000:#,0} times");
+        var outer = new DiskImageException(
+            DiskImageErrorKind.Refused,
+            $"b: cannot be opened: {inner.Wording}; or give {new Remedy(RemedyKind.Format, "raw", ImageRole.Backing)}.");
+        Assert.Equal(
+            "b: cannot be opened: a: no. Allow it with references as far as LocalFiles, or 1,000 times; or "
+                + "give the format raw of the backing image.",
+            outer.Message);
+        Assert.Equal(
+            "b: cannot be opened: a: no. Allow it with <References>, or 1,000 times; or give <Format>.",
+            outer.Wording.Say(r => $"<{r.Kind}>"));
         Assert.Equal("LocalFiles raw", string.Join(' ', outer.Wording.Remedies.Select(r => r.Value)));
     }
 
@@ -49,7 +57,9 @@ public sealed class WordingTests
         {
             findings.Corruption("Kind", $"number {++made}");
         }
-        Assert.Equal((CheckReport.MaxFindings + 1000L, CheckReport.MaxFindings, CheckReport.MaxFindings), (findings.Corruptions, findings.List.Count, made));
+        Assert.Equal(
+            (CheckReport.MaxFindings + 1000L, CheckReport.MaxFindings, CheckReport.MaxFindings),
+            (findings.Corruptions, findings.List.Count, made));
         long before = GC.GetAllocatedBytesForCurrentThread();
         for (int i = 0; i < 1000; i++)
         {

@@ -5,9 +5,9 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Campaign;
 
 /// <summary>
-/// One damaged image, through everything that can be done with it. What must hold: nothing but <see cref="DiskImageException"/> comes of it, with
-/// bounded work and memory; an image that is called consistent reads, is judged the same by qemu-img, and can be written, resized and
-/// snapshot; a repair keeps every sector that could be read, also of snapshots; and an image that it calls consistent is so.
+/// One damaged image, through everything that can be done with it. What must hold: nothing but <see cref="DiskImageException"/> comes of
+/// it, with bounded work and memory; an image that is called consistent reads, is judged the same by qemu-img, and can be written, resized
+/// and snapshot; a repair keeps every sector that could be read, also of snapshots; and an image that it calls consistent is so.
 /// </summary>
 /// <param name="image">The image.</param>
 /// <param name="folder">Where it is put for qemu-img; null to do without.</param>
@@ -69,7 +69,8 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         {
             if (after is null && image.Shape.IsDifferencing)
             {
-                View? alone = await LookAsync(repaired, $"{what}: said to be consistent", mustOpen: true, withBacking: false); // the damage may have changed which parent it wants
+                // the damage may have changed which parent it wants
+                View? alone = await LookAsync(repaired, $"{what}: said to be consistent", mustOpen: true, withBacking: false);
                 Assert.True(alone!.IsConsistent, $"{what}: said to be consistent, and {alone.Finding}");
                 return;
             }
@@ -103,11 +104,14 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         byte[] judged = await File.ReadAllBytesAsync(folder["judged.raw"]);
         for (int i = 0; i < Math.Min(view.Sectors.Count, judged.Length / Sector); i++)
         {
-            Assert.True(view.Sectors[i]!.AsSpan().SequenceEqual(judged.AsSpan(i * Sector, Sector)), $"{what}: qemu-img reads sector {i} otherwise");
+            Assert.True(
+                view.Sectors[i]!.AsSpan().SequenceEqual(judged.AsSpan(i * Sector, Sector)), $"{what}: qemu-img reads sector {i} otherwise");
         }
     }
 
-    /// <summary>Writes, zeroes, resizes, takes a snapshot. Where it must succeed, all else must go on reading as it did, and the check find nothing.</summary>
+    /// <summary>
+    /// Writes, zeroes, resizes, takes a snapshot. Where it must succeed, all else must go on reading as it did, and the check find nothing.
+    /// </summary>
     private static async Task ChangeAsync(CampaignImage subject, bool mustSucceed, View? view, string what)
     {
         what = $"{what}: written to";
@@ -138,7 +142,8 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         Array.Fill<byte[]?>(expected, zeroes, 0, Math.Min(expected.Length, (64 << 10) / Sector));
         long length = disk.Length;
         bool isFixed = subject.Shape.Name.Contains("fixed", StringComparison.Ordinal);
-        bool canResize = !(subject.Shape.HasSnapshots && subject.File[7] == 2); // of version 2, be it by the damage, they do not record their size
+        // of version 2, be it by the damage, they do not record their size
+        bool canResize = !(subject.Shape.HasSnapshots && subject.File[7] == 2);
         if (length < 1L << 32 && length % Sector == 0 && canResize)
         {
             await TryAsync(file, what, async _ => await disk.ResizeAsync(length + (1 << 20)), mustSucceed);
@@ -147,7 +152,11 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         bool hasWideRefcounts = subject.File[7] == 2 || subject.File[99] > 1; // each of up to three snapshots counts, and the disk
         if (disk is ISnapshots snapshots && !subject.Shape.HasDataFile && hasWideRefcounts)
         {
-            await TryAsync(file, what, async _ => await snapshots.CreateSnapshotAsync("more", DateTimeOffset.UnixEpoch, CancellationToken.None), mustSucceed);
+            await TryAsync(
+                file,
+                what,
+                async _ => await snapshots.CreateSnapshotAsync("more", DateTimeOffset.UnixEpoch, CancellationToken.None),
+                mustSucceed);
             await TryAsync(file, what, async _ => await disk.WriteAsync(0, zeroes), mustSucceed);
             await TryAsync(file, what, async _ => await snapshots.DeleteSnapshotAsync("more", CancellationToken.None), mustSucceed);
         }
@@ -192,11 +201,13 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         {
             Assert.True(
                 before.Sectors[i] is null || (i < after.Sectors.Count && before.Sectors[i].AsSpan().SequenceEqual(after.Sectors[i])),
-                $"{what}: sector {i} read before and {(after.Sectors.ElementAtOrDefault(i) is null ? "cannot be read now" : "reads otherwise now")}");
+                $"{what}: sector {i} read before and "
+                    + $"{(after.Sectors.ElementAtOrDefault(i) is null ? "cannot be read now" : "reads otherwise now")}");
         }
         foreach ((string id, byte[] contents) in after.Snapshots)
         {
-            Assert.True(!before.Snapshots.TryGetValue(id, out byte[]? old) || old.AsSpan().SequenceEqual(contents), $"{what}: snapshot {id} reads otherwise");
+            Assert.True(!before.Snapshots.TryGetValue(id, out byte[]? old)
+                || old.AsSpan().SequenceEqual(contents), $"{what}: snapshot {id} reads otherwise");
         }
     }
 

@@ -55,7 +55,8 @@ public sealed class CampaignTests
         Assert.True(failures.Count == 0, $"{failures.Count} of {count}:\n{string.Join("\n\n", failures.Take(40))}");
     }
 
-    private static Task<CampaignImage> MakeAsync(string name) => CampaignShape.All.Single(s => s.Name.Equals(name, StringComparison.Ordinal)).MakeAsync();
+    private static Task<CampaignImage> MakeAsync(string name)
+        => CampaignShape.All.Single(s => s.Name.Equals(name, StringComparison.Ordinal)).MakeAsync();
 
     /// <summary>What is not damaged passes, so a failure above is the damage's.</summary>
     [Theory]
@@ -70,5 +71,7 @@ public sealed class CampaignTests
     }
 
     internal static int Setting(string name, int otherwise)
-        => int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.None, CultureInfo.InvariantCulture, out int value) ? value : otherwise;
+        => int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.None, CultureInfo.InvariantCulture, out int value)
+            ? value
+            : otherwise;
 }

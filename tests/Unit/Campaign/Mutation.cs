@@ -8,7 +8,8 @@ internal static class Mutation
 {
     private static readonly ulong[] s_values =
     [
-        0, 1, 2, 7, 8, 9, 511, 512, 513, 4095, 4096, 65535, 65536, 1 << 20, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 0x1_0000_0000, 1UL << 40, (1UL << 55) - 512, 1UL << 55, 1UL << 56,
+        0, 1, 2, 7, 8, 9, 511, 512, 513, 4095, 4096, 65535, 65536, 1 << 20, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 0x1_0000_0000, 1UL << 40,
+        (1UL << 55) - 512, 1UL << 55, 1UL << 56,
         1UL << 62, 1UL << 63, long.MaxValue, ulong.MaxValue,
     ];
 
@@ -36,15 +37,25 @@ internal static class Mutation
                     damaged.AsSpan(places[random.Next(places.Length)], 8).CopyTo(damaged.AsSpan(at));
                     break;
                 case 5: // a place in the file, on a cluster or beside one
-                    Put(damaged, at, ((ulong)random.Next(damaged.Length + 8192) & ~511UL) | ((ulong)random.Next(4) << 62) | (random.Next(4) == 0 ? 1UL : 0), random);
+                    Put(
+                        damaged,
+                        at,
+                        ((ulong)random.Next(damaged.Length + 8192) & ~511UL) | ((ulong)random.Next(4) << 62) | (random.Next(4) == 0
+                            ? 1UL
+                            : 0),
+                        random);
                     break;
                 case 6:
-                    damaged.AsSpan(at & ~511, Math.Min(random.Next(3) == 0 ? 4096 : 512, damaged.Length - (at & ~511))).Fill((byte)(random.Next(2) * 255));
+                    damaged.AsSpan(
+                        at & ~511,
+                        Math.Min(random.Next(3) == 0 ? 4096 : 512, damaged.Length - (at & ~511))).Fill((byte)(random.Next(2) * 255));
                     break;
                 default:
                     if (random.Next(3) == 0)
                     {
-                        Array.Resize(ref damaged, Math.Max(1024, random.Next(2) == 0 ? damaged.Length - random.Next(1, 9000) : random.Next(damaged.Length)));
+                        Array.Resize(
+                            ref damaged,
+                            Math.Max(1024, random.Next(2) == 0 ? damaged.Length - random.Next(1, 9000) : random.Next(damaged.Length)));
                         places = [.. places.Where(p => p + 8 <= damaged.Length)];
                         if (places.Length == 0)
                         {
@@ -83,7 +94,10 @@ internal static class Mutation
                 }
                 break;
             case "vhdx":
-                foreach ((int at, int length) in new[] { (64 << 10, 4 << 10), (128 << 10, 4 << 10), (192 << 10, 64 << 10), (256 << 10, 64 << 10) })
+                foreach ((int at, int length) in new[]
+                {
+                    (64 << 10, 4 << 10), (128 << 10, 4 << 10), (192 << 10, 64 << 10), (256 << 10, 64 << 10),
+                })
                 {
                     if (at + length <= image.Length)
                     {
@@ -108,7 +122,8 @@ internal static class Mutation
     }
 
     /// <summary>
-    /// Offsets worth damaging: every eight bytes that are not zero where most of a sector is, as headers and tables are, and a few of all others.
+    /// Offsets worth damaging: every eight bytes that are not zero where most of a sector is, as headers and tables are,
+    /// and a few of all others.
     /// </summary>
     private static int[] Places(byte[] image)
     {

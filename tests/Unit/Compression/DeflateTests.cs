@@ -14,7 +14,9 @@ public sealed class DeflateTests
     /// <summary>On every system that .NET runs on: else every compressed image is read and written the slow way.</summary>
     [Fact]
     public void The_zlib_of_this_runtime_is_found_and_works()
-        => Assert.True(RuntimeZlib.TryLoad() is not null, $"{RuntimeZlib.FileName} is not in {System.Runtime.InteropServices.RuntimeEnvironment.GetRuntimeDirectory()}, or not as known");
+        => Assert.True(
+            RuntimeZlib.TryLoad() is not null,
+            $"{RuntimeZlib.FileName} is not in {System.Runtime.InteropServices.RuntimeEnvironment.GetRuntimeDirectory()}, or not as known");
 
     [Fact]
     public void A_file_that_is_missing_or_another_library_is_not_taken_for_zlib()
@@ -23,8 +25,12 @@ public sealed class DeflateTests
         Assert.Null(RuntimeZlib.TryLoad(folder["none.so"]));
         File.WriteAllText(folder["text.so"], "not a library");
         Assert.Null(RuntimeZlib.TryLoad(folder["text.so"]));
-        string other = RuntimeZlib.FileName.Replace("IO.Compression", OperatingSystem.IsWindows() ? "Globalization" : "Native", StringComparison.Ordinal);
-        Assert.Null(RuntimeZlib.TryLoad(Path.Combine(System.Runtime.InteropServices.RuntimeEnvironment.GetRuntimeDirectory(), other.Replace("Native.Native", "Native", StringComparison.Ordinal))));
+        string other = RuntimeZlib.FileName.Replace("IO.Compression", OperatingSystem.IsWindows()
+            ? "Globalization"
+            : "Native", StringComparison.Ordinal);
+        Assert.Null(RuntimeZlib.TryLoad(Path.Combine(
+            System.Runtime.InteropServices.RuntimeEnvironment.GetRuntimeDirectory(),
+            other.Replace("Native.Native", "Native", StringComparison.Ordinal))));
     }
 
     [Theory]

@@ -42,7 +42,8 @@ public abstract class NodeConformance : IDisposable
     public async Task The_same_holds_between_others(int around)
     {
         int count = 0;
-        foreach (MethodInfo test in GetType().GetMethods().Where(m => m.GetCustomAttribute<FactAttribute>() is { Skip: null } fact && fact.GetType() == typeof(FactAttribute)))
+        foreach (MethodInfo test in GetType().GetMethods().Where(
+            m => m.GetCustomAttribute<FactAttribute>() is { Skip: null } fact && fact.GetType() == typeof(FactAttribute)))
         {
             using var again = (NodeConformance)Activator.CreateInstance(GetType())!;
             Images.Around.Value = (Surroundings)around;
@@ -79,7 +80,15 @@ public abstract class NodeConformance : IDisposable
     {
         byte[] contents = Contents();
         await using BlockNode node = await MakeAsync(contents, writable: false);
-        foreach ((long offset, int length) in new[] { (-1L, 1), (Size, 1), (Size - 1, 2), (long.MaxValue, 1), (long.MaxValue - 3, 8), (long.MinValue, 4), (Size + 1L, 0) })
+        foreach ((
+            long offset,
+            int length) in new[] { (-1L, 1),
+            (Size, 1),
+            (Size - 1, 2),
+            (long.MaxValue, 1),
+            (long.MaxValue - 3, 8),
+            (long.MinValue, 4),
+            (Size + 1L, 0) })
         {
             await ExpectAsync(DiskImageErrorKind.OutOfRange, () => node.ReadAsync(offset, new byte[length]));
         }

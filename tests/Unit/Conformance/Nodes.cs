@@ -19,7 +19,7 @@ public class FileNodeTests : NodeConformance
     private protected override async Task<BlockNode> MakeAsync(byte[] contents, bool writable)
     {
         await File.WriteAllBytesAsync(Folder["file"], contents);
-        return await Images.Opener.OpenFileAsync(ImageLocator.Parse(Folder["file"]), writable, CancellationToken.None);
+        return await Images.Opener.OpenFileAsync(ImageLocator.Parse(Folder["file"]), writable, folder: null, CancellationToken.None);
     }
 
     [Fact]
@@ -57,7 +57,7 @@ public sealed class SparseFileNodeTests : FileNodeTests
     private protected override async Task<BlockNode> MakeAsync(byte[] contents, bool writable)
     {
         await Images.WriteSparseAsync(Folder["sparse"], contents);
-        return await Images.Opener.OpenFileAsync(ImageLocator.Parse(Folder["sparse"]), writable, CancellationToken.None);
+        return await Images.Opener.OpenFileAsync(ImageLocator.Parse(Folder["sparse"]), writable, folder: null, CancellationToken.None);
     }
 }
 

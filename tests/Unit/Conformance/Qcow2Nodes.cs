@@ -21,7 +21,8 @@ public abstract class Qcow2Conformance(string options, string open = "") : NodeC
 
 public sealed class Qcow2NodeTests() : Qcow2Conformance("");
 
-public sealed class Qcow2TinyClusterNodeTests() : Qcow2Conformance("cluster_size=512,refcount_bits=1", "l2-cache-size=0,refcount-cache-size=0");
+public sealed class Qcow2TinyClusterNodeTests()
+    : Qcow2Conformance("cluster_size=512,refcount_bits=1", "l2-cache-size=0,refcount-cache-size=0");
 
 public sealed class Qcow2HugeClusterNodeTests() : Qcow2Conformance("cluster_size=2M,refcount_bits=64");
 

@@ -21,7 +21,8 @@ public abstract class VhdxConformance(string options, string open = "") : NodeCo
 
 public sealed class VhdxNodeTests() : VhdxConformance("");
 
-public sealed class VhdxSmallBlockNodeTests() : VhdxConformance("block_size=1M,block_state_zero=off", "metadata-cache-size=0,discard=ignore");
+public sealed class VhdxSmallBlockNodeTests()
+    : VhdxConformance("block_size=1M,block_state_zero=off", "metadata-cache-size=0,discard=ignore");
 
 public sealed class VhdxFixedNodeTests() : VhdxConformance("subformat=fixed,block_size=1M");
 

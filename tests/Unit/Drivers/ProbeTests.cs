@@ -56,7 +56,8 @@ public sealed class ProbeTests
         var registry = new DriverRegistry([Images.Registry.Format("raw"), format], [storage]);
         await File.WriteAllBytesAsync(folder["base.raw"], new byte[512]);
         await Assert.ThrowsAsync<NotSupportedException>(async () =>
-            _ = await new ImageCreator(new ImageOpener(registry, OpenPolicy.Default)).CreateAsync(folder["new"], format, new Options(), replace: false, null, CancellationToken.None));
+            _ = await new ImageCreator(new ImageOpener(registry, OpenPolicy.Default)).CreateAsync(
+                folder["new"], format, new Options(), replace: false, null, CancellationToken.None));
         Assert.False(storage.AllowedSparse);
         Assert.Equal(512, format.BackingLength);
     }
@@ -91,7 +92,8 @@ public sealed class ProbeTests
 
         public override int Probe(in ProbeInput input) => 0;
 
-        public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken) => throw new NotSupportedException();
+        public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
+            => throw new NotSupportedException();
 
         public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
         {

@@ -42,14 +42,16 @@ public sealed class BitmapFaultTests
             {
                 var crashed = new MemoryNode(file.ToArray());
                 int prefix = random.Next(start, end + 1);
-                foreach (WriteLogEntry entry in entries.Take(start..end).Where((_, i) => attempt == 0 ? start + i < prefix : random.Next(attempt) == 0))
+                foreach (WriteLogEntry entry in entries.Take(start..end).Where(
+                    (_, i) => attempt == 0 ? start + i < prefix : random.Next(attempt) == 0))
                 {
                     if (entry.Kind != WriteLogKind.Discard || entry.Offset + entry.Length <= crashed.Length)
                     {
                         await WriteLogNode.ReplayAsync(entry, crashed);
                     }
                 }
-                (int truthful, int unsaved) = await SoundAsync(crashed.ToArray(), model, $"{options}, requests {start} to {end}, attempt {attempt}");
+                (int truthful, int unsaved) = await SoundAsync(
+                    crashed.ToArray(), model, $"{options}, requests {start} to {end}, attempt {attempt}");
                 (good, inUse) = (good + truthful, inUse + unsaved);
             }
             for (; start <= end && start < entries.Count; start++)
@@ -114,10 +116,12 @@ public sealed class BitmapFaultTests
                     action = () => bitmaps.RemoveBitmapAsync(oldest, CancellationToken.None);
                     break;
                 case 3 when model.Names.Count > 0:
-                    action = () => bitmaps.MergeBitmapAsync(model.Names.Peek(), [(offset, Math.Min(count, disk.Length - offset))], CancellationToken.None);
+                    action = () => bitmaps.MergeBitmapAsync(
+                        model.Names.Peek(), [(offset, Math.Min(count, disk.Length - offset))], CancellationToken.None);
                     break;
                 case 4:
-                    action = async () => _ = await ((ISnapshots)disk).CreateSnapshotAsync(name, DateTimeOffset.UnixEpoch, CancellationToken.None);
+                    action = async () => _ = await ((ISnapshots)disk).CreateSnapshotAsync(
+                        name, DateTimeOffset.UnixEpoch, CancellationToken.None);
                     break;
                 case 5:
                     long length = Length - (random.Next(200) * 512);
@@ -148,7 +152,9 @@ public sealed class BitmapFaultTests
         }
     }
 
-    /// <summary>The image opens and is sound, and each bitmap that is not in use tells the truth. How many of each kind there are.</summary>
+    /// <summary>
+    /// The image opens and is sound, and each bitmap that is not in use tells the truth. How many of each kind there are.
+    /// </summary>
     private static async Task<(int Good, int InUse)> SoundAsync(byte[] image, Model model, string what)
     {
         var file = new MemoryNode(image);
@@ -176,14 +182,17 @@ public sealed class BitmapFaultTests
             HashSet<long> written = model.Since[bitmap.Name];
             for (int at = 0; at < contents.Length; at += 512)
             {
-                bool isLater = contents.AsSpan(at, 512).ContainsAnyExcept((byte)0) && written.Contains(Model.Mark(contents.AsSpan(at, 512)));
+                bool isLater = contents.AsSpan(at, 512).ContainsAnyExcept((byte)0)
+                    && written.Contains(Model.Mark(contents.AsSpan(at, 512)));
                 Assert.True(dirty[at] || !isLater, $"{what}: bitmap {bitmap.Name} does not know that {at} was written after it was added");
             }
         }
         return (good, inUse);
     }
 
-    /// <summary>For each bitmap, what was written since it was added, sector by sector: sectors are noise, so eight bytes tell them apart.</summary>
+    /// <summary>
+    /// For each bitmap, what was written since it was added, sector by sector: sectors are noise, so eight bytes tell them apart.
+    /// </summary>
     private sealed class Model
     {
         public Dictionary<string, HashSet<long>> Since { get; } = new(StringComparer.Ordinal);

@@ -97,7 +97,10 @@ public sealed class CompactFaultTests
                 file.Arm(new Fault(count == 1 ? RequestKinds.All : RequestKinds.Changes, number) { Count = count });
                 await FailsAtMostAsync(() => ((ICompactable)disk).CompactAsync(null, CancellationToken.None).AsTask());
                 await FailsAtMostAsync(() => disk.DisposeAsync().AsTask());
-                await SoundAsync(memory.ToArray(), before, $"{options}, seed {seed}, request {number} of {requests} fails {(count == 1 ? "once" : "for good")}");
+                await SoundAsync(
+                    memory.ToArray(),
+                    before,
+                    $"{options}, seed {seed}, request {number} of {requests} fails {(count == 1 ? "once" : "for good")}");
             }
         }
     }
@@ -148,7 +151,8 @@ public sealed class CompactFaultTests
         }
     }
 
-    private static async Task ReplayAsync(IReadOnlyList<WriteLogEntry> entries, int start, int end, MemoryNode onto, Func<int, bool> arrives)
+    private static async Task ReplayAsync(
+        IReadOnlyList<WriteLogEntry> entries, int start, int end, MemoryNode onto, Func<int, bool> arrives)
     {
         for (int i = start; i < end; i++)
         {
@@ -159,14 +163,17 @@ public sealed class CompactFaultTests
         }
     }
 
-    /// <summary>It shows what it showed, and has leaks at most; or lacks a flag that says a cluster is not shared, which costs a copy.</summary>
+    /// <summary>
+    /// It shows what it showed, and has leaks at most; or lacks a flag that says a cluster is not shared, which costs a copy.
+    /// </summary>
     private static async Task<CheckReport> SoundAsync(byte[] image, CompactImage before, string what)
     {
         before.SameAs(await CompactImage.ReadAsync(image), what);
         await using BlockNode disk = await MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true));
         CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
         CheckFinding? bad = report.Findings.FirstOrDefault(
-            f => f.Severity is CheckSeverity.Corruption or CheckSeverity.Error && !(f.Kind == "CopiedFlag" && f.Message.Contains("lacks", StringComparison.Ordinal)));
+            f => f.Severity is CheckSeverity.Corruption or CheckSeverity.Error
+                && !(f.Kind == "CopiedFlag" && f.Message.Contains("lacks", StringComparison.Ordinal)));
         Assert.True(bad is null, $"{what}: {bad}");
         return report;
     }

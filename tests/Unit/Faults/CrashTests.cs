@@ -17,7 +17,8 @@ public sealed class CrashTests
     [MemberData(nameof(Workloads))]
     public async Task Any_prefix_of_the_writes_leaves_a_sound_image(string name)
     {
-        (Workload workload, IReadOnlyList<WriteLogEntry> log, List<(GuestOperation Operation, int Began, int Done)> history) = await RunAsync(name);
+        (Workload workload, IReadOnlyList<WriteLogEntry> log, List<(
+            GuestOperation Operation, int Began, int Done)> history) = await RunAsync(name);
         Assert.True(log.Count > 50, $"only {log.Count} requests");
         using var folder = new TestFolder();
         await PlaceBackingAsync(folder, workload);
@@ -59,7 +60,8 @@ public sealed class CrashTests
     [MemberData(nameof(Workloads))]
     public async Task Any_part_of_the_writes_since_a_flush_leaves_a_sound_image(string name)
     {
-        (Workload workload, IReadOnlyList<WriteLogEntry> log, List<(GuestOperation Operation, int Began, int Done)> history) = await RunAsync(name);
+        (Workload workload, IReadOnlyList<WriteLogEntry> log, List<(
+            GuestOperation Operation, int Began, int Done)> history) = await RunAsync(name);
         using var folder = new TestFolder();
         await PlaceBackingAsync(folder, workload);
         var random = new Random(1);
@@ -110,7 +112,10 @@ public sealed class CrashTests
     }
 
     /// <summary>Runs a workload over a log. Operation by operation: how many requests were logged before and after it.</summary>
-    private static async Task<(Workload Workload, IReadOnlyList<WriteLogEntry> Log, List<(GuestOperation Operation, int Began, int Done)> History)> RunAsync(string name)
+    private static async Task<(
+        Workload Workload,
+        IReadOnlyList<WriteLogEntry> Log,
+        List<(GuestOperation Operation, int Began, int Done)> History)> RunAsync(string name)
     {
         Workload workload = await Workload.MakeAsync(name);
         var log = new WriteLogNode(new MemoryNode((byte[])workload.Image.Clone()));
@@ -142,7 +147,8 @@ public sealed class CrashTests
             var file = new MemoryNode(image);
             await using (BlockNode disk = await workload.OpenAsync(file)) // and life goes on
             {
-                foreach (GuestOperation operation in GuestOperation.Sequence(77, model.Sectors, 8, 50, GuestAction.Write, GuestAction.Discard, GuestAction.WriteZeroes))
+                foreach (GuestOperation operation in GuestOperation.Sequence(
+                    77, model.Sectors, 8, 50, GuestAction.Write, GuestAction.Discard, GuestAction.WriteZeroes))
                 {
                     await operation.RunAsync(disk);
                 }

@@ -51,7 +51,9 @@ public sealed class FaultTests
         }
     }
 
-    /// <summary>Compressed data whose table cannot be had, or that cannot be written, takes no space; nor does a table that cannot be copied.</summary>
+    /// <summary>
+    /// Compressed data whose table cannot be had, or that cannot be written, takes no space; nor does a table that cannot be copied.
+    /// </summary>
     [Theory]
     [InlineData("cluster_size=4k")]
     [InlineData("cluster_size=512")]
@@ -63,7 +65,8 @@ public sealed class FaultTests
         await using (BlockNode disk = await MemoryDisk.OpenAsync(made))
         {
             await disk.WriteAsync(0, SectorModel.Data(0, 400, 1));
-            _ = await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None); // its tables are shared from here on
+            // its tables are shared from here on
+            _ = await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None);
         }
         bool failed = true;
         for (int number = 1; failed; number++)
@@ -103,7 +106,9 @@ public sealed class FaultTests
         var file = new Unclosable(new MemoryNode(await MemoryDisk.NewAsync("size=1M,backing_file=base,backing_fmt=raw")));
         FormatDriver driver = Images.Registry.Format("qcow2");
         BlockNode disk = await driver.OpenAsync(
-            new FormatOpenContext(file, driver.OpenOptions.Defaults(), (_, _, _) => new(backing), (_, _, _) => throw new InvalidOperationException()), CancellationToken.None);
+            new FormatOpenContext(
+                file, driver.OpenOptions.Defaults(), (_, _, _) => new(backing), (_, _, _) => throw new InvalidOperationException()),
+            CancellationToken.None);
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => disk.DisposeAsync().AsTask());
         Assert.Equal("it stays open", error.Message);
         Assert.True(backing.IsClosed);
@@ -130,7 +135,8 @@ public sealed class FaultTests
         {
             var file = new FaultInjectionNode(new MemoryNode());
             file.Arm(new Fault(RequestKinds.Changes, number, DiskImageErrorKind.NoSpace) { Count = long.MaxValue });
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await MemoryDisk.CreateAsync(file, options));
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                async () => await MemoryDisk.CreateAsync(file, options));
             Assert.Equal(DiskImageErrorKind.NoSpace, error.Kind);
         }
     }

@@ -52,7 +52,10 @@ public sealed class NewImageFaultTests : IDisposable
         _storage.FailingRename = failing;
         await using (NewImage image = await BeginAsync(TargetMode.Replace))
         {
-            Assert.Equal(DiskImageErrorKind.Io, (await Assert.ThrowsAsync<DiskImageException>(async () => await image.CompleteAsync(durable: false, CancellationToken.None))).Kind);
+            Assert.Equal(
+                DiskImageErrorKind.Io,
+                (await Assert.ThrowsAsync<DiskImageException>(
+                    async () => await image.CompleteAsync(durable: false, CancellationToken.None))).Kind);
         }
         await RequireOldAsync();
     }
@@ -64,7 +67,9 @@ public sealed class NewImageFaultTests : IDisposable
         {
             await File.WriteAllTextAsync(_folder["disk.qcow2"], "old");
             Assert.Equal(
-                DiskImageErrorKind.AlreadyExists, (await Assert.ThrowsAsync<DiskImageException>(async () => await image.CompleteAsync(durable: false, CancellationToken.None))).Kind);
+                DiskImageErrorKind.AlreadyExists,
+                (await Assert.ThrowsAsync<DiskImageException>(
+                    async () => await image.CompleteAsync(durable: false, CancellationToken.None))).Kind);
         }
         await RequireOldAsync();
     }
@@ -179,7 +184,8 @@ public sealed class NewImageFaultTests : IDisposable
         Assert.True(_storage.AllClosed);
     }
 
-    private string Files() => string.Join(' ', Directory.EnumerateFiles(_folder.Root).Select(f => Path.GetFileName(f)).Order(StringComparer.Ordinal));
+    private string Files()
+        => string.Join(' ', Directory.EnumerateFiles(_folder.Root).Select(f => Path.GetFileName(f)).Order(StringComparer.Ordinal));
 
     private async Task<NewImage> BeginAsync(TargetMode mode, string format = "qcow2", string options = Options)
     {

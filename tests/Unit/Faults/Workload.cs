@@ -10,7 +10,8 @@ internal sealed record Workload(byte[] Image, byte[]? Backing, int[] Tags, List<
 
     public static readonly string[] Names =
     [
-        "allocation", "refcounts of 1 bit", "backing", "backing, version 2", "compressed", "zero", "zero, version 2", "discard", "discard over backing",
+        "allocation", "refcounts of 1 bit", "backing", "backing, version 2", "compressed", "zero", "zero, "
+            + "version 2", "discard", "discard over backing",
         "large clusters", "refcount table",
     ];
 
@@ -22,7 +23,8 @@ internal sealed record Workload(byte[] Image, byte[]? Backing, int[] Tags, List<
     public static async Task<Workload> MakeAsync(string name)
     {
         const string SmallCaches = "l2-cache-size=0,refcount-cache-size=0";
-        const GuestAction Write = GuestAction.Write, Zero = GuestAction.WriteZeroes, Discard = GuestAction.Discard, Flush = GuestAction.Flush;
+        const GuestAction Write =
+            GuestAction.Write, Zero = GuestAction.WriteZeroes, Discard = GuestAction.Discard, Flush = GuestAction.Flush;
         const string OverBacking = ",backing_file=base.raw,backing_fmt=raw";
         string size = $"size={Sectors * SectorModel.Bytes}";
         int[] empty = new int[Sectors];
@@ -31,16 +33,49 @@ internal sealed record Workload(byte[] Image, byte[]? Backing, int[] Tags, List<
         byte[] shortBacking = backing[..((Sectors - 300) * SectorModel.Bytes)];
         return name switch
         {
-            "allocation" => new(await NewAsync(",cluster_size=512"), null, empty, Sequence(1, 120, 12, Write, Write, Write, Flush), SmallCaches),
-            "refcounts of 1 bit" => new(await NewAsync(",cluster_size=512,refcount_bits=1"), null, empty, Sequence(2, 120, 12, Write, Write, Zero, Discard, Flush), ""),
-            "backing" => new(await NewAsync(OverBacking + ",cluster_size=4k"), shortBacking, tags, Sequence(3, 100, 20, Write, Write, Write, Zero, Flush), SmallCaches),
-            "backing, version 2" => new(await NewAsync(OverBacking + ",cluster_size=4k,compat=0.10"), shortBacking, tags, Sequence(4, 80, 20, Write, Write, Write, Zero, Discard, Flush), ""),
-            "compressed" => new(await MemoryDisk.CompressedAsync(backing, ",cluster_size=4k"), null, tags, Sequence(5, 100, 20, Write, Write, Write, Zero, Discard, Flush), SmallCaches),
+            "allocation" => new(
+                await NewAsync(",cluster_size=512"), null, empty, Sequence(1, 120, 12, Write, Write, Write, Flush), SmallCaches),
+            "refcounts of 1 bit" => new(
+                await NewAsync(",cluster_size=512,refcount_bits=1"),
+                null,
+                empty,
+                Sequence(2, 120, 12, Write, Write, Zero, Discard, Flush),
+                ""),
+            "backing" => new(
+                await NewAsync(OverBacking + ",cluster_size=4k"),
+                shortBacking,
+                tags,
+                Sequence(3, 100, 20, Write, Write, Write, Zero, Flush),
+                SmallCaches),
+            "backing, version 2" => new(
+                await NewAsync(OverBacking + ",cluster_size=4k,compat=0.10"),
+                shortBacking,
+                tags,
+                Sequence(4, 80, 20, Write, Write, Write, Zero, Discard, Flush),
+                ""),
+            "compressed" => new(
+                await MemoryDisk.CompressedAsync(backing, ",cluster_size=4k"),
+                null,
+                tags,
+                Sequence(5, 100, 20, Write, Write, Write, Zero, Discard, Flush),
+                SmallCaches),
             "zero" => new(await FullAsync(",cluster_size=1k"), null, tags, Sequence(6, 100, 30, Write, Zero, Zero, Flush), ""),
-            "zero, version 2" => new(await FullAsync(",cluster_size=1k,compat=0.10"), null, tags, Sequence(7, 100, 30, Write, Zero, Zero, Flush), SmallCaches),
-            "discard" => new(await FullAsync(",cluster_size=512,refcount_bits=4"), null, tags, Sequence(8, 100, 40, Write, Write, Discard, Flush), SmallCaches),
-            "discard over backing" => new(await NewAsync(OverBacking + ",cluster_size=2k"), shortBacking, tags, Sequence(9, 100, 40, Write, Write, Discard, Zero, Flush), ""),
-            "large clusters" => new(await NewAsync(",cluster_size=64k"), null, empty, Sequence(10, 120, 60, Write, Write, Zero, Discard, Flush), ""),
+            "zero, version 2" => new(
+                await FullAsync(",cluster_size=1k,compat=0.10"), null, tags, Sequence(7, 100, 30, Write, Zero, Zero, Flush), SmallCaches),
+            "discard" => new(
+                await FullAsync(",cluster_size=512,refcount_bits=4"),
+                null,
+                tags,
+                Sequence(8, 100, 40, Write, Write, Discard, Flush),
+                SmallCaches),
+            "discard over backing" => new(
+                await NewAsync(OverBacking + ",cluster_size=2k"),
+                shortBacking,
+                tags,
+                Sequence(9, 100, 40, Write, Write, Discard, Zero, Flush),
+                ""),
+            "large clusters" => new(
+                await NewAsync(",cluster_size=64k"), null, empty, Sequence(10, 120, 60, Write, Write, Zero, Discard, Flush), ""),
             "refcount table" => await RefcountTableAsync(),
             _ => throw new ArgumentOutOfRangeException(nameof(name), name, null),
         };
@@ -60,7 +95,9 @@ internal sealed record Workload(byte[] Image, byte[]? Backing, int[] Tags, List<
         }
     }
 
-    /// <summary>Refcounts of 64 bits in clusters of 512 bytes: the table of one cluster is full after 2 MiB, and the image is nearly there.</summary>
+    /// <summary>
+    /// Refcounts of 64 bits in clusters of 512 bytes: the table of one cluster is full after 2 MiB, and the image is nearly there.
+    /// </summary>
     private static async Task<Workload> RefcountTableAsync()
     {
         const int Many = 5120, Full = 3800;

@@ -14,7 +14,8 @@ public sealed class FilterTests
     public async Task A_throttle_lets_a_burst_through_and_then_its_rate()
     {
         var time = new HandTime();
-        await using var node = new ThrottleNode(new MemoryNode(new byte[1 << 20]), new ThrottleOptions { BytesTotal = 100_000, RequestsWrite = 10 }, time);
+        await using var node = new ThrottleNode(
+            new MemoryNode(new byte[1 << 20]), new ThrottleOptions { BytesTotal = 100_000, RequestsWrite = 10 }, time);
         await node.ReadAsync(0, new byte[10_000]); // a tenth of a second's worth, into an empty bucket
         await node.ReadAsync(0, new byte[10_000]); // the bucket holds just the burst: goes at once
         Task third = node.ReadAsync(0, new byte[1]).AsTask();
@@ -83,7 +84,8 @@ public sealed class FilterTests
         Assert.Equal((3 * Sector, 3 << 20), (log.Written, log.Zeroed)); // three headers
         using var stop = new CancellationTokenSource();
         await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(async () => await node.WriteZeroesAsync(0, 3 << 20, cancellationToken: stop.Token));
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(
+            async () => await node.WriteZeroesAsync(0, 3 << 20, cancellationToken: stop.Token));
         Assert.Equal(3 << 20, log.Zeroed);
     }
 

@@ -42,7 +42,13 @@ public sealed class ClaimProgressTests : IDisposable
         var claimed = new Reports();
         var creator = new ImageCreator(new ImageOpener(Images.Registry, OpenPolicy.Default));
         await using NewImage image = await creator.CreateAsync(
-            _folder["new"], driver, ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split($"size=16M,{options}")), TargetMode.New, null, claimed, CancellationToken.None);
+            _folder["new"],
+            driver,
+            ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split($"size=16M,{options}")),
+            TargetMode.New,
+            null,
+            claimed,
+            CancellationToken.None);
         claimed.RequireRisingTo(16 * MiB);
     }
 

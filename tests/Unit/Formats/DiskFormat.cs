@@ -21,7 +21,8 @@ internal sealed class DiskFormat(string name)
     {
         var file = new MemoryNode();
         var creatable = (ICreatable)Driver;
-        await creatable.CreateAsync(new FormatCreateContext(file, creatable.CreateOptions.Bind(OptionSchema.Split(options))), CancellationToken.None);
+        await creatable.CreateAsync(
+            new FormatCreateContext(file, creatable.CreateOptions.Bind(OptionSchema.Split(options))), CancellationToken.None);
         return file;
     }
 
@@ -62,11 +63,17 @@ internal sealed class DiskFormat(string name)
     }
 
     /// <summary>
-    /// Runs requests over a log and looks at the image after every prefix of what was written, and after any part of what was written since a
-    /// flush: it opens, reads as what was flushed or newer, leaks at most, and is fit for further use.
+    /// Runs requests over a log and looks at the image after every prefix of what was written, and after any part of what was written since
+    /// a flush: it opens, reads as what was flushed or newer, leaks at most, and is fit for further use.
     /// </summary>
     public async Task CrashAsync(
-        byte[] image, byte[]? backing, int[] tags, IReadOnlyList<GuestOperation> operations, string what, Func<BlockNode, Task>? last = null, int most = 120)
+        byte[] image,
+        byte[]? backing,
+        int[] tags,
+        IReadOnlyList<GuestOperation> operations,
+        string what,
+        Func<BlockNode, Task>? last = null,
+        int most = 120)
     {
         var log = new WriteLogNode(new MemoryNode((byte[])image.Clone()));
         var history = new List<(GuestOperation Operation, int Began, int Done)>();
@@ -93,7 +100,8 @@ internal sealed class DiskFormat(string name)
         {
             if (count % step == 0)
             {
-                await SoundAsync(prefix.ToArray(), backing, Model(tags, history, count, count), null, $"{what}, {count} of {entries.Count} requests");
+                await SoundAsync(
+                    prefix.ToArray(), backing, Model(tags, history, count, count), null, $"{what}, {count} of {entries.Count} requests");
                 var part = new MemoryNode(durable.ToArray());
                 foreach (WriteLogEntry entry in entries.Skip(flushed).Take(count - flushed).Where(_ => random.Next(2) == 0))
                 {
@@ -102,8 +110,14 @@ internal sealed class DiskFormat(string name)
                         await WriteLogNode.ReplayAsync(entry, part);
                     }
                 }
-                HashSet<int> unsure = [.. history.Where(h => h.Began < count && h.Done > flushed).SelectMany(h => Enumerable.Range(h.Operation.Sector, h.Operation.Count))];
-                await SoundAsync(part.ToArray(), backing, Model(tags, history, flushed, count), unsure, $"{what}, a part of requests {flushed} to {count}");
+                HashSet<int> unsure = [.. history.Where(
+                    h => h.Began < count && h.Done > flushed).SelectMany(h => Enumerable.Range(h.Operation.Sector, h.Operation.Count))];
+                await SoundAsync(
+                    part.ToArray(),
+                    backing,
+                    Model(tags, history, flushed, count),
+                    unsure,
+                    $"{what}, a part of requests {flushed} to {count}");
             }
             if (count < entries.Count)
             {
@@ -147,7 +161,8 @@ internal sealed class DiskFormat(string name)
         {
             Assert.Fail($"{what}: {e}");
         }
-        allocated = thread == Environment.CurrentManagedThreadId ? GC.GetAllocatedBytesForCurrentThread() - allocated : 0; // of another thread it tells nothing
+        // of another thread it tells nothing
+        allocated = thread == Environment.CurrentManagedThreadId ? GC.GetAllocatedBytesForCurrentThread() - allocated : 0;
         TimeSpan time = Stopwatch.GetElapsedTime(started);
         Assert.True(allocated < MostBytes, $"{what}: {allocated:#,0} bytes allocated");
         Assert.True(time < s_mostTime, $"{what}: {time}");
@@ -188,7 +203,8 @@ internal sealed class DiskFormat(string name)
                     }
                 }
             });
-            await TryAsync(async () => errors += (int)Math.Min(1, (await ((ICheckable)disk).CheckAsync(null, CancellationToken.None)).Corruptions));
+            await TryAsync(
+                async () => errors += (int)Math.Min(1, (await ((ICheckable)disk).CheckAsync(null, CancellationToken.None)).Corruptions));
         }
 
         async Task ChangeAsync(BlockNode disk)
@@ -220,15 +236,21 @@ internal sealed class DiskFormat(string name)
     }
 
     /// <summary>Cuts an image anywhere, and damages bytes of some ranges at random; the seed of a failure stands in its message.</summary>
-    public async Task DamageAsync(byte[] image, IReadOnlyList<(long Offset, int Length)> places, int first, int rounds, byte[]? backing = null)
+    public async Task DamageAsync(
+        byte[] image, IReadOnlyList<(long Offset, int Length)> places, int first, int rounds, byte[]? backing = null)
     {
         int noticed = 0;
-        foreach (int length in Enumerable.Range(0, 40).Select(i => (int)((long)image.Length * i / 40)).Concat([1, 3, 4, 63, 64, 511, 512, 513]).Where(l => l <= image.Length))
+        foreach (int length in Enumerable.Range(0, 40).Select(
+            i => (int)((long)image.Length * i / 40)).Concat([1, 3, 4, 63, 64, 511, 512, 513]).Where(l => l <= image.Length))
         {
             noticed += await ExerciseAsync(image[..length], $"{name}: cut to {length} bytes", backing);
         }
         Assert.True(noticed > 0);
-        ulong[] values = [0, 1, 2, 511, 512, 4096, 65535, 65536, 0x7FFF_FFFF, 0xFFFF_FFFF, 1UL << 32, (ulong)image.Length, (ulong)image.Length - 512, 1UL << 62, 1UL << 63, ulong.MaxValue, ulong.MaxValue - 4095];
+        ulong[] values =
+        [
+            0, 1, 2, 511, 512, 4096, 65535, 65536, 0x7FFF_FFFF, 0xFFFF_FFFF, 1UL << 32, (ulong)image.Length, (ulong)image.Length - 512,
+            1UL << 62, 1UL << 63, ulong.MaxValue, ulong.MaxValue - 4095,
+        ];
         noticed = 0;
         for (int seed = first; seed < first + rounds; seed++)
         {
@@ -255,7 +277,8 @@ internal sealed class DiskFormat(string name)
     public static void Same(byte[] expected, byte[] actual)
     {
         int same = expected.AsSpan().CommonPrefixLength(actual);
-        Assert.True(expected.Length == actual.Length && same == expected.Length, $"{actual.Length} bytes instead of {expected.Length}; differs at {same}");
+        Assert.True(expected.Length == actual.Length
+            && same == expected.Length, $"{actual.Length} bytes instead of {expected.Length}; differs at {same}");
     }
 
     /// <summary>Random requests to a disk and its twin; reads are compared at once.</summary>
@@ -320,7 +343,8 @@ internal sealed class DiskFormat(string name)
             var file = new MemoryNode(image);
             await using (BlockNode disk = await OpenAsync(file, backing)) // and life goes on
             {
-                foreach (GuestOperation operation in GuestOperation.Sequence(77, model.Sectors, 8, 50, GuestAction.Write, GuestAction.Discard, GuestAction.WriteZeroes))
+                foreach (GuestOperation operation in GuestOperation.Sequence(
+                    77, model.Sectors, 8, 50, GuestAction.Write, GuestAction.Discard, GuestAction.WriteZeroes))
                 {
                     await operation.RunAsync(disk);
                 }

@@ -5,7 +5,10 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats;
 
-/// <summary>Growing VHD and VHDX: what a program left behind the end is not shown, and a growth that fails or is cancelled leaves the disk as it was.</summary>
+/// <summary>
+/// Growing VHD and VHDX: what a program left behind the end is not shown, and a growth that fails or is cancelled
+/// leaves the disk as it was.
+/// </summary>
 public sealed class GrowFaultTests
 {
     private const int Size = (1 << 20) + (300 << 10), Grown = 4 << 20;
@@ -52,7 +55,9 @@ public sealed class GrowFaultTests
                 }
                 faults.Arm(null);
             }
-            await RequireAsync(format, memory.ToArray(), isFailed ? contents : [.. contents, .. new byte[Grown - Size]], $"request {number}");
+            await RequireAsync(format, memory.ToArray(), isFailed
+                ? contents
+                : [.. contents, .. new byte[Grown - Size]], $"request {number}");
             if (!isFailed)
             {
                 break;
@@ -88,7 +93,8 @@ public sealed class GrowFaultTests
     [InlineData("vpc", "block_size=1M", 3)]
     [InlineData("vpc", "block_size=4k", 811)]
     [InlineData("vhdx", "block_size=1M", 3)]
-    public async Task What_was_left_behind_the_end_in_the_last_block_reads_as_zeroes_when_the_disk_grows(string format, string options, int last)
+    public async Task What_was_left_behind_the_end_in_the_last_block_reads_as_zeroes_when_the_disk_grows(
+        string format, string options, int last)
     {
         // A disk that ends inside its last block; a foreign program wrote all of that block.
         int block = options.Contains("4k", StringComparison.Ordinal) ? 4096 : 1 << 20, size = (last * block) + 2048;
@@ -124,7 +130,8 @@ public sealed class GrowFaultTests
         await using BlockNode disk = await OpenAsync(format, new MemoryNode(image, readOnly: true));
         byte[] read = await VpcDisks.ReadAsync(disk);
         Assert.True(read.AsSpan().SequenceEqual(contents), $"{what}: {read.Length} bytes read, {contents.Length} expected");
-        Assert.True((await VpcDisks.CheckAsync(disk)).Findings is [], $"{what}: {string.Join(", ", (await VpcDisks.CheckAsync(disk)).Findings)}");
+        Assert.True(
+            (await VpcDisks.CheckAsync(disk)).Findings is [], $"{what}: {string.Join(", ", (await VpcDisks.CheckAsync(disk)).Findings)}");
     }
 
     private static async Task<BlockNode> OpenAsync(string format, BlockNode file)

@@ -3,7 +3,9 @@ using DiskImage.Formats;
 
 namespace DiskImage.Tests.Formats;
 
-/// <summary>Identifiers and times of reproducible images. Their bytes are compared by the cmdlets' tests, which can set the environment.</summary>
+/// <summary>
+/// Identifiers and times of reproducible images. Their bytes are compared by the cmdlets' tests, which can set the environment.
+/// </summary>
 public sealed class NewIdentityTests
 {
     private static readonly DateTimeOffset s_epoch = DateTimeOffset.FromUnixTimeSeconds(1_700_000_000);
@@ -12,7 +14,8 @@ public sealed class NewIdentityTests
     [InlineData("0", 0)]
     [InlineData("1700000000", 1_700_000_000)]
     [InlineData("253402300799", 253_402_300_799)]
-    public void The_variable_is_seconds(string value, long seconds) => Assert.Equal(seconds, NewIdentity.Epoch(value)!.Value.ToUnixTimeSeconds());
+    public void The_variable_is_seconds(string value, long seconds)
+        => Assert.Equal(seconds, NewIdentity.Epoch(value)!.Value.ToUnixTimeSeconds());
 
     [Theory]
     [InlineData(null)]
@@ -42,7 +45,8 @@ public sealed class NewIdentityTests
             5,
             new[]
             {
-                id, NewIdentity.Derived(s_epoch.AddSeconds(1), "disk", [512L, null, "a"]), NewIdentity.Derived(s_epoch, "data", [512L, null, "a"]),
+                id, NewIdentity.Derived(
+                    s_epoch.AddSeconds(1), "disk", [512L, null, "a"]), NewIdentity.Derived(s_epoch, "data", [512L, null, "a"]),
                 NewIdentity.Derived(s_epoch, "disk", [513L, null, "a"]), NewIdentity.Derived(s_epoch, "disk", [512L, "a"]),
             }.Distinct().Count());
         Assert.Equal(8, id.Version);

@@ -4,14 +4,17 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats;
 
-/// <summary>VHD and VHDX say the same of a parent that is not the recorded one, and let it pass the same way, wherever it is in a chain.</summary>
+/// <summary>
+/// VHD and VHDX say the same of a parent that is not the recorded one, and let it pass the same way, wherever it is in a chain.
+/// </summary>
 public sealed class ParentMismatchTests
 {
     [Fact]
     public async Task The_words_agree()
     {
         string[] texts = [await RefusalAsync("vhd", "vpc"), await RefusalAsync("vhdx", "vhdx")];
-        const string Advice = "If you know that it is the right one, pass -IgnoreIdMismatch (open option ignore_id_mismatch) to open it anyway, or record it anew with Set-DiskImageBacking -Unsafe.";
+        const string Advice = "If you know that it is the right one, pass the permission (open option ignore_id_mismatch) to open it "
+            + "anyway, or record it anew with a change of the recorded parent alone.";
         Assert.All(texts, t => Assert.EndsWith(Advice, t, StringComparison.Ordinal));
         Assert.All(texts, t => Assert.Contains("top: its parent must have the ", t, StringComparison.Ordinal));
         Assert.All(texts, t => Assert.Contains("it is another disk, or ", t, StringComparison.Ordinal));
@@ -28,11 +31,14 @@ public sealed class ParentMismatchTests
         await Images.CreateAsync(folder["top.qcow2"], "qcow2", $"size=1M,backing_file=mid.{ending},backing_fmt={format}");
         File.Delete(folder[$"base.{ending}"]);
         await Images.CreateAsync(folder[$"base.{ending}"], format, "size=1M");
-        Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(folder["top.qcow2"]))).Kind);
-        await using BlockNode top = await Images.OpenAsync(folder["top.qcow2"], policy: OpenPolicy.Default with { IgnoreIdMismatch = true });
+        Assert.Equal(
+            DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(folder["top.qcow2"]))).Kind);
+        await using BlockNode top = await Images.OpenAsync(
+            folder["top.qcow2"], policy: OpenPolicy.Default with { IgnoreIdMismatch = true });
         Assert.NotNull(top.Child("backing")!.Child("backing"));
         await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(
-            folder[$"mid.{ending}"], options: "ignore_id_mismatch=off", policy: OpenPolicy.Default with { IgnoreIdMismatch = true })); // what is given counts
+            // what is given counts
+            folder[$"mid.{ending}"], options: "ignore_id_mismatch=off", policy: OpenPolicy.Default with { IgnoreIdMismatch = true }));
     }
 
     /// <summary>What the child of another disk says, with the names of the files made equal.</summary>

@@ -20,10 +20,13 @@ public sealed class ParentSearchTests
     public async Task A_name_that_fails_gives_way_to_the_next(DiskImageErrorKind kind)
     {
         var parent = new MemoryNode();
-        ParentSearch search = Search(name => name.Equals("bad", StringComparison.Ordinal) ? throw new DiskImageException(kind, "no") : parent);
+        ParentSearch search = Search(name => name.Equals("bad", StringComparison.Ordinal)
+            ? throw new DiskImageException(kind, "no")
+            : parent);
         (BlockNode found, string name) = (await search.OpenAsync(["bad", "./good"], _ => null, CancellationToken.None))!.Value;
         Assert.Equal((parent, "./good"), (found, name));
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await Search(_ => throw new DiskImageException(kind, "no")).OpenAsync(["bad"], _ => null, CancellationToken.None));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await Search(_ => throw new DiskImageException(kind, "no")).OpenAsync(["bad"], _ => null, CancellationToken.None));
         Assert.Equal(kind == DiskImageErrorKind.InvalidOption ? DiskImageErrorKind.NotFound : kind, error.Kind);
     }
 
@@ -34,7 +37,10 @@ public sealed class ParentSearchTests
     {
         int opened = 0;
         ParentSearch search = Search(_ => opened++ == 0 ? throw new DiskImageException(kind, "no") : new MemoryNode());
-        Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(async () => await search.OpenAsync(["a", "b"], _ => null, CancellationToken.None))).Kind);
+        Assert.Equal(
+            kind,
+            (await Assert.ThrowsAsync<DiskImageException>(
+                async () => await search.OpenAsync(["a", "b"], _ => null, CancellationToken.None))).Kind);
         Assert.Equal(1, opened);
     }
 
@@ -42,8 +48,10 @@ public sealed class ParentSearchTests
     public async Task The_error_tells_what_was_tried_and_what_was_refused()
     {
         ParentSearch search = Search(name => throw (name.Equals("./a", StringComparison.Ordinal)
-            ? new DiskImageException(DiskImageErrorKind.NotFound, "a is not there") : new DiskImageException(DiskImageErrorKind.Refused, "b is not opened")));
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await search.OpenAsync(["./a", "b"], _ => null, CancellationToken.None));
+            ? new DiskImageException(DiskImageErrorKind.NotFound, "a is not there")
+            : new DiskImageException(DiskImageErrorKind.Refused, "b is not opened")));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await search.OpenAsync(["./a", "b"], _ => null, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.NotFound, error.Kind);
         Assert.Contains("tried 'a', 'b'", error.Message, StringComparison.Ordinal);
         Assert.Contains("a is not there b is not opened", error.Message, StringComparison.Ordinal);
@@ -69,10 +77,12 @@ public sealed class ParentSearchTests
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(folder[$"d/{Depth}.vhd"]));
         Assert.Equal(DiskImageErrorKind.NotFound, error.Kind);
         await File.WriteAllBytesAsync(
-            folder["d/0.vhd"], VhdMaker.Dynamic(VhdMaker.Footer("win ", 65536, (1, 4, 17), 3, id: 99), VhdMaker.Header(1536, 16, 4096), 4096, 16));
+            folder["d/0.vhd"],
+            VhdMaker.Dynamic(VhdMaker.Footer("win ", 65536, (1, 4, 17), 3, id: 99), VhdMaker.Header(1536, 16, 4096), 4096, 16));
         error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(folder[$"d/{Depth}.vhd"]));
         Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind); // another disk
     }
 
-    private static ParentSearch Search(Func<string, BlockNode> open) => new("child", "vpc", (name, _, _) => new ValueTask<BlockNode>(open(name)));
+    private static ParentSearch Search(Func<string, BlockNode> open)
+        => new("child", "vpc", (name, _, _) => new ValueTask<BlockNode>(open(name)));
 }

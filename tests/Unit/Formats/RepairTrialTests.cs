@@ -23,7 +23,7 @@ public sealed class RepairTrialTests
         { "vpc", 0 }, { "vpc", 512 }, { "vpc", 2048 },
         { "vpc-child", 0 }, { "vpc-child", 512 }, { "vpc-child", 2048 }, { "vpc-child", -512 },
         { "vhdx", 0 }, { "vhdx", MiB }, { "vhdx-child", 0 }, { "vhdx-child", MiB }, { "vhdx-child", -MiB },
-        { "vdi", 0 }, { "parallels", 0 },
+        { "vdi", 0 }, { "parallels", 0 }, { "qed", 0 }, { "qed-child", 0 }, { "qed-table", 0 }, { "bochs", 0 },
     };
 
     [Theory]
@@ -161,6 +161,9 @@ public sealed class RepairTrialTests
             "vpc" or "vpc-child" => VpcAsync(kind.Length > 3, shift),
             "vdi" => VdiAsync(),
             "parallels" => ParallelsAsync(),
+            "qed" or "qed-child" => QedAsync(hasParent: kind.Length > 3),
+            "qed-table" => QedTableAsync(),
+            "bochs" => BochsAsync(),
             _ => VhdxAsync(kind.Length > 4, shift),
         };
 
@@ -212,7 +215,7 @@ public sealed class RepairTrialTests
                 await disk.WriteAsync(BlockBytes, new byte[BlockBytes]);
             });
             Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
-            Assert.Contains("-Mode All", error.Message, StringComparison.Ordinal);
+            Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         }
 
         /// <summary>A write to each of the two blocks changes nothing else.</summary>
@@ -312,6 +315,63 @@ public sealed class RepairTrialTests
             byte[] image = file.ToArray();
             image.AsSpan(64 + 4, 4).CopyTo(image.AsSpan(64 + 12));
             return new(image, Block, 1, ParallelsDisks.OpenAsync);
+        }
+
+        /// <summary>Clusters 1 and 3 in one place.</summary>
+        private static async Task<Subject> QedAsync(bool hasParent)
+        {
+            byte[]? parent = hasParent ? Noise(QedSize, 1) : null;
+            byte[] image = await QedImageAsync(parent);
+            int table = Place(image, QedCluster);
+            image.AsSpan(table + 8, 8).CopyTo(image.AsSpan(table + 24));
+            return Qed(image, parent);
+        }
+
+        /// <summary>Cluster 3 on the table of the last clusters, which lies where cluster 1 lay before.</summary>
+        private static async Task<Subject> QedTableAsync()
+        {
+            byte[] image = await QedImageAsync(null);
+            int first = Place(image, QedCluster);
+            image.AsSpan(QedCluster + 8, 8).CopyTo(image.AsSpan(first + 24)); // the second table's place
+            return Qed(image, null);
+        }
+
+        private static Subject Qed(byte[] image, byte[]? parent)
+        {
+            var qed = new DiskFormat("qed");
+            return new(image, QedCluster, 8, async (file, forRepair) => await qed.OpenAsync(file, parent, forRepair));
+        }
+
+        private const int QedCluster = 4096, QedSize = (512 + 16) * QedCluster; // a table has 512 entries
+
+        private static async Task<byte[]> QedImageAsync(byte[]? parent)
+        {
+            var qed = new DiskFormat("qed");
+            MemoryNode file = await qed.CreateAsync($"size={QedSize},cluster_size=4k,table_size=1{(parent is null ? "" : ",backing_file=p,backing_fmt=raw")}");
+            await using (BlockNode disk = await qed.OpenAsync(file, parent))
+            {
+                await disk.WriteAsync(QedCluster, Noise(3 * QedCluster, 2));
+                await disk.WriteAsync(8 * QedCluster, Noise(QedCluster, 3));
+                await disk.WriteAsync(515 * QedCluster, Noise(QedCluster, 4));
+            }
+            return file.ToArray();
+        }
+
+        private static int Place(byte[] image, int at) => (int)BinaryPrimitives.ReadInt64LittleEndian(image.AsSpan(at));
+
+        private static async Task<Subject> BochsAsync()
+        {
+            var bochs = new DiskFormat("bochs");
+            MemoryNode file = await bochs.CreateAsync("size=1M");
+            int extent = BinaryPrimitives.ReadInt32LittleEndian(file.ToArray().AsSpan(80));
+            await using (BlockNode disk = await bochs.OpenAsync(file))
+            {
+                await disk.WriteAsync(extent + 512, Noise(2 * extent, 2));
+                await disk.WriteAsync(8L * extent, Noise(512, 3));
+            }
+            byte[] image = file.ToArray();
+            image.AsSpan(512 + 4, 4).CopyTo(image.AsSpan(512 + 12));
+            return new(image, extent, 1, async (node, forRepair) => await bochs.OpenAsync(node, forRepair: forRepair));
         }
 
         private static byte[] Noise(int length, int seed)

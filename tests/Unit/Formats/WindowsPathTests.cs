@@ -5,12 +5,13 @@ namespace DiskImage.Tests.Formats;
 public sealed class WindowsPathTests
 {
     [Theory]
-    [InlineData(@".\base.vhdx", "base.vhdx")]
+    [InlineData(@".\base.vhdx", "base.vhdx", "base.vhdx")]
     [InlineData(@"..\..\a b\base.vhdx", "../../a b/base.vhdx")]
     [InlineData(@"base.vhdx", "base.vhdx")]
     [InlineData(@"\\?\C:\disks\base.vhdx", "C:/disks/base.vhdx", @"C:\disks\base.vhdx")]
     [InlineData(@"\\?\UNC\server\share\base.vhdx", "//server/share/base.vhdx", @"\\server\share\base.vhdx")]
-    [InlineData(@"\\?\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\base.vhdx", "//?/Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}/base.vhdx")]
+    [InlineData(
+        @"\\?\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\base.vhdx", "//?/Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}/base.vhdx")]
     public void Paths_of_Windows_are_opened_with_the_separators_of_the_system(string path, string elsewhere, string? windows = null)
     {
         Assert.Equal(elsewhere, WindowsPath.ToLocal(path, isWindows: false));

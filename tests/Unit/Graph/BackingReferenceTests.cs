@@ -38,10 +38,12 @@ public sealed class BackingReferenceTests : IDisposable
     {
         Directory.CreateDirectory(_folder["sub"]);
         File.WriteAllBytes(_folder["base.raw"], new byte[4096]);
-        var error = await Assert.ThrowsAsync<DiskImageException>(async () => await ResolveAsync(_folder["sub/top.qcow2"], "base.raw", currentFolder: _folder.Root));
+        var error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await ResolveAsync(_folder["sub/top.qcow2"], "base.raw", currentFolder: _folder.Root));
         Assert.Equal(DiskImageErrorKind.NotFound, error.Kind);
         Assert.Contains($"'{Path.Combine("..", "base.raw")}' or '{_folder["base.raw"]}'", error.Message, StringComparison.Ordinal);
-        error = await Assert.ThrowsAsync<DiskImageException>(async () => await ResolveAsync(_folder["sub/top.qcow2"], "nowhere.raw", currentFolder: _folder.Root));
+        error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await ResolveAsync(_folder["sub/top.qcow2"], "nowhere.raw", currentFolder: _folder.Root));
         Assert.DoesNotContain("current folder", error.Message, StringComparison.Ordinal);
     }
 
@@ -111,7 +113,8 @@ public sealed class BackingReferenceTests : IDisposable
         FormatDriver format = _opener.Registry.Format("qcow2");
         BackingReference backing = await ResolveAsync(_folder[name], backingName);
         object options = ((ICreatable)format).CreateOptions.Bind(backing.OptionsFor(format).Append(new("size", backing.Length)));
-        await using NewImage image = await new ImageCreator(_opener).CreateAsync(_folder[name], format, options, replace: false, null, default);
+        await using NewImage image = await new ImageCreator(_opener).CreateAsync(
+            _folder[name], format, options, replace: false, null, default);
         if (write is not null)
         {
             await write(image.Node);

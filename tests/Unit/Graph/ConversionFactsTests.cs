@@ -19,11 +19,18 @@ public sealed class ConversionFactsTests : IDisposable
     {
         await Images.CreateAsync(_folder["a.vhdx"], "vhdx", $"size=1M,logical_sector_size={logical},physical_sector_size={physical}");
         await using BlockNode source = await Images.OpenAsync(_folder["a.vhdx"]);
-        var kept = ConversionFacts.KeptOptions(source, ((ICreatable)Images.Registry.Format("vhdx")).CreateOptions).ToDictionary(StringComparer.Ordinal);
+        var kept = ConversionFacts.KeptOptions(
+            source, ((ICreatable)Images.Registry.Format("vhdx")).CreateOptions).ToDictionary(StringComparer.Ordinal);
         Assert.Equal(((long)logical, (long)physical), ((long)kept["logical_sector_size"]!, (long)kept["physical_sector_size"]!));
         Assert.Empty(ConversionFacts.KeptOptions(source, ((ICreatable)Images.Registry.Format("vpc")).CreateOptions));
 
-        foreach ((string format, string options) in new[] { ("vhdx", string.Join(',', kept.Select(k => $"{k.Key}={k.Value}"))), ("vhdx", "logical_sector_size=512"), ("vpc", ""), ("qcow2", ""), ("raw", "") })
+        foreach ((
+            string format,
+            string options) in new[] { ("vhdx", string.Join(',', kept.Select(k => $"{k.Key}={k.Value}"))),
+            ("vhdx", "logical_sector_size=512"),
+            ("vpc", ""),
+            ("qcow2", ""),
+            ("raw", "") })
         {
             bool isKept = logical == 512 || options.Contains("4096", StringComparison.Ordinal);
             string[] losses = [.. await LossesAsync(source, format, $"size=1M{(options.Length == 0 ? "" : ",")}{options}")];
@@ -53,13 +60,15 @@ public sealed class ConversionFactsTests : IDisposable
         Assert.Empty(await LossesAsync(source, "qcow2", "size=1M", snapshot, copiesBitmaps: true));
     }
 
-    private async Task<IReadOnlyList<string>> LossesAsync(BlockNode source, string format, string options, BlockNode? disk = null, bool copiesBitmaps = false)
+    private async Task<IReadOnlyList<string>> LossesAsync(
+        BlockNode source, string format, string options, BlockNode? disk = null, bool copiesBitmaps = false)
     {
         await Images.CreateAsync(_folder["t"], format, options);
         try
         {
             await using BlockNode target = await Images.OpenAsync(_folder["t"], format);
-            return [.. (await ConversionFacts.LossesAsync(source, disk ?? source, target, copiesBitmaps, CancellationToken.None)).Select(l => l.ToString())];
+            return [.. (await ConversionFacts.LossesAsync(
+                source, disk ?? source, target, copiesBitmaps, CancellationToken.None)).Select(l => l.ToString())];
         }
         finally
         {

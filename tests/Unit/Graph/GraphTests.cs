@@ -22,7 +22,8 @@ public sealed class GraphTests : IDisposable
 
     private string Path(string name) => _folder[name].Replace("\\", "\\\\", StringComparison.Ordinal);
 
-    private static async Task<OpenedImage> OpenAsync(NodeSpec spec, bool writable = false, string? format = null, DriverRegistry? registry = null)
+    private static async Task<OpenedImage> OpenAsync(
+        NodeSpec spec, bool writable = false, string? format = null, DriverRegistry? registry = null)
         => await new ImageOpener(registry ?? Images.Registry, OpenPolicy.Default).OpenAsync(
             new OpenRequest(spec.ToString()) { Writable = writable, Format = format }, CancellationToken.None);
 
@@ -63,11 +64,14 @@ public sealed class GraphTests : IDisposable
     {
         await MakeAsync("base.qcow2");
         await Images.CreateAsync(_folder["top.qcow2"], "qcow2", "size=1M,backing_file=base.qcow2,backing_fmt=qcow2");
-        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await OpenAsync(Text($"file.filename={_folder["top.qcow2"]},backing.l2-cache-size=wrong")));
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await OpenAsync(Text($"file.filename={_folder["top.qcow2"]},backing.l2-cache-size=wrong")));
         Assert.Contains("l2-cache-size", e.Message, StringComparison.Ordinal);
-        e = await Assert.ThrowsAsync<DiskImageException>(async () => await OpenAsync(Text($"file.filename={_folder["top.qcow2"]},backing.file.locking=wrong")));
+        e = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await OpenAsync(Text($"file.filename={_folder["top.qcow2"]},backing.file.locking=wrong")));
         Assert.Contains("Option 'locking' cannot be 'wrong'", e.Message, StringComparison.Ordinal);
-        await using OpenedImage raw = await OpenAsync(Text($"file.filename={_folder["top.qcow2"]},backing.driver=raw,backing.offset=512,backing.size=1k,backing.file.locking=off"));
+        await using OpenedImage raw = await OpenAsync(
+            Text($"file.filename={_folder["top.qcow2"]},backing.driver=raw,backing.offset=512,backing.size=1k,backing.file.locking=off"));
         Assert.Equal((1024, "raw"), (raw.Node.BackingNode()!.Length, raw.Node.BackingNode()!.As<IDescribed>()!.Describe().Format));
     }
 
@@ -92,13 +96,15 @@ public sealed class GraphTests : IDisposable
         await Images.CreateAsync(_folder["alone.qcow2"], "qcow2", "size=1M");
         foreach (string top in new[] { "top.qcow2", "alone.qcow2" })
         {
-            await using OpenedImage image = await OpenAsync(Text($"file.filename={_folder[top]},backing.file.filename={_folder["other-one.qcow2"]}"));
+            await using OpenedImage image = await OpenAsync(
+                Text($"file.filename={_folder[top]},backing.file.filename={_folder["other-one.qcow2"]}"));
             Assert.Equal(other, await ReadAsync(image.Node));
         }
         foreach (string format in new[] { "qed", "qcow" })
         {
             await Images.CreateAsync(_folder[$"alone.{format}"], format, "size=1M");
-            await using OpenedImage image = await OpenAsync(Text($"file.filename={_folder[$"alone.{format}"]},backing.file.filename={_folder["other-one.qcow2"]}"));
+            await using OpenedImage image = await OpenAsync(
+                Text($"file.filename={_folder[$"alone.{format}"]},backing.file.filename={_folder["other-one.qcow2"]}"));
             Assert.Equal(other, await ReadAsync(image.Node));
         }
         await using OpenedImage none = await OpenAsync(NodeSpecJson.Read($$"""json:{"file":{"filename":"{{Path("top.qcow2")}}"},"backing":null}"""));
@@ -110,10 +116,16 @@ public sealed class GraphTests : IDisposable
     {
         using var elsewhere = new TestFolder();
         File.WriteAllBytes(elsewhere["secret.raw"], new byte[Size]);
-        await Images.CreateAsync(_folder["top.qcow2"], "qcow2", $"size=1M,backing_file={elsewhere["secret.raw"]},backing_fmt=raw", new OpenPolicy { References = ReferenceScope.Anywhere });
-        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await OpenAsync(Text($"file.filename={_folder["top.qcow2"]},backing.file.locking=off")));
+        await Images.CreateAsync(
+            _folder["top.qcow2"],
+            "qcow2",
+            $"size=1M,backing_file={elsewhere["secret.raw"]},backing_fmt=raw",
+            new OpenPolicy { References = ReferenceScope.Anywhere });
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await OpenAsync(Text($"file.filename={_folder["top.qcow2"]},backing.file.locking=off")));
         Assert.Equal(DiskImageErrorKind.Refused, e.Kind);
-        await using OpenedImage image = await OpenAsync(Text($"file.filename={_folder["top.qcow2"]},backing.file.filename={elsewhere["secret.raw"]},backing.driver=raw"));
+        await using OpenedImage image = await OpenAsync(
+            Text($"file.filename={_folder["top.qcow2"]},backing.file.filename={elsewhere["secret.raw"]},backing.driver=raw"));
         Assert.Equal(elsewhere["secret.raw"], image.Node.BackingNode()!.Name);
     }
 
@@ -121,7 +133,8 @@ public sealed class GraphTests : IDisposable
     public async Task A_filter_keeps_what_is_below_able()
     {
         await MakeAsync("a.qcow2");
-        await using OpenedImage image = await OpenAsync(Text($"driver=throttle,iops-total=1000000,file.file.filename={_folder["a.qcow2"]}"), writable: true);
+        await using OpenedImage image = await OpenAsync(
+            Text($"driver=throttle,iops-total=1000000,file.file.filename={_folder["a.qcow2"]}"), writable: true);
         Assert.IsType<ThrottleNode>(image.Node);
         Assert.Equal("qcow2", image.Format.Name);
         await image.Node.As<ISnapshots>()!.CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None);
@@ -134,14 +147,16 @@ public sealed class GraphTests : IDisposable
     {
         byte[] contents = await MakeAsync("a.qcow2");
         string path = _folder["a.qcow2"];
-        await using OpenedImage below = await OpenAsync(Text($"driver=qcow2,file.driver=blkdebug,file.align=4k,file.max-transfer=16k,file.image.filename={path}"), writable: true);
+        await using OpenedImage below = await OpenAsync(
+            Text($"driver=qcow2,file.driver=blkdebug,file.align=4k,file.max-transfer=16k,file.image.filename={path}"), writable: true);
         Assert.Equal(contents, await ReadAsync(below.Node));
         await below.Node.WriteAsync(12345, contents.AsMemory(0, 777));
         await below.Node.FlushAsync();
         contents.AsSpan(0, 777).CopyTo(contents.AsSpan(12345));
         Assert.Equal(contents, await ReadAsync(below.Node));
         await below.DisposeAsync();
-        await using OpenedImage above = await OpenAsync(Text($"driver=blkdebug,inject-error.0.iotype=read,inject-error.0.sector=100,inject-error.0.once=on,image.file.filename={path}"));
+        await using OpenedImage above = await OpenAsync(Text(
+            $"driver=blkdebug,inject-error.0.iotype=read,inject-error.0.sector=100,inject-error.0.once=on,image.file.filename={path}"));
         Assert.Equal(("qcow2", Size), (above.Format.Name, (int)above.Node.Length));
         await above.Node.ReadAsync(0, new byte[512]);
         DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await above.Node.ReadAsync(50_000, new byte[5000]));
@@ -203,7 +218,8 @@ public sealed class GraphTests : IDisposable
     [InlineData("driver=null-co,latency-ns=9000000000000000000", "Option 'latency-ns' cannot be '9000000000000000000'")]
     [InlineData("driver=blklogwrites,file.driver=null-co", "needs 'log'; given: file")]
     [InlineData("driver=raw,file.driver=throttle,file.node-name=t,file.file=t", "would stand on itself")]
-    [InlineData("driver=raw,file.driver=null-co,file.node-name=t,file.size=1,x.node-name=t", "two nodes of its description have the name 't'")]
+    [InlineData(
+        "driver=raw,file.driver=null-co,file.node-name=t,file.size=1,x.node-name=t", "two nodes of its description have the name 't'")]
     [InlineData("driver=raw,file.filename=a,filename=b", "says both file and filename ('b')")]
     [InlineData("driver=raw,read-only=perhaps,file.driver=null-co", "'read-only' is 'perhaps'; allowed: on, off")]
     [InlineData("driver=raw,file.driver=null-co,discard=unmap", "Unknown option 'discard'")]
@@ -235,7 +251,8 @@ public sealed class GraphTests : IDisposable
     public async Task Read_only_holds_for_a_part()
     {
         await MakeAsync("a.qcow2");
-        await using OpenedImage image = await OpenAsync(Text($"driver=qcow2,read-only=on,file.filename={_folder["a.qcow2"]}"), writable: true);
+        await using OpenedImage image = await OpenAsync(
+            Text($"driver=qcow2,read-only=on,file.filename={_folder["a.qcow2"]}"), writable: true);
         Assert.True(image.Node.IsReadOnly);
     }
 
@@ -245,7 +262,8 @@ public sealed class GraphTests : IDisposable
         await MakeAsync("base.qcow2");
         await Images.CreateAsync(_folder["top.qcow2"], "qcow2", "size=1M,backing_file=base.qcow2,backing_fmt=qcow2");
         var asking = new Asking();
-        var opener = new ImageOpener(new DriverRegistry([.. Images.Registry.Formats, asking], Images.Registry.Protocols), OpenPolicy.Default);
+        var opener = new ImageOpener(
+            new DriverRegistry([.. Images.Registry.Formats, asking], Images.Registry.Protocols), OpenPolicy.Default);
         using var secret = new System.Security.SecureString();
         var request = new OpenRequest(Text($"file.filename={_folder["top.qcow2"]},backing.driver=test").ToString()) { Secrets = new Dictionary<string, System.Security.SecureString>(StringComparer.Ordinal) { ["disk"] = secret } };
         await using OpenedImage image = await opener.OpenAsync(request, CancellationToken.None);
@@ -261,7 +279,8 @@ public sealed class GraphTests : IDisposable
         var policy = new OpenPolicy { References = ReferenceScope.Anywhere };
         await Images.CreateAsync(_folder["a.qcow2"], "qcow2", $"size=1M,data_file={_folder["d.img"]}", policy);
         RecordDataFile(_folder["a.qcow2"], recorded.Replace(",,", ",", StringComparison.Ordinal));
-        await using OpenedImage image = await new ImageOpener(Images.Registry, policy).OpenAsync(new OpenRequest(_folder["a.qcow2"]) { Writable = true }, CancellationToken.None);
+        await using OpenedImage image = await new ImageOpener(
+            Images.Registry, policy).OpenAsync(new OpenRequest(_folder["a.qcow2"]) { Writable = true }, CancellationToken.None);
         await image.Node.WriteAsync(70_000, new byte[] { 1, 2, 3 });
         byte[] read = new byte[3];
         await image.Node.ReadAsync(70_000, read);
@@ -274,7 +293,8 @@ public sealed class GraphTests : IDisposable
         var policy = new OpenPolicy { References = ReferenceScope.Anywhere };
         await Images.CreateAsync(_folder["a.qcow2"], "qcow2", $"size=1M,data_file={_folder["d.img"]}", policy);
         RecordDataFile(_folder["a.qcow2"], """json:{"driver":"raw","file":"x"}""");
-        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await Images.OpenAsync(_folder["a.qcow2"], policy: policy));
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await Images.OpenAsync(_folder["a.qcow2"], policy: policy));
         Assert.Contains("there is no node 'x'", e.Message, StringComparison.Ordinal);
     }
 
@@ -282,7 +302,8 @@ public sealed class GraphTests : IDisposable
     public async Task A_filter_may_be_put_over_a_recorded_data_file()
     {
         await Images.CreateAsync(_folder["a.qcow2"], "qcow2", "size=1M,data_file=d.img");
-        await using OpenedImage image = await OpenAsync(Text($"file.filename={_folder["a.qcow2"]},data-file.driver=throttle,data-file.iops-total=1000000"));
+        await using OpenedImage image = await OpenAsync(
+            Text($"file.filename={_folder["a.qcow2"]},data-file.driver=throttle,data-file.iops-total=1000000"));
         Assert.IsType<ThrottleNode>(image.Node.Child("data-file"));
     }
 
@@ -300,7 +321,8 @@ public sealed class GraphTests : IDisposable
             + $"children.2.driver=raw,children.2.file.node-name=mine,children.2.file.filename={_folder["mine.qcow2"]}");
         var registry = new DriverRegistry(Images.Registry.Formats, Images.Registry.Protocols, [new Pair()]);
         var opener = new ImageOpener(registry, new OpenPolicy { References = ReferenceScope.Anywhere });
-        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(async () => await opener.OpenAsync(new OpenRequest(spec.ToString()), CancellationToken.None));
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await opener.OpenAsync(new OpenRequest(spec.ToString()), CancellationToken.None));
         Assert.Contains("there is no node 'mine'", e.Message, StringComparison.Ordinal);
     }
 
@@ -327,7 +349,8 @@ public sealed class GraphTests : IDisposable
     public async Task Options_are_not_changed_past_a_filter_that_lets_nothing_through(string format)
     {
         await Images.CreateAsync(_folder["a.img"], format, "size=8M");
-        await using OpenedImage image = await OpenAsync(Text($"driver=blkdebug,image.driver={format},image.file.filename={_folder["a.img"]}"), writable: true);
+        await using OpenedImage image = await OpenAsync(
+            Text($"driver=blkdebug,image.driver={format},image.file.filename={_folder["a.img"]}"), writable: true);
         var amendable = (IAmendable)image.Format;
         DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(
             async () => await amendable.AmendAsync(image.Node, amendable.AmendOptions.Defaults(), null, CancellationToken.None));
@@ -338,12 +361,16 @@ public sealed class GraphTests : IDisposable
     public async Task Options_of_a_fixed_vhd_are_changed_below_a_filter_that_lets_it_show()
     {
         await Images.CreateAsync(_folder["a.vhd"], "vpc", "size=8M,subformat=fixed");
-        await using OpenedImage image = await OpenAsync(Text($"driver=throttle,file.driver=vpc,file.file.filename={_folder["a.vhd"]}"), writable: true);
+        await using OpenedImage image = await OpenAsync(
+            Text($"driver=throttle,file.driver=vpc,file.file.filename={_folder["a.vhd"]}"), writable: true);
         var amendable = (IAmendable)image.Format;
         await amendable.AmendAsync(image.Node, amendable.AmendOptions.Defaults(), null, CancellationToken.None);
     }
 
-    /// <summary>Makes the header extension that names the data file (0x44415441) say something longer; nothing stands behind it in the first cluster.</summary>
+    /// <summary>
+    /// Makes the header extension that names the data file (0x44415441) say something longer; nothing stands behind
+    /// it in the first cluster.
+    /// </summary>
     private static void RecordDataFile(string path, string name)
     {
         byte[] bytes = File.ReadAllBytes(path), text = System.Text.Encoding.UTF8.GetBytes(name);

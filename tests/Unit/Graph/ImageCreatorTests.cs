@@ -77,7 +77,8 @@ public sealed class ImageCreatorTests : IDisposable
     {
         NewImage image = await BeginAsync();
         await File.WriteAllTextAsync(_folder["disk.qcow2"], "somebody else's");
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await image.CompleteAsync(durable: false, CancellationToken.None));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await image.CompleteAsync(durable: false, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.AlreadyExists, error.Kind);
         await image.DisposeAsync();
         Assert.Equal("disk.qcow2", Files());
@@ -89,10 +90,12 @@ public sealed class ImageCreatorTests : IDisposable
     {
         await using NewImage living = await BeginAsync();
         string inUse = Files();
-        string dead = inUse[..^"00000000.incomplete".Length] + "0a1b2c3d.incomplete", empty = dead.Replace("0a1b2c3d", "00000000", StringComparison.Ordinal);
+        string dead = inUse[..^"00000000.incomplete".Length] + "0a1b2c3d.incomplete", empty = dead.Replace(
+            "0a1b2c3d", "00000000", StringComparison.Ordinal);
         await File.WriteAllTextAsync(_folder[dead], "left by somebody who died");
         await File.WriteAllTextAsync(_folder[empty], ""); // perhaps made this moment
-        string[] others = ["disk.qcow2.incomplete", "diskimage-00000000-0a1b2c3d.incomplete", dead.Replace("0a1b", "", StringComparison.Ordinal), dead.Replace("0a1b2c3d", "0a1b2c3g", StringComparison.Ordinal)];
+        string[] others = ["disk.qcow2.incomplete", "diskimage-00000000-0a1b2c3d.incomplete", dead.Replace(
+            "0a1b", "", StringComparison.Ordinal), dead.Replace("0a1b2c3d", "0a1b2c3g", StringComparison.Ordinal)];
         if (OperatingSystem.IsLinux())
         {
             others = [.. others, dead.Replace("0a1b2c3d", "0A1B2C3D", StringComparison.Ordinal)]; // elsewhere the same name
@@ -177,16 +180,22 @@ public sealed class ImageCreatorTests : IDisposable
     [Fact]
     public async Task A_missing_folder_and_an_unknown_protocol()
     {
-        Assert.Equal(DiskImageErrorKind.NotFound, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(path: _folder["no/such/disk.qcow2"]))).Kind);
-        Assert.Equal(DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(path: "gopher://x/disk.qcow2"))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.NotFound,
+            (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(path: _folder["no/such/disk.qcow2"]))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Unsupported,
+            (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(path: "gopher://x/disk.qcow2"))).Kind);
     }
 
-    private string Files() => string.Join(' ', Directory.EnumerateFiles(_folder.Root).Select(f => Path.GetFileName(f)).Order(StringComparer.Ordinal));
+    private string Files()
+        => string.Join(' ', Directory.EnumerateFiles(_folder.Root).Select(f => Path.GetFileName(f)).Order(StringComparer.Ordinal));
 
     private async Task<NewImage> BeginAsync(bool replace = false, string options = "size=1M", string? path = null)
     {
         FormatDriver driver = Images.Registry.Format("qcow2");
         object record = ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options));
-        return await new ImageCreator(Images.Opener).CreateAsync(path ?? _folder["disk.qcow2"], driver, record, replace, openOptions: null, CancellationToken.None);
+        return await new ImageCreator(Images.Opener).CreateAsync(path
+            ?? _folder["disk.qcow2"], driver, record, replace, openOptions: null, CancellationToken.None);
     }
 }

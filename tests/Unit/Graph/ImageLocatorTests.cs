@@ -73,8 +73,32 @@ public sealed class ImageLocatorTests
     {
         string[] parts =
         [
-            "file:", "file://", "file:///", "json:", "json:{", "{\"driver\":", "\"file\":{\"filename\":\"", "\"}}", "\\ud800", "\\u0000", "%00", "%ff", "%",
-            "[", "]", "://", "//", "\\\\?\\", "\\\\.\\", "C:", ":", "..", "/", "\\", "\0", "\ud800", "\udfff", "\u202e", "\u001b]0;", "\n", "*", "?", "#", "~", " ", "nbd", "a",
+            "file:", "file://", "file:///", "json:", "json:{", "{\"driver\":", "\"file\":{\"filename\":\"", "\"}}", "\\ud800", "\\u0000",
+            "%00", "%ff", "%",
+            "[",
+            "]",
+            "://",
+            "//",
+            "\\\\?\\",
+            "\\\\.\\",
+            "C:",
+            ":",
+            "..",
+            "/",
+            "\\",
+            "\0",
+            "\ud800",
+            "\udfff",
+            "\u202e",
+            "\u001b]0;",
+            "\n",
+            "*",
+            "?",
+            "#",
+            "~",
+            " ",
+            "nbd",
+            "a",
             new string('x', 300), new string('y', 5000),
         ];
         var random = new Random(seed);
@@ -89,7 +113,8 @@ public sealed class ImageLocatorTests
                 try
                 {
                     _ = policy.Naming(name, folder["image"]).Admit(name, folder["image"]);
-                    await using OpenedImage image = await opener.OpenReferenceAsync(folder["image"], name, null, [new ChainLink(folder["image"], null)], CancellationToken.None);
+                    await using OpenedImage image = await opener.OpenReferenceAsync(
+                        folder["image"], name, null, [new ChainLink(folder["image"], null)], CancellationToken.None);
                 }
                 catch (DiskImageException e)
                 {

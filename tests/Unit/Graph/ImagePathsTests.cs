@@ -52,7 +52,8 @@ public sealed class ImagePathsTests
     [InlineData(@"C:\vm", "C:base.vhd", true, @"C:\vm\base.vhd")]
     [InlineData(@"C:\vm", "c:base.vhd", true, @"C:\vm\base.vhd")]
     [InlineData(@"C:\vm", "D:base.vhd", true, @"D:\base.vhd")]
-    public void Relative_rooted_and_drive_relative_names_are_seen_from_the_folder(string folder, string path, bool isWindows, string expected)
+    public void Relative_rooted_and_drive_relative_names_are_seen_from_the_folder(
+        string folder, string path, bool isWindows, string expected)
         => Assert.Equal(expected, ImageLocator.PathFrom(folder, path, isWindows));
 
     [UnixTheory]

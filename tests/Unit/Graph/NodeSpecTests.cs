@@ -11,7 +11,8 @@ public sealed class NodeSpecTests
     [InlineData("driver=qcow2,file.driver=file,file.filename=a.qcow2,file.locking=off", """json:{"driver":"qcow2","file":{"driver":"file","filename":"a.qcow2","locking":"off"}}""")]
     [InlineData("file.filename=a,,b.img,driver=raw,offset=1M", """json:{"driver":"raw","file":{"filename":"a,b.img"},"offset":"1M"}""")]
     [InlineData("driver=quorum,children.1=b,children.0=a,vote-threshold=2", """json:{"driver":"quorum","children":["a","b"],"vote-threshold":"2"}""")]
-    public void Dotted_text_becomes_a_tree(string text, string json) => Assert.Equal(json, NodeSpec.From(OptionSchema.Split(text)).ToString());
+    public void Dotted_text_becomes_a_tree(string text, string json)
+        => Assert.Equal(json, NodeSpec.From(OptionSchema.Split(text)).ToString());
 
     [Theory]
     [InlineData("""json:{"driver":"qcow2","file":{"driver":"file","filename":"a"},"backing":null}""")]
@@ -49,7 +50,9 @@ public sealed class NodeSpecTests
         Assert.Null(spec.Child("backing"));
         Assert.Equal("store", spec.Child("data-file"));
         Assert.False(spec.Has("other"));
-        Assert.Equal("l2-cache-size=1M server.host=h", string.Join(' ', spec.Options(r => r is "file" or "backing" or "data-file").Select(o => $"{o.Key}={o.Value}")));
+        Assert.Equal(
+            "l2-cache-size=1M server.host=h",
+            string.Join(' ', spec.Options(r => r is "file" or "backing" or "data-file").Select(o => $"{o.Key}={o.Value}")));
     }
 
     [Fact]
@@ -85,7 +88,8 @@ public sealed class NodeSpecTests
     {
         string deep = string.Join('.', Enumerable.Repeat("a", NodeSpec.MaximumDepth + 1));
         Assert.Throws<DiskImageException>(() => NodeSpec.From([new(deep, 1)]));
-        Assert.Throws<DiskImageException>(() => NodeSpec.From(Enumerable.Range(0, NodeSpec.MaximumMembers + 1).Select(i => new KeyValuePair<string, object?>($"a{i}", i))));
+        Assert.Throws<DiskImageException>(() => NodeSpec.From(
+            Enumerable.Range(0, NodeSpec.MaximumMembers + 1).Select(i => new KeyValuePair<string, object?>($"a{i}", i))));
         object nested = "x";
         for (int i = 0; i < 100; i++)
         {

@@ -8,7 +8,10 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Graph;
 
-/// <summary>What replaces a file takes over what belongs to that file besides its bytes; what cannot be replaced is found out before anything is made.</summary>
+/// <summary>
+/// What replaces a file takes over what belongs to that file besides its bytes; what cannot be replaced is found out
+/// before anything is made.
+/// </summary>
 public sealed class ReplacementTests : IDisposable
 {
     private const int Someone = 12345; // an owner that no account has
@@ -106,9 +109,11 @@ public sealed class ReplacementTests : IDisposable
         Assert.True(File.Exists(_folder["nowhere"]));
 
         File.CreateSymbolicLink(_folder["round"], "round");
-        Assert.Equal(DiskImageErrorKind.Io, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.Replace, "round"))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Io, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.Replace, "round"))).Kind);
         File.CreateSymbolicLink(_folder["out"], "no/folder");
-        Assert.Equal(DiskImageErrorKind.NotFound, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.Replace, "out"))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.NotFound, (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.Replace, "out"))).Kind);
     }
 
     [UnixFact]
@@ -154,7 +159,8 @@ public sealed class ReplacementTests : IDisposable
             foreach (TargetMode mode in new[] { TargetMode.Replace, TargetMode.InPlace })
             {
                 Assert.Equal(DiskImageErrorKind.Locked, await KindAsync(mode));
-                Assert.Equal(DiskImageErrorKind.Locked, (await Assert.ThrowsAsync<DiskImageException>(async () => await LookAsync(mode))).Kind);
+                Assert.Equal(
+                    DiskImageErrorKind.Locked, (await Assert.ThrowsAsync<DiskImageException>(async () => await LookAsync(mode))).Kind);
             }
         }
         Assert.Equal("old", File.ReadAllText(path));
@@ -188,7 +194,8 @@ public sealed class ReplacementTests : IDisposable
     [Fact]
     public void Errors_of_the_host_speak_of_the_name_the_file_will_have()
     {
-        DiskImageException error = HostFile.Error(new IOException("Input/output error : '/x/diskimage-0a1b2c3d-0a1b2c3d.incomplete'", 5), "/x/disk.qcow2", "write", 512);
+        DiskImageException error = HostFile.Error(
+            new IOException("Input/output error : '/x/diskimage-0a1b2c3d-0a1b2c3d.incomplete'", 5), "/x/disk.qcow2", "write", 512);
         Assert.Equal("/x/disk.qcow2: cannot write at offset 512: Input/output error", error.Message);
     }
 
@@ -240,7 +247,8 @@ public sealed class ReplacementTests : IDisposable
     public async Task In_place_wrong_options_change_nothing_and_a_failure_later_leaves_an_empty_file()
     {
         string path = Old();
-        await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(TargetMode.InPlace, options: "size=1M,lazy_refcounts=on,compat=0.10"));
+        await Assert.ThrowsAsync<DiskImageException>(
+            () => BeginAsync(TargetMode.InPlace, options: "size=1M,lazy_refcounts=on,compat=0.10"));
         Assert.Equal("old", File.ReadAllText(path));
         await (await BeginAsync(TargetMode.InPlace)).DisposeAsync();
         Assert.Equal(0, new FileInfo(path).Length);
@@ -253,7 +261,8 @@ public sealed class ReplacementTests : IDisposable
     {
         await using NewImage image = await BeginAsync(mode);
         File.WriteAllText(_folder["disk.qcow2"], "somebody else's");
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await image.CompleteAsync(durable: false, CancellationToken.None));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await image.CompleteAsync(durable: false, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.AlreadyExists, error.Kind);
         Assert.DoesNotContain(ImageCreator.IncompleteSuffix, error.Message, StringComparison.Ordinal);
         await image.DisposeAsync();
@@ -272,15 +281,19 @@ public sealed class ReplacementTests : IDisposable
         await image.CompleteAsync(durable: false, CancellationToken.None);
     }
 
-    private ValueTask<StoragePlace> LookAsync(TargetMode mode) => new ImageCreator(Images.Opener).LookAsync(_folder["disk.qcow2"], mode, CancellationToken.None);
+    private ValueTask<StoragePlace> LookAsync(TargetMode mode)
+        => new ImageCreator(Images.Opener).LookAsync(_folder["disk.qcow2"], mode, CancellationToken.None);
 
-    private async Task<DiskImageErrorKind> KindAsync(TargetMode mode) => (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(mode))).Kind;
+    private async Task<DiskImageErrorKind> KindAsync(TargetMode mode)
+        => (await Assert.ThrowsAsync<DiskImageException>(() => BeginAsync(mode))).Kind;
 
-    private async Task<NewImage> BeginAsync(TargetMode mode, string name = "disk.qcow2", string format = "qcow2", string options = "size=1M")
+    private async Task<NewImage> BeginAsync(
+        TargetMode mode, string name = "disk.qcow2", string format = "qcow2", string options = "size=1M")
     {
         FormatDriver driver = Images.Registry.Format(format);
         object record = ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options));
-        return await new ImageCreator(Images.Opener).CreateAsync(_folder[name], driver, record, mode, openOptions: null, CancellationToken.None);
+        return await new ImageCreator(Images.Opener).CreateAsync(
+            _folder[name], driver, record, mode, openOptions: null, CancellationToken.None);
     }
 
     private sealed class UnixFactAttribute : FactAttribute
@@ -298,7 +311,8 @@ public sealed class ReplacementTests : IDisposable
     {
         private bool _root;
 
-        public LinuxFactAttribute() => Skip = OperatingSystem.IsLinux() ? null : Wine.WhyNot("attributes of Linux") ?? "attributes of Linux";
+        public LinuxFactAttribute()
+            => Skip = OperatingSystem.IsLinux() ? null : Wine.WhyNot("attributes of Linux") ?? "attributes of Linux";
 
         public bool Root
         {
@@ -306,7 +320,9 @@ public sealed class ReplacementTests : IDisposable
             set
             {
                 _root = value;
-                Skip ??= value && !string.Equals(Environment.UserName, "root", StringComparison.Ordinal) ? "only root gives files away" : null;
+                Skip ??= value && !string.Equals(Environment.UserName, "root", StringComparison.Ordinal)
+                    ? "only root gives files away"
+                    : null;
             }
         }
     }

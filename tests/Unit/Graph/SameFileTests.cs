@@ -5,7 +5,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Graph;
 
-/// <summary>A file is the same whatever it is called: by way of a linked folder, a link, a hard link, another case where that does not matter.</summary>
+/// <summary>
+/// A file is the same whatever it is called: by way of a linked folder, a link, a hard link, another case where that does not matter.
+/// </summary>
 public sealed class SameFileTests : IDisposable
 {
     private readonly TestFolder _folder = new();
@@ -95,7 +97,8 @@ public sealed class SameFileTests : IDisposable
         await File.WriteAllBytesAsync(_folder["d1/disk.qcow2"], old);
         await Programs.RunAsync("ln", _folder["d1/disk.qcow2"], _folder["hard.qcow2"]);
         FormatDriver format = Images.Registry.Format("qcow2");
-        object record = ((ICreatable)format).CreateOptions.Bind(DiskImage.Options.OptionSchema.Split($"size=64k,data_file={_folder[name]}{options}"));
+        object record = ((ICreatable)format).CreateOptions.Bind(
+            DiskImage.Options.OptionSchema.Split($"size=64k,data_file={_folder[name]}{options}"));
         await Assert.ThrowsAsync<DiskImageException>(async () => await new ImageCreator(Images.Opener).CreateAsync(
             _folder["d1/disk.qcow2"], format, record, TargetMode.Replace, null, CancellationToken.None));
         Assert.Equal(old, await File.ReadAllBytesAsync(_folder["d1/disk.qcow2"]));

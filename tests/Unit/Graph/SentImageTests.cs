@@ -109,14 +109,17 @@ public sealed class SentImageTests : IDisposable
     {
         await using NewImage image = await CreateAsync(creator, name, format, options, cancellationToken);
         Assert.True(image.IsSent);
-        _ = await new ConvertJob(disk, image.Node, new ConvertOptions { InOrder = image.IsSent, Workers = 4 }).RunAsync(null, cancellationToken);
+        _ = await new ConvertJob(
+            disk, image.Node, new ConvertOptions { InOrder = image.IsSent, Workers = 4 }).RunAsync(null, cancellationToken);
         await image.CompleteAsync(durable: false, cancellationToken);
     }
 
-    private async Task<NewImage> CreateAsync(ImageCreator creator, string name, string format, string options, CancellationToken cancellationToken = default)
+    private async Task<NewImage> CreateAsync(
+        ImageCreator creator, string name, string format, string options, CancellationToken cancellationToken = default)
     {
         FormatDriver driver = Images.Registry.Format(format);
-        object record = ((ICreatable)driver).CreateOptions.Bind([.. OptionSchema.Split(options), new("size", Size.ToString(System.Globalization.CultureInfo.InvariantCulture))]);
+        object record = ((ICreatable)driver).CreateOptions.Bind(
+            [.. OptionSchema.Split(options), new("size", Size.ToString(System.Globalization.CultureInfo.InvariantCulture))]);
         return await creator.CreateAsync(_folder[name], driver, record, TargetMode.New, openOptions: null, cancellationToken);
     }
 }

@@ -9,9 +9,31 @@ public sealed class MutationTests
 {
     private static readonly ulong[] s_interesting =
     [
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 16, 20, 21, 22, 31, 32, 63, 64, 71, 72, 103, 104, 105, 111, 112, 113, 120, 511, 512, 1023, 1024, 4095, 4096, 4097,
-        65535, 65536, 65537, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, (8 << 20) >> 12, ((8 << 20) >> 12) + 1, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 0x1_0000_0000,
-        1UL << 40, (1UL << 55) - 512, 1UL << 55, (1UL << 56) - 4096, 1UL << 56, 1UL << 61, (1UL << 62) - 1, 1UL << 62, (1UL << 62) + 4096, (1UL << 63) - 1, 1UL << 63,
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 16, 20, 21, 22, 31, 32, 63, 64, 71, 72, 103, 104, 105, 111, 112, 113, 120, 511, 512, 1023,
+        1024, 4095, 4096, 4097,
+        65535,
+        65536,
+        65537,
+        (4 << 20) - 1,
+        4 << 20,
+        (4 << 20) + 1,
+        (8 << 20) >> 12,
+        ((8 << 20) >> 12) + 1,
+        0x7FFF_FFFF,
+        0x8000_0000,
+        0xFFFF_FFFF,
+        0x1_0000_0000,
+        1UL << 40,
+        (1UL << 55) - 512,
+        1UL << 55,
+        (1UL << 56) - 4096,
+        1UL << 56,
+        1UL << 61,
+        (1UL << 62) - 1,
+        1UL << 62,
+        (1UL << 62) + 4096,
+        (1UL << 63) - 1,
+        1UL << 63,
         (1UL << 63) + 4096, ulong.MaxValue - 4095, ulong.MaxValue,
     ];
 
@@ -39,7 +61,8 @@ public sealed class MutationTests
         int refused = 0;
         foreach ((int at, int width) in new[]
         {
-            (0, 4), (4, 4), (8, 8), (16, 4), (20, 4), (24, 8), (32, 4), (36, 4), (40, 8), (48, 8), (56, 4), (60, 4), (64, 8), (72, 8), (80, 8), (88, 8), (96, 4), (100, 4), (104, 1),
+            (0, 4), (4, 4), (8, 8), (16, 4), (20, 4), (24, 8), (32, 4), (36, 4), (40, 8), (48, 8), (56, 4), (60, 4), (64, 8), (72, 8),
+            (80, 8), (88, 8), (96, 4), (100, 4), (104, 1),
         })
         {
             foreach (ulong value in s_interesting.Where(v => width == 8 || v < 1UL << (width * 8)))
@@ -59,7 +82,8 @@ public sealed class MutationTests
     {
         byte[] image = await Exercise.ImageAsync(name);
         List<(long Offset, int Length)> places = await Exercise.StructuresAsync(image);
-        ulong[] own = [.. places.Select(p => (ulong)p.Offset).SelectMany(o => new[] { o, o | (1UL << 63), o | (1UL << 62) }), (ulong)image.LongLength, (ulong)image.LongLength | (1UL << 63)];
+        ulong[] own = [.. places.Select(p => (ulong)p.Offset).SelectMany(
+            o => new[] { o, o | (1UL << 63), o | (1UL << 62) }), (ulong)image.LongLength, (ulong)image.LongLength | (1UL << 63)];
         int refused = 0;
         foreach ((long offset, int length) in places.Skip(1).Take(6))
         {
@@ -81,11 +105,15 @@ public sealed class MutationTests
     public async Task Truncated_anywhere(string name)
     {
         byte[] image = await Exercise.ImageAsync(name);
-        IEnumerable<int> lengths = [0, 1, 3, 4, 8, 71, 72, 73, 103, 104, 105, 111, 112, 113, 200, 511, 512, 513, .. Enumerable.Range(1, 40).Select(i => (int)((long)image.Length * i / 41))];
+        IEnumerable<int> lengths =
+            [0, 1, 3, 4, 8, 71, 72, 73, 103, 104, 105, 111, 112, 113, 200, 511, 512, 513, .. Enumerable.Range(1, 40).Select(
+                i => (int)((long)image.Length * i / 41))];
         int refused = 0;
         foreach (int length in lengths)
         {
-            refused += (await Exercise.RunAsync(image[..Math.Min(length, image.Length)], $"{name}: cut to {length} bytes")).Count > 0 ? 1 : 0;
+            refused += (await Exercise.RunAsync(image[..Math.Min(length, image.Length)], $"{name}: cut to {length} bytes")).Count > 0
+                ? 1
+                : 0;
         }
         Assert.True(refused >= 7, $"only {refused} refused");
     }
@@ -108,11 +136,14 @@ public sealed class MutationTests
                 int at = (int)offset + random.Next(length);
                 if (random.Next(2) == 0)
                 {
-                    damaged[at] = random.Next(3) switch { 0 => (byte)random.Next(256), 1 => (byte)(damaged[at] ^ (1 << random.Next(8))), _ => 0xFF };
+                    damaged[at] = random.Next(3) switch { 0 => (byte)random.Next(256), 1 => (byte)(
+                        damaged[at] ^ (1 << random.Next(8))), _ => 0xFF };
                 }
                 else
                 {
-                    ulong value = random.Next(2) == 0 ? s_interesting[random.Next(s_interesting.Length)] : (ulong)places[random.Next(places.Count)].Offset | ((ulong)random.Next(4) << 62);
+                    ulong value = random.Next(2) == 0
+                        ? s_interesting[random.Next(s_interesting.Length)]
+                        : (ulong)places[random.Next(places.Count)].Offset | ((ulong)random.Next(4) << 62);
                     Put(damaged, at & ~7, 8, value);
                 }
             }
@@ -130,7 +161,10 @@ public sealed class MutationTests
         int start = (int)BigEndian.U32(image, 100);
         foreach (uint type in new uint[] { 0xE2792ACA, 0x6803F857, 0x23852875, 0x0537BE77, 0x44415441, 0x12345678, 1 })
         {
-            foreach (uint length in new uint[] { 0, 1, 7, 8, 47, 48, 3900, 4096, 65536, 0x7FFF_FFF8, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF })
+            foreach (uint length in new uint[]
+            {
+                0, 1, 7, 8, 47, 48, 3900, 4096, 65536, 0x7FFF_FFF8, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF,
+            })
             {
                 byte[] damaged = (byte[])image.Clone();
                 Put(damaged, start, 4, type);
@@ -145,7 +179,8 @@ public sealed class MutationTests
     {
         byte[] image = await Exercise.ImageAsync("v3");
         BigEndian.U64(image, 72, (1UL << 40) | (1UL << 5));
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true)));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true)));
         Assert.Equal(DiskImageErrorKind.Unsupported, error.Kind);
         Assert.Contains("bit 40", error.Message, StringComparison.Ordinal);
         Assert.Contains("bit 5", error.Message, StringComparison.Ordinal);
@@ -202,7 +237,8 @@ public sealed class MutationTests
         }
         Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, 64 << 20);
         BigEndian.U32(image, 36, ((32 << 20) / 8) + 1);
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true)));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true)));
         Assert.Equal(DiskImageErrorKind.InvalidFormat, error.Kind);
         Assert.Contains("l1_size", error.Message, StringComparison.Ordinal);
     }

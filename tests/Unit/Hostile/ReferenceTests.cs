@@ -65,7 +65,8 @@ public sealed class ReferenceTests : IDisposable
             Assert.True((await disk.GetExtentAsync(0, disk.Length)).IsZero);
         }
         await ExpectAsync($"{depth}.qcow2", DiskImageErrorKind.Refused, "a greater depth");
-        await (await Images.OpenAsync(_folder[$"{depth}.qcow2"], policy: OpenPolicy.Default with { MaximumDepth = depth + 1 })).DisposeAsync();
+        await (
+            await Images.OpenAsync(_folder[$"{depth}.qcow2"], policy: OpenPolicy.Default with { MaximumDepth = depth + 1 })).DisposeAsync();
         await ExpectAsync("2.qcow2", DiskImageErrorKind.Refused, "longer than 2 images", OpenPolicy.Default with { MaximumDepth = 2 });
     }
 
@@ -142,7 +143,9 @@ public sealed class ReferenceTests : IDisposable
         await MakeAsync("base.qcow2", null);
         await MakeAsync("a.qcow2", "base.qcow2");
         var none = new OpenPolicy { References = ReferenceScope.None };
-        Assert.Equal(DiskImageErrorKind.Refused, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.qcow2"], policy: none))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Refused,
+            (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.qcow2"], policy: none))).Kind);
         await using BlockNode alone = await Images.OpenAsync(_folder["base.qcow2"], policy: none);
         Assert.Null(alone.Child("backing"));
     }
@@ -170,7 +173,8 @@ public sealed class ReferenceTests : IDisposable
             }
             else
             {
-                DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["sub/a.qcow2"], policy: policy));
+                DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                    () => Images.OpenAsync(_folder["sub/a.qcow2"], policy: policy));
                 Assert.Equal(DiskImageErrorKind.Refused, error.Kind);
             }
         }
@@ -210,13 +214,15 @@ public sealed class ReferenceTests : IDisposable
         new Random(7).NextBytes(secret);
         await File.WriteAllBytesAsync(_folder["secret"], secret);
         await MakeAsync("vm/a.qcow2", "../secret");
-        await ExpectAsync("vm/a.qcow2", DiskImageErrorKind.Refused, $"'../secret', which leads out of the image's folder ({_folder["secret"]})");
+        await ExpectAsync(
+            "vm/a.qcow2", DiskImageErrorKind.Refused, $"'../secret', which leads out of the image's folder ({_folder["secret"]})");
         await ExpectAsync("vm/a.qcow2", DiskImageErrorKind.Refused, "references as far as LocalFiles");
 
         byte[] image = await MemoryDisk.NewAsync("size=1M");
         await File.WriteAllBytesAsync(_folder["vm/d.qcow2"], WithDataFile(image, "../secret"));
         await ExpectAsync("vm/d.qcow2", DiskImageErrorKind.Refused, "names the data file '../secret'");
-        await using (BlockNode disk = await Images.OpenAsync(_folder["vm/d.qcow2"], writable: true, policy: new OpenPolicy { References = ReferenceScope.LocalFiles }))
+        await using (BlockNode disk = await Images.OpenAsync(
+            _folder["vm/d.qcow2"], writable: true, policy: new OpenPolicy { References = ReferenceScope.LocalFiles }))
         {
             Assert.Equal(_folder["secret"], disk.Child("data-file")!.Name);
         }
@@ -238,7 +244,8 @@ public sealed class ReferenceTests : IDisposable
             _folder["vm/a.qcow2"], policy: OpenPolicy.Default.Naming("../bases/base.qcow2", _folder["vm/a.qcow2"])));
         // What the base names is not the user's word.
         Assert.Equal((DiskImageErrorKind.Refused, Path.GetFullPath(_folder["bases/base.qcow2"])), (error.Kind, error.Path));
-        await using BlockNode whole = await Images.OpenAsync(_folder["vm/a.qcow2"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
+        await using BlockNode whole = await Images.OpenAsync(
+            _folder["vm/a.qcow2"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles });
     }
 
     [Fact]
@@ -248,7 +255,8 @@ public sealed class ReferenceTests : IDisposable
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["d.qcow2"]));
         Assert.Equal(DiskImageErrorKind.NotFound, error.Kind);
         Assert.Contains("its data file 'gone.data'", error.Message, StringComparison.Ordinal);
-        await using OpenedImage image = await Images.Opener.OpenAsync(new OpenRequest(_folder["d.qcow2"]) { ToDescribe = true }, CancellationToken.None);
+        await using OpenedImage image = await Images.Opener.OpenAsync(
+            new OpenRequest(_folder["d.qcow2"]) { ToDescribe = true }, CancellationToken.None);
         Assert.Equal(1 << 20, image.Node.Length);
         UnopenedNode data = Assert.IsType<UnopenedNode>(image.Node.Child("data-file"));
         error = await Assert.ThrowsAsync<DiskImageException>(async () => await data.ReadAsync(0, new byte[1]));
@@ -266,7 +274,9 @@ public sealed class ReferenceTests : IDisposable
         var said = new List<string>();
         var opener = new ImageOpener(Images.Registry, OpenPolicy.Default, text => said.Add(text.ToString()));
         await (await opener.OpenAsync(new OpenRequest(_folder[name]), CancellationToken.None)).DisposeAsync();
-        Assert.Equal(isTold, said.Any(s => s.Contains("'base.qcow2'", StringComparison.Ordinal) && s.Contains("the format raw", StringComparison.Ordinal)));
+        Assert.Equal(
+            isTold,
+            said.Any(s => s.Contains("'base.qcow2'", StringComparison.Ordinal) && s.Contains("the format raw", StringComparison.Ordinal)));
         said.Clear();
         await (await opener.OpenAsync(new OpenRequest(_folder[name]) { Format = "qcow2" }, CancellationToken.None)).DisposeAsync();
         Assert.Empty(said);
@@ -288,10 +298,13 @@ public sealed class ReferenceTests : IDisposable
         var policy = new OpenPolicy { References = ReferenceScope.SameFolder };
         foreach (string name in new[] { "in/a.qcow2", "in/b.qcow2" })
         {
-            Assert.Equal(DiskImageErrorKind.Refused, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder[name], policy: policy))).Kind);
+            Assert.Equal(
+                DiskImageErrorKind.Refused,
+                (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder[name], policy: policy))).Kind);
             await (await Images.OpenAsync(_folder[name], policy: new OpenPolicy { References = ReferenceScope.LocalFiles })).DisposeAsync();
         }
-        await (await Images.OpenAsync(_folder["alias/c.qcow2"], policy: policy)).DisposeAsync(); // how the folder itself is reached is the user's business
+        // how the folder itself is reached is the user's business
+        await (await Images.OpenAsync(_folder["alias/c.qcow2"], policy: policy)).DisposeAsync();
     }
 
     [Fact]
@@ -305,7 +318,10 @@ public sealed class ReferenceTests : IDisposable
         Assert.True(disk.Child("backing")!.Child("file")!.IsReadOnly);
     }
 
-    /// <summary>The image with its data in another file: the feature bit, and the header extension, which takes the place of the one behind the header.</summary>
+    /// <summary>
+    /// The image with its data in another file: the feature bit, and the header extension, which takes the place of
+    /// the one behind the header.
+    /// </summary>
     private static byte[] WithDataFile(byte[] image, string name)
     {
         byte[] changed = [.. image];
@@ -322,7 +338,9 @@ public sealed class ReferenceTests : IDisposable
     private async Task MakeAsync(string path, string? backing)
     {
         var file = new MemoryNode();
-        await MemoryDisk.CreateAsync(file, "size=1M,cluster_size=4k" + (backing is null ? "" : $",backing_file={backing.Replace(",", ",,", StringComparison.Ordinal)}"));
+        await MemoryDisk.CreateAsync(
+            file,
+            "size=1M,cluster_size=4k" + (backing is null ? "" : $",backing_file={backing.Replace(",", ",,", StringComparison.Ordinal)}"));
         await File.WriteAllBytesAsync(_folder[path], file.ToArray());
     }
 
@@ -331,7 +349,8 @@ public sealed class ReferenceTests : IDisposable
         byte[] before = await File.ReadAllBytesAsync(_folder[path]);
         foreach (bool writable in new[] { false, true })
         {
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder[path], writable: writable, policy: policy));
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                () => Images.OpenAsync(_folder[path], writable: writable, policy: policy));
             Assert.Equal(kind, error.Kind);
             Assert.Contains(message, error.Message, StringComparison.Ordinal);
         }

@@ -82,7 +82,8 @@ public sealed class WorkTests
             long extents = 0;
             try
             {
-                await using BlockNode disk = await MemoryDisk.OpenAsync(file, forRepair: isRepair || what.Equals("check", StringComparison.Ordinal));
+                await using BlockNode disk = await MemoryDisk.OpenAsync(file, forRepair: isRepair
+                    || what.Equals("check", StringComparison.Ordinal));
                 switch (what)
                 {
                     case "map":
@@ -103,7 +104,9 @@ public sealed class WorkTests
                         }
                         break;
                     default:
-                        _ = await ((IRepairable)disk).RepairAsync(what.EndsWith("all", StringComparison.Ordinal) ? RepairMode.All : RepairMode.Leaks, null, CancellationToken.None);
+                        _ = await ((IRepairable)disk).RepairAsync(what.EndsWith("all", StringComparison.Ordinal)
+                            ? RepairMode.All
+                            : RepairMode.Leaks, null, CancellationToken.None);
                         break;
                 }
             }

@@ -19,7 +19,10 @@ public sealed class JobTests
         byte[] contents = Contents(1);
         var target = new MemoryNode(new byte[Size]);
         var log = new WriteLogNode(target);
-        ConvertResult result = await new ConvertJob(new MemoryNode(contents, readOnly: true), log, new ConvertOptions { Workers = workers, SparseSize = sparse }).RunAsync(null, CancellationToken.None);
+        ConvertResult result = await new ConvertJob(
+            new MemoryNode(contents, readOnly: true),
+            log,
+            new ConvertOptions { Workers = workers, SparseSize = sparse }).RunAsync(null, CancellationToken.None);
         Assert.Equal(contents, target.ToArray());
         Assert.Equal(Size, result.BytesCopied + result.BytesZero + result.BytesSkipped);
         Assert.Equal(sparse == 0, result.BytesZero == 0);
@@ -31,7 +34,10 @@ public sealed class JobTests
     {
         byte[] contents = Contents(2);
         var target = new MemoryNode(Enumerable.Repeat((byte)0xAA, Size).ToArray());
-        _ = await new ConvertJob(new MemoryNode(contents, readOnly: true), target, new ConvertOptions { TargetReadsZero = false }).RunAsync(null, CancellationToken.None);
+        _ = await new ConvertJob(
+            new MemoryNode(contents, readOnly: true),
+            target,
+            new ConvertOptions { TargetReadsZero = false }).RunAsync(null, CancellationToken.None);
         Assert.Equal(contents, target.ToArray());
     }
 
@@ -56,7 +62,8 @@ public sealed class JobTests
         var source = new FaultInjectionNode(new MemoryNode(Contents(3), readOnly: true));
         source.Arm(new Fault(Enum.Parse<RequestKinds>(kind), number, DiskImageErrorKind.Corrupt));
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
-            () => new ConvertJob(source, new MemoryNode(new byte[Size]), new ConvertOptions { Workers = 3 }).RunAsync(null, CancellationToken.None));
+            () => new ConvertJob(
+                source, new MemoryNode(new byte[Size]), new ConvertOptions { Workers = 3 }).RunAsync(null, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
     }
 
@@ -66,7 +73,8 @@ public sealed class JobTests
         var target = new FaultInjectionNode(new MemoryNode(new byte[Size]));
         target.Arm(new Fault(RequestKinds.Write, 2, DiskImageErrorKind.NoSpace) { Count = long.MaxValue });
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
-            () => new ConvertJob(new MemoryNode(Contents(4), readOnly: true), target, new ConvertOptions()).RunAsync(null, CancellationToken.None));
+            () => new ConvertJob(
+                new MemoryNode(Contents(4), readOnly: true), target, new ConvertOptions()).RunAsync(null, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.NoSpace, error.Kind);
     }
 
@@ -77,7 +85,8 @@ public sealed class JobTests
         var target = new FaultInjectionNode(new MemoryNode(new byte[Size]));
         var progress = new Callback(_ => stop.Cancel());
         await Assert.ThrowsAnyAsync<OperationCanceledException>(
-            () => new ConvertJob(new MemoryNode(Contents(5), readOnly: true), target, new ConvertOptions { Workers = 4 }).RunAsync(progress, stop.Token));
+            () => new ConvertJob(
+                new MemoryNode(Contents(5), readOnly: true), target, new ConvertOptions { Workers = 4 }).RunAsync(progress, stop.Token));
         long after = target.Requests(RequestKinds.All);
         await Task.Delay(50);
         Assert.Equal(after, target.Requests(RequestKinds.All));
@@ -93,7 +102,10 @@ public sealed class JobTests
             Assert.Equal(Size, p.Total);
             InterlockedMax(ref last, p.Current);
         });
-        _ = await new ConvertJob(new MemoryNode(Contents(6), readOnly: true), new MemoryNode(new byte[Size]), new ConvertOptions()).RunAsync(progress, CancellationToken.None);
+        _ = await new ConvertJob(
+            new MemoryNode(Contents(6), readOnly: true),
+            new MemoryNode(new byte[Size]),
+            new ConvertOptions()).RunAsync(progress, CancellationToken.None);
         Assert.Equal(Size, last);
     }
 
@@ -102,7 +114,8 @@ public sealed class JobTests
     {
         var target = new WriteLogNode(new MemoryNode(new byte[Size - 1]));
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
-            () => new ConvertJob(new MemoryNode(new byte[Size], readOnly: true), target, new ConvertOptions()).RunAsync(null, CancellationToken.None));
+            () => new ConvertJob(
+                new MemoryNode(new byte[Size], readOnly: true), target, new ConvertOptions()).RunAsync(null, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.OutOfRange, error.Kind);
         Assert.Equal(0, target.Count);
     }
@@ -119,7 +132,8 @@ public sealed class JobTests
         byte[] left = Contents(7), right = (byte[])left.Clone();
         right[at] ^= 0x40;
         right[Math.Min(at + (2 << 20), Size - 1)] ^= 0x20;
-        CompareResult result = await new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict: false).RunAsync(null, CancellationToken.None);
+        CompareResult result = await new CompareJob(
+            new MemoryNode(left, true), new MemoryNode(right, true), strict: false).RunAsync(null, CancellationToken.None);
         Assert.Equal((false, at, false), (result.Identical, result.FirstDifference, result.SizesDiffer));
     }
 
@@ -133,7 +147,9 @@ public sealed class JobTests
         Assert.Equal((false, Size, DifferenceKind.Size), (strict.Identical, strict.FirstDifference, strict.Difference));
         right[Size + 5] = 1;
         result = await CompareAsync(strict: false);
-        Assert.Equal((false, Size + 5L, true, DifferenceKind.Content), (result.Identical, result.FirstDifference, result.SizesDiffer, result.Difference));
+        Assert.Equal(
+            (false, Size + 5L, true, DifferenceKind.Content),
+            (result.Identical, result.FirstDifference, result.SizesDiffer, result.Difference));
 
         Task<CompareResult> CompareAsync(bool strict)
             => new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict).RunAsync(null, CancellationToken.None);
@@ -148,7 +164,8 @@ public sealed class JobTests
         {
             await Images.CreateAsync(folder[name], "qcow2", "size=1G");
         }
-        await using BlockNode left = await Images.OpenAsync(folder["a.qcow2"]), right = await Images.OpenAsync(folder["b.qcow2"], writable: true);
+        await using BlockNode left = await Images.OpenAsync(folder["a.qcow2"]), right = await Images.OpenAsync(
+            folder["b.qcow2"], writable: true);
         await right.WriteAsync(Stored, new byte[1 << 16]);
         Assert.True((await new CompareJob(left, right, strict: false).RunAsync(null, CancellationToken.None)).Identical);
         CompareResult result = await new CompareJob(left, right, strict: true).RunAsync(null, CancellationToken.None);
@@ -172,7 +189,8 @@ public sealed class JobTests
             expected.Add((at, length));
         }
         var found = new List<(long, long)>();
-        await foreach ((long, long) range in new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict: false).DifferencesAsync(1, CancellationToken.None))
+        await foreach ((long, long) range in new CompareJob(
+            new MemoryNode(left, true), new MemoryNode(right, true), strict: false).DifferencesAsync(1, CancellationToken.None))
         {
             found.Add(range);
         }
@@ -231,7 +249,9 @@ public sealed class JobTests
         await using BlockNode raw = await Images.OpenAsync(folder["a.raw"], "raw"), qcow2 = await Images.OpenAsync(folder["a.qcow2"]);
         Assert.Equal(SHA256.HashData(contents), await new HashJob(raw, HashAlgorithmName.SHA256).RunAsync(null, CancellationToken.None));
         Assert.Equal(SHA256.HashData(padded), await new HashJob(qcow2, HashAlgorithmName.SHA256).RunAsync(null, CancellationToken.None));
-        Assert.Equal(SHA512.HashData([]), await new HashJob(new MemoryNode([], true), HashAlgorithmName.SHA512).RunAsync(null, CancellationToken.None));
+        Assert.Equal(
+            SHA512.HashData([]),
+            await new HashJob(new MemoryNode([], true), HashAlgorithmName.SHA512).RunAsync(null, CancellationToken.None));
     }
 
     private static byte[] Contents(int seed)

@@ -7,7 +7,8 @@ namespace DiskImage.Tests.Jobs;
 /// <summary>A disk that moves from one backing image to another, to none, or onto its first, reads the same bytes as before.</summary>
 public sealed class RebaseContentTests
 {
-    private const int Size = 4 << 20, Slot = 96 << 10; // slots meet clusters, subclusters, blocks and the ends of backing images in all ways
+    // slots meet clusters, subclusters, blocks and the ends of backing images in all ways
+    private const int Size = 4 << 20, Slot = 96 << 10;
 
     private static readonly (string Name, string Format, string Options)[] s_formats =
     [
@@ -26,7 +27,8 @@ public sealed class RebaseContentTests
         var data = new TheoryData<string, string, string>();
         foreach ((string name, string format, _) in s_formats)
         {
-            string[] lengths = format == "vpc" ? ["none", "equal"] : ["none", "short", "equal", "longer"]; // a VHD and its parent are of one size
+            // a VHD and its parent are of one size
+            string[] lengths = format == "vpc" ? ["none", "equal"] : ["none", "short", "equal", "longer"];
             foreach (string from in lengths)
             {
                 foreach (string to in lengths)
@@ -45,7 +47,8 @@ public sealed class RebaseContentTests
         (_, string format, string options) = s_formats.First(f => f.Name == name);
         using var folder = new TestFolder();
         string path = folder["disk"];
-        string? old = await MakeBackingAsync(folder, "old", format, from, 0xBB), @new = await MakeBackingAsync(folder, "new", format, to, 0xCC);
+        string? old = await MakeBackingAsync(
+            folder, "old", format, from, 0xBB), @new = await MakeBackingAsync(folder, "new", format, to, 0xCC);
         string backing = old is null ? "" : $",backing_file={Path.GetFileName(old)},backing_fmt={BackingFormat(format)}";
         await Images.CreateAsync(path, format, $"size={Size}{(options.Length == 0 ? "" : "," + options)}{backing}");
         byte[] expected;
@@ -64,7 +67,9 @@ public sealed class RebaseContentTests
         {
             byte[] now = await ReadAsync(disk);
             int first = now.AsSpan().CommonPrefixLength(expected);
-            Assert.True(first == expected.Length, $"offset {first:#,0} reads {now[Math.Min(first, Size - 1)]:X2}, not {expected[Math.Min(first, Size - 1)]:X2}");
+            Assert.True(
+                first == expected.Length,
+                $"offset {first:#,0} reads {now[Math.Min(first, Size - 1)]:X2}, not {expected[Math.Min(first, Size - 1)]:X2}");
             Assert.Equal(0, (await ((ICheckable)disk).CheckAsync(null, CancellationToken.None)).Corruptions);
         }
         if (format == "qcow2" && Programs.WhyMissing("qemu-img") is null)
@@ -152,7 +157,9 @@ public sealed class RebaseContentTests
         try
         {
             await new RebaseJob(disk, backing).RunAsync(null, CancellationToken.None);
-            await ((IRebasable)disk).SetBackingAsync(to is null ? null : Path.GetFileName(to), BackingFormat(format), backing, CancellationToken.None);
+            await ((IRebasable)disk).SetBackingAsync(to is null
+                ? null
+                : Path.GetFileName(to), BackingFormat(format), backing, CancellationToken.None);
         }
         finally
         {

@@ -22,9 +22,11 @@ public sealed class StoredZeroesTests
         using var folder = new TestFolder();
         await MakeSourceAsync(folder["source.raw"]);
         await Images.ConvertAsync(folder["source.raw"], "raw", folder["copy"], format, options, new ConvertOptions { SparseSize = 0 });
-        await using BlockNode source = await Images.OpenAsync(folder["source.raw"], "raw"), copy = await Images.OpenAsync(folder["copy"], format);
+        await using BlockNode source = await Images.OpenAsync(
+            folder["source.raw"], "raw"), copy = await Images.OpenAsync(folder["copy"], format);
         Assert.True((await new CompareJob(source, copy, strict: false).RunAsync(null, CancellationToken.None)).Identical);
-        Assert.True(copy.Child("file")!.AllocatedLength is null or >= Size, $"the file takes {copy.Child("file")!.AllocatedLength:#,0} bytes");
+        Assert.True(
+            copy.Child("file")!.AllocatedLength is null or >= Size, $"the file takes {copy.Child("file")!.AllocatedLength:#,0} bytes");
         for (long at = 0; at < copy.Length;)
         {
             BlockExtent extent = await copy.GetExtentAsync(at, copy.Length - at);
@@ -38,8 +40,10 @@ public sealed class StoredZeroesTests
     {
         using var folder = new TestFolder();
         await MakeSourceAsync(folder["source.raw"]);
-        await Images.ConvertAsync(folder["source.raw"], "raw", folder["copy"], "qcow2", "", new ConvertOptions { SparseSize = 0, Compress = true });
-        await using BlockNode source = await Images.OpenAsync(folder["source.raw"], "raw"), copy = await Images.OpenAsync(folder["copy"], "qcow2");
+        await Images.ConvertAsync(
+            folder["source.raw"], "raw", folder["copy"], "qcow2", "", new ConvertOptions { SparseSize = 0, Compress = true });
+        await using BlockNode source = await Images.OpenAsync(
+            folder["source.raw"], "raw"), copy = await Images.OpenAsync(folder["copy"], "qcow2");
         Assert.True((await new CompareJob(source, copy, strict: false).RunAsync(null, CancellationToken.None)).Identical);
         CheckReport report = await ((ICheckable)copy).CheckAsync(null, CancellationToken.None);
         Assert.Equal((report.TotalClusters, report.TotalClusters), (report.AllocatedClusters, report.CompressedClusters));

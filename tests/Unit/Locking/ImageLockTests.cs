@@ -9,7 +9,9 @@ using Microsoft.Win32.SafeHandles;
 
 namespace DiskImage.Tests.Locking;
 
-/// <summary>Who may have an image open at the same time: QEMU and this program exclude each other as two QEMUs do, and two of ours likewise.</summary>
+/// <summary>
+/// Who may have an image open at the same time: QEMU and this program exclude each other as two QEMUs do, and two of ours likewise.
+/// </summary>
 public sealed partial class ImageLockTests : IDisposable
 {
     private readonly TestFolder _folder = new();
@@ -48,7 +50,9 @@ public sealed partial class ImageLockTests : IDisposable
         }
         string path = await MakeAsync("raw");
         BlockNode node = await Images.OpenAsync(path, "raw", writable);
-        int inherited = Duplicate(Directory.GetFiles("/dev/fd").Where(f => path.Equals(new FileInfo(f).LinkTarget, StringComparison.Ordinal)).Select(f => int.Parse(Path.GetFileName(f), CultureInfo.InvariantCulture)).Single());
+        int inherited = Duplicate(Directory.GetFiles("/dev/fd").Where(f => path.Equals(
+            new FileInfo(f).LinkTarget,
+            StringComparison.Ordinal)).Select(f => int.Parse(Path.GetFileName(f), CultureInfo.InvariantCulture)).Single());
         using var copy = new SafeFileHandle(inherited, ownsHandle: true); // as between fork and exec
         await node.DisposeAsync();
         await (await Images.OpenAsync(path, "raw", writable: true)).DisposeAsync();
@@ -167,7 +171,8 @@ public sealed partial class ImageLockTests : IDisposable
         string path = await MakeAsync("raw");
         using (File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None))
         {
-            Assert.Contains("another process is using it", (await RefusedAsync(path, "raw", writable: false)).Message, StringComparison.Ordinal);
+            Assert.Contains(
+                "another process is using it", (await RefusedAsync(path, "raw", writable: false)).Message, StringComparison.Ordinal);
         }
         await using (BlockNode writer = await Images.OpenAsync(path, "raw", writable: true))
         {
@@ -190,7 +195,8 @@ public sealed partial class ImageLockTests : IDisposable
         string path = _folder["file"];
         File.WriteAllBytes(path, new byte[10]); // the bytes need not exist
         HostFile host = HostFile.Current;
-        using SafeFileHandle one = host.Open(path, writable: false, HostSharing.Everybody), other = host.Open(path, writable: true, HostSharing.Everybody);
+        using SafeFileHandle one = host.Open(
+            path, writable: false, HostSharing.Everybody), other = host.Open(path, writable: true, HostSharing.Everybody);
         if (host.LockByte(one, 101) == ByteLockResult.Unsupported)
         {
             Assert.True(OperatingSystem.IsWindows() || OperatingSystem.IsMacOS());

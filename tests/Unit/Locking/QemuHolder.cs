@@ -13,7 +13,12 @@ internal sealed class QemuHolder : IDisposable
     public static async Task<QemuHolder> StartAsync(string path, string format, bool writes)
     {
         string[] arguments = writes ? ["-f", format, path] : ["-r", "-f", format, path];
-        var process = new Process { StartInfo = new ProcessStartInfo("qemu-io", arguments) { UseShellExecute = false, RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true } };
+        var process = new Process { StartInfo = new ProcessStartInfo(
+            "qemu-io",
+            arguments) { UseShellExecute = false,
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true } };
         process.Start();
         var holder = new QemuHolder(process);
         try
@@ -43,8 +48,10 @@ internal sealed class QemuHolder : IDisposable
     public static async Task<QemuHolder> ExportAsync(string path, string format)
     {
         string pidFile = path + ".pid";
-        _ = await Support.Programs.RunAsync("qemu-nbd", "--fork", "--persistent", "--pid-file", pidFile, "-k", path + ".sock", "-f", format, path);
-        return new QemuHolder(Process.GetProcessById(int.Parse(await File.ReadAllTextAsync(pidFile), System.Globalization.CultureInfo.InvariantCulture)));
+        _ = await Support.Programs.RunAsync(
+            "qemu-nbd", "--fork", "--persistent", "--pid-file", pidFile, "-k", path + ".sock", "-f", format, path);
+        return new QemuHolder(
+            Process.GetProcessById(int.Parse(await File.ReadAllTextAsync(pidFile), System.Globalization.CultureInfo.InvariantCulture)));
     }
 
     /// <summary>Kills it.</summary>

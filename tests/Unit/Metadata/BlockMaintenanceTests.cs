@@ -5,7 +5,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Metadata;
 
-/// <summary>The tables that formats of blocks share, on a toy format: a table in the first sector, blocks of 1,024 bytes at any sector.</summary>
+/// <summary>
+/// The tables that formats of blocks share, on a toy format: a table in the first sector, blocks of 1,024 bytes at any sector.
+/// </summary>
 public sealed class BlockMaintenanceTests : IDisposable
 {
     private const int Sector = 512, Block = 1024, Entries = 16;
@@ -97,7 +99,8 @@ public sealed class BlockMaintenanceTests : IDisposable
         {
             await _maintenance.CompactAsync(held, CancellationToken.None);
         }
-        Assert.Equal([1u, 5u, 8u, 3u], Enumerable.Range(0, 4).Select(b => _table[b].Value)); // no multiple of 4 sectors is free before block 1
+        // no multiple of 4 sectors is free before block 1
+        Assert.Equal([1u, 5u, 8u, 3u], Enumerable.Range(0, 4).Select(b => _table[b].Value));
         Assert.Equal(10 * Sector, _memory.Length);
         foreach (int block in new[] { 0, 1, 2, 3 })
         {

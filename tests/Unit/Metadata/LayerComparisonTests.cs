@@ -36,7 +36,8 @@ public sealed class LayerComparisonTests
         var file = new MemoryNode(new byte[1 << 20]);
         await using var staged = new StagedNode(file);
         await staged.WriteAsync(700_001, new byte[] { 1 });
-        var comparison = new LayerComparison(new BorrowedNode(file, isReadOnly: true), new BorrowedNode(staged, isReadOnly: true), staged, 4096);
+        var comparison = new LayerComparison(
+            new BorrowedNode(file, isReadOnly: true), new BorrowedNode(staged, isReadOnly: true), staged, 4096);
         Assert.Equal(700_001, await comparison.FirstLossAsync(0, 1 << 20, CancellationToken.None));
     }
 
@@ -60,6 +61,7 @@ public sealed class LayerComparisonTests
             return default;
         }
 
-        protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken) => throw new NotSupportedException();
+        protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+            => throw new NotSupportedException();
     }
 }

@@ -46,7 +46,9 @@ public sealed class StagedNodeTests
                 for (int start = 0; start < now.Length; start += 1000)
                 {
                     int count = Math.Min(1000, now.Length - start);
-                    Assert.True(!staged.IsUntouched(start, count) || now.AsSpan(start, count).SequenceEqual(before.AsSpan(start, count)), $"seed {seed}, step {i}: {start} is touched");
+                    Assert.True(!staged.IsUntouched(start, count)
+                        || now.AsSpan(start, count).SequenceEqual(
+                            before.AsSpan(start, count)), $"seed {seed}, step {i}: {start} is touched");
                 }
             }
             Assert.Equal(before, below.ToArray());
@@ -70,7 +72,9 @@ public sealed class StagedNodeTests
         Assert.Empty(log.Entries);
         await staged.CommitAsync();
         Assert.Equal(
-            [WriteLogKind.Write, WriteLogKind.Flush, WriteLogKind.Write, WriteLogKind.Write, WriteLogKind.Resize, WriteLogKind.Flush], log.Entries.Select(e => e.Kind));
+            [
+                WriteLogKind.Write, WriteLogKind.Flush, WriteLogKind.Write, WriteLogKind.Write, WriteLogKind.Resize, WriteLogKind.Flush,
+            ], log.Entries.Select(e => e.Kind));
         Assert.Equal([5000L, 0L, 5000L], log.Entries.Where(e => e.Kind == WriteLogKind.Write).Select(e => e.Offset));
     }
 }

@@ -4,7 +4,10 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Metadata;
 
-/// <summary>The trial of a repair, with a disk whose repair does whatever a test wants: what may be made is made, all else leaves the file as it was.</summary>
+/// <summary>
+/// The trial of a repair, with a disk whose repair does whatever a test wants: what may be made is made, all else
+/// leaves the file as it was.
+/// </summary>
 public sealed class StagedRepairTests
 {
     private const int Size = 64 << 10;
@@ -15,7 +18,8 @@ public sealed class StagedRepairTests
     public async Task A_repair_that_changes_nothing_that_can_be_read_is_made()
     {
         var file = new MemoryNode(Contents());
-        var disk = new Disk(file) { Readable = [(0, Size - 512)], Mend = async f => await f.WriteAsync(Size - 512, new byte[512]) }; // the end cannot be read before
+        // the end cannot be read before
+        var disk = new Disk(file) { Readable = [(0, Size - 512)], Mend = async f => await f.WriteAsync(Size - 512, new byte[512]) };
         Assert.Null(await StagedRepair.RunAsync(disk, file, RepairMode.All, CancellationToken.None));
         byte[] expected = Contents();
         expected.AsSpan(Size - 512).Clear();
@@ -61,7 +65,8 @@ public sealed class StagedRepairTests
                 });
             },
         };
-        Assert.StartsWith(why, await StagedRepair.RunAsync(disk, file, RepairMode.All, CancellationToken.None), StringComparison.Ordinal);
+        Assert.StartsWith(
+            why, (await StagedRepair.RunAsync(disk, file, RepairMode.All, CancellationToken.None))?.ToString(), StringComparison.Ordinal);
         Assert.Equal(Contents(), file.ToArray());
         Assert.Equal(0, disk.Reloads);
     }

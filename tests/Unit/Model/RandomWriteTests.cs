@@ -26,10 +26,15 @@ public sealed class RandomWriteTests
         foreach (string options in new[]
         {
             "compat=0.10", "compat=0.10,cluster_size=512", "compat=0.10,cluster_size=2M", "lazy_refcounts=on",
-            "preallocation=metadata", "preallocation=metadata,cluster_size=512", "preallocation=falloc", "preallocation=full", "preallocation=full,compat=0.10,cluster_size=4k",
+            "preallocation=metadata",
+            "preallocation=metadata,cluster_size=512",
+            "preallocation=falloc",
+            "preallocation=full",
+            "preallocation=full,compat=0.10,cluster_size=4k",
             "backing_file=base.raw,backing_fmt=raw", "backing_file=base.raw,backing_fmt=raw,cluster_size=512,refcount_bits=64",
             "backing_file=base.raw,backing_fmt=raw,cluster_size=2M", "backing_file=base.raw,backing_fmt=raw,compat=0.10,cluster_size=8k",
-            "backing_file=base.qcow2,backing_fmt=qcow2,cluster_size=16k", "backing_file=base.qcow2,backing_fmt=qcow2,cluster_size=1k,compat=0.10",
+            "backing_file=base.qcow2,backing_fmt=qcow2,cluster_size=16k",
+            "backing_file=base.qcow2,backing_fmt=qcow2,cluster_size=1k,compat=0.10",
         })
         {
             data.Add(options, seed++);
@@ -66,7 +71,8 @@ public sealed class RandomWriteTests
         byte[] twin = await MakeAsync(folder, options, new Random(seed));
         await using (BlockNode disk = await Images.OpenAsync(folder["disk.qcow2"], writable: true, options: "l2-cache-size=0"))
         {
-            await Task.WhenAll(Enumerable.Range(0, Tasks).Select(task => Task.Run(() => RequestsAsync(disk, twin, new Random((seed * 100) + task), 40, task * Part, Part))));
+            await Task.WhenAll(Enumerable.Range(0, Tasks).Select(
+                task => Task.Run(() => RequestsAsync(disk, twin, new Random((seed * 100) + task), 40, task * Part, Part))));
         }
         await AgreeAsync(folder, twin);
     }
@@ -117,7 +123,8 @@ public sealed class RandomWriteTests
         {
             const int BackingSize = (3 << 20) + 512;
             await Images.MakeRawAsync(folder["base.raw"], BackingSize, random.Next(), unit: 24576);
-            await Images.ConvertAsync(folder["base.raw"], "raw", folder["base.qcow2"], "qcow2", "cluster_size=8k", new() { Compress = true });
+            await Images.ConvertAsync(
+                folder["base.raw"], "raw", folder["base.qcow2"], "qcow2", "cluster_size=8k", new() { Compress = true });
             (await File.ReadAllBytesAsync(folder["base.raw"])).CopyTo(twin, 0);
         }
         await Images.CreateAsync(folder["disk.qcow2"], "qcow2", $"size={Size},{options}");

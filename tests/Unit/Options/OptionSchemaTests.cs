@@ -30,10 +30,13 @@ public sealed class OptionSchemaTests
         if (text.StartsWith(' '))
         {
             // Two commas stand for one: it is part of the value, which is no size then.
-            Assert.Equal(DiskImageErrorKind.InvalidOption, Assert.Throws<DiskImageException>(() => s_schema.Bind(OptionSchema.Split(text))).Kind);
+            Assert.Equal(
+                DiskImageErrorKind.InvalidOption, Assert.Throws<DiskImageException>(() => s_schema.Bind(OptionSchema.Split(text))).Kind);
             return;
         }
-        Assert.Equal(new Sample { ClusterSize = 1 << 20, Bits = 8, Lazy = true, Mode = SampleMode.Two, Name = "a b" }, s_schema.Bind(OptionSchema.Split(text)));
+        Assert.Equal(
+            new Sample { ClusterSize = 1 << 20, Bits = 8, Lazy = true, Mode = SampleMode.Two, Name = "a b" },
+            s_schema.Bind(OptionSchema.Split(text)));
     }
 
     [Fact]
@@ -48,16 +51,27 @@ public sealed class OptionSchemaTests
     public void Dictionaries_and_lists_are_taken_too()
     {
         Sample expected = new() { ClusterSize = 1 << 20, Lazy = true, Name = "7" };
-        Assert.Equal(expected, s_schema.Bind(OptionSchema.Values(new Hashtable { ["cluster_size"] = "1M", ["lazy"] = true, ["name"] = 7 })));
-        Assert.Equal(expected, s_schema.Bind(OptionSchema.Values(new object[] { "cluster_size=1M", new Hashtable { ["lazy"] = "yes" }, "name=7" })));
-        Assert.Equal(expected, s_schema.Bind(OptionSchema.Values(new Dictionary<string, object?>(StringComparer.Ordinal) { ["cluster_size"] = "1M", ["lazy"] = true, ["name"] = 7 })));
-        Assert.Equal(expected, s_schema.Bind(OptionSchema.Values(new SortedList<string, string>(StringComparer.Ordinal) { ["cluster_size"] = "1M", ["lazy"] = "on", ["name"] = "7" })));
+        Assert.Equal(
+            expected, s_schema.Bind(OptionSchema.Values(new Hashtable { ["cluster_size"] = "1M", ["lazy"] = true, ["name"] = 7 })));
+        Assert.Equal(
+            expected, s_schema.Bind(OptionSchema.Values(new object[] { "cluster_size=1M", new Hashtable { ["lazy"] = "yes" }, "name=7" })));
+        Assert.Equal(
+            expected,
+            s_schema.Bind(OptionSchema.Values(
+                new Dictionary<string, object?>(StringComparer.Ordinal) { ["cluster_size"] = "1M", ["lazy"] = true, ["name"] = 7 })));
+        Assert.Equal(
+            expected,
+            s_schema.Bind(OptionSchema.Values(
+                new SortedList<string, string>(StringComparer.Ordinal) { ["cluster_size"] = "1M", ["lazy"] = "on", ["name"] = "7" })));
         var expando = new System.Dynamic.ExpandoObject();
         expando.TryAdd("cluster_size", "1M");
         expando.TryAdd("lazy", true);
         expando.TryAdd("name", 7);
         Assert.Equal(expected, s_schema.Bind(OptionSchema.Values(expando)));
-        Assert.Equal(expected, s_schema.Bind(OptionSchema.Values(new[] { ("cluster_size", "1M"), ("lazy", "on"), ("name", "7") }.Select(p => KeyValuePair.Create(p.Item1, p.Item2)))));
+        Assert.Equal(
+            expected,
+            s_schema.Bind(OptionSchema.Values(
+                new[] { ("cluster_size", "1M"), ("lazy", "on"), ("name", "7") }.Select(p => KeyValuePair.Create(p.Item1, p.Item2)))));
         Assert.Equal(new Sample { Bits = 4 }, s_schema.Bind(OptionSchema.Values(new Dictionary<Version, int>()).Append(new("bits", 4))));
         Assert.Equal(new Sample(), s_schema.Bind(OptionSchema.Values(null)));
         Assert.Equal(DiskImageErrorKind.InvalidOption, Assert.Throws<DiskImageException>(() => OptionSchema.Values(42)).Kind);

@@ -65,7 +65,9 @@ public sealed class SizeTextTests
     [InlineData("0.3k", false)]
     public void Too_large_is_not_the_same_as_no_size(string text, bool isTooLarge)
     {
-        Assert.Equal(isTooLarge, SizeText.WhyNot(text).Contains("too large: a size is at most 9,223,372,036,854,775,807 bytes", StringComparison.Ordinal));
+        Assert.Equal(
+            isTooLarge,
+            SizeText.WhyNot(text).Contains("too large: a size is at most 9,223,372,036,854,775,807 bytes", StringComparison.Ordinal));
         Assert.Equal(!isTooLarge, SizeText.WhyNot(text).Contains("k, M, G, T, P, E", StringComparison.Ordinal));
     }
 

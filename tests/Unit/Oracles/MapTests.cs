@@ -5,7 +5,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Oracles;
 
-/// <summary>Our extents are those of <c>qemu-img map --output=json</c>: start, length, depth, present, zero, data and host offset.</summary>
+/// <summary>
+/// Our extents are those of <c>qemu-img map --output=json</c>: start, length, depth, present, zero, data and host offset.
+/// </summary>
 public sealed class MapTests
 {
     private const int Size = (6 << 20) + 1536;
@@ -29,7 +31,20 @@ public sealed class MapTests
         await Programs.QemuImgAsync(["convert", "-f", "raw", "-O", "qcow2", .. with, folder["a.raw"], folder["b.qcow2"]]);
         await AgreeAsync(folder["b.qcow2"], "qcow2");
         await Programs.RunAsync(
-            "qemu-io", "-f", "qcow2", "-c", "write -P 1 100k 300k", "-c", "write -z 1M 100k", "-c", "write -zu 2M 512k", "-c", "discard 3M 700k", "-c", "write -P 2 3300k 1000", folder["b.qcow2"]);
+            "qemu-io",
+            "-f",
+            "qcow2",
+            "-c",
+            "write -P 1 100k 300k",
+            "-c",
+            "write -z 1M 100k",
+            "-c",
+            "write -zu 2M 512k",
+            "-c",
+            "discard 3M 700k",
+            "-c",
+            "write -P 2 3300k 1000",
+            folder["b.qcow2"]);
         await AgreeAsync(folder["b.qcow2"], "qcow2", exact: false);
     }
 
@@ -88,10 +103,31 @@ public sealed class MapTests
             await Programs.QemuImgAsync("convert", "-c", "-f", "raw", "-O", bottom, folder["base"], folder["base.tmp"]);
             File.Move(folder["base.tmp"], folder["base"], overwrite: true);
         }
-        await Programs.QemuImgAsync("create", "-q", "-f", "qcow2", "-b", "base", "-F", bottom, "-o", "cluster_size=4k", folder["mid.qcow2"], "5M");
-        await Programs.RunAsync("qemu-io", "-f", "qcow2", "-c", "write -P 3 50k 300k", "-c", "write -z 1M 200k", "-c", "write -P 4 4M 100k", folder["mid.qcow2"]);
+        await Programs.QemuImgAsync(
+            "create", "-q", "-f", "qcow2", "-b", "base", "-F", bottom, "-o", "cluster_size=4k", folder["mid.qcow2"], "5M");
+        await Programs.RunAsync(
+            "qemu-io",
+            "-f",
+            "qcow2",
+            "-c",
+            "write -P 3 50k 300k",
+            "-c",
+            "write -z 1M 200k",
+            "-c",
+            "write -P 4 4M 100k",
+            folder["mid.qcow2"]);
         await Programs.QemuImgAsync("create", "-q", "-f", "qcow2", "-b", "mid.qcow2", "-F", "qcow2", folder["top.qcow2"], "6M");
-        await Programs.RunAsync("qemu-io", "-f", "qcow2", "-c", "write -P 5 100k 64k", "-c", "write -z 1536k 128k", "-c", "write -P 6 5500k 64k", folder["top.qcow2"]);
+        await Programs.RunAsync(
+            "qemu-io",
+            "-f",
+            "qcow2",
+            "-c",
+            "write -P 5 100k 64k",
+            "-c",
+            "write -z 1536k 128k",
+            "-c",
+            "write -P 6 5500k 64k",
+            folder["top.qcow2"]);
     }
 
     private static async Task<List<BlockExtent>> ExtentsAsync(string path, string format)
@@ -114,9 +150,15 @@ public sealed class MapTests
         string json = await Programs.QemuImgAsync("map", "-f", format, "--output=json", path);
         using var document = JsonDocument.Parse(json);
         IEnumerable<Entry> theirs = document.RootElement.EnumerateArray().Select(e => new Entry(
-            e.GetProperty("start").GetInt64(), e.GetProperty("length").GetInt64(), e.GetProperty("depth").GetInt32(), e.GetProperty("present").GetBoolean(),
-            e.GetProperty("zero").GetBoolean(), e.GetProperty("data").GetBoolean(), e.TryGetProperty("offset", out JsonElement at) ? at.GetInt64() : null));
-        IEnumerable<Entry> ours = (await ExtentsAsync(path, format)).Select(e => new Entry(e.Offset, e.Length, e.Depth, e.IsAllocated, e.IsZero, e.IsData, e.HostOffset));
+            e.GetProperty("start").GetInt64(),
+            e.GetProperty("length").GetInt64(),
+            e.GetProperty("depth").GetInt32(),
+            e.GetProperty("present").GetBoolean(),
+            e.GetProperty("zero").GetBoolean(),
+            e.GetProperty("data").GetBoolean(),
+            e.TryGetProperty("offset", out JsonElement at) ? at.GetInt64() : null));
+        IEnumerable<Entry> ours = (await ExtentsAsync(path, format)).Select(
+            e => new Entry(e.Offset, e.Length, e.Depth, e.IsAllocated, e.IsZero, e.IsData, e.HostOffset));
         Assert.Equal(exact ? theirs : Joined(theirs), exact ? ours : Joined(ours));
     }
 

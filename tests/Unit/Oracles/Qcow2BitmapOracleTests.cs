@@ -13,7 +13,10 @@ public sealed class Qcow2BitmapOracleTests
     public static TheoryData<string, int> Shapes()
     {
         var data = new TheoryData<string, int>();
-        foreach (string options in new[] { "", "cluster_size=512", "cluster_size=4k", "cluster_size=16k,extended_l2=on", "cluster_size=2M,refcount_bits=64" })
+        foreach (string options in new[]
+        {
+            "", "cluster_size=512", "cluster_size=4k", "cluster_size=16k,extended_l2=on", "cluster_size=2M,refcount_bits=64",
+        })
         {
             foreach (int seed in new[] { 1, 2 })
             {
@@ -32,7 +35,10 @@ public sealed class Qcow2BitmapOracleTests
         var random = new Random(seed);
         long length = 5 << 20;
         var models = new List<BitmapModel>();
-        await (seed % 2 == 0 ? Programs.QemuImgAsync(options.Length == 0 ? ["create", "-q", "-f", "qcow2", path, $"{length}"] : ["create", "-q", "-f", "qcow2", "-o", options, path, $"{length}"])
+        await (seed % 2 == 0
+            ? Programs.QemuImgAsync(options.Length == 0
+                ? ["create", "-q", "-f", "qcow2", path, $"{length}"]
+                : ["create", "-q", "-f", "qcow2", "-o", options, path, $"{length}"])
             : Images.CreateAsync(path, "qcow2", options.Length == 0 ? $"size={length}" : $"size={length},{options}"));
         for (int step = 0; step < 30; step++)
         {
@@ -44,7 +50,9 @@ public sealed class Qcow2BitmapOracleTests
                 case 0 or 1:
                     long granularity = 512L << random.Next(13);
                     bool enabled = random.Next(3) > 0;
-                    await BitmapAsync(["--add", "-g", $"{granularity}", .. enabled ? Array.Empty<string>() : ["--disable"], path, name], b => Discard(b.AddBitmapAsync(name, granularity, enabled, default)));
+                    await BitmapAsync(
+                        ["--add", "-g", $"{granularity}", .. enabled ? Array.Empty<string>() : ["--disable"], path, name],
+                        b => Discard(b.AddBitmapAsync(name, granularity, enabled, default)));
                     models.Add(new(name, granularity, enabled, length));
                     break;
                 case 2 when models.Count > 3:
@@ -57,16 +65,21 @@ public sealed class Qcow2BitmapOracleTests
                     break;
                 case 4 when model is not null:
                     model.IsEnabled = !model.IsEnabled;
-                    await BitmapAsync([model.IsEnabled ? "--enable" : "--disable", path, model.Name], b => b.EnableBitmapAsync(model.Name, model.IsEnabled, default));
+                    await BitmapAsync(
+                        [model.IsEnabled ? "--enable" : "--disable", path, model.Name],
+                        b => b.EnableBitmapAsync(model.Name, model.IsEnabled, default));
                     break;
                 case 5 when models.Count > 1:
                     BitmapModel other = models.First(m => m != model);
-                    await BitmapAsync(["--merge", other.Name, path, model!.Name], async b => await b.MergeBitmapAsync(model.Name, await b.GetDirtyRangesAsync(other.Name, default), default));
+                    await BitmapAsync(
+                        ["--merge", other.Name, path, model!.Name],
+                        async b => await b.MergeBitmapAsync(model.Name, await b.GetDirtyRangesAsync(other.Name, default), default));
                     other.Ranges().ForEach(r => model.Set(r.Offset, r.Length));
                     break;
                 case 6:
                     length = (4 << 20) + (random.Next(4096) * 512L);
-                    await (byQemu ? Programs.QemuImgAsync("resize", "-q", "--shrink", "-f", "qcow2", path, $"{length}") : OnDiskAsync(path, d => d.ResizeAsync(length)));
+                    await (byQemu ? Programs.QemuImgAsync("resize", "-q", "--shrink", "-f", "qcow2", path, $"{length}")
+                        : OnDiskAsync(path, d => d.ResizeAsync(length)));
                     models.ForEach(m => m.Resize(length));
                     break;
                 default:
@@ -127,7 +140,8 @@ public sealed class Qcow2BitmapOracleTests
                 Assert.Equal([new("b", 65536, IsEnabled: true, IsInUse: true, null)], await ((IBitmaps)disk).GetBitmapsAsync(default));
             }
             await Programs.CheckAsync(path);
-            await (byQemu ? OnDiskAsync(path, d => ((IBitmaps)d).RemoveBitmapAsync("b", default)) : Programs.QemuImgAsync("bitmap", "--remove", path, "b"));
+            await (byQemu ? OnDiskAsync(path, d => ((IBitmaps)d).RemoveBitmapAsync("b", default))
+                : Programs.QemuImgAsync("bitmap", "--remove", path, "b"));
             Assert.Empty(await InfoByQemuAsync(path));
             await Programs.CheckAsync(path);
         }
@@ -163,15 +177,19 @@ public sealed class Qcow2BitmapOracleTests
         using var folder = new TestFolder();
         string path = folder["a.qcow2"];
         await Images.CreateAsync(path, "qcow2", sourceOptions.Length == 0 ? "size=3G" : $"size=3G,{sourceOptions}");
-        foreach (string[] bitmap in new[] { new[] { "-g", "512", path, "fine" }, [path, "default"], ["-g", "2G", path, new string('n', 900)] })
+        foreach (
+            string[] bitmap in new[] { new[] { "-g", "512", path, "fine" }, [path, "default"], ["-g", "2G", path, new string('n', 900)] })
         {
             await Programs.QemuImgAsync(["bitmap", "--add", .. bitmap]);
         }
         using JsonDocument theirs = JsonDocument.Parse(await Programs.QemuImgAsync(
-            options.Length == 0 ? ["measure", "--output=json", "-O", "qcow2", path] : ["measure", "--output=json", "-O", "qcow2", "-o", options, path]));
+            options.Length == 0
+                ? ["measure", "--output=json", "-O", "qcow2", path]
+                : ["measure", "--output=json", "-O", "qcow2", "-o", options, path]));
         FormatDriver driver = Images.Registry.Format("qcow2");
         await using BlockNode disk = await Images.OpenAsync(path, "qcow2");
-        ImageMeasurement ours = await ((IMeasurable)driver).MeasureAsync(((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options)), disk, default);
+        ImageMeasurement ours = await ((IMeasurable)driver).MeasureAsync(
+            ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options)), disk, default);
         Assert.Equal(theirs.RootElement.TryGetProperty("bitmaps", out JsonElement bytes) ? bytes.GetInt64() : null, ours.Bitmaps);
         Assert.Equal(theirs.RootElement.GetProperty("required").GetInt64(), ours.Required);
     }
@@ -203,7 +221,8 @@ public sealed class Qcow2BitmapOracleTests
         async Task BothAsync(bool skipBroken)
         {
             File.Delete(ours);
-            await Programs.QemuImgAsync(["convert", "--bitmaps", .. skipBroken ? new[] { "--skip-broken-bitmaps" } : [], "-O", "qcow2", path, theirs]);
+            await Programs.QemuImgAsync(
+                ["convert", "--bitmaps", .. skipBroken ? new[] { "--skip-broken-bitmaps" } : [], "-O", "qcow2", path, theirs]);
             await using (BlockNode source = await Images.OpenAsync(path, "qcow2"))
             {
                 IReadOnlyList<DiskBitmap> selected = await BitmapCopy.SelectAsync(source, skipBroken, default);
@@ -250,7 +269,11 @@ public sealed class Qcow2BitmapOracleTests
             object options = ((IAmendable)driver).AmendOptions.Bind(OptionSchema.Split("refcount_bits=32,lazy_refcounts=on"));
             await ((IAmendable)driver).AmendAsync(disk, options, null, default);
             await disk.WriteAsync(1_600_000, new byte[1]);
-            await Assert.ThrowsAsync<DiskImageException>(async () => await ((IAmendable)driver).AmendAsync(disk, ((IAmendable)driver).AmendOptions.Bind(OptionSchema.Split("compat=0.10,refcount_bits=16,lazy_refcounts=off")), null, default));
+            await Assert.ThrowsAsync<DiskImageException>(async () => await ((IAmendable)driver).AmendAsync(
+                disk,
+                ((IAmendable)driver).AmendOptions.Bind(OptionSchema.Split("compat=0.10,refcount_bits=16,lazy_refcounts=off")),
+                null,
+                default));
         });
         expected.AddRange([(1_441_792, 65536), (1_572_864, 65536)]);
         Assert.Equal(expected, await DirtyByQemuAsync(folder, path, "b"));
@@ -271,19 +294,27 @@ public sealed class Qcow2BitmapOracleTests
     {
         using JsonDocument info = JsonDocument.Parse(await Programs.QemuImgAsync("info", "--output=json", path));
         return info.RootElement.GetProperty("format-specific").GetProperty("data").TryGetProperty("bitmaps", out JsonElement bitmaps)
-            ? [.. bitmaps.EnumerateArray().Select(b => (b.GetProperty("name").GetString()!, b.GetProperty("granularity").GetInt64(), string.Join(' ', b.GetProperty("flags").EnumerateArray().Select(f => f.GetString()))))]
+            ? [.. bitmaps.EnumerateArray().Select(b => (
+                b.GetProperty("name").GetString()!,
+                b.GetProperty("granularity").GetInt64(),
+                string.Join(' ', b.GetProperty("flags").EnumerateArray().Select(f => f.GetString()))))]
             : [];
     }
 
     /// <summary>The dirty ranges that QEMU reads from an image, over its NBD server.</summary>
     private static async Task<List<(long Offset, long Length)>> DirtyByQemuAsync(TestFolder folder, string path, string name)
     {
-        string copy = folder[Guid.NewGuid().ToString("n")[..8]], socket = $"{copy}.nbd"; // of a copy: the server goes some time after its client
+        // of a copy: the server goes some time after its client
+        string copy = folder[Guid.NewGuid().ToString("n")[..8]], socket = $"{copy}.nbd";
         File.Copy(path, copy);
         await Programs.RunAsync("qemu-nbd", "--fork", "-r", "-f", "qcow2", "-k", socket, "-B", name, copy);
         string map = await Programs.QemuImgAsync(
-            "map", "--output=json", "--image-opts", $"driver=nbd,server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:{name}");
+            "map",
+            "--output=json",
+            "--image-opts",
+            $"driver=nbd,server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:{name}");
         using JsonDocument document = JsonDocument.Parse(map);
-        return [.. document.RootElement.EnumerateArray().Where(e => !e.GetProperty("data").GetBoolean()).Select(e => (e.GetProperty("start").GetInt64(), e.GetProperty("length").GetInt64()))];
+        return [.. document.RootElement.EnumerateArray().Where(
+            e => !e.GetProperty("data").GetBoolean()).Select(e => (e.GetProperty("start").GetInt64(), e.GetProperty("length").GetInt64()))];
     }
 }

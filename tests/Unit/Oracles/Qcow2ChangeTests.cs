@@ -17,7 +17,11 @@ public sealed class Qcow2ChangeTests
         string[] shapes =
         [
             "", "compat=0.10", "cluster_size=512", "cluster_size=4k,refcount_bits=8", "cluster_size=2M", "cluster_size=1k,refcount_bits=64",
-            "extended_l2=on,cluster_size=16k", "extended_l2=on", "extended_l2=on,cluster_size=128k,refcount_bits=32", "lazy_refcounts=on", "refcount_bits=2",
+            "extended_l2=on,cluster_size=16k",
+            "extended_l2=on",
+            "extended_l2=on,cluster_size=128k,refcount_bits=32",
+            "lazy_refcounts=on",
+            "refcount_bits=2",
         ];
         foreach (string shape in shapes)
         {
@@ -66,7 +70,8 @@ public sealed class Qcow2ChangeTests
             await using BlockNode again = await Images.OpenAsync(path);
             byte[] got = new byte[twin.Length];
             await again.ReadAsync(0, got);
-            Assert.True(twin.AsSpan().SequenceEqual(got), $"seed {seed}, {options}: reads otherwise at {twin.AsSpan().CommonPrefixLength(got)}");
+            Assert.True(
+                twin.AsSpan().SequenceEqual(got), $"seed {seed}, {options}: reads otherwise at {twin.AsSpan().CommonPrefixLength(got)}");
             CheckReport report = await ((ICheckable)again).CheckAsync(null, CancellationToken.None);
             Assert.True(report.Findings.Count == 0, string.Join("\n", report.Findings));
         }
@@ -123,13 +128,15 @@ public sealed class Qcow2ChangeTests
         string[] extra = options.Length == 0 ? [] : ["-o", options];
         foreach (string image in new[] { "a.raw", "a.qcow2" })
         {
-            using JsonDocument theirs = JsonDocument.Parse(await Programs.QemuImgAsync(["measure", "--output=json", "-O", "qcow2", .. extra, "-f", image[2..], folder[image]]));
+            using JsonDocument theirs = JsonDocument.Parse(
+                await Programs.QemuImgAsync(["measure", "--output=json", "-O", "qcow2", .. extra, "-f", image[2..], folder[image]]));
             await using BlockNode source = await Images.OpenAsync(folder[image], image[2..]);
             ImageMeasurement ours = await MeasureAsync(options, source);
             Assert.Equal(theirs.RootElement.GetProperty("required").GetInt64(), ours.Required);
             Assert.Equal(theirs.RootElement.GetProperty("fully-allocated").GetInt64(), ours.FullyAllocated);
         }
-        using JsonDocument empty = JsonDocument.Parse(await Programs.QemuImgAsync(["measure", "--output=json", "-O", "qcow2", .. extra, "--size", "37G"]));
+        using JsonDocument empty = JsonDocument.Parse(
+            await Programs.QemuImgAsync(["measure", "--output=json", "-O", "qcow2", .. extra, "--size", "37G"]));
         ImageMeasurement large = await MeasureAsync($"size=37G{(options.Length == 0 ? "" : ",")}{options}", null);
         Assert.Equal(empty.RootElement.GetProperty("required").GetInt64(), large.Required);
         Assert.Equal(empty.RootElement.GetProperty("fully-allocated").GetInt64(), large.FullyAllocated);
@@ -138,7 +145,8 @@ public sealed class Qcow2ChangeTests
     private static ValueTask<ImageMeasurement> MeasureAsync(string options, BlockNode? source)
     {
         FormatDriver driver = Images.Registry.Format("qcow2");
-        return ((IMeasurable)driver).MeasureAsync(((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options)), source, CancellationToken.None);
+        return ((IMeasurable)driver).MeasureAsync(
+            ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options)), source, CancellationToken.None);
     }
 
     [OracleTheory]

@@ -23,7 +23,8 @@ public sealed class Qcow2CompactOracleTests
         string path = folder["a.qcow2"];
         bool hasBitmaps = !options.Contains("0.10", StringComparison.Ordinal);
         await Images.MakeRawAsync(folder["a.raw"], Size, 4, unit: 8192);
-        await Programs.QemuImgAsync([.. Arguments("convert -f raw -O qcow2 -S 0"), .. compressed ? ["-c"] : Array.Empty<string>(), "-o", options, folder["a.raw"], path]);
+        await Programs.QemuImgAsync([.. Arguments(
+            "convert -f raw -O qcow2 -S 0"), .. compressed ? ["-c"] : Array.Empty<string>(), "-o", options, folder["a.raw"], path]);
         if (hasBitmaps)
         {
             await Programs.QemuImgAsync("bitmap", "--add", "-g", "4k", path, "dirty");
@@ -70,7 +71,8 @@ public sealed class Qcow2CompactOracleTests
         using var folder = new TestFolder();
         string path = folder["a.qcow2"], more = options.Length == 0 ? "" : "," + options;
         await Images.MakeRawAsync(folder["a.raw"], Size, 5, unit: 65536);
-        await Programs.QemuImgAsync("convert", "-f", "raw", "-O", "qcow2", "-S", "0", "-o", $"data_file={folder["a.data"]}{more}", folder["a.raw"], path);
+        await Programs.QemuImgAsync(
+            "convert", "-f", "raw", "-O", "qcow2", "-S", "0", "-o", $"data_file={folder["a.data"]}{more}", folder["a.raw"], path);
         byte[] data = await File.ReadAllBytesAsync(folder["a.data"]);
         await using (BlockNode disk = await Images.OpenAsync(path, writable: true))
         {
@@ -89,7 +91,8 @@ public sealed class Qcow2CompactOracleTests
         using var folder = new TestFolder();
         await Images.MakeRawAsync(folder["base.raw"], Size, 6, unit: 8192);
         await Programs.QemuImgAsync("create", "-q", "-f", "qcow2", "-b", folder["base.raw"], "-F", "raw", folder["top.qcow2"]);
-        await QemuIoAsync(folder["top.qcow2"], "write -P 0 0 3M", "write -P 9 3M 1M", "write -P 9 8M 1M", "write -P 0 3M 512k", "discard 8M 512k");
+        await QemuIoAsync(
+            folder["top.qcow2"], "write -P 0 0 3M", "write -P 9 3M 1M", "write -P 9 8M 1M", "write -P 0 3M 512k", "discard 8M 512k");
         await Programs.QemuImgAsync("convert", "-O", "raw", folder["top.qcow2"], folder["now.raw"]);
         long before = new FileInfo(folder["top.qcow2"]).Length;
         await using (BlockNode disk = await Images.OpenAsync(folder["top.qcow2"], writable: true))
@@ -107,7 +110,8 @@ public sealed class Qcow2CompactOracleTests
         using var folder = new TestFolder();
         string path = folder["a.qcow2"];
         await Images.MakeRawAsync(folder["a.raw"], Size, 7, unit: 8192);
-        await Programs.QemuImgAsync("convert", "-f", "raw", "-O", "qcow2", "-o", "lazy_refcounts=on,cluster_size=4k", folder["a.raw"], path);
+        await Programs.QemuImgAsync(
+            "convert", "-f", "raw", "-O", "qcow2", "-o", "lazy_refcounts=on,cluster_size=4k", folder["a.raw"], path);
         _ = await Programs.TryAsync("qemu-io", "-f", "qcow2", "-c", "write -P 5 0 5M", "-c", "flush", "-c", "sigraise 9", path);
         await using (BlockNode disk = await Images.OpenAsync(path))
         {
@@ -125,7 +129,11 @@ public sealed class Qcow2CompactOracleTests
     private static string[] Arguments(string text) => text.Split(' ');
 
     private static Task<string> QemuIoAsync(string path, params string[] commands)
-        => Programs.RunAsync("qemu-io", ["-f", path.EndsWith(".raw", StringComparison.Ordinal) ? "raw" : "qcow2", "-d", "unmap", .. commands.SelectMany(c => new[] { "-c", c }), path]);
+        => Programs.RunAsync(
+            "qemu-io",
+            ["-f", path.EndsWith(".raw", StringComparison.Ordinal)
+                ? "raw"
+                : "qcow2", "-d", "unmap", .. commands.SelectMany(c => new[] { "-c", c }), path]);
 
     private static async Task<string> BitmapsAsync(string path)
     {

@@ -40,7 +40,13 @@ public sealed class Qcow2CompressTests
         await Images.MakeRawAsync(folder["a.raw"], 24 << 20, seed: 6, unit: 40960);
         foreach (int workers in new[] { 1, 2, 7 })
         {
-            await Images.ConvertAsync(folder["a.raw"], "raw", folder[$"{workers}.qcow2"], "qcow2", "", new ConvertOptions { Compress = compress, Workers = workers });
+            await Images.ConvertAsync(
+                folder["a.raw"],
+                "raw",
+                folder[$"{workers}.qcow2"],
+                "qcow2",
+                "",
+                new ConvertOptions { Compress = compress, Workers = workers });
             Assert.Equal(await File.ReadAllBytesAsync(folder["1.qcow2"]), await File.ReadAllBytesAsync(folder[$"{workers}.qcow2"]));
         }
     }

@@ -14,7 +14,12 @@ public sealed class Qcow2ConvertTests
             foreach (string options in new[]
             {
                 "", "compat=0.10", "compat=v3", "cluster_size=512", "cluster_size=4k", "cluster_size=2M", "lazy_refcounts=on",
-                "refcount_bits=1", "refcount_bits=2,cluster_size=1k", "refcount_bits=4", "refcount_bits=8", "refcount_bits=32", "refcount_bits=64,cluster_size=512",
+                "refcount_bits=1",
+                "refcount_bits=2,cluster_size=1k",
+                "refcount_bits=4",
+                "refcount_bits=8",
+                "refcount_bits=32",
+                "refcount_bits=64,cluster_size=512",
                 "preallocation=metadata", "preallocation=falloc", "preallocation=full", "preallocation=metadata,cluster_size=512",
             })
             {

@@ -21,7 +21,8 @@ public sealed class Qcow2DataFileAndAmendTests
         await Images.ConvertAsync(folder["a.raw"], "raw", folder["b.qcow2"], "qcow2", $"data_file={folder["b.data"]}{more}");
         await Programs.CheckAsync(folder["b.qcow2"]);
         await Programs.CompareAsync(folder["a.raw"], "raw", folder["b.qcow2"], "qcow2");
-        await Programs.QemuImgAsync("convert", "-f", "raw", "-O", "qcow2", "-o", $"data_file={folder["c.data"]}{more}", folder["a.raw"], folder["c.qcow2"]);
+        await Programs.QemuImgAsync(
+            "convert", "-f", "raw", "-O", "qcow2", "-o", $"data_file={folder["c.data"]}{more}", folder["a.raw"], folder["c.qcow2"]);
         foreach (string name in new[] { "b", "c" })
         {
             byte[] twin = await File.ReadAllBytesAsync(folder["a.raw"]);
@@ -60,7 +61,8 @@ public sealed class Qcow2DataFileAndAmendTests
         using var folder = new TestFolder();
         await Images.MakeRawAsync(folder["a.raw"], 3 << 20, 1, unit: 8192);
         byte[] before = await File.ReadAllBytesAsync(folder["a.raw"]);
-        await Images.CreateAsync(folder["b.qcow2"], "qcow2", $"size={3 << 20},data_file={folder["a.raw"]},data_file_raw=on,keep_data_file=on");
+        await Images.CreateAsync(
+            folder["b.qcow2"], "qcow2", $"size={3 << 20},data_file={folder["a.raw"]},data_file_raw=on,keep_data_file=on");
         Assert.Equal(before, await File.ReadAllBytesAsync(folder["a.raw"]));
         await Programs.CheckAsync(folder["b.qcow2"]);
         await using (BlockNode disk = await Images.OpenAsync(folder["b.qcow2"]))
@@ -84,7 +86,8 @@ public sealed class Qcow2DataFileAndAmendTests
         using var folder = new TestFolder();
         string path = folder["a.qcow2"];
         await Images.MakeRawAsync(folder["base.raw"], 3 << 20, 1, unit: 8192);
-        await Images.CreateAsync(path, "qcow2", $"size=3M,cluster_size=4k{more}{(hasBacking ? ",backing_file=base.raw,backing_fmt=raw" : "")}");
+        await Images.CreateAsync(
+            path, "qcow2", $"size=3M,cluster_size=4k{more}{(hasBacking ? ",backing_file=base.raw,backing_fmt=raw" : "")}");
         byte[] twin = hasBacking ? await File.ReadAllBytesAsync(folder["base.raw"]) : new byte[3 << 20];
         byte[] kept = [];
         await using (BlockNode disk = await Images.OpenAsync(path, writable: true))
@@ -130,8 +133,16 @@ public sealed class Qcow2DataFileAndAmendTests
         await Images.MakeRawAsync(folder["base.raw"], 3 << 20, 1, unit: 8192);
         byte[] twin = new byte[5 << 20];
         (await File.ReadAllBytesAsync(folder["base.raw"])).CopyTo(twin, 0);
-        await Images.CreateAsync(folder["a.qcow2"], "qcow2", $"size=3M,backing_file=base.raw,backing_fmt=raw,extended_l2=on,preallocation={mode}");
-        await Programs.QemuImgAsync("create", "-f", "qcow2", "-o", $"backing_file=base.raw,backing_fmt=raw,extended_l2=on,preallocation={mode}", folder["b.qcow2"], "3M");
+        await Images.CreateAsync(
+            folder["a.qcow2"], "qcow2", $"size=3M,backing_file=base.raw,backing_fmt=raw,extended_l2=on,preallocation={mode}");
+        await Programs.QemuImgAsync(
+            "create",
+            "-f",
+            "qcow2",
+            "-o",
+            $"backing_file=base.raw,backing_fmt=raw,extended_l2=on,preallocation={mode}",
+            folder["b.qcow2"],
+            "3M");
         Assert.True(new FileInfo(folder["a.qcow2"]).Length >= 3 << 20);
         foreach (string path in new[] { folder["a.qcow2"], folder["b.qcow2"] })
         {
@@ -164,7 +175,8 @@ public sealed class Qcow2DataFileAndAmendTests
         await using (BlockNode disk = await Images.OpenAsync(path, writable: true))
         {
             var driver = (IAmendable)Images.Registry.Format("qcow2");
-            var error = await Assert.ThrowsAsync<DiskImageException>(async () => await driver.AmendAsync(disk, driver.AmendOptions.Bind(OptionSchema.Split("compat=0.10,size=5M")), null, CancellationToken.None));
+            var error = await Assert.ThrowsAsync<DiskImageException>(async () => await driver.AmendAsync(
+                disk, driver.AmendOptions.Bind(OptionSchema.Split("compat=0.10,size=5M")), null, CancellationToken.None));
             Assert.Contains("'small'", error.Message, StringComparison.Ordinal);
         }
         Assert.Equal(before, await File.ReadAllBytesAsync(path));
@@ -190,7 +202,10 @@ public sealed class Qcow2DataFileAndAmendTests
             {
                 (await File.ReadAllBytesAsync(folder["a.raw"])).CopyTo(twin, 0);
             }
-            await Images.CreateAsync(path, "qcow2", $"size={3 << 20}{(options.Length == 0 ? "" : ",")}{options}{(hasBacking ? ",backing_file=a.raw,backing_fmt=raw" : "")}");
+            await Images.CreateAsync(
+                path,
+                "qcow2",
+                $"size={3 << 20}{(options.Length == 0 ? "" : ",")}{options}{(hasBacking ? ",backing_file=a.raw,backing_fmt=raw" : "")}");
             await using (BlockNode disk = await Images.OpenAsync(path, writable: true))
             {
                 var random = new Random(7);

@@ -47,9 +47,11 @@ public sealed class Qcow2OptionMatrixTests
         using var folder = new TestFolder();
         await File.WriteAllBytesAsync(folder[Qcow2OptionMatrix.BackingFile], new byte[1 << 20]);
         string full = Qcow2RandomImage.Placed(folder, $"size=1048576,{options}");
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(folder["disk.qcow2"], "qcow2", full));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            () => Images.CreateAsync(folder["disk.qcow2"], "qcow2", full));
         Assert.Equal(DiskImageErrorKind.InvalidOption, error.Kind);
-        Assert.True(error.Message.Contains(first, StringComparison.Ordinal) || error.Message.Contains(second, StringComparison.Ordinal), error.Message);
+        Assert.True(error.Message.Contains(first, StringComparison.Ordinal)
+            || error.Message.Contains(second, StringComparison.Ordinal), error.Message);
         Assert.Equal([folder[Qcow2OptionMatrix.BackingFile]], Directory.GetFiles(folder.Root));
         if (!options.Contains("keep_data_file", StringComparison.Ordinal))
         {
@@ -70,10 +72,15 @@ public sealed class Qcow2OptionMatrixTests
         {
             foreach (OptionDescriptor other in closed.Where(o => !ReferenceEquals(o, one)))
             {
-                foreach ((string value, string with) in one.AllowedValues.SelectMany(v => other.AllowedValues.Select(w => ($"{one.Name}={v}", $"{other.Name}={w}"))))
+                foreach ((
+                    string value,
+                    string with) in one.AllowedValues.SelectMany(
+                        v => other.AllowedValues.Select(w => ($"{one.Name}={v}", $"{other.Name}={w}"))))
                 {
-                    bool stands = rows.Any(r => r.Split(',') is var parts && parts.Contains(value, StringComparer.Ordinal) && parts.Contains(with, StringComparer.Ordinal));
-                    Assert.True(stands != (refused.Contains($"{value},{with}") || refused.Contains($"{with},{value}")), $"{value} and {with}");
+                    bool stands = rows.Any(r => r.Split(',') is var parts && parts.Contains(value, StringComparer.Ordinal)
+                        && parts.Contains(with, StringComparer.Ordinal));
+                    Assert.True(
+                        stands != (refused.Contains($"{value},{with}") || refused.Contains($"{with},{value}")), $"{value} and {with}");
                     pairs++;
                 }
             }

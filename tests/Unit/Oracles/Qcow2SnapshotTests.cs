@@ -10,7 +10,11 @@ public sealed class Qcow2SnapshotTests
     public static TheoryData<string, int> Shapes()
     {
         var data = new TheoryData<string, int>();
-        foreach (string options in new[] { "", "compat=0.10", "cluster_size=512", "cluster_size=4k", "refcount_bits=8,cluster_size=1k", "refcount_bits=64", "cluster_size=2M" })
+        foreach (string options in new[]
+        {
+            "", "compat=0.10", "cluster_size=512", "cluster_size=4k", "refcount_bits=8,cluster_size=1k", "refcount_bits=64",
+            "cluster_size=2M",
+        })
         {
             foreach (int seed in new[] { 1, 2 })
             {
@@ -40,15 +44,18 @@ public sealed class Qcow2SnapshotTests
             switch (random.Next(4))
             {
                 case 0 when old is not null:
-                    await (byQemu ? Programs.QemuImgAsync("snapshot", "-a", old, path) : OnDiskAsync(path, d => d.RestoreSnapshotAsync(old, CancellationToken.None)));
+                    await (byQemu ? Programs.QemuImgAsync("snapshot", "-a", old, path)
+                        : OnDiskAsync(path, d => d.RestoreSnapshotAsync(old, CancellationToken.None)));
                     now = [.. kept[old]];
                     break;
                 case 1 when old is not null:
-                    await (byQemu ? Programs.QemuImgAsync("snapshot", "-d", old, path) : OnDiskAsync(path, d => d.DeleteSnapshotAsync(old, CancellationToken.None)));
+                    await (byQemu ? Programs.QemuImgAsync("snapshot", "-d", old, path)
+                        : OnDiskAsync(path, d => d.DeleteSnapshotAsync(old, CancellationToken.None)));
                     kept.Remove(old);
                     break;
                 default:
-                    await (byQemu ? Programs.QemuImgAsync("snapshot", "-c", name, path) : OnDiskAsync(path, d => d.CreateSnapshotAsync(name, DateTimeOffset.UtcNow, CancellationToken.None)));
+                    await (byQemu ? Programs.QemuImgAsync("snapshot", "-c", name, path)
+                        : OnDiskAsync(path, d => d.CreateSnapshotAsync(name, DateTimeOffset.UtcNow, CancellationToken.None)));
                     kept[name] = [.. now];
                     break;
             }
@@ -77,7 +84,8 @@ public sealed class Qcow2SnapshotTests
         IReadOnlyList<DiskSnapshot> ours = await ((ISnapshots)final).GetSnapshotsAsync(CancellationToken.None);
         using JsonDocument info = JsonDocument.Parse(await Programs.QemuImgAsync("info", "--output=json", path));
         string[] theirs = info.RootElement.TryGetProperty("snapshots", out JsonElement list)
-            ? [.. list.EnumerateArray().Select(s => $"{s.GetProperty("id").GetString()} {s.GetProperty("name").GetString()} {s.GetProperty("date-sec").GetInt64()} {s.GetProperty("vm-state-size").GetInt64()}")]
+            ? [.. list.EnumerateArray().Select(s => $"{s.GetProperty("id").GetString()} {s.GetProperty("name").GetString()} "
+                + $"{s.GetProperty("date-sec").GetInt64()} {s.GetProperty("vm-state-size").GetInt64()}")]
             : [];
         Assert.Equal(theirs, ours.Select(s => $"{s.Id} {s.Name} {s.Date.ToUnixTimeSeconds()} {s.VmStateSize}").ToArray());
     }

@@ -2,6 +2,7 @@ using System.Text.Json;
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Formats.Qcow2;
+using DiskImage.Metadata;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Oracles;
@@ -35,13 +36,15 @@ public sealed class ReadTests
     {
         using var folder = new TestFolder();
         const int Sectors = 8195;
-        await Programs.QemuImgAsync(["create", "-q", "-f", "qcow2", .. options.Length == 0 ? Array.Empty<string>() : ["-o", options], folder["disk.qcow2"], $"{Sectors * 512}"]);
+        await Programs.QemuImgAsync(["create", "-q", "-f", "qcow2", .. options.Length == 0 ? Array.Empty<string>()
+            : ["-o", options], folder["disk.qcow2"], $"{Sectors * 512}"]);
         var random = new Random(seed);
         var commands = new List<string>();
         for (int i = 0; i < 60; i++)
         {
             int count = random.Next(1, 1 + random.Next(1, 700)), sector = random.Next(Sectors - count + 1);
-            string verb = random.Next(6) switch { 0 => "write -z", 1 => "write -zu", 2 => "discard", _ => $"write -P {random.Next(1, 256)}" };
+            string verb = random.Next(6) switch { 0 => "write -z", 1 => "write "
+                + "-zu", 2 => "discard", _ => $"write -P {random.Next(1, 256)}" };
             commands.Add("-c");
             commands.Add($"{verb} {sector * 512L} {count * 512}");
         }
@@ -77,8 +80,9 @@ public sealed class ReadTests
             {
                 if (entry.IsCompressed)
                 {
-                    (long offset, int length) = entry.CompressedRange(qcow2.Geometry.ClusterBits);
-                    straddling += qcow2.Geometry.ClusterStart(offset) != qcow2.Geometry.ClusterStart(offset + length - 1) && offset % 512 != 0 ? 1 : 0;
+                    (HostOffset place, int length) = entry.CompressedRange(qcow2.Geometry.ClusterBits);
+                    bool straddles = qcow2.Geometry.ClusterStart(place) != qcow2.Geometry.ClusterStart(place + (length - 1));
+                    straddling += straddles && place.Value % 512 != 0 ? 1 : 0;
                 }
             }
             Assert.True(options.EndsWith("512", StringComparison.Ordinal) || straddling > 0, "no compressed cluster straddles a cluster");
@@ -105,7 +109,9 @@ public sealed class ReadTests
         await FactsAgreeAsync(folder["disk.qcow2"]);
         if (!options.Contains("extended_l2", StringComparison.Ordinal))
         {
-            string[] ours = [.. options.Split(',', StringSplitOptions.RemoveEmptyEntries), .. backing.Length == 0 ? Array.Empty<string>() : ["backing_file=base.qcow2", "backing_fmt=qcow2"]];
+            string[] ours = [.. options.Split(',', StringSplitOptions.RemoveEmptyEntries), .. backing.Length == 0
+                ? Array.Empty<string>()
+                : ["backing_file=base.qcow2", "backing_fmt=qcow2"]];
             await Images.CreateAsync(folder["ours.qcow2"], "qcow2", string.Join(',', ours.Prepend("size=9437696")));
             await FactsAgreeAsync(folder["ours.qcow2"]);
         }
@@ -133,7 +139,8 @@ public sealed class ReadTests
         Assert.Equal(Flag(specific, "corrupt"), info.Corrupt);
         Assert.Equal(Flag(specific, "extended-l2"), info.ExtendedL2);
 
-        static string? Text(JsonElement element, string name) => element.TryGetProperty(name, out JsonElement value) ? value.GetString() : null;
+        static string? Text(JsonElement element, string name)
+            => element.TryGetProperty(name, out JsonElement value) ? value.GetString() : null;
 
         static bool Flag(JsonElement element, string name) => element.TryGetProperty(name, out JsonElement value) && value.GetBoolean();
     }

@@ -8,7 +8,8 @@ public sealed class VhdxConvertTests
 {
     private static readonly string[] CreateOptions =
     [
-        "", "subformat=dynamic", "subformat=fixed", "block_size=1M", "block_size=2M,block_state_zero=off", "block_size=32M", "block_size=256M",
+        "", "subformat=dynamic", "subformat=fixed", "block_size=1M", "block_size=2M,block_state_zero=off", "block_size=32M",
+        "block_size=256M",
         "log_size=3M", "subformat=fixed,block_size=1M,block_state_zero=off", "log_size=1500k,block_size=0",
     ];
 

@@ -146,7 +146,8 @@ public sealed class PartitionTableTests
         {
             PartitionedDisk.Mbr(disk.AsSpan((int)(100 + i) * 512), (0x05, i + 1, 1));
         }
-        Assert.Contains("more than 256", (await Assert.ThrowsAsync<DiskImageException>(() => ReadAsync(disk))).Message, StringComparison.Ordinal);
+        Assert.Contains(
+            "more than 256", (await Assert.ThrowsAsync<DiskImageException>(() => ReadAsync(disk))).Message, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -184,7 +185,9 @@ public sealed class PartitionTableTests
         Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => ReadAsync(disk))).Kind);
     }
 
-    /// <summary>Every cut between two writes leaves a table that reads as before, on the long disk and, at the end, on the short one.</summary>
+    /// <summary>
+    /// Every cut between two writes leaves a table that reads as before, on the long disk and, at the end, on the short one.
+    /// </summary>
     [Theory]
     [InlineData(512)]
     [InlineData(4096)]
@@ -200,7 +203,8 @@ public sealed class PartitionTableTests
         byte[] shortDisk = longDisk[..(int)table.MinimumSize];
         Assert.Equal(table.Partitions, (await ReadAsync(shortDisk))!.Partitions);
         Assert.Equal(table.MinimumSize, (await ReadAsync(shortDisk))!.MinimumSize);
-        Assert.Equal((uint)(shortDisk.Length / sector) - 1, BinaryPrimitives.ReadUInt32LittleEndian(shortDisk.AsSpan(458))); // the protecting entry
+        // the protecting entry
+        Assert.Equal((uint)(shortDisk.Length / sector) - 1, BinaryPrimitives.ReadUInt32LittleEndian(shortDisk.AsSpan(458)));
         Assert.Equal((ulong)(shortDisk.Length / sector) - 1, BinaryPrimitives.ReadUInt64LittleEndian(shortDisk.AsSpan(sector + 32)));
         Assert.Equal(600ul, BinaryPrimitives.ReadUInt64LittleEndian(shortDisk.AsSpan(sector + 48))); // the last that may be used
         shortDisk[sector] = 0;
@@ -218,7 +222,8 @@ public sealed class PartitionTableTests
         {
             var memory = new MemoryNode((byte[])before.Clone());
             await using var node = new StoppingNode(memory, writes);
-            _ = await Assert.ThrowsAsync<DiskImageException>(() => table.PrepareForSizeAsync(node, table.MinimumSize, CancellationToken.None).AsTask());
+            _ = await Assert.ThrowsAsync<DiskImageException>(
+                () => table.PrepareForSizeAsync(node, table.MinimumSize, CancellationToken.None).AsTask());
             PartitionTable after = (await ReadAsync(memory.ToArray()))!;
             Assert.Equal(table.Partitions, after.Partitions);
             Assert.False(after.IsFromBackup);
@@ -232,7 +237,8 @@ public sealed class PartitionTableTests
         disk[512] = 0;
         await using var node = new MemoryNode((byte[])disk.Clone());
         PartitionTable table = (await PartitionTable.ReadAsync(node, null, CancellationToken.None))!;
-        _ = await Assert.ThrowsAsync<DiskImageException>(() => table.PrepareForSizeAsync(node, table.MinimumSize, CancellationToken.None).AsTask());
+        _ = await Assert.ThrowsAsync<DiskImageException>(
+            () => table.PrepareForSizeAsync(node, table.MinimumSize, CancellationToken.None).AsTask());
         Assert.Equal(disk, node.ToArray());
     }
 
@@ -248,6 +254,7 @@ public sealed class PartitionTableTests
         private int _left = writes;
 
         protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
-            => _left-- > 0 ? base.WriteCoreAsync(offset, buffer, cancellationToken) : throw new DiskImageException(DiskImageErrorKind.WriteFailed, "full");
+            => _left-- > 0 ? base.WriteCoreAsync(offset, buffer, cancellationToken)
+                : throw new DiskImageException(DiskImageErrorKind.WriteFailed, "full");
     }
 }

@@ -23,6 +23,7 @@ public sealed class FolderMarkTests
     /// <summary>A theory that needs Windows.</summary>
     private sealed class WindowsTheoryAttribute : TheoryAttribute
     {
-        public WindowsTheoryAttribute() => Skip = OperatingSystem.IsWindows() ? Wine.WhyNot("the marks of NTFS") : "only NTFS has these marks";
+        public WindowsTheoryAttribute()
+            => Skip = OperatingSystem.IsWindows() ? Wine.WhyNot("the marks of NTFS") : "only NTFS has these marks";
     }
 }

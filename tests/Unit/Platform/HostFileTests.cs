@@ -128,7 +128,8 @@ public sealed class HostFileTests : IDisposable
     {
         Assert.Equal(DiskImageErrorKind.NotFound, HostFile.Error(new FileNotFoundException(), "p", "open it").Kind);
         Assert.Equal(DiskImageErrorKind.AccessDenied, HostFile.Error(new UnauthorizedAccessException(), "p", "open it").Kind);
-        DiskImageException full = HostFile.Error(new IOException("x", OperatingSystem.IsWindows() ? unchecked((int)0x80070070) : 28), "p", "write", 4096);
+        DiskImageException full = HostFile.Error(
+            new IOException("x", OperatingSystem.IsWindows() ? unchecked((int)0x80070070) : 28), "p", "write", 4096);
         Assert.Equal((DiskImageErrorKind.NoSpace, "p", 4096L), (full.Kind, full.Path, full.Offset));
         Assert.Contains("4,096", full.Message, StringComparison.Ordinal);
         Assert.Equal(DiskImageErrorKind.Io, HostFile.Error(new IOException("odd"), "p", "read").Kind);

@@ -43,6 +43,9 @@ public sealed class NoCowTests
     private sealed class BtrfsTheoryAttribute : TheoryAttribute
     {
         public BtrfsTheoryAttribute()
-            => Skip = Wine.WhyNot("btrfs") ?? (Environment.GetEnvironmentVariable(Variable) is null ? $"{Variable} names no folder of a btrfs file system" : Programs.WhyMissing("lsattr"));
+            => Skip = Wine.WhyNot("btrfs")
+                ?? (Environment.GetEnvironmentVariable(Variable) is null
+                    ? $"{Variable} names no folder of a btrfs file system"
+                    : Programs.WhyMissing("lsattr"));
     }
 }

@@ -59,7 +59,9 @@ public sealed class OpeningTests : IDisposable
         Assert.Contains("a pipe", error.Message, StringComparison.Ordinal);
     }
 
-    /// <summary>A file may become a pipe between the look at its path and its opening: the opening itself must not wait, and the handle tells.</summary>
+    /// <summary>
+    /// A file may become a pipe between the look at its path and its opening: the opening itself must not wait, and the handle tells.
+    /// </summary>
     [OracleTheory("mkfifo")]
     [InlineData(false)]
     [InlineData(true)]
@@ -91,7 +93,8 @@ public sealed class OpeningTests : IDisposable
         File.SetUnixFileMode(closed, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         try
         {
-            string[] asNobody = Environment.UserName.Equals("root", StringComparison.Ordinal) ? ["--reuid=65534", "--regid=65534", "--clear-groups"] : [];
+            string[] asNobody = Environment.UserName.Equals("root", StringComparison.Ordinal)
+                ? ["--reuid=65534", "--regid=65534", "--clear-groups"] : [];
             File.SetUnixFileMode(_folder.Root, (UnixFileMode)Convert.ToInt32("755", 8));
             string output = await Programs.RunAsync(
                 "setpriv", [.. asNobody, Environment.ProcessPath!, "exec", typeof(OpeningTests).Assembly.Location, "open", path]);
@@ -123,7 +126,8 @@ public sealed class OpeningTests : IDisposable
         await using BlockNode disk = await Images.OpenAsync(_folder["disk.raw"], "raw", writable: true);
         foreach (PreallocationMode mode in new[] { PreallocationMode.Falloc, PreallocationMode.Full })
         {
-            _ = await Assert.ThrowsAnyAsync<OperationCanceledException>(async () => await disk.ResizeAsync(1 << 20, mode, new CancellationToken(canceled: true)));
+            _ = await Assert.ThrowsAnyAsync<OperationCanceledException>(
+                async () => await disk.ResizeAsync(1 << 20, mode, new CancellationToken(canceled: true)));
             Assert.Equal(512, disk.Length);
             Assert.Equal(512, new FileInfo(_folder["disk.raw"]).Length);
         }
@@ -132,7 +136,8 @@ public sealed class OpeningTests : IDisposable
     }
 
     private static async Task<DiskImageException> RefusedAsync(string path)
-        => await Assert.ThrowsAsync<DiskImageException>(async () => await Images.Opener.OpenFileAsync(ImageLocator.Parse(path), writable: false, CancellationToken.None));
+        => await Assert.ThrowsAsync<DiskImageException>(
+            async () => await Images.Opener.OpenFileAsync(ImageLocator.Parse(path), writable: false, folder: null, CancellationToken.None));
 
     /// <summary>A fact that needs Linux or macOS.</summary>
     private sealed class UnixFactAttribute : FactAttribute

@@ -30,7 +30,8 @@ public sealed class WindowsNameTests
     [InlineData(@"\\?\globalroot\Device\Harddisk0\Partition1", nameof(WindowsNameKind.Device))]
     [InlineData(@"\\?\GLOBALROOT\Device\Harddisk0\Partition1\disk.vhdx", nameof(WindowsNameKind.File))]
     [InlineData(@"\\.\GLOBALROOT\Device\NamedPipe", nameof(WindowsNameKind.Device))]
-    public void A_path_tells_devices_from_files(string path, string expected) => Assert.Equal(expected, WindowsName.KindOf(path).ToString());
+    public void A_path_tells_devices_from_files(string path, string expected)
+        => Assert.Equal(expected, WindowsName.KindOf(path).ToString());
 
     [Theory]
     [InlineData("NUL")]
@@ -46,7 +47,8 @@ public sealed class WindowsNameTests
     [InlineData("CONOUT$")]
     [InlineData(@"\\.\PhysicalDrive1")]
     [InlineData(@"\\.\pipe\p")]
-    public void Names_of_devices_are_no_targets(string path) => Assert.Contains("device", WindowsName.WhyNoNewFile(path), StringComparison.Ordinal);
+    public void Names_of_devices_are_no_targets(string path)
+        => Assert.Contains("device", WindowsName.WhyNoNewFile(path), StringComparison.Ordinal);
 
     [Theory]
     [InlineData("disk.qcow2:stream", "stream")]
@@ -97,6 +99,7 @@ public sealed class WindowsNameTests
     [InlineData(FileAttributes.ReparsePoint | FileAttributes.SparseFile, false)]
     [InlineData((FileAttributes)0x0040_0000 | FileAttributes.SparseFile, false)] // recall on data access
     [InlineData((FileAttributes)0x0004_0000, false)] // recall on open
-    public void Holes_of_placeholders_are_not_trusted(FileAttributes attributes, bool isTrusted) => Assert.Equal(isTrusted, WindowsFile.TrustsHoles(attributes));
+    public void Holes_of_placeholders_are_not_trusted(FileAttributes attributes, bool isTrusted)
+        => Assert.Equal(isTrusted, WindowsFile.TrustsHoles(attributes));
 #pragma warning restore CA1416
 }

@@ -31,7 +31,8 @@ public sealed class RescueDiskTests
     {
         using var folder = new TestFolder();
         byte[] original = await File.ReadAllBytesAsync(path);
-        foreach ((string options, bool compress) in new[] { ("", false), ("compat=0.10,cluster_size=512", false), ("cluster_size=2M", true) })
+        foreach (
+            (string options, bool compress) in new[] { ("", false), ("compat=0.10,cluster_size=512", false), ("cluster_size=2M", true) })
         {
             await Images.ConvertAsync(path, "raw", folder["disk.qcow2"], "qcow2", options, new() { Compress = compress });
             await Programs.CheckAsync(folder["disk.qcow2"]);
@@ -50,13 +51,15 @@ public sealed class RescueDiskTests
         const int Columns = 80, Rows = 25, CellBytes = 2;
         string[] arguments =
         [
-            "-machine", "pc,accel=tcg", "-m", "64", "-display", "none", "-vga", "std", "-serial", "none", "-parallel", "none", "-nic", "none", "-monitor", "stdio",
+            "-machine", "pc,accel=tcg", "-m", "64", "-display", "none", "-vga", "std", "-serial", "none", "-parallel", "none", "-nic",
+            "none", "-monitor", "stdio",
             "-drive", $"file={folder[disk]},format=qcow2,if=ide,media=disk", "-snapshot",
         ];
         using var machine = new Process();
         machine.StartInfo = new ProcessStartInfo("qemu-system-x86_64", arguments)
         {
-            UseShellExecute = false, RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = folder.Root,
+            UseShellExecute = false, RedirectStandardInput =
+                true, RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = folder.Root,
         };
         machine.Start();
         try
@@ -67,9 +70,11 @@ public sealed class RescueDiskTests
             {
                 await Task.Delay(500);
                 string name = string.Create(CultureInfo.InvariantCulture, $"screen{attempt}");
-                await machine.StandardInput.WriteLineAsync($"pmemsave 0xb8000 {Columns * Rows * CellBytes} {name}"); // the text screen of a PC
+                // the text screen of a PC
+                await machine.StandardInput.WriteLineAsync($"pmemsave 0xb8000 {Columns * Rows * CellBytes} {name}");
                 await machine.StandardInput.FlushAsync();
-                string previous = folder[string.Create(CultureInfo.InvariantCulture, $"screen{attempt - 1}")]; // the one before it is complete
+                // the one before it is complete
+                string previous = folder[string.Create(CultureInfo.InvariantCulture, $"screen{attempt - 1}")];
                 if (File.Exists(previous))
                 {
                     byte[] cells = await File.ReadAllBytesAsync(previous);

@@ -41,7 +41,8 @@ internal sealed class AlignedNode(BlockNode child, BlockBinding binding) : Filte
     {
         Interlocked.Increment(ref _requests);
         int unit = Math.Max(1, binding.RequestAlignment);
-        if (offset % unit != 0 || length % unit != 0 || length == 0 || (binding.MaximumTransfer > 0 && length > Math.Max(unit, binding.MaximumTransfer)))
+        if (offset % unit != 0 || length % unit != 0 || length == 0
+            || (binding.MaximumTransfer > 0 && length > Math.Max(unit, binding.MaximumTransfer)))
         {
             throw new InvalidOperationException($"{length} bytes at {offset} do not keep to {binding}");
         }
@@ -54,7 +55,8 @@ internal sealed class AlignedNode(BlockNode child, BlockBinding binding) : Filte
     private void CheckZeroes(long offset, long length)
     {
         int unit = Math.Max(1, binding.RequestAlignment);
-        if (offset % unit != 0 || length % unit != 0 || length == 0 || (binding.MaximumZeroes > 0 && length > Math.Max(unit, binding.MaximumZeroes)))
+        if (offset % unit != 0 || length % unit != 0 || length == 0
+            || (binding.MaximumZeroes > 0 && length > Math.Max(unit, binding.MaximumZeroes)))
         {
             throw new InvalidOperationException($"{length} zeroes at {offset} do not keep to {binding}");
         }

@@ -64,12 +64,15 @@ internal sealed class BitmapModel(string name, long granularity, bool enabled, l
     {
         var bitmaps = (IBitmaps)disk;
         IReadOnlyList<DiskBitmap> found = await bitmaps.GetBitmapsAsync(CancellationToken.None);
-        IEnumerable<DiskBitmap> expected = models.Select(m => new DiskBitmap(m.Name, m.Granularity, m.IsEnabled, IsInUse: false, m.Ranges().Sum(r => r.Length)));
+        IEnumerable<DiskBitmap> expected = models.Select(
+            m => new DiskBitmap(m.Name, m.Granularity, m.IsEnabled, IsInUse: false, m.Ranges().Sum(r => r.Length)));
         Assert.True(expected.SequenceEqual(found), $"{what}: expected {string.Join(", ", expected)}\nfound {string.Join(", ", found)}");
         foreach (BitmapModel model in models)
         {
             IReadOnlyList<(long Offset, long Length)> ranges = await bitmaps.GetDirtyRangesAsync(model.Name, CancellationToken.None);
-            Assert.True(model.Ranges().SequenceEqual(ranges), $"{what}: {model.Name} expected {string.Join(' ', model.Ranges())}\nfound {string.Join(' ', ranges)}");
+            Assert.True(
+                model.Ranges().SequenceEqual(ranges),
+                $"{what}: {model.Name} expected {string.Join(' ', model.Ranges())}\nfound {string.Join(' ', ranges)}");
         }
     }
 }

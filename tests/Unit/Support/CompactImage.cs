@@ -13,8 +13,13 @@ internal sealed class CompactImage
     public static IReadOnlyList<string> Options { get; } =
     [
         "cluster_size=512", "cluster_size=4k", "cluster_size=4k,compat=0.10", "cluster_size=64k", "cluster_size=16k,extended_l2=on",
-        "cluster_size=4k,lazy_refcounts=on", "cluster_size=1k,refcount_bits=1", "cluster_size=512,refcount_bits=64", "cluster_size=4k,refcount_bits=2",
-        "cluster_size=4k,backing_file=b,backing_fmt=raw", "cluster_size=4k,compat=0.10,backing_file=b,backing_fmt=raw", "cluster_size=16k,extended_l2=on,backing_file=b,backing_fmt=raw",
+        "cluster_size=4k,lazy_refcounts=on",
+        "cluster_size=1k,refcount_bits=1",
+        "cluster_size=512,refcount_bits=64",
+        "cluster_size=4k,refcount_bits=2",
+        "cluster_size=4k,backing_file=b,backing_fmt=raw",
+        "cluster_size=4k,compat=0.10,backing_file=b,backing_fmt=raw",
+        "cluster_size=16k,extended_l2=on,backing_file=b,backing_fmt=raw",
     ];
 
     public required byte[] Active { get; init; }
@@ -31,7 +36,9 @@ internal sealed class CompactImage
         var file = new MemoryNode(await MemoryDisk.NewAsync($"size={Size},{options}"));
         await using BlockNode disk = await OpenAsync(file);
         bool isV2 = options.Contains("0.10", StringComparison.Ordinal);
-        int mostSnapshots = options.Contains("refcount_bits=1", StringComparison.Ordinal) ? 0 : options.Contains("refcount_bits=2", StringComparison.Ordinal) ? 1 : 5;
+        int mostSnapshots = options.Contains("refcount_bits=1", StringComparison.Ordinal)
+            ? 0
+            : options.Contains("refcount_bits=2", StringComparison.Ordinal) ? 1 : 5;
         var names = new List<string>();
         for (int step = 0; step < operations; step++)
         {
@@ -48,7 +55,8 @@ internal sealed class CompactImage
                     await disk.DiscardAsync(offset, Math.Min(Size - offset, count * 3));
                     break;
                 case 4 when names.Count < mostSnapshots:
-                    names.Add((await ((ISnapshots)disk).CreateSnapshotAsync($"s{step}", DateTimeOffset.UnixEpoch, CancellationToken.None)).Name);
+                    names.Add(
+                        (await ((ISnapshots)disk).CreateSnapshotAsync($"s{step}", DateTimeOffset.UnixEpoch, CancellationToken.None)).Name);
                     break;
                 case 5 when names.Count > 1:
                     string gone = names[random.Next(names.Count)];
@@ -59,7 +67,8 @@ internal sealed class CompactImage
                     _ = await ((ISnapshots)disk).RestoreSnapshotAsync(names[random.Next(names.Count)], CancellationToken.None);
                     break;
                 case 7 when !isV2 && step > operations / 2:
-                    _ = await ((IBitmaps)disk).AddBitmapAsync($"b{step}", 512L << random.Next(4), random.Next(2) == 0, CancellationToken.None);
+                    _ = await ((IBitmaps)disk).AddBitmapAsync(
+                        $"b{step}", 512L << random.Next(4), random.Next(2) == 0, CancellationToken.None);
                     break;
                 case 8 when seed % 2 == 0:
                     await PackAsync(disk, random, offset, count);
@@ -87,7 +96,8 @@ internal sealed class CompactImage
         var bitmaps = new List<string>();
         foreach (DiskBitmap bitmap in await ((IBitmaps)disk).GetBitmapsAsync(CancellationToken.None))
         {
-            bitmaps.Add($"{bitmap} {(bitmap.IsInUse ? "" : string.Join(' ', await ((IBitmaps)disk).GetDirtyRangesAsync(bitmap.Name, CancellationToken.None)))}");
+            bitmaps.Add($"{bitmap} "
+                + $"{(bitmap.IsInUse ? "" : string.Join(' ', await ((IBitmaps)disk).GetDirtyRangesAsync(bitmap.Name, CancellationToken.None)))}");
         }
         return new() { Active = await AllOfAsync(disk), Snapshots = snapshots, Bitmaps = bitmaps };
     }
@@ -95,13 +105,19 @@ internal sealed class CompactImage
     /// <summary>Both must show the same.</summary>
     public void SameAs(CompactImage other, string what)
     {
-        Assert.True(Active.AsSpan().SequenceEqual(other.Active), $"{what}: the disk differs from byte {Active.AsSpan().CommonPrefixLength(other.Active)} on");
-        Assert.True(Snapshots.Keys.SequenceEqual(other.Snapshots.Keys, StringComparer.Ordinal), $"{what}: {string.Join("; ", other.Snapshots.Keys)}");
+        Assert.True(
+            Active.AsSpan().SequenceEqual(other.Active),
+            $"{what}: the disk differs from byte {Active.AsSpan().CommonPrefixLength(other.Active)} on");
+        Assert.True(
+            Snapshots.Keys.SequenceEqual(other.Snapshots.Keys, StringComparer.Ordinal),
+            $"{what}: {string.Join("; ", other.Snapshots.Keys)}");
         foreach ((string snapshot, byte[] bytes) in Snapshots)
         {
             Assert.True(bytes.AsSpan().SequenceEqual(other.Snapshots[snapshot]), $"{what}: {snapshot} differs");
         }
-        Assert.True(Bitmaps.SequenceEqual(other.Bitmaps, StringComparer.Ordinal), $"{what}: {string.Join("; ", other.Bitmaps)}; before: {string.Join("; ", Bitmaps)}");
+        Assert.True(
+            Bitmaps.SequenceEqual(other.Bitmaps, StringComparer.Ordinal),
+            $"{what}: {string.Join("; ", other.Bitmaps)}; before: {string.Join("; ", Bitmaps)}");
     }
 
     /// <summary>Clusters of a file, and how many of them anything refers to.</summary>

@@ -26,11 +26,14 @@ internal static partial class ExtendedAttributes
     /// <summary>Takes one away.</summary>
     public static void Remove(string path, string name) => _ = RemoveAttribute(path, name);
 
-    /// <summary>An access control list as the kernel keeps it: rw for the owner, some rights for one user, nothing for others. See acl(5).</summary>
+    /// <summary>
+    /// An access control list as the kernel keeps it: rw for the owner, some rights for one user, nothing for others. See acl(5).
+    /// </summary>
     public static byte[] List(uint user, ushort rights)
     {
         const uint Nobody = uint.MaxValue;
-        (ushort Tag, ushort Rights, uint Id)[] entries = [(1, 6, Nobody), (2, rights, user), (4, 0, Nobody), (16, rights, Nobody), (32, 0, Nobody)];
+        (ushort Tag, ushort Rights, uint Id)[] entries =
+            [(1, 6, Nobody), (2, rights, user), (4, 0, Nobody), (16, rights, Nobody), (32, 0, Nobody)];
         byte[] list = new byte[4 + (8 * entries.Length)];
         BinaryPrimitives.WriteUInt32LittleEndian(list, 2);
         for (int i = 0; i < entries.Length; i++)

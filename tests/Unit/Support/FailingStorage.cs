@@ -3,7 +3,9 @@ using DiskImage.Drivers;
 
 namespace DiskImage.Tests.Support;
 
-/// <summary>Files of the host whose renames, writes and flushes fail when they are told to, and which know whether they are all closed.</summary>
+/// <summary>
+/// Files of the host whose renames, writes and flushes fail when they are told to, and which know whether they are all closed.
+/// </summary>
 internal sealed class FailingStorage : ProtocolDriver, IStorage
 {
     private readonly ProtocolDriver _files = Images.Registry.Protocol("file");

@@ -69,7 +69,8 @@ internal sealed class FaultInjectionNode(BlockNode child) : FilterNode(child)
     {
         if (Count(RequestKinds.Write) is { } fault)
         {
-            await base.WriteCoreAsync(offset, buffer[..Math.Min(fault.WrittenBytes, buffer.Length)], cancellationToken).ConfigureAwait(false);
+            await base.WriteCoreAsync(
+                offset, buffer[..Math.Min(fault.WrittenBytes, buffer.Length)], cancellationToken).ConfigureAwait(false);
             throw Failure(fault, RequestKinds.Write, offset);
         }
         await base.WriteCoreAsync(offset, buffer, cancellationToken).ConfigureAwait(false);

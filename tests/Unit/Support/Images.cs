@@ -28,17 +28,20 @@ internal static class Images
     /// <summary>What stands around each image that is opened, where a test wants that.</summary>
     public static AsyncLocal<Surroundings> Around { get; } = new();
 
-    public static async Task<BlockNode> OpenAsync(string path, string? format = null, bool writable = false, object? options = null, OpenPolicy? policy = null)
+    public static async Task<BlockNode> OpenAsync(
+        string path, string? format = null, bool writable = false, object? options = null, OpenPolicy? policy = null)
     {
         var opener = new ImageOpener(Registry, policy ?? OpenPolicy.Default);
         NodeSpec spec = ImageLocator.Parse(path).Spec;
         string locator = Around.Value switch
         {
             Surroundings.Filter => opener.Join(NodeSpec.Of("throttle"), spec).ToString(),
-            Surroundings.AlignedChild => NodeSpec.Of(null, ("file", NodeSpec.Of("blkdebug", ("align", "4k"), ("image", spec.Child("file"))))).ToString(),
+            Surroundings.AlignedChild => NodeSpec.Of(
+                null, ("file", NodeSpec.Of("blkdebug", ("align", "4k"), ("image", spec.Child("file"))))).ToString(),
             _ => path,
         };
-        return (await opener.OpenAsync(new OpenRequest(locator) { Format = format, Writable = writable, Options = options }, CancellationToken.None)).Node;
+        return (await opener.OpenAsync(
+            new OpenRequest(locator) { Format = format, Writable = writable, Options = options }, CancellationToken.None)).Node;
     }
 
     /// <summary>A finished new image.</summary>
@@ -53,7 +56,8 @@ internal static class Images
         FormatDriver driver = Registry.Format(format);
         object record = ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options));
         ImageOpener opener = policy is null ? Opener : new ImageOpener(Registry, policy);
-        return await new ImageCreator(opener.Naming(record, Path.GetFullPath(path))).CreateAsync(path, driver, record, replace: false, openOptions: null, CancellationToken.None);
+        return await new ImageCreator(opener.Naming(record, Path.GetFullPath(path))).CreateAsync(
+            path, driver, record, replace: false, openOptions: null, CancellationToken.None);
     }
 
     public static async Task<ConvertResult> ConvertAsync(

@@ -19,7 +19,8 @@ public static class InProcessRun
     {
         using var framework = new XunitTestFramework(new Sink(_ => { }));
         Assembly assembly = typeof(InProcessRun).Assembly;
-        AppContext.SetData("APP_CONTEXT_BASE_DIRECTORY", Path.GetDirectoryName(assembly.Location)); // the host's property: where tests find their data
+        // the host's property: where tests find their data
+        AppContext.SetData("APP_CONTEXT_BASE_DIRECTORY", Path.GetDirectoryName(assembly.Location));
         var options = new Options();
         options.SetValue("xunit.execution.MaxParallelThreads", Environment.ProcessorCount);
         options.SetValue("xunit.execution.SynchronousMessageReporting", true);
@@ -36,7 +37,8 @@ public static class InProcessRun
         using var finished = new ManualResetEventSlim();
         using ITestFrameworkExecutor executor = framework.GetExecutor(assembly.GetName());
         executor.RunTests(
-            found.Where(test => test.TestMethod.TestClass.Class.Name.StartsWith($"{nameof(DiskImage)}.{nameof(Tests)}.{prefix}", StringComparison.Ordinal)),
+            found.Where(test => test.TestMethod.TestClass.Class.Name.StartsWith(
+                $"{nameof(DiskImage)}.{nameof(Tests)}.{prefix}", StringComparison.Ordinal)),
             new Sink(message =>
             {
                 Watch(message, running);
@@ -99,7 +101,8 @@ public static class InProcessRun
                     break;
                 case ITestFailed test:
                     counts.Failed++;
-                    output.WriteLine($"FAILED {test.Test.DisplayName}: {string.Join('\n', test.ExceptionTypes)}: {string.Join('\n', test.Messages)}\n{string.Join('\n', test.StackTraces)}");
+                    output.WriteLine($"FAILED {test.Test.DisplayName}: {string.Join('\n', test.ExceptionTypes)}: "
+                        + $"{string.Join('\n', test.Messages)}\n{string.Join('\n', test.StackTraces)}");
                     break;
                 case IErrorMessage or ITestAssemblyCleanupFailure or ITestCollectionCleanupFailure or ITestClassCleanupFailure:
                     counts.Failed++;

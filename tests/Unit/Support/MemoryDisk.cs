@@ -40,7 +40,8 @@ internal static class MemoryDisk
         var file = new MemoryNode();
         await CreateAsync(file, $"size={contents.Length}{options}");
         await using BlockNode disk = await OpenAsync(file);
-        await new ConvertJob(new MemoryNode(contents, readOnly: true), disk, new ConvertOptions { Compress = true }).RunAsync(null, CancellationToken.None);
+        await new ConvertJob(
+            new MemoryNode(contents, readOnly: true), disk, new ConvertOptions { Compress = true }).RunAsync(null, CancellationToken.None);
         await disk.FlushAsync();
         return file.ToArray();
     }

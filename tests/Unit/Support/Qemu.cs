@@ -6,7 +6,8 @@ namespace DiskImage.Tests.Support;
 public sealed class OracleFactAttribute : FactAttribute
 {
     public OracleFactAttribute(string program = "qemu-img", string? file = null)
-        => Skip = Programs.WhyMissing(program) ?? (file is null || File.Exists(file) ? null : Wine.WhyNot(file) ?? $"{file} is not installed");
+        => Skip = Programs.WhyMissing(program)
+            ?? (file is null || File.Exists(file) ? null : Wine.WhyNot(file) ?? $"{file} is not installed");
 }
 
 /// <summary>A theory that needs a program of the machine; skipped, with the reason, where it is missing.</summary>
@@ -18,7 +19,8 @@ public sealed class OracleTheoryAttribute : TheoryAttribute
 /// <summary>Other people's programs, used as judges.</summary>
 internal static class Programs
 {
-    public static string? WhyMissing(string program) => Find(program) is null ? Wine.WhyNot(program) ?? $"{program} is not installed" : null;
+    public static string? WhyMissing(string program)
+        => Find(program) is null ? Wine.WhyNot(program) ?? $"{program} is not installed" : null;
 
     public static string? Find(string program)
         => (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator)
@@ -28,7 +30,13 @@ internal static class Programs
     public static async Task<(int Code, string Output, string Errors)> TryAsync(string program, params string[] arguments)
     {
         using var process = new Process();
-        process.StartInfo = new ProcessStartInfo(program) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true };
+        process.StartInfo = new ProcessStartInfo(program)
+        {
+            UseShellExecute = false,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            RedirectStandardInput = true,
+        };
         foreach (string argument in arguments)
         {
             process.StartInfo.ArgumentList.Add(argument);

@@ -37,8 +37,8 @@ internal sealed class Timeline
     }
 
     /// <summary>
-    /// The files after every number of requests, if each file had lost what was written to it after its last flush: the worst that a host that
-    /// reorders writes may leave.
+    /// The files after every number of requests, if each file had lost what was written to it after its last flush: the worst that a host
+    /// that reorders writes may leave.
     /// </summary>
     public async IAsyncEnumerable<(int Done, byte[][] Files)> FlushedOnlyAsync()
     {
@@ -79,7 +79,8 @@ internal sealed class Timeline
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
             => ThenAsync(base.ResizeCoreAsync(length, preallocation, claimed, cancellationToken));
 
-        protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => ThenAsync(base.FlushCoreAsync(cancellationToken));
+        protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
+            => ThenAsync(base.FlushCoreAsync(cancellationToken));
 
         private async ValueTask ThenAsync(ValueTask request)
         {

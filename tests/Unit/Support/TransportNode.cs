@@ -2,7 +2,9 @@ using DiskImage.Block;
 
 namespace DiskImage.Tests.Support;
 
-/// <summary>Stands for a connection: requests pass, hang until they are let go or cancelled, or fail since the connection is lost.</summary>
+/// <summary>
+/// Stands for a connection: requests pass, hang until they are let go or cancelled, or fail since the connection is lost.
+/// </summary>
 internal sealed class TransportNode(BlockNode child) : FilterNode(child)
 {
     private TaskCompletionSource? _stall; // what hangs waits for it

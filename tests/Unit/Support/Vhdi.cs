@@ -17,13 +17,15 @@ internal static class Vhdi
 {
     /// <summary>What a mount lacks here, if anything: the one list of its needs.</summary>
     public static string? WhyNot()
-        => Programs.WhyMissing("vhdimount") ?? Programs.WhyMissing("vhdiinfo") ?? Programs.WhyMissing("fusermount") ?? (CanOpenFuse() ? null : "/dev/fuse cannot be opened here");
+        => Programs.WhyMissing("vhdimount") ?? Programs.WhyMissing("vhdiinfo") ?? Programs.WhyMissing("fusermount")
+            ?? (CanOpenFuse() ? null : "/dev/fuse cannot be opened here");
 
     /// <summary>What the disk reads as, its parents taken from the same folder.</summary>
     public static async Task<byte[]> ReadAsync(string path, string mountPoint)
     {
         Directory.CreateDirectory(mountPoint);
-        await Programs.RunAsync("sh", "-c", "vhdimount \"$0\" \"$1\" >/dev/null 2>&1 </dev/null", path, mountPoint); // the mount stays behind and would hold the pipes
+        // the mount stays behind and would hold the pipes
+        await Programs.RunAsync("sh", "-c", "vhdimount \"$0\" \"$1\" >/dev/null 2>&1 </dev/null", path, mountPoint);
         try
         {
             string last = Directory.GetFiles(mountPoint).OrderBy(f => f.Length).ThenBy(f => f, StringComparer.Ordinal).Last();

@@ -6,7 +6,8 @@ namespace DiskImage.Tests.Support;
 internal static class Wine
 {
     /// <summary>Its ntdll has a function that Windows' has not.</summary>
-    private static readonly bool s_isHere = OperatingSystem.IsWindows() && NativeLibrary.TryGetExport(NativeLibrary.Load("ntdll"), "wine_get_version", out _);
+    private static readonly bool s_isHere = OperatingSystem.IsWindows()
+        && NativeLibrary.TryGetExport(NativeLibrary.Load("ntdll"), "wine_get_version", out _);
 
     /// <summary>Why a test that needs something of the other systems cannot run on Windows; null elsewhere.</summary>
     public static string? WhyNotOnWindows(string lacks)

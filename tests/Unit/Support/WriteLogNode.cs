@@ -52,7 +52,8 @@ internal sealed class WriteLogNode(BlockNode child) : FilterNode(child)
     }
 
     /// <summary>Does a logged request again, on another node. A write past its end makes it longer if it is of that kind.</summary>
-    public static ValueTask ReplayAsync(WriteLogEntry entry, BlockNode onto, CancellationToken cancellationToken = default) => entry.Kind switch
+    public static ValueTask ReplayAsync(WriteLogEntry entry, BlockNode onto, CancellationToken cancellationToken = default)
+        => entry.Kind switch
     {
         WriteLogKind.Write => onto.WriteAsync(entry.Offset, entry.Data, cancellationToken),
         WriteLogKind.WriteZeroes => onto.WriteZeroesAsync(entry.Offset, entry.Length, ZeroWriteMode.MayUnmap, cancellationToken),

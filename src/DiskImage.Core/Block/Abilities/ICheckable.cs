@@ -29,11 +29,21 @@ public sealed record CheckFinding(
     /// <summary>What was found and what it should be, as <see cref="Printable"/> text.</summary>
     public string Message { get; } = Printable.Of(Message);
 
+    /// <summary>The message, and what it says can be done as values; null where it is the message alone.</summary>
+    public Wording? Wording { get; init; }
+
     /// <summary>What repairing would do about it; null if nothing can be done.</summary>
     public string? Repair { get; init; }
 
     /// <inheritdoc/>
     public override string ToString() => $"{Severity}: {Message}";
+
+    /// <summary>Makes a finding; what its message says can be done stays with it.</summary>
+    internal static CheckFinding Of(
+        string kind, CheckSeverity severity, Wording message, long? guestOffset = null, long? guestLength = null, long? hostOffset = null)
+        => new(kind, severity, message.ToString(), guestOffset, guestLength, hostOffset) { Wording = message.Remedies.Any()
+            ? message
+            : null };
 }
 
 /// <summary>What a check found.</summary>
@@ -77,7 +87,8 @@ public sealed record CheckReport
     public CheckReport RepairedFrom(CheckReport before)
     {
         ArgumentNullException.ThrowIfNull(before);
-        return this with { CorruptionsFixed = Math.Max(0, before.Corruptions - Corruptions), LeaksFixed = Math.Max(0, before.Leaks - Leaks) };
+        return this with { CorruptionsFixed = Math.Max(
+            0, before.Corruptions - Corruptions), LeaksFixed = Math.Max(0, before.Leaks - Leaks) };
     }
 
     /// <summary>Findings that are listed one by one; beyond that they are only counted, so that memory is bounded. Ours.</summary>

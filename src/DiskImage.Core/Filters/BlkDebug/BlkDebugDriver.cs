@@ -26,7 +26,8 @@ internal sealed class BlkDebugNode(BlockNode child, BlkDebugOptions options) : F
 {
     private readonly int[] _made = new int[options.Errors.Count]; // how often each error was made
 
-    protected override BlockBinding Binding { get; } = new((int)options.Align, MaximumTransfer: (int)Math.Max(options.MaxTransfer, options.MaxTransfer == 0 ? 0 : options.Align));
+    protected override BlockBinding Binding { get; } = new(
+        (int)options.Align, MaximumTransfer: (int)Math.Max(options.MaxTransfer, options.MaxTransfer == 0 ? 0 : options.Align));
 
     protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
     {
@@ -37,7 +38,9 @@ internal sealed class BlkDebugNode(BlockNode child, BlkDebugOptions options) : F
     protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
         Pass(BlkDebugRequests.Write, offset, buffer.Length);
-        return base.WriteCoreAsync(offset, GrowsOnWrite ? buffer : buffer[..(int)Math.Min(buffer.Length, Length - offset)], cancellationToken);
+        return base.WriteCoreAsync(offset, GrowsOnWrite
+            ? buffer
+            : buffer[..(int)Math.Min(buffer.Length, Length - offset)], cancellationToken);
     }
 
     protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
@@ -64,7 +67,8 @@ internal sealed class BlkDebugNode(BlockNode child, BlkDebugOptions options) : F
         return base.GetExtentCoreAsync(offset, length, cancellationToken);
     }
 
-    protected override ValueTask<int> GetExtentsCoreAsync(long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
+    protected override ValueTask<int> GetExtentsCoreAsync(
+        long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
     {
         Pass(BlkDebugRequests.BlockStatus, offset, length);
         return base.GetExtentsCoreAsync(offset, length, extents, cancellationToken);

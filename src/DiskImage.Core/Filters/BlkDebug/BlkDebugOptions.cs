@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Filters.BlkDebug;
 
 /// <summary>Options of the error injector.</summary>
-public sealed record BlkDebugOptions
+internal sealed record BlkDebugOptions
 {
     /// <summary>What requests are to keep to.</summary>
     [DriverOption("align", "Requests are multiples of so many bytes", IsSize = true, Minimum = 1, Maximum = 1 << 20, PowerOfTwo = true)]
@@ -44,7 +44,7 @@ public sealed record BlkDebugOptions
 }
 
 /// <summary>Requests of which an error is made.</summary>
-public enum BlkDebugRequests
+internal enum BlkDebugRequests
 {
     /// <summary>All but asking for extents, as in QEMU.</summary>
     [OptionText("any")]
@@ -76,7 +76,7 @@ public enum BlkDebugRequests
 }
 
 /// <summary>An error that is made.</summary>
-public sealed record InjectedError
+internal sealed record InjectedError
 {
     private const int SectorSize = 512;
 
@@ -89,7 +89,8 @@ public sealed record InjectedError
     public long Error { get; init; } = 5;
 
     /// <summary>Where.</summary>
-    [DriverOption("sector", "Only requests that touch this sector of 512 bytes; -1 for all", Minimum = -1, Maximum = long.MaxValue / SectorSize)]
+    [DriverOption(
+        "sector", "Only requests that touch this sector of 512 bytes; -1 for all", Minimum = -1, Maximum = long.MaxValue / SectorSize)]
     public long Sector { get; init; } = -1;
 
     /// <summary>How often.</summary>
@@ -107,18 +108,26 @@ public sealed record InjectedError
     /// <summary>True for a request of which the error is made.</summary>
     internal bool Matches(BlkDebugRequests kind, long offset, long length)
         => (Requests == kind || (Requests == BlkDebugRequests.Any && kind != BlkDebugRequests.BlockStatus))
-            && (Sector < 0 || kind == BlkDebugRequests.Flush || (offset < (Sector + 1) * SectorSize && offset + length > Sector * SectorSize));
+            && (Sector < 0 || kind == BlkDebugRequests.Flush
+            || (offset < (Sector + 1) * SectorSize && offset + length > Sector * SectorSize));
 
     /// <summary>The error as the library has it. Numbers: Linux, errno(3).</summary>
     internal DiskImageException Make(string name, BlkDebugRequests kind, long offset)
     {
-        DiskImageErrorKind error = Error switch { 28 or 122 => DiskImageErrorKind.NoSpace, 1 or 13 => DiskImageErrorKind.AccessDenied, _ => DiskImageErrorKind.Io };
-        return new(error, string.Create(CultureInfo.InvariantCulture, $"{name}: {kind} at offset {offset:#,0} fails with error {Error}, as blkdebug was told"), name, offset);
+        DiskImageErrorKind error =
+            Error switch { 28 or 122 => DiskImageErrorKind.NoSpace, 1
+                or 13 => DiskImageErrorKind.AccessDenied, _ => DiskImageErrorKind.Io };
+        return new(
+            error,
+            string.Create(
+                CultureInfo.InvariantCulture, $"{name}: {kind} at offset {offset:#,0} fails with error {Error}, as blkdebug was told"),
+            name,
+            offset);
     }
 }
 
 /// <summary>Points in a program at which an error is armed.</summary>
-public enum BlkDebugEvent
+internal enum BlkDebugEvent
 {
     /// <summary>From the start.</summary>
     [OptionText("none")]

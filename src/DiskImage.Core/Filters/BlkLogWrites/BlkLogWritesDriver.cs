@@ -5,14 +5,22 @@ using DiskImage.Options;
 namespace DiskImage.Filters.BlkLogWrites;
 
 /// <summary>Options of the write log.</summary>
-public sealed record BlkLogWritesOptions
+internal sealed record BlkLogWritesOptions
 {
     /// <summary>The unit of the log.</summary>
-    [DriverOption("log-sector-size", "Sectors of the log, in bytes; requests are multiples of it", IsSize = true, Minimum = 512, Maximum = 1 << 20, PowerOfTwo = true)]
+    [DriverOption(
+        "log-sector-size",
+        "Sectors of the log, in bytes; requests are multiples of it",
+        IsSize = true,
+        Minimum = 512,
+        Maximum = 1 << 20,
+        PowerOfTwo = true)]
     public long LogSectorSize { get; init; } = 512;
 }
 
-/// <summary>Passes everything through and writes every change into a log, in the form that Linux's dm-log-writes and its replay program have.</summary>
+/// <summary>
+/// Passes everything through and writes every change into a log, in the form that Linux's dm-log-writes and its replay program have.
+/// </summary>
 internal sealed class BlkLogWritesDriver : FilterDriver
 {
     private const string LogRole = "log";

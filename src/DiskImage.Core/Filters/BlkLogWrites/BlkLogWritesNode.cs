@@ -5,10 +5,10 @@ namespace DiskImage.Filters.BlkLogWrites;
 
 /// <summary>Logs what changes the node below or makes changes durable, before it is done there; a flush when it is done.</summary>
 /// <remarks>
-/// <para>The log: a sector with the superblock (magic, version 1, number of entries, sector size), then for each entry a sector with its header
-/// (first sector, number of sectors, flags, bytes of a mark) and its data. The superblock is written with each flush and at the end, after what it
-/// counts. Zeroes are logged as data, since the form has no word for them, and the log is told that they are zeroes. Source: Linux, Documentation/admin-guide/device-mapper/log-writes.rst,
-/// and the structures of dm-log-writes that its replay program reads.</para>
+/// <para>The log: a sector with the superblock (magic, version 1, number of entries, sector size), then for each entry a sector with its
+/// header (first sector, number of sectors, flags, bytes of a mark) and its data. The superblock is written with each flush and at the end,
+/// after what it counts. Zeroes are logged as data, since the form has no word for them, and the log is told that they are zeroes. Source:
+/// Linux, Documentation/admin-guide/device-mapper/log-writes.rst, and the structures of dm-log-writes that its replay program reads.</para>
 /// <para>A change of length has no entry; the log speaks of sectors only.</para>
 /// </remarks>
 internal sealed class BlkLogWritesNode : FilterNode
@@ -41,10 +41,13 @@ internal sealed class BlkLogWritesNode : FilterNode
     protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
         await LogAsync(offset, buffer.Length, 0, buffer).ConfigureAwait(false);
-        await base.WriteCoreAsync(offset, GrowsOnWrite ? buffer : buffer[..(int)Math.Min(buffer.Length, Length - offset)], cancellationToken).ConfigureAwait(false);
+        await base.WriteCoreAsync(offset, GrowsOnWrite
+            ? buffer
+            : buffer[..(int)Math.Min(buffer.Length, Length - offset)], cancellationToken).ConfigureAwait(false);
     }
 
-    protected override async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         for (long done = 0; done < length; done += ZeroPiece)
         {
@@ -52,7 +55,9 @@ internal sealed class BlkLogWritesNode : FilterNode
             long piece = Math.Min(ZeroPiece, length - done);
             await LogAsync(offset + done, piece, 0, default, zeroes: piece).ConfigureAwait(false);
         }
-        await base.WriteZeroesCoreAsync(offset, GrowsOnWrite ? length : Math.Min(length, Length - offset), mode, cancellationToken).ConfigureAwait(false);
+        await base.WriteZeroesCoreAsync(offset, GrowsOnWrite
+            ? length
+            : Math.Min(length, Length - offset), mode, cancellationToken).ConfigureAwait(false);
     }
 
     protected override async ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)

@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Filters.Throttle;
 
 /// <summary>Options of the throttle: limits per second, 0 for none. Names as QEMU's throttle groups have them.</summary>
-public sealed record ThrottleOptions
+internal sealed record ThrottleOptions
 {
     /// <summary>Bytes read and written.</summary>
     [DriverOption("bps-total", "Bytes a second, read and written together; 0 for no limit", IsSize = true, Minimum = 0)]
@@ -43,5 +43,7 @@ internal sealed class ThrottleDriver : FilterDriver
 
     public override async ValueTask<BlockNode> OpenAsync(FilterOpenContext context, CancellationToken cancellationToken)
         => new ThrottleNode(
-            await context.OpenChild(FileRole, cancellationToken).ConfigureAwait(false), (ThrottleOptions)context.Options, TimeProvider.System);
+            await context.OpenChild(FileRole, cancellationToken).ConfigureAwait(false),
+            (ThrottleOptions)context.Options,
+            TimeProvider.System);
 }

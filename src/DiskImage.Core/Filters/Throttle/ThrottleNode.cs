@@ -30,7 +30,8 @@ internal sealed class ThrottleNode : FilterNode
         await base.WriteCoreAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
     }
 
-    protected override async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         await PassAsync(_writes, length, _writeRequests, cancellationToken).ConfigureAwait(false);
         await base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken).ConfigureAwait(false);
@@ -65,7 +66,8 @@ internal sealed class ThrottleNode : FilterNode
 
     /// <summary>
     /// What was let through drains at the limit's rate. A request goes at once while no more than a tenth of a second's worth stands in the
-    /// bucket (QEMU's burst), and otherwise waits until that is so; what it brings is poured in when it comes, so later ones wait behind it.
+    /// bucket (QEMU's burst), and otherwise waits until that is so; what it brings is poured in when it comes, so
+    /// later ones wait behind it.
     /// </summary>
     private sealed class LeakyBucket(double perSecond, TimeProvider time)
     {

@@ -32,14 +32,19 @@ internal sealed class BochsDriver : FormatDriver, ICreatable, IMeasurable
         bool hasBase = options.Base is not null || context.GivesBacking;
         if (hasBase && header.Subtype == BochsSubtype.Growing)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: is a growing disk, which stands on no other image. Leave out what it is said to stand on (base, backing).", name);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{name}: is a growing disk, which stands on no other image. Leave out what it is said to stand on (base, backing).",
+                name);
         }
         if (!hasBase && header.Subtype != BochsSubtype.Growing && context.OpenBacking is not null)
         {
-            string suggestion = name.EndsWith(".redolog", StringComparison.OrdinalIgnoreCase) ? Path.GetFileName(name[..^".redolog".Length]) : "disk.img";
+            string suggestion = name.EndsWith(".redolog", StringComparison.OrdinalIgnoreCase)
+                ? Path.GetFileName(name[..^".redolog".Length]) : "disk.img";
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{name}: is a redolog of the kind '{header.Subtype}', which holds only the changes to another image and does not say to which."
+                $"{name}: is a redolog of the kind '{header.Subtype}', which holds only the changes to "
+                    + $"another image and does not say to which."
                     + $" Name that image with the open option base, as in base={suggestion}, or describe it as its backing image.",
                 name);
         }
@@ -48,7 +53,8 @@ internal sealed class BochsDriver : FormatDriver, ICreatable, IMeasurable
             : null;
         try
         {
-            return await BochsNode.OpenAsync(context.File, backing, header, options.Base, context.ForRepair, cancellationToken).ConfigureAwait(false);
+            return await BochsNode.OpenAsync(
+                context.File, backing, header, options.Base, context.ForRepair, cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -71,9 +77,12 @@ internal sealed class BochsDriver : FormatDriver, ICreatable, IMeasurable
     {
         BochsHeader header = BochsHeader.Plan(SizeOf((BochsCreateOptions)options, source, "Measuring"), "Measuring");
         long blocks = source is null ? 0 : await DataBlocks.CountAsync(source, header.Extent, cancellationToken).ConfigureAwait(false);
-        return new(header.DataOffset + (blocks * header.BlockBytes), header.DataOffset + (Round.Units(header.DiskSize, header.Extent) * header.BlockBytes));
+        return new(
+            header.DataOffset + (blocks * header.BlockBytes),
+            header.DataOffset + (Round.Units(header.DiskSize, header.Extent) * header.BlockBytes));
     }
 
     private static long SizeOf(BochsCreateOptions options, BlockNode? source, string name)
-        => source?.Length ?? options.Size ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
+        => source?.Length ?? options.Size
+            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
 }

@@ -28,7 +28,8 @@ internal sealed record BochsHeader
     public const int MaxCatalog = 1 << 20, MaxExtent = 8 << 20;
 
     private const uint Version1 = 0x0001_0000, Version2 = 0x0002_0000;
-    private const int TypeAt = 32, SubtypeAt = 48, TextBytes = 16, VersionAt = 64, HeaderAt = 68, CatalogAt = 72, BitmapAt = 76, ExtentAt = 80, DiskV1At = 84,
+    private const int TypeAt =
+        32, SubtypeAt = 48, TextBytes = 16, VersionAt = 64, HeaderAt = 68, CatalogAt = 72, BitmapAt = 76, ExtentAt = 80, DiskV1At = 84,
         TimeAt = 84, DiskV2At = 88;
 
     /// <summary>What it is for.</summary>
@@ -70,7 +71,8 @@ internal sealed record BochsHeader
     private static ReadOnlySpan<byte> Magic => "Bochs Virtual HD Image\0"u8;
 
     /// <summary>True if a file's first bytes are those of a redolog of Bochs.</summary>
-    public static bool IsSigned(ReadOnlySpan<byte> file) => file.Length >= SubtypeAt && file.StartsWith(Magic) && TextAt(file, TypeAt).Equals("Redolog", StringComparison.Ordinal);
+    public static bool IsSigned(ReadOnlySpan<byte> file)
+        => file.Length >= SubtypeAt && file.StartsWith(Magic) && TextAt(file, TypeAt).Equals("Redolog", StringComparison.Ordinal);
 
     /// <summary>The header of a new disk: extents and catalog grow in turns until the disk fits, as bximage does it.</summary>
     /// <exception cref="DiskImageException">InvalidOption: the disk is too large.</exception>
@@ -84,11 +86,19 @@ internal sealed record BochsHeader
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.InvalidOption,
-                    $"{name}: a disk of Bochs cannot have {size:#,0} bytes; allowed: up to {(long)MaxCatalog / 2 * MaxExtent:#,0}, as far as QEMU reads it",
+                    $"{name}: a disk of Bochs cannot have {size:#,0} bytes; allowed: up to "
+                        + $"{(long)MaxCatalog / 2 * MaxExtent:#,0}, as far as QEMU reads it",
                     name);
             }
         }
-        return new() { Subtype = BochsSubtype.Growing, Catalog = entries, Bitmap = bitmap, Extent = bitmap * 8 * SectorSize, DiskSize = Round.Up(size, SectorSize) };
+        return new()
+        {
+            Subtype = BochsSubtype.Growing,
+            Catalog = entries,
+            Bitmap = bitmap,
+            Extent = bitmap * 8 * SectorSize,
+            DiskSize = Round.Up(size, SectorSize),
+        };
     }
 
     /// <summary>Reads the header and checks every field by itself and against the others and the file's length.</summary>
@@ -99,39 +109,56 @@ internal sealed record BochsHeader
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
         if (!IsSigned(bytes))
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a redolog of Bochs: the magic at offset 0 is missing", file.Name, 0);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a redolog of Bochs: the magic at offset 0 is missing", file.Name, 0);
         }
         uint version = LittleEndian.U32(bytes, VersionAt), headerBytes = LittleEndian.U32(bytes, HeaderAt);
         string subtype = TextAt(bytes, SubtypeAt);
         if (version is not (Version1 or Version2))
         {
-            throw Failed(DiskImageErrorKind.Unsupported, VersionAt, $"the version {version >> 16}.{version & 0xFFFF}; supported: 1.0 and 2.0");
+            throw Failed(
+                DiskImageErrorKind.Unsupported, VersionAt, $"the version {version >> 16}.{version & 0xFFFF}; supported: 1.0 and 2.0");
         }
         if (!Enum.TryParse(subtype, out BochsSubtype known) || !known.ToString().Equals(subtype, StringComparison.Ordinal))
         {
-            throw Failed(DiskImageErrorKind.Unsupported, SubtypeAt, $"the subtype '{subtype}'; supported: {string.Join(", ", Enum.GetNames<BochsSubtype>())}");
+            throw Failed(
+                DiskImageErrorKind.Unsupported,
+                SubtypeAt,
+                $"the subtype '{subtype}'; supported: {string.Join(", ", Enum.GetNames<BochsSubtype>())}");
         }
-        uint catalog = LittleEndian.U32(bytes, CatalogAt), bitmap = LittleEndian.U32(bytes, BitmapAt), extent = LittleEndian.U32(bytes, ExtentAt);
+        uint catalog = LittleEndian.U32(bytes, CatalogAt), bitmap =
+            LittleEndian.U32(bytes, BitmapAt), extent = LittleEndian.U32(bytes, ExtentAt);
         ulong size = LittleEndian.U64(bytes, version == Version1 ? DiskV1At : DiskV2At);
         if (extent is < SectorSize or > MaxExtent || !BitOperations.IsPow2(extent))
         {
-            throw Failed(DiskImageErrorKind.Corrupt, ExtentAt, $"extents of {extent:#,0} bytes; allowed: a power of two from {SectorSize} to {MaxExtent:#,0}");
+            throw Failed(
+                DiskImageErrorKind.Corrupt,
+                ExtentAt,
+                $"extents of {extent:#,0} bytes; allowed: a power of two from {SectorSize} to {MaxExtent:#,0}");
         }
         if (bitmap > MaxExtent || bitmap * 8L < extent / SectorSize)
         {
-            throw Failed(DiskImageErrorKind.Corrupt, BitmapAt, $"bitmaps of {bitmap:#,0} bytes; allowed: a bit for each sector of an extent of {extent:#,0} bytes, up to {MaxExtent:#,0} bytes");
+            throw Failed(
+                DiskImageErrorKind.Corrupt,
+                BitmapAt,
+                $"bitmaps of {bitmap:#,0} bytes; allowed: a bit for each sector of an extent of "
+                    + $"{extent:#,0} bytes, up to {MaxExtent:#,0} bytes");
         }
         if (catalog > MaxCatalog || size / SectorSize > (ulong)catalog * (extent / SectorSize))
         {
             throw Failed(
                 DiskImageErrorKind.Corrupt,
                 CatalogAt,
-                $"a catalog of {catalog:#,0} extents of {extent:#,0} bytes for a disk of {size:#,0} bytes; allowed: as many as hold it, at most {MaxCatalog:#,0}");
+                $"a catalog of {catalog:#,0} extents of {extent:#,0} bytes for a disk of {size:#,0} bytes; allowed: as many "
+                    + $"as hold it, at most {MaxCatalog:#,0}");
         }
         if (headerBytes is < Length or > MaxExtent || headerBytes + ((long)catalog * sizeof(uint)) > file.Length)
         {
             throw Failed(
-                DiskImageErrorKind.Corrupt, HeaderAt, $"a catalog of {catalog:#,0} entries at offset {headerBytes:#,0}; allowed: behind the header, in the file of {file.Length:#,0} bytes");
+                DiskImageErrorKind.Corrupt,
+                HeaderAt,
+                $"a catalog of {catalog:#,0} entries at offset {headerBytes:#,0}; allowed: behind the header, "
+                    + $"in the file of {file.Length:#,0} bytes");
         }
         return new()
         {

@@ -4,7 +4,8 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Bochs;
 
 /// <summary>Where the extents of a redolog lie, each with its bitmap: one behind the other from the end of the catalog on.</summary>
-internal sealed class BochsLayout(BlockNode file, BochsHeader header, BlockTable<LittleBlockEntry> catalog, Action<long> moved) : IBlockLayout
+internal sealed class BochsLayout(BlockNode file, BochsHeader header, BlockTable<LittleBlockEntry> catalog, Action<long> moved)
+    : IBlockLayout
 {
     public BlockNode File => file;
 

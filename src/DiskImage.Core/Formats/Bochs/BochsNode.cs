@@ -7,13 +7,15 @@ namespace DiskImage.Formats.Bochs;
 
 /// <summary>A redolog of Bochs: guest offset → catalog → extent of the file, in which a bitmap says which sectors are there.</summary>
 /// <remarks>
-/// <para>Order of writes: the sectors, the bitmap that says that they are there, the catalog. So a crash leaves an extent that nothing leads
-/// to at most. A new extent gets its place when it is first written to (or reserved), and stands in the catalog from the first sector on.</para>
-/// <para>Zeroes and discarded sectors of a growing disk only lose their bit; over a base image zeroes are written, since the base would show.</para>
+/// <para>Order of writes: the sectors, the bitmap that says that they are there, the catalog. So a crash leaves an extent that nothing
+/// leads to at most. A new extent gets its place when it is first written to (or reserved), and stands in the catalog from
+/// the first sector on.</para>
+/// <para>Zeroes and discarded sectors of a growing disk only lose their bit; over a base image zeroes are written, since
+/// the base would show.</para>
 /// <para>Every program puts the next extent behind the highest number in the catalog. So places are handed out in order, and gaps that this
 /// session made are closed when the image is.</para>
 /// </remarks>
-internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompactable, IReservable
+internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable, IReservable
 {
     private const int CacheBytes = 4 << 20;
 
@@ -75,28 +77,65 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         },
     };
 
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken));
+    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
 
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
-            async held =>
+    /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
+
+    long ITrialRepair.Grain => _header.Extent;
+
+    async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+    {
+        BochsHeader header = await BochsHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+        return await OpenAsync(file, backing: null, header, _baseName, forRepair, cancellationToken).ConfigureAwait(false);
+    }
+
+    ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken) => _session.RunAsync(
+        async held =>
+        {
+            CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
+            if (before.Corruptions > 0 && mode == RepairMode.All)
             {
-                await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                if (before.Corruptions > 0 && mode == RepairMode.All)
-                {
-                    _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
-                }
-                if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
-                {
-                    await _maintenance.CompactAsync(held, cancellationToken).ConfigureAwait(false);
-                }
-                CheckReport after = await CheckAsync(cancellationToken).ConfigureAwait(false);
-                bytes?.Report(Length);
-                return after.RepairedFrom(before);
-            },
-            cancellationToken));
+                _ = await _maintenance.RepairAsync(held, least: 0, cancellationToken).ConfigureAwait(false);
+            }
+            if (before.Leaks > 0 && (before.Corruptions == 0 || mode == RepairMode.All))
+            {
+                await _maintenance.CompactAsync(held, cancellationToken).ConfigureAwait(false);
+            }
+            return await CheckAsync(cancellationToken).ConfigureAwait(false);
+        },
+        cancellationToken);
+
+    ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
+    {
+        var runs = new RunList();
+        long readable = 0;
+        foreach ((int block, _) in _catalog.Used().Where(e => _layout.PlaceOf(e.Entry.Value) + _header.BlockBytes > File.Length))
+        {
+            (long offset, long length) = _layout.GuestRange(block);
+            runs.Add(readable, Math.Min(offset, Length));
+            readable = offset + length;
+        }
+        runs.Add(readable, Length);
+        return new(runs.Runs);
+    }
+
+    ValueTask ITrialRepair.RequireUsableAsync() => default; // opening it for writing has done that
+
+    ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => _session.RunAsync(
+        async _ =>
+        {
+            _bitmaps.Clear();
+            _coming.Clear();
+            await _catalog.LoadAsync(_header.CatalogOffset, _header.Catalog, cancellationToken).ConfigureAwait(false);
+            if (!_forRepair)
+            {
+                await PrepareAsync(cancellationToken).ConfigureAwait(false);
+            }
+        },
+        cancellationToken);
 
     /// <summary>Drops extents of which no sector is there, or none that is not zero, and closes the gaps.</summary>
     public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
@@ -111,7 +150,8 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
                     cancellationToken.ThrowIfCancellationRequested();
                     long place = _layout.PlaceOf(entry.Value);
                     if (await StoredBytes.IsZeroAsync(File, place, _header.BitmapBytes, cancellationToken).ConfigureAwait(false)
-                        || (!IsOverlay && await StoredBytes.IsZeroAsync(File, place + _header.BitmapBytes, _header.Extent, cancellationToken).ConfigureAwait(false)))
+                        || (!IsOverlay && await StoredBytes.IsZeroAsync(
+                            File, place + _header.BitmapBytes, _header.Extent, cancellationToken).ConfigureAwait(false)))
                     {
                         await _layout.DropAsync(held, block).ConfigureAwait(false);
                         _bitmaps.Forget(place, _header.BitmapBytes);
@@ -138,7 +178,8 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
         long end = Math.Min(Length, offset + length);
         BlockExtent run = await ExtentOfAsync(offset, cancellationToken).ConfigureAwait(false);
-        while (run.End < end && await ExtentOfAsync(run.End, cancellationToken).ConfigureAwait(false) is var next && run.IsContinuedBy(next))
+        while (run.End < end && await ExtentOfAsync(run.End, cancellationToken).ConfigureAwait(false) is var next
+            && run.IsContinuedBy(next))
         {
             run = run with { Length = run.Length + next.Length };
         }
@@ -183,7 +224,9 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         {
             place = _layout.PlaceOf(_catalog[block].Value);
         }
-        CachedPiece bitmap = isNew ? await _bitmaps.GetNewAsync(place).ConfigureAwait(false) : await _bitmaps.GetAsync(place, CancellationToken.None).ConfigureAwait(false);
+        CachedPiece bitmap = isNew
+            ? await _bitmaps.GetNewAsync(place).ConfigureAwait(false)
+            : await _bitmaps.GetAsync(place, CancellationToken.None).ConfigureAwait(false);
         SetBits(bitmap, mapping.CopyStart, mapping.CopyEnd, isSet: true);
         if (isNew)
         {
@@ -194,7 +237,8 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
     // The extent keeps the place that it was promised; what was written there has no bit.
     protected override ValueTask AbandonMappingAsync(WriteMapping mapping) => default;
 
-    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask<long> ZeroUnitsAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         if (IsOverlay)
         {
@@ -248,7 +292,8 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
     {
         int year = (int)(time >> 25) + 1980, month = (int)(time >> 21) & 15, day = (int)(time >> 16) & 31;
         int hour = (int)(time >> 11) & 31, minute = (int)(time >> 5) & 63, second = (int)(time & 31) * 2;
-        return time != 0 && month is >= 1 and <= 12 && day >= 1 && day <= DateTime.DaysInMonth(year, month) && hour < 24 && minute < 60 && second < 60
+        return time != 0 && month is >= 1 and <= 12 && day >= 1 && day <= DateTime.DaysInMonth(year, month) && hour < 24 && minute < 60
+            && second < 60
             ? new DateTime(year, month, day, hour, minute, second, DateTimeKind.Unspecified)
             : null;
     }
@@ -295,8 +340,9 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: extent {block:#,0} (guest offset {(long)block * _header.Extent:#,0}) is said to be at offset {place:#,0}, {_header.BlockBytes:#,0} bytes long,"
-                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                $"{Name}: extent {block:#,0} (guest offset {(long)block * _header.Extent:#,0}) is said to be at offset "
+                    + $"{place:#,0}, {_header.BlockBytes:#,0} bytes long,"
+                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 place);
         }
@@ -342,16 +388,19 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         long count = Math.Min(length, extent.Length);
         if (extent.IsData)
         {
-            CachedPiece bitmap = await _bitmaps.GetAsync(_layout.PlaceOf(_catalog[BlockOf(offset)].Value), cancellationToken).ConfigureAwait(false);
+            CachedPiece bitmap = await _bitmaps.GetAsync(
+                _layout.PlaceOf(_catalog[BlockOf(offset)].Value), cancellationToken).ConfigureAwait(false);
             SetBits(bitmap, offset, Round.Up(offset + count, BochsHeader.SectorSize), isSet: false);
-            await File.WriteZeroesAsync(extent.HostOffset!.Value, count, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false); // whichever is seen after a crash
+            // whichever is seen after a crash
+            await File.WriteZeroesAsync(extent.HostOffset!.Value, count, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
         }
         return count;
     }
 
     private void SetBits(CachedPiece bitmap, long start, long end, bool isSet)
     {
-        int first = (int)(start % _header.Extent / BochsHeader.SectorSize), last = (int)((end - 1) % _header.Extent / BochsHeader.SectorSize);
+        int first = (int)(
+            start % _header.Extent / BochsHeader.SectorSize), last = (int)((end - 1) % _header.Extent / BochsHeader.SectorSize);
         for (int sector = first; sector <= last; sector++)
         {
             if ((sector & 7) == 0 && sector + 7 <= last)
@@ -361,7 +410,9 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
             }
             else
             {
-                bitmap.Bytes[sector / 8] = (byte)(isSet ? bitmap.Bytes[sector / 8] | (1 << (sector & 7)) : bitmap.Bytes[sector / 8] & ~(1 << (sector & 7)));
+                bitmap.Bytes[sector / 8] = (byte)(isSet
+                    ? bitmap.Bytes[sector / 8] | (1 << (sector & 7))
+                    : bitmap.Bytes[sector / 8] & ~(1 << (sector & 7)));
             }
         }
         _bitmaps.Changed(bitmap, first / 8, (last / 8) - (first / 8) + 1);
@@ -377,7 +428,9 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         {
             string what = findings.List.First(f => f.Severity == CheckSeverity.Corruption).Message;
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Name}: {what}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.", Name);
+                DiskImageErrorKind.Corrupt,
+                $"{Name}: {what}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.",
+                Name);
         }
         _next = blocks.Length == 0 ? _header.DataOffset : blocks[^1].End;
     }
@@ -390,6 +443,9 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ICompacta
         (StoredBlock[] blocks, _) = await _maintenance.StoredAsync(CancellationToken.None).ConfigureAwait(false);
         _next = blocks.Length == 0 ? _header.DataOffset : blocks[^1].End;
     }
+
+    private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken);
 
     private async ValueTask<CheckReport> CheckAsync(CancellationToken cancellationToken)
     {

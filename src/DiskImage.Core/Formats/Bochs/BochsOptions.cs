@@ -4,7 +4,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Bochs;
 
 /// <summary>Options when a disk of Bochs is opened.</summary>
-public sealed record BochsOpenOptions
+internal sealed record BochsOpenOptions
 {
     /// <summary>What an undoable or volatile redolog stands on: it does not say so itself.</summary>
     [DriverOption("base", "Image that an undoable or volatile redolog holds the changes to; the redolog does not name it")]
@@ -16,7 +16,7 @@ public sealed record BochsOpenOptions
 }
 
 /// <summary>Options when a growing disk of Bochs is made.</summary>
-public sealed record BochsCreateOptions : ICreateOptions
+internal sealed record BochsCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]
@@ -39,7 +39,9 @@ public readonly record struct BochsInfo()
     /// <summary>Extents that the catalog can name.</summary>
     public required int CatalogEntries { get; init; }
 
-    /// <summary>When the base image of an undoable redolog was changed last, in the time of the machine it was on; null if it does not say.</summary>
+    /// <summary>
+    /// When the base image of an undoable redolog was changed last, in the time of the machine it was on; null if it does not say.
+    /// </summary>
     public DateTime? BaseModified { get; init; }
 
     /// <inheritdoc/>

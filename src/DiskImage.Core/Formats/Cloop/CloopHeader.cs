@@ -23,7 +23,9 @@ internal sealed record CloopHeader(int BlockSize, long Blocks)
     /// <summary>Virtual size in bytes.</summary>
     public long DiskSize => Blocks * BlockSize;
 
-    /// <summary>Bytes of a compressed block at most: deflate makes nothing larger than its stored form, with a little for each 64 KiB.</summary>
+    /// <summary>
+    /// Bytes of a compressed block at most: deflate makes nothing larger than its stored form, with a little for each 64 KiB.
+    /// </summary>
     public int MaxStored => (BlockSize * 2) + 1024;
 
     private static ReadOnlySpan<byte> Magic => "#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0"u8;
@@ -39,7 +41,11 @@ internal sealed record CloopHeader(int BlockSize, long Blocks)
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
         if (!IsSigned(bytes))
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a cloop image of version 2: the script at offset 0 is missing", file.Name, 0);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: not a cloop image of version 2: the script at offset 0 is missing",
+                file.Name,
+                0);
         }
         uint blockSize = BigEndian.U32(bytes, BlockSizeAt), blocks = BigEndian.U32(bytes, BlocksAt);
         if (blockSize is 0 or > MaxBlockSize || blockSize % SectorSize != 0)
@@ -50,9 +56,13 @@ internal sealed record CloopHeader(int BlockSize, long Blocks)
         return header.TableEnd - TableAt <= MaxTableBytes && header.TableEnd <= file.Length
             ? header
             : throw Corrupt(
-                BlocksAt, $"{blocks:#,0} blocks; allowed: as many as have their offsets in the file of {file.Length:#,0} bytes, up to {(MaxTableBytes / sizeof(ulong)) - 1:#,0}");
+                BlocksAt,
+                $"{blocks:#,0} blocks; allowed: as many as have their offsets in the file of {file.Length:#,0} bytes, up to "
+                    + $"{(MaxTableBytes / sizeof(ulong)) - 1:#,0}");
 
-        DiskImageException Corrupt(long offset, string what) => new(DiskImageErrorKind.Corrupt, $"{file.Name}: the header at offset {offset} says {what}", file.Name, offset);
+        DiskImageException Corrupt(
+            long offset,
+            string what) => new(DiskImageErrorKind.Corrupt, $"{file.Name}: the header at offset {offset} says {what}", file.Name, offset);
     }
 }
 

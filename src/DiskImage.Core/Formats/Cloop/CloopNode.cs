@@ -45,7 +45,8 @@ internal sealed class CloopNode : ReadOnlyFormatNode, IDescribed, ICheckable
         Format = CloopDriver.FormatName,
         ClusterSize = _header.BlockSize,
         Compressed = true,
-        FormatSpecific = new CloopInfo { BlockSize = _header.BlockSize, Blocks = _header.Blocks, StoredBytes = Math.Max(0, _end - _header.TableEnd) },
+        FormatSpecific = new CloopInfo { BlockSize = _header.BlockSize, Blocks = _header.Blocks, StoredBytes = Math.Max(
+            0, _end - _header.TableEnd) },
     };
 
     /// <summary>Every block must be in the file, behind its predecessor, and inflate to its size.</summary>
@@ -86,7 +87,8 @@ internal sealed class CloopNode : ReadOnlyFormatNode, IDescribed, ICheckable
     }
 
     protected override ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
-        => new(new BlockExtent(offset, _header.BlockSize - (offset % _header.BlockSize), BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed));
+        => new(new BlockExtent(
+            offset, _header.BlockSize - (offset % _header.BlockSize), BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed));
 
     protected override ValueTask ReadEncodedAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
         => _decoded.ReadAsync(offset / _header.BlockSize, _header.BlockSize, (int)(offset % _header.BlockSize), buffer, cancellationToken);
@@ -99,13 +101,15 @@ internal sealed class CloopNode : ReadOnlyFormatNode, IDescribed, ICheckable
 
     private async ValueTask DecodeAsync(long block, Memory<byte> output, CancellationToken cancellationToken)
     {
-        ulong start = await OffsetAsync(block, cancellationToken).ConfigureAwait(false), end = await OffsetAsync(block + 1, cancellationToken).ConfigureAwait(false);
+        ulong start = await OffsetAsync(
+            block, cancellationToken).ConfigureAwait(false), end = await OffsetAsync(block + 1, cancellationToken).ConfigureAwait(false);
         if (start < (ulong)_header.TableEnd || end <= start || end - start > (ulong)_header.MaxStored || end > (ulong)File.Length)
         {
             throw Corrupt(
                 block,
                 CloopHeader.TableAt + (block * sizeof(ulong)),
-                $"is said to lie from offset {start:#,0} to {end:#,0}; allowed: behind the table, which ends at {_header.TableEnd:#,0}, in the file of {File.Length:#,0} bytes,"
+                $"is said to lie from offset {start:#,0} to {end:#,0}; allowed: behind the table, which ends at {_header.TableEnd:#,0}, "
+                    + $"in the file of {File.Length:#,0} bytes,"
                     + $" up to {_header.MaxStored:#,0} bytes");
         }
         int length = (int)(end - start);
@@ -115,7 +119,8 @@ internal sealed class CloopNode : ReadOnlyFormatNode, IDescribed, ICheckable
             await File.ReadAsync((long)start, stored.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
             if (!ZlibCodec.Instance.TryDecompress(stored.AsSpan(0, length), output.Span))
             {
-                throw Corrupt(block, (long)start, $"at offset {start:#,0} does not inflate to {_header.BlockSize:#,0} bytes with the right checksum");
+                throw Corrupt(
+                    block, (long)start, $"at offset {start:#,0} does not inflate to {_header.BlockSize:#,0} bytes with the right checksum");
             }
         }
         finally
@@ -134,5 +139,6 @@ internal sealed class CloopNode : ReadOnlyFormatNode, IDescribed, ICheckable
     }
 
     private DiskImageException Corrupt(long block, long offset, string what)
-        => new(DiskImageErrorKind.Corrupt, $"{Name}: block {block:#,0} (guest offset {block * _header.BlockSize:#,0}) {what}", Name, offset);
+        => new(
+            DiskImageErrorKind.Corrupt, $"{Name}: block {block:#,0} (guest offset {block * _header.BlockSize:#,0}) {what}", Name, offset);
 }

@@ -9,7 +9,9 @@ internal sealed class DmgDriver : FormatDriver
 {
     public const string FormatName = "dmg";
 
-    /// <summary>The name's ending counts for little more: the trailer alone is a weak signature, as a disk's last sector can hold anything.</summary>
+    /// <summary>
+    /// The name's ending counts for little more: the trailer alone is a weak signature, as a disk's last sector can hold anything.
+    /// </summary>
     private const int Weak = 20, WithName = 40;
 
     public override string Name => FormatName;
@@ -21,7 +23,8 @@ internal sealed class DmgDriver : FormatDriver
     public override IReadOnlyList<Type> NodeTypes => [typeof(DmgNode)];
 
     public override int Probe(in ProbeInput input)
-        => (input.Tail.Length >= DmgTrailer.Length && DmgTrailer.IsSigned(input.Tail[^DmgTrailer.Length..])) || DmgTrailer.IsSigned(input.Header)
+        => (input.Tail.Length >= DmgTrailer.Length && DmgTrailer.IsSigned(input.Tail[^DmgTrailer.Length..]))
+            || DmgTrailer.IsSigned(input.Header)
             ? Score(input.FileName)
             : 0;
 
@@ -51,11 +54,14 @@ internal sealed class DmgDriver : FormatDriver
     private static async ValueTask<(BlockNode File, DmgTrailer Trailer)> OpenPartAsync(
         FormatOpenContext context, DmgTrailer first, int segment, CancellationToken cancellationToken)
     {
-        string path = context.File.Name, name = string.Create(CultureInfo.InvariantCulture, $"{Path.GetFileNameWithoutExtension(path)}.{segment:000}.dmgpart");
+        string path = context.File.Name, name = string.Create(
+            CultureInfo.InvariantCulture, $"{Path.GetFileNameWithoutExtension(path)}.{segment:000}.dmgpart");
         if (first.Segment > 1)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{path}: is segment {first.Segment} of {first.Segments} of an image. Open the first one, whose name ends with .dmg.", path);
+                DiskImageErrorKind.Unsupported,
+                $"{path}: is segment {first.Segment} of {first.Segments} of an image. Open the first one, whose name ends with .dmg.",
+                path);
         }
         BlockNode part = await context.OpenData(name, null, cancellationToken).ConfigureAwait(false);
         try
@@ -65,7 +71,8 @@ internal sealed class DmgDriver : FormatDriver
                 ? (part, trailer)
                 : throw new DiskImageException(
                     DiskImageErrorKind.Corrupt,
-                    $"{path}: {name} is segment {trailer.Segment} of {trailer.Segments} of the image {trailer.Id}; needed: segment {segment} of {first.Segments} of {first.Id}",
+                    $"{path}: {name} is segment {trailer.Segment} of {trailer.Segments} of the image {trailer.Id}; needed: segment "
+                        + $"{segment} of {first.Segments} of {first.Id}",
                     path);
         }
         catch
@@ -75,7 +82,8 @@ internal sealed class DmgDriver : FormatDriver
         }
     }
 
-    private static async ValueTask<BlockNode> OpenAsync(List<(BlockNode File, DmgTrailer Trailer)> parts, CancellationToken cancellationToken)
+    private static async ValueTask<BlockNode> OpenAsync(
+        List<(BlockNode File, DmgTrailer Trailer)> parts, CancellationToken cancellationToken)
     {
         (BlockNode file, DmgTrailer trailer) = parts[0];
         var segments = new List<DmgSegment>();
@@ -94,14 +102,16 @@ internal sealed class DmgDriver : FormatDriver
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Corrupt,
-                    $"{file.Name}: the chunks of {chunks[i - 1].Length:#,0} bytes at guest offset {chunks[i - 1].Offset:#,0} and {chunks[i].Length:#,0} at {chunks[i].Offset:#,0} overlap",
+                    $"{file.Name}: the chunks of {chunks[i - 1].Length:#,0} bytes at guest offset {chunks[i - 1].Offset:#,0} and "
+                        + $"{chunks[i].Length:#,0} at {chunks[i].Offset:#,0} overlap",
                     file.Name);
             }
         }
         return new DmgNode(trailer, fork, tables, chunks);
     }
 
-    private static async ValueTask<IReadOnlyList<DmgTable>> TablesAsync(List<(BlockNode File, DmgTrailer Trailer)> parts, DmgFork fork, CancellationToken cancellationToken)
+    private static async ValueTask<IReadOnlyList<DmgTable>> TablesAsync(
+        List<(BlockNode File, DmgTrailer Trailer)> parts, DmgFork fork, CancellationToken cancellationToken)
     {
         DmgTrailer first = parts[0].Trailer;
         string path = parts[0].File.Name;
@@ -115,7 +125,9 @@ internal sealed class DmgDriver : FormatDriver
             }
             byte[] bytes = new byte[length];
             await file.ReadAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
-            IReadOnlyList<(string Name, byte[] Table)> found = isList ? DmgLists.FromPropertyList(bytes, path) : DmgLists.FromResourceFork(bytes, path);
+            IReadOnlyList<(string Name, byte[] Table)> found = isList
+                ? DmgLists.FromPropertyList(bytes, path)
+                : DmgLists.FromResourceFork(bytes, path);
             return [.. found.Select(t => DmgTable.Parse(t.Name, t.Table, first.DiskSize, fork.Length, path))];
         }
         long raw = Math.Min(first.DiskSize, fork.Length) / DmgTrailer.SectorSize * DmgTrailer.SectorSize; // read-write: the disk as it is

@@ -32,13 +32,16 @@ internal static class DmgLists
             using var reader = XmlReader.Create(new MemoryStream(bytes), s_settings);
             int values = 0;
             object? root = reader.ReadToFollowing("plist") && reader.Read() ? ReadValue(reader, 0, ref values) : null;
-            return root is Dictionary<string, object?> list && list.GetValueOrDefault("resource-fork") is Dictionary<string, object?> fork && fork.GetValueOrDefault("blkx") is List<object?> tables
-                ? [.. tables.OfType<Dictionary<string, object?>>().Where(t => t.GetValueOrDefault("Data") is byte[]).Select(t => (NameOf(t), (byte[])t["Data"]!))]
+            return root is Dictionary<string, object?> list && list.GetValueOrDefault("resource-fork") is Dictionary<string, object?> fork
+                && fork.GetValueOrDefault("blkx") is List<object?> tables
+                ? [.. tables.OfType<Dictionary<string, object?>>().Where(
+                    t => t.GetValueOrDefault("Data") is byte[]).Select(t => (NameOf(t), (byte[])t["Data"]!))]
                 : throw new XmlException("there is no dictionary 'resource-fork' with an array 'blkx' in it");
         }
         catch (Exception e) when (e is XmlException or FormatException or DecoderFallbackException)
         {
-            throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{path}: the property list cannot be read: {e.Message}", path, cause: e);
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{path}: the property list cannot be read: {e.Message}", path, cause: e);
         }
     }
 
@@ -52,7 +55,8 @@ internal static class DmgLists
         }
         catch (Exception e) when (e is ArgumentOutOfRangeException or OverflowException)
         {
-            throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{path}: the resource fork of {bytes.Length:#,0} bytes leads out of itself", path, cause: e);
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{path}: the resource fork of {bytes.Length:#,0} bytes leads out of itself", path, cause: e);
         }
     }
 
@@ -121,7 +125,9 @@ internal static class DmgLists
                 ReadOnlySpan<byte> reference = references.Slice(i * ReferenceBytes, ReferenceBytes);
                 int name = BigEndian.U16(reference, 2), at = (int)(BigEndian.U32(reference, 4) & 0xFF_FFFF);
                 int length = checked((int)BigEndian.U32(data, at));
-                tables.Add((name == ushort.MaxValue ? "" : Encoding.Latin1.GetString(names.Slice(name + 1, names[name..][0])), data.Slice(at + 4, length).ToArray()));
+                tables.Add((
+                    name == ushort.MaxValue ? "" : Encoding.Latin1.GetString(names.Slice(name + 1, names[name..][0])),
+                    data.Slice(at + 4, length).ToArray()));
             }
         }
         return tables;

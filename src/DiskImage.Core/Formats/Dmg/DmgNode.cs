@@ -40,7 +40,9 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
 
     /// <summary>A disk over checked chunks, sorted and without overlaps.</summary>
     public DmgNode(DmgTrailer trailer, DmgFork fork, IReadOnlyList<DmgTable> tables, DmgChunk[] chunks)
-        : base(fork.Segments[0].File, [.. fork.Segments.Skip(1).Select((s, i) => (string.Create(CultureInfo.InvariantCulture, $"segment-{i + 2}"), s.File))])
+        : base(
+            fork.Segments[0].File,
+            [.. fork.Segments.Skip(1).Select((s, i) => (string.Create(CultureInfo.InvariantCulture, $"segment-{i + 2}"), s.File))])
     {
         (_trailer, _fork, _tables, _chunks) = (trailer, fork, tables, chunks);
         _decoded = new DecodedUnits(DecodedBytes, (index, buffer, token) => DecodeAsync(_chunks[index], buffer, token));
@@ -58,7 +60,8 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
         Compressed = _chunks.Any(c => c.IsEncoded),
         FormatSpecific = new DmgInfo
         {
-            Partitions = [.. _tables.Select(t => $"{t.Name}: {t.Length:#,0} bytes, {string.Join(", ", KindsOf(t.Chunks))}{(t.Checksum.IsCrc32 ? $", CRC-32 {t.Checksum.Value:X8}" : "")}")],
+            Partitions = [.. _tables.Select(t => $"{t.Name}: {t.Length:#,0} bytes, "
+                + $"{string.Join(", ", KindsOf(t.Chunks))}{(t.Checksum.IsCrc32 ? $", CRC-32 {t.Checksum.Value:X8}" : "")}")],
             ChunkKinds = [.. KindsOf(_chunks)],
             Checksum = _trailer.Checksum.IsCrc32 ? $"{_trailer.Checksum.Value:X8}" : null,
             Segments = _fork.Segments.Count,
@@ -138,7 +141,8 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
     private static IEnumerable<string> KindsOf(DmgChunk[] chunks)
         => chunks.GroupBy(c => c.Kind).OrderBy(g => g.Key).Select(g => $"{g.Count():#,0} {g.Key.ToString().ToLowerInvariant()}");
 
-    private static void Compare(string kind, string what, uint found, uint recorded, CheckFindings findings, long? guest = null, long? guestLength = null)
+    private static void Compare(
+        string kind, string what, uint found, uint recorded, CheckFindings findings, long? guest = null, long? guestLength = null)
     {
         if (found != recorded)
         {
@@ -169,7 +173,8 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Corrupt,
-                    $"{Name}: the chunk at guest offset {chunk.Offset:#,0}, {length:#,0} bytes at offset {chunk.Fork:#,0} of the data fork, is damaged:"
+                    $"{Name}: the chunk at guest offset {chunk.Offset:#,0}, {length:#,0} bytes at offset "
+                        + $"{chunk.Fork:#,0} of the data fork, is damaged:"
                         + $" it does not decode to {chunk.Length:#,0} bytes ({chunk.Kind})",
                     Name,
                     _fork.At(chunk.Fork).Offset);
@@ -185,7 +190,8 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
     /// Decodes a table's chunks on all cores, a few at a time, and sums them up in their order. Whether space that no file uses counts, is
     /// handled in both ways: either sum is right.
     /// </summary>
-    private async ValueTask CheckTableAsync(DmgTable table, CheckFindings findings, IProgress<long>? bytes, CancellationToken cancellationToken)
+    private async ValueTask CheckTableAsync(
+        DmgTable table, CheckFindings findings, IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         uint all = 0, used = 0;
         bool isWhole = true;
@@ -197,7 +203,11 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
             {
                 DmgChunk chunk = table.Chunks[next++];
                 byte[]? buffer = chunk.IsEncoded ? ArrayPool<byte>.Shared.Rent((int)chunk.Length) : null;
-                ahead.Enqueue((chunk, buffer is null ? Task.FromResult<uint?>(0) : Task.Run(() => TryDecodeAsync(chunk, buffer, findings, cancellationToken), cancellationToken), buffer));
+                ahead.Enqueue((
+                    chunk,
+                    buffer is null ? Task.FromResult<uint?>(0)
+                        : Task.Run(() => TryDecodeAsync(chunk, buffer, findings, cancellationToken), cancellationToken),
+                    buffer));
             }
             (DmgChunk done, Task<uint?> sum, byte[]? decoded) = ahead.Dequeue();
             isWhole &= await sum.ConfigureAwait(false) is not null;
@@ -210,7 +220,8 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
             else if (done.Kind == DmgKind.Raw)
             {
                 all = await RawAsync(done.Fork, done.Length, all, cancellationToken).ConfigureAwait(false);
-                used = table.Chunks.Any(c => c.Kind == DmgKind.Ignore) ? await RawAsync(done.Fork, done.Length, used, cancellationToken).ConfigureAwait(false) : all;
+                used = table.Chunks.Any(c => c.Kind == DmgKind.Ignore)
+                    ? await RawAsync(done.Fork, done.Length, used, cancellationToken).ConfigureAwait(false) : all;
             }
             else
             {
@@ -221,7 +232,14 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
         }
         if (isWhole && table.Checksum.IsCrc32 && used != table.Checksum.Value)
         {
-            Compare("TableChecksum", $"the checksum of the partition '{table.Name}'", all, table.Checksum.Value, findings, table.Offset, table.Length);
+            Compare(
+                "TableChecksum",
+                $"the checksum of the partition '{table.Name}'",
+                all,
+                table.Checksum.Value,
+                findings,
+                table.Offset,
+                table.Length);
         }
     }
 

@@ -76,10 +76,12 @@ internal sealed record DmgTable(string Name, long Offset, long Length, DmgChecks
         {
             throw Corrupt($"has {count:#,0} chunks; allowed: as many as are in its {bytes.Length:#,0} bytes");
         }
-        ulong diskSectors = (ulong)diskSize / DmgTrailer.SectorSize, first = BigEndian.U64(bytes, FirstAt), sectors = BigEndian.U64(bytes, SectorsAt), data = BigEndian.U64(bytes, DataAt);
+        ulong diskSectors = (ulong)diskSize / DmgTrailer.SectorSize, first =
+            BigEndian.U64(bytes, FirstAt), sectors = BigEndian.U64(bytes, SectorsAt), data = BigEndian.U64(bytes, DataAt);
         if (first > diskSectors || sectors > diskSectors - first || data > (ulong)forkLength)
         {
-            throw Corrupt($"maps {sectors:#,0} sectors from {first:#,0} on, stored from {data:#,0} on; allowed: the disk's {diskSectors:#,0} sectors, in a data fork of {forkLength:#,0} bytes");
+            throw Corrupt($"maps {sectors:#,0} sectors from {first:#,0} on, stored from {data:#,0} on; allowed: the disk's "
+                + $"{diskSectors:#,0} sectors, in a data fork of {forkLength:#,0} bytes");
         }
         var chunks = new List<DmgChunk>();
         for (int i = 0; i < count; i++)
@@ -96,16 +98,24 @@ internal sealed record DmgTable(string Name, long Offset, long Length, DmgChecks
             }
         }
         chunks.Sort(static (a, b) => a.Offset.CompareTo(b.Offset));
-        return new(name, (long)first * DmgTrailer.SectorSize, (long)sectors * DmgTrailer.SectorSize, DmgChecksum.Read(bytes, ChecksumAt), [.. chunks]);
+        return new(
+            name,
+            (long)first * DmgTrailer.SectorSize,
+            (long)sectors * DmgTrailer.SectorSize,
+            DmgChecksum.Read(bytes, ChecksumAt),
+            [.. chunks]);
 
         DmgChunk ChunkOf(ReadOnlySpan<byte> entry, int i, DmgKind kind)
         {
-            ulong start = BigEndian.U64(entry, 8), length = BigEndian.U64(entry, 16), fork = BigEndian.U64(entry, 24), stored = BigEndian.U64(entry, 32);
-            if (kind is not (DmgKind.Zero or DmgKind.Raw or DmgKind.Ignore or DmgKind.Adc or DmgKind.Zlib or DmgKind.Bzip2 or DmgKind.Lzfse or DmgKind.Xz))
+            ulong start = BigEndian.U64(entry, 8), length =
+                BigEndian.U64(entry, 16), fork = BigEndian.U64(entry, 24), stored = BigEndian.U64(entry, 32);
+            if (kind is not (DmgKind.Zero or DmgKind.Raw or DmgKind.Ignore or DmgKind.Adc or DmgKind.Zlib or DmgKind.Bzip2
+                or DmgKind.Lzfse or DmgKind.Xz))
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Unsupported,
-                    $"{path}: chunk {i:#,0} of the table '{name}' is of the kind 0x{(uint)kind:X8}; known: zero, raw, ignore, ADC, zlib, bzip2, LZFSE, xz",
+                    $"{path}: chunk {i:#,0} of the table '{name}' is of the kind 0x{(uint)kind:X8}; known: zero, "
+                        + $"raw, ignore, ADC, zlib, bzip2, LZFSE, xz",
                     path);
             }
             if (start > sectors || length > sectors - start)
@@ -122,12 +132,14 @@ internal sealed record DmgTable(string Name, long Offset, long Length, DmgChecks
             if (!fits || (chunk.IsEncoded ? chunk.Length > MaxEncoded || stored > MaxEncoded || stored == 0 : (ulong)chunk.Length > stored))
             {
                 throw Corrupt(
-                    $"has {chunk.Length:#,0} bytes stored as {stored:#,0} at offset {fork:#,0} of the data fork in chunk {i:#,0}; allowed: inside its {forkLength:#,0} bytes"
+                    $"has {chunk.Length:#,0} bytes stored as {stored:#,0} at offset {fork:#,0} of the data fork in chunk {i:#,0}; "
+                        + $"allowed: inside its {forkLength:#,0} bytes"
                         + (chunk.IsEncoded ? $", up to {MaxEncoded:#,0} decoded and stored" : ", all of them"));
             }
             return chunk with { Fork = (long)(data + fork), Stored = (long)stored };
         }
 
-        DiskImageException Corrupt(string what) => new(DiskImageErrorKind.Corrupt, $"{path}: the table of the partition '{name}' {what}", path);
+        DiskImageException Corrupt(string what) => new(
+            DiskImageErrorKind.Corrupt, $"{path}: the table of the partition '{name}' {what}", path);
     }
 }

@@ -24,13 +24,16 @@ internal sealed record DmgTrailer
     /// <summary>Bytes of a trailer, and of a sector.</summary>
     public const int Length = 512, SectorSize = 512;
 
-    /// <summary>Bytes of a property list or resource fork at most: QEMU's limit is 64 MiB. Ours is lower, since a table of 16 MiB maps terabytes.</summary>
+    /// <summary>
+    /// Bytes of a property list or resource fork at most: QEMU's limit is 64 MiB. Ours is lower, since a table of 16 MiB maps terabytes.
+    /// </summary>
     public const int MaxListBytes = 32 << 20;
 
     /// <summary>Segments at most. Ours.</summary>
     public const int MaxSegments = 1000;
 
-    private const int RunningAt = 16, DataAt = 24, DataLengthAt = 32, ForkAt = 40, ForkLengthAt = 48, SegmentAt = 56, SegmentsAt = 60, IdAt = 64, DataChecksumAt = 80,
+    private const int RunningAt =
+        16, DataAt = 24, DataLengthAt = 32, ForkAt = 40, ForkLengthAt = 48, SegmentAt = 56, SegmentsAt = 60, IdAt = 64, DataChecksumAt = 80,
         ListAt = 216, ListLengthAt = 224, ChecksumAt = 352, SectorsAt = 492;
 
     /// <summary>Where this segment's data fork begins in that of all segments.</summary>
@@ -67,7 +70,8 @@ internal sealed record DmgTrailer
     public required long DiskSize { get; init; }
 
     /// <summary>True if bytes begin a trailer.</summary>
-    public static bool IsSigned(ReadOnlySpan<byte> bytes) => bytes.Length >= 12 && bytes.StartsWith("koly"u8) && BigEndian.U32(bytes, 8) == Length;
+    public static bool IsSigned(ReadOnlySpan<byte> bytes)
+        => bytes.Length >= 12 && bytes.StartsWith("koly"u8) && BigEndian.U32(bytes, 8) == Length;
 
     /// <summary>Finds the trailer, at the end of the file or at its beginning, and checks it against the file's length.</summary>
     /// <exception cref="DiskImageException">InvalidFormat or Corrupt.</exception>
@@ -84,7 +88,9 @@ internal sealed record DmgTrailer
         return IsSigned(bytes)
             ? Parse(file, bytes, at)
             : throw new DiskImageException(
-                DiskImageErrorKind.InvalidFormat, $"{file.Name}: not an Apple disk image (UDIF): 'koly' stands neither in the last {Length} bytes nor at offset 0", file.Name);
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: not an Apple disk image (UDIF): 'koly' stands neither in the last {Length} bytes nor at offset 0",
+                file.Name);
     }
 
     private static DmgTrailer Parse(BlockNode file, byte[] bytes, long at)
@@ -119,8 +125,12 @@ internal sealed record DmgTrailer
         {
             ulong offset = BigEndian.U64(bytes, offsetAt), length = BigEndian.U64(bytes, lengthAt);
             return length == 0 ? (0, 0)
-                : offset <= (ulong)file.Length && length <= (ulong)file.Length - offset && length <= (ulong)most ? ((long)offset, (long)length)
-                : throw Corrupt(offsetAt, $"{what} of {length:#,0} bytes at offset {offset:#,0}; allowed: inside the file of {file.Length:#,0} bytes{(most < long.MaxValue ? $", up to {most:#,0} bytes" : "")}");
+                : offset <= (ulong)file.Length && length <= (ulong)file.Length - offset && length <= (ulong)most
+                ? ((long)offset, (long)length)
+                : throw Corrupt(
+                    offsetAt,
+                    $"{what} of {length:#,0} bytes at offset {offset:#,0}; allowed: inside the file of {file.Length:#,0} "
+                        + $"bytes{(most < long.MaxValue ? $", up to {most:#,0} bytes" : "")}");
         }
 
         DiskImageException Corrupt(int field, string what)

@@ -275,14 +275,14 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
                 $"{File.Name}: its format extension has a section 0x{foreign:X16} that this program does not know and that must be kept, so the image is not"
-                    + " written to. Convert it with Convert-DiskImage and change that.",
+                    + $" written to. Convert it with {new Remedy(RemedyKind.Convert)} and change that.",
                 Name);
         }
         if (_extensionFault is { } fault)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{fault}, and it may say that the image must not be changed. Repair it with Repair-DiskImage -Mode All, which drops it.",
+                $"{fault}, and it may say that the image must not be changed. Repair it with {new Remedy(RemedyKind.Repair)}, which drops it.",
                 Name);
         }
     }

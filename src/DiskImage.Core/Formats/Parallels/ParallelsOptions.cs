@@ -4,7 +4,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Parallels;
 
 /// <summary>Options when a Parallels disk is opened.</summary>
-public sealed record ParallelsOpenOptions
+internal sealed record ParallelsOpenOptions
 {
     /// <summary>The snapshot of a bundle that is to be read.</summary>
     [DriverOption("snapshot", "Identifier of a snapshot of a bundle (DiskDescriptor.xml) that is to be read instead of the top layer")]
@@ -12,7 +12,7 @@ public sealed record ParallelsOpenOptions
 }
 
 /// <summary>Options when a Parallels disk is made. Names and defaults are QEMU's.</summary>
-public sealed record ParallelsCreateOptions : ICreateOptions
+internal sealed record ParallelsCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]

@@ -7,10 +7,13 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Qcow;
 
 /// <summary>
-/// Looks at all tables of an image as it is in its file: entries outside the file, two uses of one place, clusters that do not decompress, space
-/// that nothing uses. One bit of memory a cluster of the file.
+/// Looks at all tables of an image as it is in its file: entries outside the file, two uses of one place, clusters that do not decompress,
+/// space that nothing uses. One bit of memory a cluster of the file.
 /// </summary>
-/// <remarks>Compressed clusters share units of the file with each other, but not with anything else. A table that several L1 entries lead to is read once.</remarks>
+/// <remarks>
+/// Compressed clusters share units of the file with each other, but not with anything else. A table that several L1
+/// entries lead to is read once.
+/// </remarks>
 internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTable l1)
 {
     private const long MostUnits = 1L << 32; // of a file: 512 MiB of memory a map. Ours
@@ -22,7 +25,9 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
     public static bool IsTable(ulong place, QcowHeader header, long fileLength)
         => place >= QcowHeader.Length && place % QcowHeader.EntryBytes == 0 && place <= (ulong)Math.Max(0, fileLength - header.L2Bytes);
 
-    /// <summary>True if an entry leads to a cluster that is in the file. QEMU leaves the last one short, which then ends in zeroes.</summary>
+    /// <summary>
+    /// True if an entry leads to a cluster that is in the file. QEMU leaves the last one short, which then ends in zeroes.
+    /// </summary>
     public static bool IsCluster(QcowEntry entry, QcowHeader header, long fileLength)
     {
         (long host, int length) = entry.Range(header.ClusterBits);
@@ -31,7 +36,8 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
     }
 
     /// <summary>Decompresses a cluster; false if it is not in the file or damaged.</summary>
-    public static async ValueTask<bool> TryDecodeAsync(BlockNode file, QcowEntry entry, QcowHeader header, Memory<byte> output, CancellationToken cancellationToken)
+    public static async ValueTask<bool> TryDecodeAsync(
+        BlockNode file, QcowEntry entry, QcowHeader header, Memory<byte> output, CancellationToken cancellationToken)
     {
         if (!IsCluster(entry, header, file.Length))
         {
@@ -55,7 +61,8 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
     /// <param name="bytes">Told how far it is.</param>
     /// <param name="decode">True to decompress every compressed cluster.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    public async ValueTask<CheckReport> RunAsync(CheckFindings findings, IProgress<long>? bytes, bool decode, CancellationToken cancellationToken)
+    public async ValueTask<CheckReport> RunAsync(
+        CheckFindings findings, IProgress<long>? bytes, bool decode, CancellationToken cancellationToken)
     {
         Mark(_plain, 0, QcowHeader.Length);
         foreach ((long start, long length) in Fixed())
@@ -71,15 +78,28 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
             long guest = index * header.Span;
             if (!IsTable(place, header, file.Length))
             {
-                findings.Corruption("OutOfFile", $"L2 table {index:#,0} is said to be at offset {place:#,0}, outside the file of {file.Length:#,0} bytes", null, guest, header.Span, (long)(place & long.MaxValue));
+                findings.Corruption(
+                    "OutOfFile",
+                    $"L2 table {index:#,0} is said to be at offset {place:#,0}, outside the file of {file.Length:#,0} bytes",
+                    null,
+                    guest,
+                    header.Span,
+                    (long)(place & long.MaxValue));
                 continue;
             }
             if (!MarkNew(seen, (long)place))
             {
-                findings.Corruption("Overlap", $"L2 table {index:#,0} at offset {place:#,0} overlaps something else", null, guest, header.Span, (long)place);
+                findings.Corruption(
+                    "Overlap",
+                    $"L2 table {index:#,0} at offset {place:#,0} overlaps something else",
+                    null,
+                    guest,
+                    header.Span,
+                    (long)place);
                 continue;
             }
-            if (await file.GetExtentAsync((long)place, header.L2Bytes, cancellationToken).ConfigureAwait(false) is { IsZero: true } hole && hole.Length == header.L2Bytes)
+            if (await file.GetExtentAsync((long)place, header.L2Bytes, cancellationToken).ConfigureAwait(false) is { IsZero: true } hole
+                && hole.Length == header.L2Bytes)
             {
                 continue;
             }
@@ -106,7 +126,8 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
     private static SpaceMap NewMap(BlockNode file, QcowHeader header)
         => new(header.ClusterSize, header.ClusterSize * MostUnits, end => new DiskImageException(
             DiskImageErrorKind.Unsupported,
-            $"{file.Name}: something ends at offset {end:#,0}; files of up to {header.ClusterSize * MostUnits:#,0} bytes are looked at here. Convert it to qcow2.",
+            $"{file.Name}: something ends at offset {end:#,0}; files of up to {header.ClusterSize * MostUnits:#,0} bytes "
+                + $"are looked at here. Convert it to qcow2.",
             file.Name,
             end));
 
@@ -142,7 +163,8 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
         return _plain.TryMark(start, length);
     }
 
-    private async ValueTask CheckTableAsync(byte[] table, long guest, CheckFindings findings, bool decode, CancellationToken cancellationToken)
+    private async ValueTask CheckTableAsync(
+        byte[] table, long guest, CheckFindings findings, bool decode, CancellationToken cancellationToken)
     {
         var packed = new List<(QcowEntry Entry, long Guest)>();
         for (int i = 0; i < header.L2Entries; i++)
@@ -160,7 +182,13 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
             if (!IsCluster(entry, header, file.Length))
             {
                 findings.Corruption(
-                    "OutOfFile", $"the cluster for guest offset {at:#,0} is said to be at offset {host:#,0}, {length:#,0} bytes long, in a file of {file.Length:#,0}", null, at, header.ClusterSize, host);
+                    "OutOfFile",
+                    $"the cluster for guest offset {at:#,0} is said to be at offset {host:#,0}, {length:#,0} "
+                        + $"bytes long, in a file of {file.Length:#,0}",
+                    null,
+                    at,
+                    header.ClusterSize,
+                    host);
             }
             else if (entry.IsCompressed)
             {
@@ -170,7 +198,13 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
             }
             else if (!MarkPlain(host, Math.Min(length, file.Length - host)))
             {
-                findings.Corruption("Overlap", $"the cluster for guest offset {at:#,0} at offset {host:#,0} overlaps something else", null, at, header.ClusterSize, host);
+                findings.Corruption(
+                    "Overlap",
+                    $"the cluster for guest offset {at:#,0} at offset {host:#,0} overlaps something else",
+                    null,
+                    at,
+                    header.ClusterSize,
+                    host);
             }
         }
         if (decode)
@@ -191,7 +225,8 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
                     {
                         findings.Corruption(
                             "BadCluster",
-                            $"the compressed cluster for guest offset {cluster.Guest:#,0} does not decompress to {header.ClusterSize:#,0} bytes",
+                            $"the compressed cluster for guest offset {cluster.Guest:#,0} does not "
+                                + $"decompress to {header.ClusterSize:#,0} bytes",
                             null,
                             cluster.Guest,
                             header.ClusterSize,
@@ -224,13 +259,21 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
                 if (entry.IsCompressed && IsCluster(entry, header, file.Length) && OverlapsPlain(host, length))
                 {
                     long at = (index * header.Span) + ((long)i << header.ClusterBits);
-                    findings.Corruption("Overlap", $"the compressed cluster for guest offset {at:#,0} at offset {host:#,0} overlaps something else", null, at, header.ClusterSize, host);
+                    findings.Corruption(
+                        "Overlap",
+                        $"the compressed cluster for guest offset {at:#,0} at offset {host:#,0} overlaps something else",
+                        null,
+                        at,
+                        header.ClusterSize,
+                        host);
                 }
             }
         }
     }
 
-    /// <summary>Structures at the beginning of the file share units with the first compressed clusters; they are looked at byte by byte.</summary>
+    /// <summary>
+    /// Structures at the beginning of the file share units with the first compressed clusters; they are looked at byte by byte.
+    /// </summary>
     private bool OverlapsPlain(long host, int length)
     {
         long fixedEnd = Fixed().Select(f => f.Start + f.Length).Where(e => e <= host).DefaultIfEmpty(0).Max();
@@ -245,11 +288,18 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
         foreach (FileRange gap in _all.Gaps())
         {
             findings.Leak(
-                $"{gap.Length:#,0} bytes at offset {gap.Start:#,0} are not used", "convert the image: this format has no way to use them again", gap.Start, gap.Length / header.ClusterSize);
+                $"{gap.Length:#,0} bytes at offset {gap.Start:#,0} are not used",
+                "convert the image: this format has no way to use them again",
+                gap.Start,
+                gap.Length / header.ClusterSize);
         }
         if (file.Length - end >= header.ClusterSize)
         {
-            findings.Leak($"{file.Length - end:#,0} bytes at the end, from offset {end:#,0} on, are not used", "convert the image", end, (file.Length - end) / header.ClusterSize);
+            findings.Leak(
+                $"{file.Length - end:#,0} bytes at the end, from offset {end:#,0} on, are not used",
+                "convert the image",
+                end,
+                (file.Length - end) / header.ClusterSize);
         }
     }
 }

@@ -6,7 +6,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Qcow;
 
 /// <summary>Options when a qcow image of version 1 is made. Names and defaults are QEMU's.</summary>
-public sealed record QcowCreateOptions : ICreateOptions
+internal sealed record QcowCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]
@@ -61,7 +61,10 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
         if (header.CryptMethod != 0)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read", context.File.Name, 36);
+                DiskImageErrorKind.Unsupported,
+                $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read",
+                context.File.Name,
+                36);
         }
         BlockNode? backing = await context.OpenBackingAsync(header.BackingFile, null, cancellationToken).ConfigureAwait(false);
         try
@@ -80,7 +83,9 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
         var options = (QcowCreateOptions)context.Options;
         BlockNode file = context.File;
         QcowHeader header = Plan(options, null, file.Name);
-        await file.ResizeAsync(header.L1Offset + Round.Up((long)header.L1Entries * QcowHeader.EntryBytes, QcowHeader.SectorSize), cancellationToken: cancellationToken).ConfigureAwait(false);
+        await file.ResizeAsync(
+            header.L1Offset + Round.Up((long)header.L1Entries * QcowHeader.EntryBytes, QcowHeader.SectorSize),
+            cancellationToken: cancellationToken).ConfigureAwait(false);
         if (header.BackingFile is { } name)
         {
             await file.WriteAsync(header.NameOffset, QcowHeader.NameBytes(name, file.Name), cancellationToken).ConfigureAwait(false);
@@ -88,27 +93,35 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
         await file.WriteAsync(0, header.ToBytes(), cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Exact for the tables that are needed and no compression; a cluster counts if the source does not say that all of it is zero.</summary>
+    /// <summary>
+    /// Exact for the tables that are needed and no compression; a cluster counts if the source does not say that all of it is zero.
+    /// </summary>
     public async ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
     {
         var given = (QcowCreateOptions)options;
         DataBlocks.RequireNoParent(given.BackingFile);
         QcowHeader header = Plan(given, source, "Measuring");
-        (long data, long tables) = await DataBlocks.CountAsync(source, header.ClusterSize, header.Span, cancellationToken).ConfigureAwait(false);
+        (long data, long tables) = await DataBlocks.CountAsync(
+            source, header.ClusterSize, header.Span, cancellationToken).ConfigureAwait(false);
         long l1 = header.L1Offset + Round.Up((long)header.L1Entries * QcowHeader.EntryBytes, QcowHeader.SectorSize);
         return new(Total(tables, data), Total(header.L1Entries, Round.Units(header.Size, header.ClusterSize)));
 
         long Total(long tables, long clusters)
-            => clusters == 0 ? l1 : Round.Up(l1, header.ClusterSize) + (tables * Round.Up(header.L2Bytes, header.ClusterSize)) + (clusters * header.ClusterSize);
+            => clusters == 0 ? l1
+                : Round.Up(
+                    l1, header.ClusterSize) + (tables * Round.Up(header.L2Bytes, header.ClusterSize)) + (clusters * header.ClusterSize);
     }
 
     private static QcowHeader Plan(QcowCreateOptions options, BlockNode? source, string name)
     {
-        long size = source?.Length ?? options.Size ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
+        long size = source?.Length ?? options.Size
+            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
         QcowHeader header = QcowHeader.New(0, string.IsNullOrEmpty(options.BackingFile) ? null : options.BackingFile, name);
         return size <= header.MaxSize
             ? header with { Size = Round.Up(size, QcowHeader.SectorSize) }
             : throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{name}: a qcow image of version 1 cannot have {size:#,0} bytes here; allowed: up to {header.MaxSize:#,0}. Use qcow2.", name);
+                DiskImageErrorKind.InvalidOption,
+                $"{name}: a qcow image of version 1 cannot have {size:#,0} bytes here; allowed: up to {header.MaxSize:#,0}. Use qcow2.",
+                name);
     }
 }

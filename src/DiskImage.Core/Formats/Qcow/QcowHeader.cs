@@ -19,7 +19,8 @@ internal sealed record QcowHeader
     private const uint Magic = 0x5146_49FB;
     private const int MinClusterBits = 9, MaxClusterBits = 16, MinL2Bits = 6, MaxL2Bits = 13; // QEMU's limits
     private const int MaxL1Entries = 16 << 20; // 128 MiB. Ours
-    private const int VersionAt = 4, NameAt = 8, NameLengthAt = 16, TimeAt = 20, SizeAt = 24, ClusterBitsAt = 32, L2BitsAt = 33, CryptAt = 36, L1At = 40;
+    private const int VersionAt =
+        4, NameAt = 8, NameLengthAt = 16, TimeAt = 20, SizeAt = 24, ClusterBitsAt = 32, L2BitsAt = 33, CryptAt = 36, L1At = 40;
 
     /// <summary>Bits of an offset inside a cluster.</summary>
     public required int ClusterBits { get; init; }
@@ -64,7 +65,8 @@ internal sealed record QcowHeader
     public long MaxSize => Span * MaxL1Entries;
 
     /// <summary>True if a file's first bytes are those of a qcow image of version 1.</summary>
-    public static bool IsSigned(ReadOnlySpan<byte> file) => file.Length >= 8 && BigEndian.U32(file, 0) == Magic && BigEndian.U32(file, VersionAt) == 1;
+    public static bool IsSigned(ReadOnlySpan<byte> file)
+        => file.Length >= 8 && BigEndian.U32(file, 0) == Magic && BigEndian.U32(file, VersionAt) == 1;
 
     /// <summary>The header of a new image, as QEMU makes it: small clusters over a backing image, so that less of it is copied.</summary>
     public static QcowHeader New(long size, string? backingFile, string path)
@@ -89,7 +91,9 @@ internal sealed record QcowHeader
         return bytes.Length <= MaxBackingName
             ? bytes
             : throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{path}: the backing file's name has {bytes.Length:#,0} bytes; allowed: up to {MaxBackingName:#,0}", path);
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: the backing file's name has {bytes.Length:#,0} bytes; allowed: up to {MaxBackingName:#,0}",
+                path);
     }
 
     /// <summary>Reads the header and checks every field by itself and against the others and the file's length.</summary>
@@ -100,7 +104,11 @@ internal sealed record QcowHeader
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
         if (!IsSigned(bytes))
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a qcow image of version 1: the magic at offset 0 is missing", file.Name, 0);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: not a qcow image of version 1: the magic at offset 0 is missing",
+                file.Name,
+                0);
         }
         int clusterBits = bytes[ClusterBitsAt], l2Bits = bytes[L2BitsAt];
         if (clusterBits is < MinClusterBits or > MaxClusterBits)
@@ -126,9 +134,13 @@ internal sealed record QcowHeader
             throw Corrupt(SizeAt, $"a virtual size of {size:#,0} bytes; allowed: up to {header.MaxSize:#,0} with tables of this kind");
         }
         header = header with { Size = Round.Down(header.Size, SectorSize) };
-        if (header.L1Offset < Length || header.L1Offset % EntryBytes != 0 || header.L1Offset > file.Length - ((long)header.L1Entries * EntryBytes))
+        if (header.L1Offset < Length || header.L1Offset % EntryBytes != 0
+            || header.L1Offset > file.Length - ((long)header.L1Entries * EntryBytes))
         {
-            throw Corrupt(L1At, $"an L1 table of {header.L1Entries:#,0} entries at offset {l1:#,0}; allowed: a multiple of {EntryBytes} behind the header, in the file of {file.Length:#,0} bytes");
+            throw Corrupt(
+                L1At,
+                $"an L1 table of {header.L1Entries:#,0} entries at offset {l1:#,0}; allowed: a multiple of {EntryBytes} behind the "
+                    + $"header, in the file of {file.Length:#,0} bytes");
         }
         ulong nameOffset = BigEndian.U64(bytes, NameAt);
         uint nameLength = BigEndian.U32(bytes, NameLengthAt);
@@ -136,15 +148,21 @@ internal sealed record QcowHeader
         {
             return header;
         }
-        if (nameLength > MaxBackingName || nameOffset < Length || nameOffset > (ulong)file.Length || nameLength > (ulong)file.Length - nameOffset)
+        if (nameLength > MaxBackingName || nameOffset < Length || nameOffset > (ulong)file.Length
+            || nameLength > (ulong)file.Length - nameOffset)
         {
-            throw Corrupt(NameAt, $"a backing file's name of {nameLength:#,0} bytes at offset {nameOffset:#,0}; allowed: up to {MaxBackingName:#,0} bytes, behind the header and in the file");
+            throw Corrupt(
+                NameAt,
+                $"a backing file's name of {nameLength:#,0} bytes at offset {nameOffset:#,0}; allowed: up to {MaxBackingName:#,0} "
+                    + $"bytes, behind the header and in the file");
         }
         byte[] name = new byte[nameLength];
         await file.ReadAsync((long)nameOffset, name, cancellationToken).ConfigureAwait(false);
         return header with { NameOffset = (long)nameOffset, BackingFile = Encoding.UTF8.GetString(name) };
 
-        DiskImageException Corrupt(long offset, string what) => new(DiskImageErrorKind.Corrupt, $"{file.Name}: the header at offset {offset} says {what}", file.Name, offset);
+        DiskImageException Corrupt(
+            long offset,
+            string what) => new(DiskImageErrorKind.Corrupt, $"{file.Name}: the header at offset {offset} says {what}", file.Name, offset);
     }
 
     /// <summary>The header as it stands in the file: less than a sector, so that writing it is one step.</summary>
@@ -181,7 +199,8 @@ internal readonly record struct QcowEntry(ulong Raw)
     public bool IsPlain => Raw != 0 && !IsCompressed;
 
     /// <summary>An entry of a compressed cluster.</summary>
-    public static QcowEntry Compressed(long host, int length, int clusterBits) => new(CompressedFlag | ((ulong)length << (63 - clusterBits)) | (ulong)host);
+    public static QcowEntry Compressed(long host, int length, int clusterBits)
+        => new(CompressedFlag | ((ulong)length << (63 - clusterBits)) | (ulong)host);
 
     /// <summary>Where the cluster is stored, and how many bytes that takes.</summary>
     public (long Host, int Length) Range(int clusterBits) => IsCompressed

@@ -8,9 +8,10 @@ namespace DiskImage.Formats.Qcow;
 
 /// <summary>A qcow disk of version 1: guest offset → L1 table → L2 table → cluster of the file, plain or compressed.</summary>
 /// <remarks>
-/// <para>There are no reference counts, and every program puts what is new at the end of the file. So does this: places are handed out in order
-/// and none is used again. Order of writes: data and new tables, L2 entries, L1 entries; a crash leaks at most.</para>
-/// <para>All tables are read when an image is opened for writing: one that leads out of the file, or to two uses of one place, is not written to.</para>
+/// <para>There are no reference counts, and every program puts what is new at the end of the file. So does this: places are handed out in
+/// order and none is used again. Order of writes: data and new tables, L2 entries, L1 entries; a crash leaks at most.</para>
+/// <para>All tables are read when an image is opened for writing: one that leads out of the file, or to two uses of one place,
+/// is not written to.</para>
 /// </remarks>
 internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable, IEmptiable, ICompressedWritable, IReservable
 {
@@ -49,19 +50,22 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
     protected override bool DataMayBeSparse => true; // zeroed clusters are holes
 
     /// <summary>Reads the L1 table; to write, all tables. The file and the backing image are the node's on success.</summary>
-    public static async ValueTask<QcowNode> OpenAsync(BlockNode file, BlockNode? backing, QcowHeader header, CancellationToken cancellationToken)
+    public static async ValueTask<QcowNode> OpenAsync(
+        BlockNode file, BlockNode? backing, QcowHeader header, CancellationToken cancellationToken)
     {
         var node = new QcowNode(file, backing, header);
         await node._l1.LoadAsync(header.L1Offset, header.L1Entries, cancellationToken).ConfigureAwait(false);
         if (!file.IsReadOnly)
         {
             var findings = new CheckFindings();
-            _ = await new QcowChecker(file, header, node._l1).RunAsync(findings, null, decode: false, cancellationToken).ConfigureAwait(false);
+            _ = await new QcowChecker(
+                file, header, node._l1).RunAsync(findings, null, decode: false, cancellationToken).ConfigureAwait(false);
             if (findings.Corruptions > 0)
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Corrupt,
-                    $"{file.Name}: {findings.List.First(f => f.Severity == CheckSeverity.Corruption).Message}, so nothing can be written safely. What can be read of it can be converted.",
+                    $"{file.Name}: {findings.List.First(f => f.Severity == CheckSeverity.Corruption).Message}, so nothing can be written "
+                        + $"safely. What can be read of it can be converted.",
                     file.Name);
             }
         }
@@ -85,7 +89,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 {
                     await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
                 }
-                return await new QcowChecker(File, _header, _l1).RunAsync(new CheckFindings(), bytes, decode: true, cancellationToken).ConfigureAwait(false);
+                return await new QcowChecker(File, _header, _l1).RunAsync(
+                    new CheckFindings(), bytes, decode: true, cancellationToken).ConfigureAwait(false);
             },
             cancellationToken));
 
@@ -111,7 +116,9 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 if (IsReadOnly || offset % _header.ClusterSize != 0)
                 {
                     throw new DiskImageException(
-                        DiskImageErrorKind.Unsupported, $"{Name}: a compressed cluster can only be written to a writable image, at a multiple of {_header.ClusterSize:#,0}", Name);
+                        DiskImageErrorKind.Unsupported,
+                        $"{Name}: a compressed cluster can only be written to a writable image, at a multiple of {_header.ClusterSize:#,0}",
+                        Name);
                 }
                 long cluster = offset >> _header.ClusterBits;
                 await RequireTableAsync(cluster).ConfigureAwait(false);
@@ -136,7 +143,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         }
     }
 
-    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken) => AloneAsync(
+    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
+        => AloneAsync(
         () => _session.RunAsync(
             async held =>
             {
@@ -144,7 +152,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 QcowHeader header = _header with { BackingFile = null, NameOffset = 0, Time = 0 };
                 if (!string.IsNullOrEmpty(backingFile))
                 {
-                    byte[] name = QcowHeader.NameBytes(backingFile, Name); // a new place, so that the old name is good until the header changes
+                    // a new place, so that the old name is good until the header changes
+                    byte[] name = QcowHeader.NameBytes(backingFile, Name);
                     header = header with { BackingFile = backingFile, NameOffset = Take(name.Length, alignment: QcowHeader.EntryBytes) };
                     await File.WriteAsync(header.NameOffset, name).ConfigureAwait(false);
                     await File.FlushAsync().ConfigureAwait(false);
@@ -176,7 +185,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
         long end = Math.Min(Length, offset + length);
         BlockExtent run = await ExtentAsync(offset, cancellationToken).ConfigureAwait(false);
-        while (run.End < end && !run.IsCompressed && await ExtentAsync(run.End, cancellationToken).ConfigureAwait(false) is var next && run.IsContinuedBy(next))
+        while (run.End < end && !run.IsCompressed && await ExtentAsync(run.End, cancellationToken).ConfigureAwait(false) is var next
+            && run.IsContinuedBy(next))
         {
             run = run with { Length = run.Length + next.Length };
         }
@@ -190,7 +200,12 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         {
             entry = await GetAsync(offset >> _header.ClusterBits, cancellationToken).ConfigureAwait(false);
         }
-        await _decoded.ReadAsync((long)entry.Raw, _header.ClusterSize, (int)(offset & (_header.ClusterSize - 1)), buffer, cancellationToken).ConfigureAwait(false);
+        await _decoded.ReadAsync(
+            (long)entry.Raw,
+            _header.ClusterSize,
+            (int)(offset & (_header.ClusterSize - 1)),
+            buffer,
+            cancellationToken).ConfigureAwait(false);
     }
 
     protected override async ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken)
@@ -205,7 +220,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         if (entry.IsPlain)
         {
             RequirePlace(entry, first);
-            while (count < wanted && (await GetAsync(first + count, cancellationToken).ConfigureAwait(false)).Raw == entry.Raw + (ulong)(count * size))
+            while (count < wanted
+                && (await GetAsync(first + count, cancellationToken).ConfigureAwait(false)).Raw == entry.Raw + (ulong)(count * size))
             {
                 count++;
             }
@@ -221,7 +237,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         }
         else
         {
-            while (count < wanted && !_reserved.ContainsKey(first + count) && !(await GetAsync(first + count, cancellationToken).ConfigureAwait(false)).IsPlain)
+            while (count < wanted && !_reserved.ContainsKey(first + count)
+                && !(await GetAsync(first + count, cancellationToken).ConfigureAwait(false)).IsPlain)
             {
                 count++;
             }
@@ -232,7 +249,14 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
             await File.ResizeAsync(place + (count * size), cancellationToken: cancellationToken).ConfigureAwait(false);
         }
         return new(
-            offset, Math.Min(length, (count * size) - within), File, place + within, IsNew: true, start, start + (count * size), HostReadsZero: place >= _zeroFrom);
+            offset,
+            Math.Min(length, (count * size) - within),
+            File,
+            place + within,
+            IsNew: true,
+            start,
+            start + (count * size),
+            HostReadsZero: place >= _zeroFrom);
     }
 
     protected override async ValueTask CommitMappingAsync(WriteMapping mapping)
@@ -256,7 +280,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
     }
 
     /// <summary>A plain cluster keeps its place, whose space goes back to the host.</summary>
-    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask<long> ZeroUnitsAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
         bool mustDecide = _header.BackingFile is not null || mode == ZeroWriteMode.KeepAllocated; // also over a backing file to come
@@ -293,14 +318,18 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
     {
         if (preallocation != PreallocationMode.Off)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a qcow image of version 1 grows without preallocation only; allowed: off", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{Name}: a qcow image of version 1 grows without preallocation only; allowed: off",
+                Name);
         }
         length = length > _header.MaxSize ? length : Round.Up(length, QcowHeader.SectorSize);
         if (length > _header.MaxSize || length < Length)
         {
             throw new DiskImageException(
                 length < Length ? DiskImageErrorKind.Unsupported : DiskImageErrorKind.OutOfRange,
-                $"{Name}: a qcow image of version 1 of {Length:#,0} bytes cannot have {length:#,0}; allowed: from its present size to {_header.MaxSize:#,0}."
+                $"{Name}: a qcow image of version 1 of {Length:#,0} bytes cannot have {length:#,0}; allowed: from its "
+                    + $"present size to {_header.MaxSize:#,0}."
                     + " Convert it to qcow2, which can shrink and grow further.",
                 Name);
         }
@@ -313,7 +342,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         {
             if (!IsReadOnly)
             {
-                await _session.RunAsync(held => _session.FlushAsync(held, CancellationToken.None), CancellationToken.None).ConfigureAwait(false);
+                await _session.RunAsync(
+                    held => _session.FlushAsync(held, CancellationToken.None), CancellationToken.None).ConfigureAwait(false);
             }
         }
         finally
@@ -346,7 +376,9 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
             },
             cancellationToken).ConfigureAwait(false);
         long tail = Math.Min(length, Math.Max(shown, Round.Up(old, AllocationUnit)));
-        bool mustZero = shown > old || (old < tail && (await _session.RunAsync(_ => GetAsync(old >> _header.ClusterBits, cancellationToken), cancellationToken).ConfigureAwait(false)).Raw != 0);
+        bool mustZero = shown > old
+            || (old < tail && (await _session.RunAsync(
+                _ => GetAsync(old >> _header.ClusterBits, cancellationToken), cancellationToken).ConfigureAwait(false)).Raw != 0);
         byte[] zeroes = ArrayPool<byte>.Shared.Rent(1 << 20);
         Array.Clear(zeroes);
         try
@@ -429,8 +461,10 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
             : QcowChecker.IsTable(place, _header, File.Length) ? await _l2.GetAsync((long)place, cancellationToken).ConfigureAwait(false)
             : throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: the L1 entry for guest offset {cluster << _header.ClusterBits:#,0} leads to offset {place:#,0}; allowed: behind the header, with the table's"
-                    + $" {_header.L2Bytes:#,0} bytes in the file of {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                $"{Name}: the L1 entry for guest offset {cluster << _header.ClusterBits:#,0} leads to offset {place:#,0}; "
+                    + $"allowed: behind the header, with the table's"
+                    + $" {_header.L2Bytes:#,0} bytes in the file of {File.Length:#,0} bytes. Look at all of "
+                    + $"it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 (long)(place & long.MaxValue));
     }
@@ -460,8 +494,9 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
             (long host, int length) = entry.Range(_header.ClusterBits);
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: the cluster for guest offset {cluster << _header.ClusterBits:#,0} is said to be at offset {host:#,0}, {length:#,0} bytes long; allowed: behind the header,"
-                    + $" in the file of {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                $"{Name}: the cluster for guest offset {cluster << _header.ClusterBits:#,0} is said to be at offset {host:#,0}, "
+                    + $"{length:#,0} bytes long; allowed: behind the header,"
+                    + $" in the file of {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 host);
         }
@@ -473,7 +508,11 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         if (!await QcowChecker.TryDecodeAsync(File, entry, _header, output, cancellationToken).ConfigureAwait(false))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Name}: the compressed cluster of {length:#,0} bytes at offset {host:#,0} does not decompress to {_header.ClusterSize:#,0} bytes", Name, host);
+                DiskImageErrorKind.Corrupt,
+                $"{Name}: the compressed cluster of {length:#,0} bytes at offset {host:#,0} does not "
+                    + $"decompress to {_header.ClusterSize:#,0} bytes",
+                Name,
+                host);
         }
     }
 }

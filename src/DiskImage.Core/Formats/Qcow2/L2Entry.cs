@@ -1,4 +1,5 @@
 using System.Numerics;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -20,7 +21,8 @@ internal enum ClusterKind
 
 /// <summary>One L2 entry: 64 bits, and with extended L2 entries the subcluster bitmap. Spec: qcow2, "L2 table entry".</summary>
 /// <param name="Raw">The descriptor.</param>
-/// <param name="Bitmap">Bits 0-31: subcluster allocated; bits 32-63: subcluster reads as zeroes. Unused without extended L2 entries.</param>
+/// <param name="Bitmap">Bits 0-31: subcluster allocated; bits 32-63: subcluster reads as zeroes. Unused without extended L2
+/// entries.</param>
 internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
 {
     private const ulong OffsetMask = 0x00FF_FFFF_FFFF_FE00; // bits 9-55
@@ -29,7 +31,9 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
     /// <summary>Bits that are not reserved in an L1 entry.</summary>
     public const ulong L1Bits = OffsetMask | CopiedFlag;
 
-    /// <summary>The entry without reserved bits. In an extended entry the zero flag is one of them, in a compressed one the bitmap.</summary>
+    /// <summary>
+    /// The entry without reserved bits. In an extended entry the zero flag is one of them, in a compressed one the bitmap.
+    /// </summary>
     public L2Entry WithoutReserved(bool extended)
         => IsCompressed ? this with { Bitmap = 0 } : this with { Raw = Raw & (extended ? L1Bits : L1Bits | ZeroFlag) };
 
@@ -37,9 +41,9 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
     public static long OffsetOf(ulong raw) => (long)(raw & OffsetMask);
 
     /// <summary>An L1 entry or L2 entry with the "refcount is exactly one" flag.</summary>
-    public static ulong Copied(long hostOffset) => (ulong)hostOffset | CopiedFlag;
+    public static ulong Copied(HostOffset place) => (ulong)place.Value | CopiedFlag;
 
-    public static L2Entry Normal(long hostOffset, ulong bitmap) => new((ulong)hostOffset | CopiedFlag, bitmap);
+    public static L2Entry Normal(HostOffset place, ulong bitmap) => new(Copied(place), bitmap);
 
     public bool IsCompressed => (Raw & CompressedFlag) != 0;
 
@@ -47,7 +51,10 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
     public bool IsCopied => (Raw & CopiedFlag) != 0;
 
     /// <summary>The host cluster; 0 for none. Meaningless for a compressed cluster.</summary>
-    public long HostOffset => (long)(Raw & OffsetMask);
+    public HostOffset Place => new(OffsetOf(Raw));
+
+    /// <summary>It names a host cluster other than the first, which only an external data file has.</summary>
+    public bool HasPlace => (Raw & OffsetMask) != 0;
 
     /// <summary>What subcluster <paramref name="index"/> is.</summary>
     public ClusterKind KindOf(int index, bool extended)
@@ -63,7 +70,7 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
                 : ClusterKind.Unallocated;
         }
         return (Raw & ZeroFlag) != 0 ? ClusterKind.Zero
-            : HostOffset != 0 || IsCopied ? ClusterKind.Normal // host offset 0 is valid in an external data file, and then "copied" is set
+            : HasPlace || IsCopied ? ClusterKind.Normal // host offset 0 is valid in an external data file, and then "copied" is set
             : ClusterKind.Unallocated;
     }
 
@@ -81,7 +88,7 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
         {
             return $"has subclusters that are both stored and zero (bitmap {Bitmap:x16})";
         }
-        bool isSomewhere = HostOffset != 0 || (external && IsCopied);
+        bool isSomewhere = HasPlace || (external && IsCopied);
         return stored == 0 || isSomewhere ? null : $"has stored subclusters but no host cluster (bitmap {Bitmap:x16})";
     }
 
@@ -123,41 +130,44 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
         return Bitmap & ~(mask | (mask << 32));
     }
 
-    /// <summary>A cluster that reads as zeroes; 0 as host offset if none is reserved.</summary>
-    public static L2Entry Zero(long hostOffset, bool extended)
-        => extended
-            ? new(hostOffset == 0 ? 0 : (ulong)hostOffset | CopiedFlag, 0xFFFF_FFFF_0000_0000)
-            : new((hostOffset == 0 ? 0 : (ulong)hostOffset | CopiedFlag) | ZeroFlag);
+    /// <summary>A cluster that reads as zeroes, and the host cluster that is reserved for it.</summary>
+    public static L2Entry Zero(HostOffset? reserved, bool extended)
+    {
+        ulong place = reserved is { Value: not 0 } host ? Copied(host) : 0;
+        return extended ? new(place, 0xFFFF_FFFF_0000_0000) : new(place | ZeroFlag);
+    }
 
     /// <summary>A compressed cluster's descriptor. Spec: qcow2, "Compressed Clusters Descriptor".</summary>
-    public static L2Entry Compressed(long offset, int length, int clusterBits)
+    public static L2Entry Compressed(HostOffset place, int length, int clusterBits)
     {
-        long sectors = ((offset + length - 1) >> 9) - (offset >> 9);
-        return new((ulong)offset | (ulong)sectors << OffsetBits(clusterBits) | CompressedFlag);
+        long sectors = ((place.Value + length - 1) >> 9) - (place.Value >> 9);
+        return new((ulong)place.Value | (ulong)sectors << OffsetBits(clusterBits) | CompressedFlag);
     }
 
     /// <summary>Where a compressed cluster's data begins, and how many bytes it may take (to the end of its last sector).</summary>
-    public (long Offset, int MaxLength) CompressedRange(int clusterBits)
+    public (HostOffset Place, int MaxLength) CompressedRange(int clusterBits)
     {
         int x = OffsetBits(clusterBits);
         long offset = (long)(Raw & ((1UL << x) - 1));
         int sectors = (int)((Raw & (CompressedFlag - 1)) >> x) + 1;
-        return (offset, (sectors * 512) - (int)(offset & 511));
+        return (new(offset), (sectors * 512) - (int)(offset & 511));
     }
 
     /// <summary>A compressed cluster's descriptor with as many sectors as a file has; its data must begin inside the file.</summary>
     /// <remarks>QEMU takes one that reaches a cluster or more past the end of the file for an error, though the data ends before.</remarks>
     public L2Entry CompressedWithin(long fileLength, int clusterBits)
     {
-        (long offset, int length) = CompressedRange(clusterBits);
-        return offset + length - fileLength < 1L << clusterBits ? this : this with { Raw = Compressed(offset, (int)(fileLength - offset), clusterBits).Raw | (Raw & CopiedFlag) };
+        (HostOffset place, int length) = CompressedRange(clusterBits);
+        return place.Value + length - fileLength < 1L << clusterBits
+            ? this
+            : this with { Raw = Compressed(place, (int)(fileLength - place.Value), clusterBits).Raw | (Raw & CopiedFlag) };
     }
 
     /// <summary>The same entry, with the "refcount is exactly one" flag set or cleared.</summary>
     public L2Entry WithCopied(bool copied) => this with { Raw = copied ? Raw | CopiedFlag : Raw & ~CopiedFlag };
 
     /// <summary>The same entry, stored elsewhere. Not for a compressed cluster.</summary>
-    public L2Entry WithHost(long hostOffset) => this with { Raw = (Raw & ~OffsetMask) | (ulong)hostOffset };
+    public L2Entry WithPlace(HostOffset place) => this with { Raw = (Raw & ~OffsetMask) | (ulong)place.Value };
 
     private static int OffsetBits(int clusterBits) => 62 - (clusterBits - 8);
 

@@ -1,6 +1,7 @@
 using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -59,7 +60,8 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
 
     private long BitsPerPage => geometry.ClusterSize * 8L;
 
-    private int PageCount => (int)Math.Max(1, Round.Units(BitsBytesFor(Length, Entry.GranularityBits), geometry.ClusterSize)); // bounded when the table is read
+    // bounded when the table is read
+    private int PageCount => (int)Math.Max(1, Round.Units(BitsBytesFor(Length, Entry.GranularityBits), geometry.ClusterSize));
 
     /// <summary>Clusters that the stored table points to, once it was read.</summary>
     public long StoredPages { get; private set; }
@@ -68,15 +70,15 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
     public static long BitsBytesFor(long length, int granularityBits) => Round.Units(Round.Units(length, 1L << granularityBits), 8);
 
     /// <summary>Sets the bits that stand for any byte of a range of the disk, as far as the bitmap covers it.</summary>
-    public async ValueTask SetAsync(long offset, long count)
+    public async ValueTask SetAsync(GuestOffset offset, long count)
     {
-        long end = Math.Min(offset + count, Length);
-        if (offset >= end)
+        long end = Math.Min(offset.Value + count, Length);
+        if (offset.Value >= end)
         {
             return;
         }
         await LoadAsync(CancellationToken.None).ConfigureAwait(false);
-        long first = offset >> Entry.GranularityBits, last = (end - 1) >> Entry.GranularityBits;
+        long first = offset.Value >> Entry.GranularityBits, last = (end - 1) >> Entry.GranularityBits;
         for (long page = first / BitsPerPage; page <= last / BitsPerPage; page++)
         {
             long start = page * BitsPerPage;
@@ -169,7 +171,8 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
             if (ranges.Count == MaxRanges)
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.OutOfRange, $"{file.Name}: bitmap '{Entry.Name}' has more than {MaxRanges:#,0} dirty ranges, more than can be listed", file.Name);
+                    DiskImageErrorKind.OutOfRange, $"{file.Name}: bitmap '{Entry.Name}' has more than {MaxRanges:#,0} dirty ranges,"
+                        + $" more than can be listed", file.Name);
             }
             ranges.Add((offset, end - offset));
         }
@@ -177,7 +180,7 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
 
     /// <summary>Writes the bits that changed, and a table for them, to new clusters. Nothing points there yet.</summary>
     /// <param name="allocate">Takes a number of clusters in a row.</param>
-    public async ValueTask<PreparedTable> PrepareAsync(Func<int, ValueTask<long>> allocate)
+    public async ValueTask<PreparedTable> PrepareAsync(Func<int, ValueTask<HostOffset>> allocate)
     {
         await LoadAsync(CancellationToken.None).ConfigureAwait(false);
         ulong[] table = _table![..PageCount]; // a stored table may be longer than it needs to be
@@ -194,9 +197,9 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
             }
             else
             {
-                long place = await allocate(1).ConfigureAwait(false);
-                await file.WriteAsync(place, page.Bits).ConfigureAwait(false);
-                table[index] = (ulong)place;
+                HostOffset place = await allocate(1).ConfigureAwait(false);
+                await file.WriteAsync(place.Value, page.Bits).ConfigureAwait(false);
+                table[index] = (ulong)place.Value;
             }
         }
         byte[] bytes = new byte[Round.Up(table.Length * 8L, geometry.ClusterSize)];
@@ -204,30 +207,31 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
         {
             BigEndian.U64(bytes, i * 8, table[i]);
         }
-        long offset = await allocate(bytes.Length >> geometry.ClusterBits).ConfigureAwait(false);
-        await file.WriteAsync(offset, bytes).ConfigureAwait(false);
-        return new(offset, table);
+        HostOffset start = await allocate(bytes.Length >> geometry.ClusterBits).ConfigureAwait(false);
+        await file.WriteAsync(start.Value, bytes).ConfigureAwait(false);
+        return new(start, table);
     }
 
     /// <summary>The bitmap as it is stored now, with nothing of it in memory.</summary>
     public Qcow2Bitmap AsStored(Qcow2BitmapEntry stored) => new(file, geometry, stored, Length);
 
     /// <summary>The stored table and data that a newer table does not use; all of them without one.</summary>
-    public async ValueTask<IReadOnlyList<(long Offset, long Length)>> UnusedAsync(PreparedTable? newer)
+    public async ValueTask<IReadOnlyList<(HostOffset Place, long Length)>> UnusedAsync(PreparedTable? newer)
     {
         if (_original.TableOffset == 0)
         {
             return [];
         }
         await LoadAsync(CancellationToken.None).ConfigureAwait(false);
-        HashSet<long> used = newer is null ? [] : [.. newer.Table.Select(PlaceOf)];
-        List<(long Offset, long Length)> unused =
-            [.. _stored!.Select(PlaceOf).Where(place => place != 0 && !used.Contains(place)).Distinct().Select(place => (place, (long)geometry.ClusterSize))];
-        unused.Add((_original.TableOffset, _original.TableSize * 8L));
+        HashSet<HostOffset> used = newer is null ? [] : [.. newer.Table.Select(PlaceOf)];
+        _ = used.Add(default);
+        IEnumerable<HostOffset> given = _stored!.Select(PlaceOf).Where(place => !used.Contains(place)).Distinct();
+        List<(HostOffset Place, long Length)> unused = [.. given.Select(place => (place, (long)geometry.ClusterSize))];
+        unused.Add((new(_original.TableOffset), _original.TableSize * 8L));
         return unused;
     }
 
-    private static long PlaceOf(ulong entry) => (long)(entry & OffsetMask);
+    private static HostOffset PlaceOf(ulong entry) => new((long)(entry & OffsetMask));
 
     private async ValueTask SetInPageAsync(int index, long first, long end)
     {
@@ -268,7 +272,7 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
 
     private async ValueTask ReadPageAsync(ulong entry, int index, Memory<byte> bits, CancellationToken cancellationToken)
     {
-        if (PlaceOf(entry) is not 0 and var place)
+        if (PlaceOf(entry) is { Value: not 0 and var place })
         {
             await file.ReadPaddedAsync(place, bits, cancellationToken).ConfigureAwait(false);
         }
@@ -333,7 +337,8 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
         }
         if (IsUsable && Entry.TableSize < PageCount)
         {
-            throw Wrong($"has a table of {Entry.TableSize} entries; allowed: at least {PageCount} for {Length:#,0} bytes", Entry.TableOffset);
+            throw Wrong(
+                $"has a table of {Entry.TableSize} entries; allowed: at least {PageCount} for {Length:#,0} bytes", Entry.TableOffset);
         }
         byte[] bytes = new byte[Entry.TableSize * 8];
         await file.ReadPaddedAsync(Entry.TableOffset, bytes, cancellationToken).ConfigureAwait(false);
@@ -342,12 +347,14 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
         for (int i = 0; i < Entry.TableSize; i++)
         {
             table[i] = BigEndian.U64(bytes, i * 8);
-            long place = PlaceOf(table[i]);
+            long place = PlaceOf(table[i]).Value;
             stored += place == 0 ? 0 : 1;
-            bool isWrong = (table[i] & ~OffsetMask) > (place == 0 ? AllOnes : 0) || geometry.InCluster(place) != 0 || place >> geometry.ClusterBits >= clusters;
+            bool isWrong = (table[i] & ~OffsetMask) > (place == 0 ? AllOnes : 0) || geometry.InCluster(place) != 0
+                || place >> geometry.ClusterBits >= clusters;
             if (isWrong || stored > clusters)
             {
-                throw Wrong($"has a table entry {i} of {table[i]:x16}; allowed: 0, 1, or a cluster of its own inside the file of {file.Length:#,0} bytes", Entry.TableOffset + (i * 8L));
+                throw Wrong($"has a table entry {i} of {table[i]:x16}; allowed: 0, 1,"
+                    + $" or a cluster of its own inside the file of {file.Length:#,0} bytes", Entry.TableOffset + (i * 8L));
             }
         }
         StoredPages = stored;
@@ -355,12 +362,13 @@ internal sealed class Qcow2Bitmap(BlockNode file, Qcow2Geometry geometry, Qcow2B
     }
 
     private DiskImageException Wrong(string what, long offset)
-        => new(DiskImageErrorKind.Corrupt, $"{file.Name}: bitmap '{Entry.Name}' {what}. Remove the bitmap, or look at all of it with Test-DiskImage.", file.Name, offset);
+        => new(DiskImageErrorKind.Corrupt, $"{file.Name}: bitmap '{Entry.Name}' {what}. Remove the bitmap,"
+            + $" or look at all of it with {new Remedy(RemedyKind.Check)}.", file.Name, offset);
 
     private delegate void PageVisitor(int page, ReadOnlySpan<byte> bits);
 
     /// <summary>A table that is written but that nothing points to yet.</summary>
-    internal sealed record PreparedTable(long Offset, ulong[] Table);
+    internal sealed record PreparedTable(HostOffset Place, ulong[] Table);
 
     private sealed class Page(byte[] bits)
     {

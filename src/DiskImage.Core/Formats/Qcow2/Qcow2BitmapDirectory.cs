@@ -1,6 +1,7 @@
 using System.Text;
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -50,12 +51,12 @@ internal sealed record Qcow2BitmapEntry
 }
 
 /// <summary>The bitmaps header extension and the directory it points to. Spec: qcow2, "Bitmaps extension", "Bitmap directory".</summary>
-internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyList<Qcow2BitmapEntry> Entries)
+internal sealed record Qcow2BitmapDirectory(HostOffset Place, long Length, IReadOnlyList<Qcow2BitmapEntry> Entries)
 {
     public const int ExtensionBytes = 24;
     public const int MaxBitmaps = 65535, MaxDirectoryBytes = 64 << 20, MaxTableEntries = 0x8000000 / 8; // QEMU's limits
 
-    public static Qcow2BitmapDirectory Empty { get; } = new(0, 0, []);
+    public static Qcow2BitmapDirectory Empty { get; } = new(default, 0, []);
 
     /// <summary>Reads the directory; empty if the image has none.</summary>
     /// <exception cref="DiskImageException">Corrupt; it names the field, its value and what is allowed.</exception>
@@ -71,11 +72,14 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
         }
         uint count = BigEndian.U32(extension, 0);
         ulong length = BigEndian.U64(extension, 8), offset = BigEndian.U64(extension, 16);
-        if (count is 0 or > MaxBitmaps || length > MaxDirectoryBytes || (offset & (ulong)(header.ClusterSize - 1)) != 0 || offset == 0 || offset > (ulong)file.Length || length > (ulong)file.Length - offset)
+        bool isPlace = offset != 0 && (offset & (ulong)(header.ClusterSize - 1)) == 0 && offset <= (ulong)file.Length
+            && length <= (ulong)file.Length - offset;
+        if (count is 0 or > MaxBitmaps || length > MaxDirectoryBytes || !isPlace)
         {
             throw Wrong(
                 file, (long)Math.Min(offset, long.MaxValue),
-                $"the bitmaps extension names {count} bitmaps in {length} bytes at offset {offset}; allowed: 1 to {MaxBitmaps} bitmaps, at most {MaxDirectoryBytes} bytes, at a cluster inside the file");
+                $"the bitmaps extension names {count} bitmaps in {length} bytes at offset {offset};"
+                    + $" allowed: 1 to {MaxBitmaps} bitmaps, at most {MaxDirectoryBytes} bytes, at a cluster inside the file");
         }
         byte[] directory = new byte[length];
         await file.ReadAsync((long)offset, directory, cancellationToken).ConfigureAwait(false);
@@ -83,11 +87,12 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
         int at = 0;
         for (int i = 0; i < count; i++)
         {
-            (Qcow2BitmapEntry entry, int used) = Parse(directory.AsSpan(Math.Min(at, directory.Length)), i, file, (long)offset + at, header);
+            (Qcow2BitmapEntry entry, int used) = Parse(
+                directory.AsSpan(Math.Min(at, directory.Length)), i, file, (long)offset + at, header);
             entries.Add(entry);
             at += used;
         }
-        return new((long)offset, (long)length, entries);
+        return new(new((long)offset), (long)length, entries);
     }
 
     /// <summary>The directory as it stands in the file.</summary>
@@ -120,7 +125,8 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
         return new(Qcow2Extension.Bitmaps, bytes);
     }
 
-    private static (Qcow2BitmapEntry Entry, int Length) Parse(ReadOnlySpan<byte> bytes, int index, BlockNode file, long at, Qcow2Header header)
+    private static (Qcow2BitmapEntry Entry, int Length) Parse(
+        ReadOnlySpan<byte> bytes, int index, BlockNode file, long at, Qcow2Header header)
     {
         if (bytes.Length < Qcow2BitmapEntry.FixedBytes)
         {
@@ -132,15 +138,25 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
         long total = Qcow2BitmapEntry.FixedBytes + (long)extraLength + nameLength;
         if (total > bytes.Length || nameLength is 0 or > Qcow2BitmapEntry.MaxNameBytes)
         {
-            throw Wrong(file, at, $"bitmap directory entry {index} has a name of {nameLength} and extra data of {extraLength} bytes; allowed: a name of 1 to {Qcow2BitmapEntry.MaxNameBytes}, all inside the directory");
+            throw Wrong(
+                file, at,
+                $"bitmap directory entry {index} has a name of {nameLength} and extra data of {extraLength} bytes;"
+                    + $" allowed: a name of 1 to {Qcow2BitmapEntry.MaxNameBytes}, all inside the directory");
         }
         if (bytes[17] is < Qcow2BitmapEntry.MinGranularityBits or > Qcow2BitmapEntry.MaxGranularityBits)
         {
-            throw Wrong(file, at, $"bitmap directory entry {index} has granularity_bits {bytes[17]}; allowed: {Qcow2BitmapEntry.MinGranularityBits} to {Qcow2BitmapEntry.MaxGranularityBits}");
+            throw Wrong(
+                file, at,
+                $"bitmap directory entry {index} has granularity_bits {bytes[17]};"
+                    + $" allowed: {Qcow2BitmapEntry.MinGranularityBits} to {Qcow2BitmapEntry.MaxGranularityBits}");
         }
-        if (tableSize is 0 or > MaxTableEntries || tableOffset <= 0 || (tableOffset & (header.ClusterSize - 1)) != 0 || tableOffset > file.Length - (tableSize * 8L))
+        bool isPlace = tableOffset > 0 && (tableOffset & (header.ClusterSize - 1)) == 0 && tableOffset <= file.Length - (tableSize * 8L);
+        if (tableSize is 0 or > MaxTableEntries || !isPlace)
         {
-            throw Wrong(file, at, $"bitmap directory entry {index} has a table of {tableSize} entries at offset {tableOffset}; allowed: 1 to {MaxTableEntries} entries at a cluster inside the file");
+            throw Wrong(
+                file, at,
+                $"bitmap directory entry {index} has a table of {tableSize} entries at offset {tableOffset};"
+                    + $" allowed: 1 to {MaxTableEntries} entries at a cluster inside the file");
         }
         byte[] nameBytes = bytes.Slice(Qcow2BitmapEntry.FixedBytes + (int)extraLength, nameLength).ToArray();
         string name = Encoding.UTF8.GetString(nameBytes);
@@ -159,5 +175,6 @@ internal sealed record Qcow2BitmapDirectory(long Offset, long Length, IReadOnlyL
     }
 
     private static DiskImageException Wrong(BlockNode file, long offset, string what)
-        => new(DiskImageErrorKind.Corrupt, $"{file.Name}: {what}. Look at all of it with Test-DiskImage.", file.Name, offset);
+        => new(
+            DiskImageErrorKind.Corrupt, $"{file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", file.Name, offset);
 }

@@ -5,8 +5,9 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>
-/// Looks whether changes that are held back keep all that can be read of an image: what its own layer holds of the disk, and of snapshots with
-/// their machine state. Other than a comparison of disks it goes table by table, so its time follows the file and not the size of the disk.
+/// Looks whether changes that are held back keep all that can be read of an image: what its own layer holds of the disk, and of snapshots
+/// with their machine state. Other than a comparison of disks it goes table by table, so its time follows the file and not the size of the
+/// disk.
 /// </summary>
 /// <remarks>
 /// A pair of L2 tables, before and after, is looked at once however many L1 entries lead to it. Entries that say the same of a place that
@@ -110,14 +111,16 @@ internal sealed class Qcow2ContentsComparison(
         {
             return false;
         }
-        (long offset, long length) = old.IsCompressed ? old.CompressedRange(_geometry.ClusterBits) : (old.HostOffset, old.HostOffset == 0 ? 0 : _geometry.ClusterSize);
-        return length == 0 || dataFile is not null || staged.IsUntouched(offset, Math.Min(length, file.Length - offset));
+        (HostOffset place, int length) = old.IsCompressed
+            ? old.CompressedRange(_geometry.ClusterBits)
+            : (old.Place, old.HasPlace ? _geometry.ClusterSize : 0);
+        return length == 0 || dataFile is not null || staged.IsUntouched(place.Value, Math.Min(length, file.Length - place.Value));
     }
 
     /// <summary>True if an entry leads nowhere, so that nothing of it can be read.</summary>
     private bool IsLost(L2Entry entry, long guest)
-        => !entry.IsCompressed && !_geometry.HasSubclusters && (entry.Raw & 1) == 0 && entry.HostOffset != 0
-            && (dataFile is null ? _geometry.InCluster(entry.HostOffset) != 0 || entry.HostOffset >= file.Length : entry.HostOffset != guest);
+        => entry is { IsCompressed: false, HasPlace: true } && !_geometry.HasSubclusters && (entry.Raw & 1) == 0
+            && (dataFile is null ? _geometry.InCluster(entry.Place) != 0 || entry.Place.Value >= file.Length : entry.Place.Value != guest);
 
     /// <summary>The disk, or a snapshot, before and after; opened when an entry has to be read.</summary>
     private sealed class View(Qcow2ContentsComparison owner, Qcow2Header was, Qcow2Header now, int entries) : IAsyncDisposable
@@ -136,16 +139,8 @@ internal sealed class Qcow2ContentsComparison(
             return await _comparison.FirstLossAsync(guest, guest + owner._geometry.ClusterSize, owner.Token).ConfigureAwait(false);
         }
 
-        public async ValueTask DisposeAsync()
-        {
-            foreach (Qcow2Node? node in new[] { _before, _after })
-            {
-                if (node is not null)
-                {
-                    await node.DisposeAsync().ConfigureAwait(false);
-                }
-            }
-        }
+        public ValueTask DisposeAsync()
+            => Closing.AllAsync(new[] { _before, _after }.OfType<Qcow2Node>().Select(node => (Func<ValueTask>)node.DisposeAsync));
 
         /// <summary>A disk as long as its table reaches: machine state lies behind the end of the disk.</summary>
         private ValueTask<Qcow2Node> OpenAsync(BlockNode file, Qcow2Header header)

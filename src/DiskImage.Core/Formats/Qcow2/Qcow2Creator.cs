@@ -59,20 +59,40 @@ internal static class Qcow2Creator
             await file.WriteAsync(blockOffset, block, cancellationToken).ConfigureAwait(false);
         }
         await file.WriteAsync(geometry.ClusterSize, table, cancellationToken).ConfigureAwait(false);
-        await file.WriteZeroesAsync(header.L1TableOffset, l1Clusters << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-        BlockNode? dataFile = options.DataFile is null ? null : await OpenDataFileAsync(context, options, header, cancellationToken).ConfigureAwait(false);
-        PreallocationMode mode = options is { DataFileRaw: true, Preallocation: PreallocationMode.Off } ? PreallocationMode.Metadata : options.Preallocation;
+        await file.WriteZeroesAsync(
+            header.L1TableOffset, l1Clusters << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+        BlockNode? dataFile = options.DataFile is null
+            ? null
+            : await OpenDataFileAsync(context, options, header, cancellationToken).ConfigureAwait(false);
+        PreallocationMode mode = options is { DataFileRaw: true, Preallocation: PreallocationMode.Off }
+            ? PreallocationMode.Metadata
+            : options.Preallocation;
         if (mode != PreallocationMode.Off || dataFile is not null)
         {
-            var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
-            Qcow2Node disk = await Qcow2Node.OpenAsync(borrowed, dataFile, null, header, new Qcow2OpenOptions(), forRepair: false, cancellationToken).ConfigureAwait(false);
+            Qcow2Node disk = await OpenNewAsync(file, dataFile, header, cancellationToken).ConfigureAwait(false);
             await using (disk.ConfigureAwait(false))
             {
                 if (mode != PreallocationMode.Off)
                 {
-                    await disk.PreallocateAsync(0, header.Size, mode, options.KeepDataFile, context.Claimed, cancellationToken).ConfigureAwait(false);
+                    await disk.PreallocateAsync(mode, options.KeepDataFile, context.Claimed, cancellationToken).ConfigureAwait(false);
                 }
             }
+        }
+    }
+
+    private static async ValueTask<Qcow2Node> OpenNewAsync(
+        BlockNode file, BlockNode? dataFile, Qcow2Header header, CancellationToken cancellationToken)
+    {
+        try
+        {
+            var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
+            return await Qcow2Node.OpenAsync(
+                borrowed, dataFile, null, header, new(), forRepair: false, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            await Closing.FailedAsync(dataFile).ConfigureAwait(false);
+            throw;
         }
     }
 
@@ -80,21 +100,25 @@ internal static class Qcow2Creator
         FormatCreateContext context, Qcow2CreateOptions options, Qcow2Header header, CancellationToken cancellationToken)
     {
         CompanionOpener open = context.OpenCompanion
-            ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{context.File.Name}: a data file cannot be made here", context.File.Name);
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{context.File.Name}: a data file cannot be made here", context.File.Name);
         BlockNode data = await open(options.DataFile!, !options.KeepDataFile, cancellationToken).ConfigureAwait(false);
-        if (options.KeepDataFile ? data.Length >= header.Size : await GrownAsync().ConfigureAwait(false))
+        try
         {
-            return data;
+            if (!options.KeepDataFile)
+            {
+                await data.ResizeAsync(header.Size, cancellationToken: cancellationToken).ConfigureAwait(false);
+            }
+            return data.Length >= header.Size ? data : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{context.File.Name}: the data file '{options.DataFile}' has {data.Length:#,0} bytes; allowed:"
+                    + $" at least the {header.Size:#,0} of the disk",
+                context.File.Name);
         }
-        long length = data.Length;
-        await data.DisposeAsync().ConfigureAwait(false);
-        throw new DiskImageException(
-            DiskImageErrorKind.InvalidOption, $"{context.File.Name}: the data file '{options.DataFile}' has {length:#,0} bytes; allowed: at least the {header.Size:#,0} of the disk", context.File.Name);
-
-        async ValueTask<bool> GrownAsync()
+        catch
         {
-            await data.ResizeAsync(header.Size, cancellationToken: cancellationToken).ConfigureAwait(false);
-            return true;
+            await Closing.FailedAsync(data).ConfigureAwait(false);
+            throw;
         }
     }
 
@@ -120,11 +144,13 @@ internal static class Qcow2Creator
         }
         if (options.ExtendedL2 && options.ClusterSize < 1 << Qcow2Header.MinExtendedClusterBits)
         {
-            throw Invalid($"extended_l2=on needs clusters of at least {1 << Qcow2Header.MinExtendedClusterBits} bytes, not {options.ClusterSize}");
+            throw Invalid(
+                $"extended_l2=on needs clusters of at least {1 << Qcow2Header.MinExtendedClusterBits} bytes, not {options.ClusterSize}");
         }
         if (options.BackingFile is not null && options.Preallocation != PreallocationMode.Off && !options.ExtendedL2)
         {
-            throw Invalid("preallocation with a backing file needs extended_l2=on: without subclusters preallocated clusters would hide the backing file");
+            throw Invalid("preallocation with a backing file needs extended_l2=on:"
+                + " without subclusters preallocated clusters would hide the backing file");
         }
         if (options.DataFile is null && (options.DataFileRaw || options.KeepDataFile))
         {
@@ -151,7 +177,8 @@ internal static class Qcow2Creator
             throw Invalid($"a size of {asked} bytes is too large");
         }
         long size = Round.Up(asked, Sector);
-        var geometry = new Qcow2Geometry(Qcow2Geometry.Log2(options.ClusterSize), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2);
+        var geometry = new Qcow2Geometry(
+            Qcow2Geometry.Log2(options.ClusterSize), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2);
         long l1 = geometry.RequireL1For(size, path);
         var extensions = new List<Qcow2Extension>();
         if (options.BackingFormat is not null)

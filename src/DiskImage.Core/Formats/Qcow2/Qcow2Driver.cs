@@ -34,9 +34,11 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
         if (header.CryptMethod != 0)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read", context.File.Name, 32);
+                DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}),"
+                    + $" which this version cannot read", context.File.Name, 32);
         }
-        BlockNode? backing = await context.OpenBackingAsync(header.BackingFile, header.BackingFormat, cancellationToken).ConfigureAwait(false);
+        BlockNode? backing = await context.OpenBackingAsync(
+            header.BackingFile, header.BackingFormat, cancellationToken).ConfigureAwait(false);
         BlockNode? dataFile = null;
         try
         {
@@ -44,10 +46,13 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
             if (!context.ForRepair && !context.File.IsReadOnly && header.IsInChange && !header.Has(Qcow2Incompatible.Corrupt))
             {
                 // After everything else that can be refused: a failed open modifies nothing.
-                _ = await Qcow2Repairer.RunAsync(context.File, header, dataFile, RepairMode.All, null, cancellationToken).ConfigureAwait(false);
+                _ = await Qcow2Repairer.RunAsync(
+                    context.File, header, dataFile, RepairMode.All, null, cancellationToken).ConfigureAwait(false);
                 header = await Qcow2Header.ReadAsync(context.File, forRepair: false, cancellationToken).ConfigureAwait(false);
             }
-            return await Qcow2Node.OpenAsync(context.File, dataFile, backing, header, (Qcow2OpenOptions)context.Options, context.ForRepair, cancellationToken).ConfigureAwait(false);
+            var options = (Qcow2OpenOptions)context.Options;
+            return await Qcow2Node.OpenAsync(
+                context.File, dataFile, backing, header, options, context.ForRepair, cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -65,7 +70,8 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
         => RequireOwn<Qcow2Node>(node).AmendAsync((Qcow2AmendOptions)options, cancellationToken);
 
-    private static async ValueTask<BlockNode?> OpenDataFileAsync(FormatOpenContext context, Qcow2Header header, CancellationToken cancellationToken)
+    private static async ValueTask<BlockNode?> OpenDataFileAsync(
+        FormatOpenContext context, Qcow2Header header, CancellationToken cancellationToken)
     {
         if (!header.Has(Qcow2Incompatible.ExternalDataFile))
         {
@@ -74,7 +80,8 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
         if (string.IsNullOrEmpty(header.DataFile))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidFormat, $"{context.File.Name}: its data is in another file, but no header extension names it", context.File.Name, Qcow2Header.IncompatibleAt);
+                DiskImageErrorKind.InvalidFormat, $"{context.File.Name}: its data is in another file,"
+                    + $" but no header extension names it", context.File.Name, Qcow2Header.IncompatibleAt);
         }
         return await context.OpenData(header.DataFile, null, cancellationToken).ConfigureAwait(false);
     }

@@ -10,7 +10,9 @@ internal sealed record Qcow2Extension(uint Type, byte[] Data)
     public const uint BackingFormat = 0xE2792ACA, FeatureNames = 0x6803F857, Bitmaps = 0x23852875;
     public const uint Encryption = 0x0537BE77, ExternalDataFile = 0x44415441;
 
-    /// <summary>Ours ("DIic"), without data: a version 2 image in the middle of a change of its refcounts, which is repaired on opening.</summary>
+    /// <summary>
+    /// Ours ("DIic"), without data: a version 2 image in the middle of a change of its refcounts, which is repaired on opening.
+    /// </summary>
     public const uint InChange = 0x44496963;
 
     private const int HeaderBytes = 8, NameEntryBytes = 48, NameBytes = 46;

@@ -54,7 +54,7 @@ internal enum Qcow2AutoClear : ulong
 }
 
 /// <summary>How clusters are compressed. Spec: qcow2, "Header", byte 104.</summary>
-public enum Qcow2CompressionType
+internal enum Qcow2CompressionType
 {
     /// <summary>Raw deflate streams.</summary>
     Zlib,

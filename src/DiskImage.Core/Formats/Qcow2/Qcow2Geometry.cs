@@ -1,5 +1,6 @@
 using System.Numerics;
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -53,13 +54,28 @@ internal sealed class Qcow2Geometry
     /// <summary>Guest bytes that one L2 table maps.</summary>
     public long L2Span => 1L << (L2Bits + ClusterBits);
 
-    public int L1Index(long guest) => (int)(guest >> (L2Bits + ClusterBits));
+    public int L1Index(GuestOffset guest) => (int)(guest.Value >> (L2Bits + ClusterBits));
 
-    public int L2Index(long guest) => (int)(guest >> ClusterBits) & (L2Entries - 1);
+    public int L2Index(GuestOffset guest) => (int)(guest.Value >> ClusterBits) & (L2Entries - 1);
 
     public int InCluster(long offset) => (int)offset & (ClusterSize - 1);
 
-    public long ClusterStart(long offset) => offset & ~(long)(ClusterSize - 1);
+    public int InCluster(GuestOffset guest) => InCluster(guest.Value);
+
+    public int InCluster(HostOffset place) => InCluster(place.Value);
+
+    public GuestOffset ClusterStart(GuestOffset guest) => new(ClusterStart(guest.Value));
+
+    public HostOffset ClusterStart(HostOffset place) => new(ClusterStart(place.Value));
+
+    /// <summary>A place's cluster, counted from the start of the file.</summary>
+    public long ClusterOf(HostOffset place) => place.Value >> ClusterBits;
+
+    /// <summary>Where a cluster is, counted from the start of the file.</summary>
+    public HostOffset PlaceOf(long cluster) => new(cluster << ClusterBits);
+
+    /// <summary>The first offset of the disk that an L1 entry stands for.</summary>
+    public GuestOffset StartOf(int l1Index) => new(l1Index * L2Span); // counts of entries are bounded, so this fits
 
     /// <summary>Clusters that cover a number of bytes.</summary>
     public long Clusters(long bytes) => Binary.Round.Units(bytes, ClusterSize);
@@ -74,10 +90,13 @@ internal sealed class Qcow2Geometry
         long entries = L1EntriesFor(size), most = Qcow2Header.MaxL1Bytes / 8;
         return entries <= most ? entries : throw new DiskImageException(
             DiskImageErrorKind.InvalidOption,
-            $"{(path is null ? "A" : $"{path}: a")} size of {size:#,0} bytes is too large for clusters of {ClusterSize:#,0} bytes, which reach {most * L2Span:#,0}. Choose larger clusters.",
+            $"{(path is null ? "A" : $"{path}: a")} size of {size:#,0} bytes is too large for clusters of {ClusterSize:#,0} bytes,"
+                + $" which reach {most * L2Span:#,0}. Choose larger clusters.",
             path);
     }
 
     /// <summary>log2 of a power of two.</summary>
     public static int Log2(long value) => BitOperations.Log2((ulong)value);
+
+    private long ClusterStart(long offset) => offset & ~(long)(ClusterSize - 1);
 }

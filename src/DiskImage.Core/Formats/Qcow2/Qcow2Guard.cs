@@ -9,19 +9,19 @@ namespace DiskImage.Formats.Qcow2;
 /// </summary>
 internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry, Qcow2OverlapCheck check)
 {
-    private readonly HashSet<long> _tables = []; // offsets of L2 tables, refcount blocks and clusters of other tables
+    private readonly HashSet<HostOffset> _tables = []; // L2 tables, refcount blocks and clusters of other tables
 
     /// <summary>The refcount table.</summary>
-    public (long Offset, long Length) RefcountTable { get; set; }
+    public (HostOffset Place, long Length) RefcountTable { get; set; }
 
     /// <summary>The active L1 table.</summary>
-    public (long Offset, long Length) L1Table { get; set; }
+    public (HostOffset Place, long Length) L1Table { get; set; }
 
     /// <summary>The snapshot table.</summary>
-    public (long Offset, long Length) SnapshotTable { get; set; }
+    public (HostOffset Place, long Length) SnapshotTable { get; set; }
 
     /// <summary>The bitmap directory, which is also written in place.</summary>
-    public (long Offset, long Length) BitmapDirectory { get; set; }
+    public (HostOffset Place, long Length) BitmapDirectory { get; set; }
 
     /// <summary>Forgets everything.</summary>
     public void Clear()
@@ -33,37 +33,38 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry, Qcow2Overl
     /// <summary>Takes in the structures that a header and its L1 table name; refcount blocks are added by their owner.</summary>
     public void Protect(Qcow2Header header, PointerTable l1)
     {
-        RefcountTable = (header.RefcountTableOffset, (long)header.RefcountTableClusters << header.ClusterBits);
-        L1Table = (header.L1TableOffset, header.L1Size * 8L);
+        RefcountTable = (new(header.RefcountTableOffset), (long)header.RefcountTableClusters << header.ClusterBits);
+        L1Table = (new(header.L1TableOffset), header.L1Size * 8L);
         for (int i = l1.NextUsed(0); i < l1.Count; i = l1.NextUsed(i + 1))
         {
-            AddTable(L2Entry.OffsetOf(l1[i]));
+            AddTable(new(L2Entry.OffsetOf(l1[i])));
         }
     }
 
     /// <summary>A cluster now holds a table.</summary>
-    public void AddTable(long hostOffset) => _ = _tables.Add(hostOffset);
+    public void AddTable(HostOffset place) => _ = _tables.Add(place);
 
     /// <summary>A range, from the start of a cluster on, now holds a table.</summary>
-    public void AddTables(long hostOffset, long length)
+    public void AddTables(HostOffset place, long length)
     {
         for (long at = 0; at < length; at += geometry.ClusterSize)
         {
-            AddTable(hostOffset + at);
+            AddTable(place + at);
         }
     }
 
     /// <summary>A cluster is no table any more.</summary>
-    public void RemoveTable(long hostOffset) => _ = _tables.Remove(hostOffset);
+    public void RemoveTable(HostOffset place) => _ = _tables.Remove(place);
 
     /// <summary>What a range would overwrite, as far as it is looked up; null if nothing.</summary>
-    public string? Overlap(long hostOffset, long length)
+    public string? Overlap(HostOffset place, long length)
     {
         if (check == Qcow2OverlapCheck.None)
         {
             return null;
         }
-        if (hostOffset < geometry.ClusterSize)
+        long end = place.Value + length;
+        if (place.Value < geometry.ClusterSize)
         {
             return "the header";
         }
@@ -83,7 +84,8 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry, Qcow2Overl
         {
             return "the bitmap directory";
         }
-        for (long cluster = geometry.ClusterStart(hostOffset); check >= Qcow2OverlapCheck.Cached && cluster < hostOffset + length; cluster += geometry.ClusterSize)
+        bool looksUp = check >= Qcow2OverlapCheck.Cached;
+        for (HostOffset cluster = geometry.ClusterStart(place); looksUp && cluster.Value < end; cluster += geometry.ClusterSize)
         {
             if (_tables.Contains(cluster))
             {
@@ -92,19 +94,21 @@ internal sealed class Qcow2Guard(string path, Qcow2Geometry geometry, Qcow2Overl
         }
         return null;
 
-        bool Meets((long Offset, long Length) range) => range.Length > 0 && range.Offset < hostOffset + length && hostOffset < range.Offset + range.Length;
+        bool Meets((HostOffset Place, long Length) range)
+            => range.Length > 0 && range.Place.Value < end && place.Value < (range.Place + range.Length).Value;
     }
 
     /// <summary>Refuses a range that holds a structure of the image.</summary>
-    public void Require(long hostOffset, long length)
+    public void Require(HostOffset place, long length)
     {
-        if (Overlap(hostOffset, length) is { } what)
+        if (Overlap(place, length) is { } what)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{path}: a write of {length:#,0} bytes at host offset {hostOffset:#,0} would overwrite {what}. Nothing was written. Look at the damage with Test-DiskImage.",
+                $"{path}: a write of {length:#,0} bytes at host offset {place.Value:#,0} would overwrite {what}. Nothing was written."
+                    + $" Look at the damage with {new Remedy(RemedyKind.Check)}.",
                 path,
-                hostOffset);
+                place.Value);
         }
     }
 }

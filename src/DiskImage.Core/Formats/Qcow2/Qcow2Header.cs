@@ -22,7 +22,8 @@ internal sealed record Qcow2Header
     public const long MaxHostOffset = 1L << 56; // spec: bits 9-55 of an entry
 
     // Byte offsets of the fields that are rewritten in place.
-    public const int SizeAt = 24, L1SizeAt = 36, RefcountTableAt = 48, SnapshotsAt = 60, SnapshotsOffsetAt = 64, IncompatibleAt = 72, AutoClearAt = 88;
+    public const int SizeAt = 24, L1SizeAt = 36, RefcountTableAt = 48, SnapshotsAt = 60, SnapshotsOffsetAt = 64;
+    public const int IncompatibleAt = 72, AutoClearAt = 88;
 
     public required int Version { get; init; }
     public long BackingFileOffset { get; init; }
@@ -70,7 +71,8 @@ internal sealed record Qcow2Header
 
     /// <summary>Reads and checks the header of an image.</summary>
     /// <param name="file">The image's file.</param>
-    /// <param name="forRepair">True to let pass what a repair builds anew: the places of the refcount table and of the snapshot table.</param>
+    /// <param name="forRepair">True to let pass what a repair builds anew: the places of the refcount table and of the snapshot
+    /// table.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">InvalidFormat or Unsupported; it names the field, its value and what is allowed.</exception>
     public static async ValueTask<Qcow2Header> ReadAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
@@ -92,10 +94,12 @@ internal sealed record Qcow2Header
         uint version = BigEndian.U32(bytes, 4);
         check.That(version is 2 or 3, 4, "version", version, "2 or 3", DiskImageErrorKind.Unsupported);
         uint clusterBits = BigEndian.U32(bytes, 20);
-        check.That(clusterBits is >= MinClusterBits and <= MaxClusterBits, 20, "cluster_bits", clusterBits, $"{MinClusterBits} to {MaxClusterBits}");
+        check.That(
+            clusterBits is >= MinClusterBits and <= MaxClusterBits, 20, "cluster_bits", clusterBits, $"{MinClusterBits} to {MaxClusterBits}");
         bool v3 = version == 3;
         uint headerLength = v3 ? BigEndian.U32(bytes, 100) : V2Length;
-        check.That(!v3 || (headerLength >= V3Length && headerLength <= 1u << (int)clusterBits), 100, "header_length", headerLength, $"{V3Length} to the cluster size");
+        bool isLengthPossible = headerLength >= V3Length && headerLength <= 1u << (int)clusterBits;
+        check.That(!v3 || isLengthPossible, 100, "header_length", headerLength, $"{V3Length} to the cluster size");
 
         var header = new Qcow2Header
         {
@@ -107,11 +111,15 @@ internal sealed record Qcow2Header
             CryptMethod = BigEndian.U32(bytes, 32),
             L1Size = check.Count(bytes, L1SizeAt, "l1_size", MaxL1Bytes / 8),
             L1TableOffset = check.Offset(bytes, 40, "l1_table_offset"),
-            RefcountTableOffset = forRepair ? (long)(BigEndian.U64(bytes, RefcountTableAt) & long.MaxValue) : check.Offset(bytes, RefcountTableAt, "refcount_table_offset"),
+            RefcountTableOffset = forRepair
+                ? (long)(BigEndian.U64(bytes, RefcountTableAt) & long.MaxValue)
+                : check.Offset(bytes, RefcountTableAt, "refcount_table_offset"),
             RefcountTableClusters = forRepair
                 ? (int)Math.Min(BigEndian.U32(bytes, 56), MaxRefcountTableBytes >> (int)clusterBits)
                 : check.Count(bytes, 56, "refcount_table_clusters", MaxRefcountTableBytes >> (int)clusterBits),
-            SnapshotCount = forRepair ? (int)Math.Min(BigEndian.U32(bytes, SnapshotsAt), MaxSnapshots) : check.Count(bytes, SnapshotsAt, "nb_snapshots", MaxSnapshots),
+            SnapshotCount = forRepair
+                ? (int)Math.Min(BigEndian.U32(bytes, SnapshotsAt), MaxSnapshots)
+                : check.Count(bytes, SnapshotsAt, "nb_snapshots", MaxSnapshots),
             SnapshotsOffset = forRepair ? (long)(BigEndian.U64(bytes, 64) & long.MaxValue) : check.Offset(bytes, 64, "snapshots_offset"),
             Incompatible = v3 ? (Qcow2Incompatible)BigEndian.U64(bytes, IncompatibleAt) : default,
             Compatible = v3 ? (Qcow2Compatible)BigEndian.U64(bytes, 80) : default,
@@ -126,16 +134,18 @@ internal sealed record Qcow2Header
 
     private void CheckConsistency(FieldCheck check, bool forRepair)
     {
+        const string Multiple = "a multiple of the cluster size";
         long cluster = ClusterSize;
-        check.That(L1TableOffset % cluster == 0, 40, "l1_table_offset", L1TableOffset, "a multiple of the cluster size");
-        check.That(forRepair || RefcountTableOffset % cluster == 0, RefcountTableAt, "refcount_table_offset", RefcountTableOffset, "a multiple of the cluster size");
-        check.That(forRepair || SnapshotsOffset % cluster == 0, 64, "snapshots_offset", SnapshotsOffset, "a multiple of the cluster size");
+        check.That(L1TableOffset % cluster == 0, 40, "l1_table_offset", L1TableOffset, Multiple);
+        check.That(forRepair || RefcountTableOffset % cluster == 0, RefcountTableAt, "refcount_table_offset", RefcountTableOffset, Multiple);
+        check.That(forRepair || SnapshotsOffset % cluster == 0, 64, "snapshots_offset", SnapshotsOffset, Multiple);
         check.That(
             (Incompatible & ~Qcow2Incompatible.Known) != 0 || !Has(Qcow2Incompatible.ExtendedL2) || ClusterBits >= MinExtendedClusterBits,
             20, "cluster_bits", ClusterBits, $"at least {MinExtendedClusterBits} with extended L2 entries");
         int entriesPerTable = ClusterSize / (Has(Qcow2Incompatible.ExtendedL2) ? 16 : 8);
         long needed = Round.Units(Round.Units(Size, cluster), entriesPerTable);
-        check.That(needed <= MaxL1Bytes / 8, SizeAt, "size", Size, $"at most {MaxL1Bytes / 8 * (long)entriesPerTable * cluster:#,0} bytes with this cluster size");
+        long reach = MaxL1Bytes / 8 * (long)entriesPerTable * cluster;
+        check.That(needed <= MaxL1Bytes / 8, SizeAt, "size", Size, $"at most {reach:#,0} bytes with this cluster size");
         check.That(L1Size >= needed, L1SizeAt, "l1_size", L1Size, $"at least {needed} for a disk of {Size:#,0} bytes");
         if (BackingFileOffset != 0)
         {
@@ -144,22 +154,28 @@ internal sealed record Qcow2Header
                 BackingFileOffset >= HeaderLength && BackingFileOffset <= cluster - BackingFileSize,
                 8, "backing_file_offset", BackingFileOffset, "a place inside the first cluster, after the header");
         }
-        check.That(
-            forRepair || Has(Qcow2Incompatible.ExternalDataFile) || (AutoClear & Qcow2AutoClear.RawExternalData) == Qcow2AutoClear.None,
-            AutoClearAt, "autoclear_features", $"{(ulong)AutoClear:x}, which says that the data file is raw,", "without that bit, as the image has no data file. Clear it with Repair-DiskImage -Mode All");
+        if (!forRepair && !Has(Qcow2Incompatible.ExternalDataFile) && (AutoClear & Qcow2AutoClear.RawExternalData) != Qcow2AutoClear.None)
+        {
+            throw check.Wrong(
+                AutoClearAt, "autoclear_features", $"{(ulong)AutoClear:x}, which says that the data file is raw,",
+                $"without that bit, as the image has no data file. Clear it with {new Remedy(RemedyKind.Repair)}");
+        }
         bool typeBit = Has(Qcow2Incompatible.CompressionType);
         check.That(
             CompressionType <= Qcow2CompressionType.Zstd || (Incompatible & ~Qcow2Incompatible.Known) != 0,
             V3Length, "compression_type", (int)CompressionType, "0 (zlib) or 1 (zstd)", DiskImageErrorKind.Unsupported);
         check.That(
             typeBit == (CompressionType != Qcow2CompressionType.Zlib),
-            V3Length, "compression_type", (int)CompressionType, typeBit ? "not zlib when its feature bit is set" : "zlib when its feature bit is not set");
+            V3Length, "compression_type", (int)CompressionType, typeBit
+                ? "not zlib when its feature bit is set"
+                : "zlib when its feature bit is not set");
     }
 
     /// <summary>Extensions, unknown fields and the backing file's name, all inside the first cluster.</summary>
     private Qcow2Header WithVariableParts(byte[] cluster, string path)
     {
-        IReadOnlyList<Qcow2Extension> extensions = Qcow2Extension.ParseAll(cluster, HeaderLength, BackingFileOffset == 0 ? cluster.Length : (int)BackingFileOffset, path);
+        IReadOnlyList<Qcow2Extension> extensions = Qcow2Extension.ParseAll(
+            cluster, HeaderLength, BackingFileOffset == 0 ? cluster.Length : (int)BackingFileOffset, path);
         Qcow2Header header = this with
         {
             Extensions = extensions,
@@ -180,7 +196,8 @@ internal sealed record Qcow2Header
                 .Select(bit => Qcow2Extension.FeatureName(names, bit) ?? $"unnamed feature (bit {bit})");
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{path}: needs features that this version does not have: {string.Join(", ", list)} (incompatible_features {(ulong)Incompatible:x})",
+                $"{path}: needs features that this version does not have:"
+                    + $" {string.Join(", ", list)} (incompatible_features {(ulong)Incompatible:x})",
                 path,
                 IncompatibleAt);
         }
@@ -224,7 +241,8 @@ internal sealed record Qcow2Header
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{path}: the backing file name of {name.Length} bytes does not fit; at most {MaxBackingName} bytes, and header and name within one cluster of {bytes.Length}",
+                $"{path}: the backing file name of {name.Length} bytes does not fit; at most {MaxBackingName} bytes,"
+                    + $" and header and name within one cluster of {bytes.Length}",
                 path);
         }
         int at = Qcow2Extension.WriteAll(Extensions, bytes, length);
@@ -243,13 +261,18 @@ internal sealed record Qcow2Header
     /// <summary>Checks fields and says which one is wrong, with its value and what is allowed.</summary>
     private readonly struct FieldCheck(string path)
     {
-        public void That(bool condition, int at, string field, object value, string allowed, DiskImageErrorKind kind = DiskImageErrorKind.InvalidFormat)
+        public void That(
+            bool condition, int at, string field, object value, string allowed, DiskImageErrorKind kind = DiskImageErrorKind.InvalidFormat)
         {
             if (!condition)
             {
-                throw new DiskImageException(kind, $"{path}: qcow2 header field {field} is {value}; allowed: {allowed}", path, at);
+                throw Wrong(at, field, value, allowed, kind);
             }
         }
+
+        public DiskImageException Wrong(
+            int at, string field, object value, Wording allowed, DiskImageErrorKind kind = DiskImageErrorKind.InvalidFormat)
+            => new(kind, $"{path}: qcow2 header field {field} is {value}; allowed: {allowed}", path, at);
 
         public long Offset(ReadOnlySpan<byte> bytes, int at, string field)
         {

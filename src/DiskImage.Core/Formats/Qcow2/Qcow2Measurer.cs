@@ -10,11 +10,15 @@ namespace DiskImage.Formats.Qcow2;
 /// </summary>
 internal static class Qcow2Measurer
 {
-    public static async ValueTask<ImageMeasurement> MeasureAsync(Qcow2CreateOptions options, BlockNode? source, CancellationToken cancellationToken)
+    public static async ValueTask<ImageMeasurement> MeasureAsync(
+        Qcow2CreateOptions options, BlockNode? source, CancellationToken cancellationToken)
     {
         long cluster = options.ClusterSize;
-        long size = Round.Up(source?.Length ?? options.Size ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, "Measuring needs a size or a source image."), cluster);
-        _ = new Qcow2Geometry(Qcow2Geometry.Log2(cluster), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2).RequireL1For(size, path: null);
+        long asked = source?.Length ?? options.Size
+            ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, "Measuring needs a size or a source image.");
+        long size = Round.Up(asked, cluster);
+        _ = new Qcow2Geometry(
+            Qcow2Geometry.Log2(cluster), Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2).RequireL1For(size, path: null);
         long data = 0;
         if (options.BackingFile is not null || options.Preallocation is PreallocationMode.Falloc or PreallocationMode.Full)
         {
@@ -25,7 +29,9 @@ internal static class Qcow2Measurer
             data = await DataBlocks.CountAsync(source, cluster, cancellationToken).ConfigureAwait(false) * cluster;
         }
         long full = FullSize(size, cluster, Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2 ? 16 : 8);
-        return new ImageMeasurement(full - size + data, full, options.Compat < Qcow2Compat.V3 ? null : await BitmapsAsync(source, cluster, cancellationToken).ConfigureAwait(false));
+        bool canHaveBitmaps = options.Compat >= Qcow2Compat.V3;
+        long? bitmaps = canHaveBitmaps ? await BitmapsAsync(source, cluster, cancellationToken).ConfigureAwait(false) : null;
+        return new ImageMeasurement(full - size + data, full, bitmaps);
     }
 
     private static long FullSize(long size, long cluster, int refcountOrder, int l2EntryBytes)

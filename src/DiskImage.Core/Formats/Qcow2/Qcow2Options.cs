@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Qcow2;
 
 /// <summary>What a discard request does.</summary>
-public enum Qcow2DiscardMode
+internal enum Qcow2DiscardMode
 {
     /// <summary>Clusters become free in the image; the host file keeps its space.</summary>
     Ignore,
@@ -14,8 +14,10 @@ public enum Qcow2DiscardMode
     Unmap,
 }
 
-/// <summary>Which of the image's structures are looked up before each write, so that a damaged table cannot have them overwritten.</summary>
-public enum Qcow2OverlapCheck
+/// <summary>
+/// Which of the image's structures are looked up before each write, so that a damaged table cannot have them overwritten.
+/// </summary>
+internal enum Qcow2OverlapCheck
 {
     /// <summary>None: a damaged image is damaged further.</summary>
     None,
@@ -31,7 +33,7 @@ public enum Qcow2OverlapCheck
 }
 
 /// <summary>What a cluster reads as that the tables say to be past the end of its file.</summary>
-public enum Qcow2MissingClusters
+internal enum Qcow2MissingClusters
 {
     /// <summary>Reading it is an error.</summary>
     Error,
@@ -41,7 +43,7 @@ public enum Qcow2MissingClusters
 }
 
 /// <summary>Options when a qcow2 image is opened.</summary>
-public sealed record Qcow2OpenOptions
+internal sealed record Qcow2OpenOptions
 {
     /// <summary>Memory for L2 tables.</summary>
     [DriverOption("l2-cache-size", "Most bytes of L2 tables kept in memory", IsSize = true, Minimum = 0)]
@@ -56,20 +58,23 @@ public sealed record Qcow2OpenOptions
     public Qcow2DiscardMode Discard { get; init; } = Qcow2DiscardMode.Unmap;
 
     /// <summary>Refcounts may stay behind while the image is open; null to do as the image says.</summary>
-    [DriverOption("lazy-refcounts", "Write refcounts only when the image is closed: quicker flushes, a repair after a crash; as the image says if not given")]
+    [DriverOption("lazy-refcounts", "Write refcounts only when the image is closed: quicker flushes, a repair after a crash;"
+        + " as the image says if not given")]
     public bool? LazyRefcounts { get; init; }
 
     /// <summary>What a cluster reads as that the tables say to be past the end of its file.</summary>
-    [DriverOption("missing-clusters", "What reads as a cluster past the end of its file, as in a copy that was cut short: error, or zero as QEMU does")]
+    [DriverOption("missing-clusters", "What reads as a cluster past the end of its file, as in a copy that was cut short: error,"
+        + " or zero as QEMU does")]
     public Qcow2MissingClusters MissingClusters { get; init; }
 
     /// <summary>What no write may land on.</summary>
-    [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place), cached (also active tables), all (also those of snapshots)")]
+    [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place),"
+        + " cached (also active tables), all (also those of snapshots)")]
     public Qcow2OverlapCheck OverlapCheck { get; init; } = Qcow2OverlapCheck.Cached; // QEMU's default
 }
 
 /// <summary>Options when a qcow2 image is made. Names and defaults are QEMU's.</summary>
-public sealed record Qcow2CreateOptions : ICreateOptions
+internal sealed record Qcow2CreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]
@@ -100,7 +105,8 @@ public sealed record Qcow2CreateOptions : ICreateOptions
     public bool LazyRefcounts { get; init; }
 
     /// <summary>Bits of a refcount.</summary>
-    [DriverOption("refcount_bits", "Bits of a cluster's reference count: 2^bits - 1 snapshots can share it", Minimum = 1, Maximum = 64, PowerOfTwo = true)]
+    [DriverOption("refcount_bits", "Bits of a cluster's reference count:"
+        + " 2^bits - 1 snapshots can share it", Minimum = 1, Maximum = 64, PowerOfTwo = true)]
     public int RefcountBits { get; init; } = 16;
 
     /// <summary>Subclusters.</summary>
@@ -129,7 +135,7 @@ public sealed record Qcow2CreateOptions : ICreateOptions
 }
 
 /// <summary>Create options that can be changed later; what is not given stays.</summary>
-public sealed record Qcow2AmendOptions
+internal sealed record Qcow2AmendOptions
 {
     /// <summary>The version of the format.</summary>
     [DriverOption("compat", "Format version: 0.10 (v2) or 1.1 (v3)")]

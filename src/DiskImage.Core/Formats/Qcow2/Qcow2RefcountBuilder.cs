@@ -32,7 +32,8 @@ internal static class Qcow2RefcountBuilder
         if (tableClusters << geometry.ClusterBits > Qcow2Header.MaxRefcountTableBytes)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{file.Name}: refcounts for clusters up to offset {start << geometry.ClusterBits:#,0} need a table of more than {Qcow2Header.MaxRefcountTableBytes:#,0} bytes, QEMU's limit", file.Name);
+                DiskImageErrorKind.Corrupt, $"{file.Name}: refcounts for clusters up to offset {start << geometry.ClusterBits:#,0} need"
+                    + $" a table of more than {Qcow2Header.MaxRefcountTableBytes:#,0} bytes, QEMU's limit", file.Name);
         }
 
         byte[] table = new byte[tableClusters << geometry.ClusterBits], block = new byte[geometry.ClusterSize];
@@ -55,13 +56,15 @@ internal static class Qcow2RefcountBuilder
         };
         byte[] cluster = switched.ToCluster(file.Name);
         int end = header.Version < 3 ? Qcow2Header.V2Length : 100; // one write: the table and the width go together
-        await file.WriteAsync(Qcow2Header.RefcountTableAt, cluster.AsMemory(Qcow2Header.RefcountTableAt..end), CancellationToken.None).ConfigureAwait(false);
+        await file.WriteAsync(
+            Qcow2Header.RefcountTableAt, cluster.AsMemory(Qcow2Header.RefcountTableAt..end), CancellationToken.None).ConfigureAwait(false);
         await file.FlushAsync(CancellationToken.None).ConfigureAwait(false);
         return switched;
 
         IEnumerable<long> Covered(long first, long count)
         {
-            for (long range = first >> geometry.RefcountsPerBlockBits; range <= (first + count - 1) >> geometry.RefcountsPerBlockBits; range++)
+            long last = (first + count - 1) >> geometry.RefcountsPerBlockBits;
+            for (long range = first >> geometry.RefcountsPerBlockBits; range <= last; range++)
             {
                 yield return range;
             }

@@ -4,225 +4,309 @@ using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
-/// <summary>
-/// The refcounts of an image and the allocation of its clusters. Spec: qcow2, "Host cluster management".
-/// </summary>
+/// <summary>The refcounts of an image: which of its clusters are in use, and how often. Spec: qcow2, "Host cluster management".</summary>
 /// <remarks>
 /// <para>Idea. A refcount block describes a range of host clusters. A block that is missing describes free clusters, and when it is
 /// needed it is placed in the first cluster of its own range: that cluster is free, and the block counts itself. So a new
 /// block needs no other block, and the table entry is all there is to write besides. When the table is too small, a larger one
 /// is placed in the first range that the old one does not cover.</para>
-/// <para>Order of writes: refcount blocks, refcount table, then (declared by the node) L2 and L1 tables. Space is given back in two
-/// steps: <see cref="FreeAfterFlush"/> notes it, and only when the removal of the last reference is durable does the
-/// refcount go down and the space become allocatable. After a crash an image may leak clusters; it never shares one.</para>
-/// <para>Finding space: everything below <c>_firstFree</c> is known to be in use, so a search never starts from zero again.</para>
-/// <para>Not thread-safe: the node's metadata lock guards it.</para>
+/// <para>Order of writes: refcount blocks, refcount table, then (declared by <see cref="Qcow2Tables"/>) L2 and L1 tables. What loses its
+/// last reference goes down after the session's flush only, when that is durable. After a crash an image may leak clusters; it never shares
+/// one.</para>
+/// <para>The session's lock guards it.</para>
 /// </remarks>
-internal sealed partial class Qcow2Refcounts
+internal sealed class Qcow2Refcounts : FileSpace
 {
-    private readonly BlockNode _file;
-    private Qcow2Geometry _geometry;
-    private readonly WriteOrder _order;
-    private readonly Qcow2Guard _guard;
-    private readonly MetadataCache _blocks;
-    private readonly PointerTable _table;
-    private readonly List<(long Offset, long Length)> _toFree = [];
-    private long _firstFree; // cluster index: all clusters below are in use
-    private long _toFreeBytes;
-    private long _freeByte; // where the next compressed data may go, inside a cluster that is in use; 0 for nowhere
+    private readonly Qcow2Disk _disk;
 
-    public Qcow2Refcounts(BlockNode file, Qcow2Geometry geometry, WriteOrder order, Qcow2Guard guard, long cacheBytes)
+    public Qcow2Refcounts(Qcow2Disk disk, long cacheBytes)
     {
-        (_file, _geometry, _order, _guard) = (file, geometry, order, guard);
-        _blocks = new MetadataCache(order, geometry.ClusterSize, cacheBytes);
-        _table = new PointerTable(order);
+        _disk = disk;
+        Blocks = new MetadataCache(disk.Session.Order, disk.Geometry.ClusterSize, cacheBytes);
+        Table = new PointerTable(disk.Session.Order);
+        Account = new Qcow2RefcountAccount(disk);
     }
 
     /// <summary>Where the refcount table is; changes when it grows.</summary>
-    public long TableOffset => _table.HostOffset;
+    public HostOffset TablePlace => new(Table.HostOffset);
 
-    public int TableClusters => (int)_geometry.Clusters(_table.Count * 8L);
+    public int TableClusters => (int)Geometry.Clusters(Table.Count * 8L);
 
-    public PointerTable Table => _table;
+    public PointerTable Table { get; }
 
-    /// <summary>Bytes that become free with the next flush.</summary>
-    public long PendingFree => _toFreeBytes;
+    /// <summary>The refcount blocks that were used last.</summary>
+    public MetadataCache Blocks { get; }
 
-    private int PerBlock => 1 << _geometry.RefcountsPerBlockBits;
+    /// <summary>What was counted up, where it may have to go down again.</summary>
+    public Qcow2RefcountAccount Account { get; }
+
+    /// <summary>Refcounts in a block.</summary>
+    public int PerBlock => 1 << Geometry.RefcountsPerBlockBits;
+
+    private Qcow2Geometry Geometry => _disk.Geometry;
+
+    private BlockNode File => _disk.File;
 
     public async ValueTask LoadAsync(Qcow2Header header, CancellationToken cancellationToken)
     {
-        Restart(_geometry);
-        await _table.LoadAsync(header.RefcountTableOffset, header.RefcountTableClusters * (header.ClusterSize / 8), cancellationToken).ConfigureAwait(false);
-        for (int i = _table.NextUsed(0); i < _table.Count; i = _table.NextUsed(i + 1))
+        Restart();
+        await Table.LoadAsync(
+            header.RefcountTableOffset, header.RefcountTableClusters * (header.ClusterSize / 8), cancellationToken).ConfigureAwait(false);
+        for (int i = Table.NextUsed(0); i < Table.Count; i = Table.NextUsed(i + 1))
         {
-            long offset = L2Entry.OffsetOf(_table[i]);
-            if (_geometry.InCluster(offset) != 0 || offset >= _file.Length)
+            HostOffset place = EntryAt(i);
+            if (Geometry.InCluster(place) != 0 || place.Value >= File.Length)
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Corrupt,
-                    $"{_file.Name}: refcount table entry {i} points to offset {offset:#,0}; allowed: a multiple of {_geometry.ClusterSize:#,0} inside the file's {_file.Length:#,0} bytes. Repair the image with Repair-DiskImage.",
-                    _file.Name,
-                    _table.HostOffset + (i * 8L));
+                    $"{File.Name}: refcount table entry {i} points to offset {place.Value:#,0}; allowed:"
+                        + $" a multiple of {Geometry.ClusterSize:#,0}"
+                        + $" inside the file's {File.Length:#,0} bytes. Repair the image with {new Remedy(RemedyKind.Repair)}.",
+                    File.Name,
+                    Table.HostOffset + (i * 8L));
             }
-            _guard.AddTable(offset);
+            _disk.Guard.AddTable(place);
         }
+    }
+
+    /// <summary>Forgets everything: the structure was replaced, perhaps by one of another width. Nothing may be left to write.</summary>
+    public void Restart()
+    {
+        Blocks.Clear();
+        ForgetWaiting();
+        Account.Forget();
+        _disk.Allocator.Restart();
     }
 
     /// <summary>The refcount of a cluster, counted from the start of the file.</summary>
     public async ValueTask<ulong> GetAsync(long cluster, CancellationToken cancellationToken)
-        => await BlockAsync(cluster, cancellationToken).ConfigureAwait(false) is { } block
-            ? RefcountBlock.Get(block.Bytes, (int)(cluster & (PerBlock - 1)), _geometry.RefcountOrder)
-            : 0;
+        => await BlockAsync(cluster, cancellationToken).ConfigureAwait(false) is { } block ? Get(block, IndexOf(cluster)) : 0;
 
-    /// <summary>
-    /// Takes up to <paramref name="count"/> free clusters in a row, refcount 1. Fewer only if the first free ones are a
-    /// shorter gap.
-    /// </summary>
-    public async ValueTask<(long Offset, int Count)> AllocateAsync(int count)
+    /// <summary>The refcount of the cluster at a place.</summary>
+    public ValueTask<ulong> GetAsync(HostOffset place, CancellationToken cancellationToken)
+        => GetAsync(Geometry.ClusterOf(place), cancellationToken);
+
+    /// <summary>Adds 1 or -1 to the refcount of every cluster that the range touches, now.</summary>
+    /// <exception cref="DiskImageException">Corrupt if a refcount would leave its range.</exception>
+    public async ValueTask AddAsync(MetadataSession.Held held, HostOffset place, long length, int change)
     {
-        while (true)
+        long end = Geometry.Clusters(place.Value + length);
+        for (long cluster = Geometry.ClusterOf(place); cluster < end;)
         {
-            long first = await FindFreeAsync(_firstFree).ConfigureAwait(false);
-            _firstFree = first;
-            int index = (int)(first & (PerBlock - 1));
-            CachedPiece block = await EnsureBlockAsync(first).ConfigureAwait(false);
-            if (RefcountBlock.Get(block.Bytes, index, _geometry.RefcountOrder) != 0)
+            CachedPiece block = await EnsureBlockAsync(held, cluster).ConfigureAwait(false);
+            int index = IndexOf(cluster), stop = (int)Math.Min(PerBlock, index + (end - cluster));
+            AddInBlock(block, index, stop, cluster, change);
+            if (change > 0)
             {
-                continue; // the new block took the very cluster
+                Account.Note(Geometry.PlaceOf(cluster), (long)(stop - index) << Geometry.ClusterBits);
             }
-            int end = RefcountBlock.NextUsed(block.Bytes, index, Math.Min(index + count, PerBlock), _geometry.RefcountOrder);
-            for (int i = index; i < end; i++)
-            {
-                Put(block, i, 1);
-            }
-            _firstFree = first + (end - index);
-            Note(HostOffset(first), (long)(end - index) << _geometry.ClusterBits);
-            return (HostOffset(first), end - index);
+            cluster += stop - index;
         }
     }
 
-    /// <summary>Takes <paramref name="count"/> free clusters in a row, for tables; searches until there are that many.</summary>
-    public async ValueTask<long> AllocateContiguousAsync(long count)
+    /// <summary>Adds to the refcount of every cluster that a range touches, several times.</summary>
+    public async ValueTask AddAsync(MetadataSession.Held held, HostOffset place, long length, ulong times)
     {
-        long first = await FindFreeAsync(_firstFree).ConfigureAwait(false);
-        for (long run = 0; run < count;)
+        for (ulong i = 0; i < times; i++)
         {
-            long cluster = first + run;
-            if (count >= PerBlock && await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false) is null)
+            await AddAsync(held, place, length, +1).ConfigureAwait(false);
+        }
+    }
+
+    public override ValueTask FreeAsync(MetadataSession.Held held, long offset, long length) => AddAsync(held, new(offset), length, -1);
+
+    /// <summary>Takes references away that nothing in the file, as it is on the disk, makes use of.</summary>
+    public async ValueTask FreeAsync(MetadataSession.Held held, HostOffset place, long length, ulong times)
+    {
+        for (ulong i = 0; i < times && length > 0; i++)
+        {
+            await AddAsync(held, place, length, -1).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Takes a reference to each of several ranges away once the file no longer has it.</summary>
+    public void FreeAfterFlush(MetadataSession.Held held, Qcow2Ranges ranges)
+    {
+        foreach (FileRange range in ranges.All)
+        {
+            FreeAfterFlush(held, range.Start, range.Length);
+        }
+    }
+
+    /// <summary>Takes references to a range away once the file no longer has them.</summary>
+    public void FreeAfterFlush(MetadataSession.Held held, HostOffset place, long length, ulong times = 1)
+    {
+        for (ulong i = 0; i < times; i++)
+        {
+            FreeAfterFlush(held, place.Value, length);
+        }
+    }
+
+    /// <summary>
+    /// What was given up is durable: counts it down, and tells the clusters that have no reference left. If it fails, what is not counted
+    /// down yet goes on waiting.
+    /// </summary>
+    public override async ValueTask<IReadOnlyList<FileRange>> ReleaseAsync(MetadataSession.Held held)
+    {
+        var free = new Qcow2Ranges(Geometry);
+        while (!IsNothingWaiting)
+        {
+            FileRange range = LastWaiting;
+            HostOffset start = StartInLastBlock(range);
+            long last = Geometry.Clusters(range.End) - 1, cluster = Geometry.ClusterOf(start);
+            CachedPiece block = await EnsureBlockAsync(held, last).ConfigureAwait(false);
+            TakeWaiting(start.Value);
+            int index = IndexOf(cluster), stop = IndexOf(last) + 1;
+            AddInBlock(block, index, stop, cluster, -1);
+            for (; index < stop; index++, cluster++)
             {
-                return await AllocateBehindAsync(count).ConfigureAwait(false); // a block at the start of each range leaves no room for it
-            }
-            _ = await EnsureBlockAsync(cluster).ConfigureAwait(false);
-            if (await GetAsync(cluster, CancellationToken.None).ConfigureAwait(false) == 0)
-            {
-                run++;
-            }
-            else
-            {
-                (first, run) = (await FindFreeAsync(cluster + 1).ConfigureAwait(false), 0);
+                if (Get(block, index) == 0)
+                {
+                    free.Add(Geometry.PlaceOf(cluster), Geometry.ClusterSize);
+                }
             }
         }
-        await AddAsync(HostOffset(first), count << _geometry.ClusterBits, +1).ConfigureAwait(false);
-        return HostOffset(first);
+        await _disk.Session.Order.WriteBackAsync().ConfigureAwait(false); // may be lost in a crash: then it leaks
+        return free.All;
+    }
+
+    /// <summary>Where the part of a range begins whose counts are all in the block that counts its end.</summary>
+    public HostOffset StartInLastBlock(FileRange range)
+    {
+        long last = Geometry.Clusters(range.End) - 1;
+        return new(Math.Max(range.Start, Geometry.PlaceOf(last & -PerBlock).Value));
+    }
+
+    /// <summary>Where the last cluster that is in use ends.</summary>
+    public async ValueTask<HostOffset> UsedEndAsync()
+    {
+        for (int i = Table.Count - 1; i >= 0; i--)
+        {
+            long first = (long)i << Geometry.RefcountsPerBlockBits;
+            if (await BlockAsync(first, CancellationToken.None).ConfigureAwait(false) is { } block)
+            {
+                int k = PerBlock - 1;
+                while (k >= 0 && Get(block, k) == 0)
+                {
+                    k--;
+                }
+                if (k >= 0)
+                {
+                    return Geometry.PlaceOf(first + k + 1);
+                }
+            }
+        }
+        return new(Geometry.ClusterSize);
+    }
+
+    /// <summary>A cluster's index in its block.</summary>
+    public int IndexOf(long cluster) => (int)(cluster & (PerBlock - 1));
+
+    public ulong Get(CachedPiece block, int index) => RefcountBlock.Get(block.Bytes, index, Geometry.RefcountOrder);
+
+    /// <summary>Where a block is, as the table says.</summary>
+    public HostOffset EntryAt(int index) => new(L2Entry.OffsetOf(Table[index]));
+
+    /// <summary>Takes the free clusters [index, end) of a block.</summary>
+    public void Take(MetadataSession.Held held, CachedPiece block, int index, int end, HostOffset place)
+    {
+        _disk.Session.Require(held);
+        for (int i = index; i < end; i++)
+        {
+            Put(block, i, 1);
+        }
+        Account.Note(place, (long)(end - index) << Geometry.ClusterBits);
+    }
+
+    /// <summary>The block that counts a cluster; null if there is none, so that the cluster is free.</summary>
+    public async ValueTask<CachedPiece?> BlockAsync(long cluster, CancellationToken cancellationToken)
+    {
+        long index = cluster >> Geometry.RefcountsPerBlockBits;
+        HostOffset place = index < Table.Count ? EntryAt((int)index) : default;
+        return place.Value == 0 ? null : await Blocks.GetAsync(place.Value, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>The block that counts a cluster, made if need be.</summary>
+    public async ValueTask<CachedPiece> EnsureBlockAsync(MetadataSession.Held held, long cluster)
+    {
+        _disk.Session.Require(held);
+        if (await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false) is { } existing)
+        {
+            return existing;
+        }
+        long index = cluster >> Geometry.RefcountsPerBlockBits;
+        if (Geometry.PlaceOf(cluster).Value >= Qcow2Header.MaxHostOffset)
+        {
+            throw new DiskImageException(DiskImageErrorKind.NoSpace, $"{File.Name}:"
+                + $" the image file cannot grow past {Qcow2Header.MaxHostOffset:#,0} bytes", File.Name);
+        }
+        if (index >= Table.Count)
+        {
+            await GrowTableAsync(held, index + 1).ConfigureAwait(false);
+            return (await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false)) ?? await EnsureBlockAsync(
+                held, cluster).ConfigureAwait(false);
+        }
+        HostOffset own = Geometry.PlaceOf(index << Geometry.RefcountsPerBlockBits);
+        _disk.Guard.Require(own, Geometry.ClusterSize);
+        CachedPiece block = await Blocks.GetNewAsync(own.Value).ConfigureAwait(false);
+        Put(block, 0, 1);
+        Table[(int)index] = (ulong)own.Value;
+        _disk.Guard.AddTable(own);
+        return block;
     }
 
     /// <summary>
     /// Takes clusters in a row, more than a refcount block counts, in the ranges behind all that have a block. Their blocks lie in a
     /// row before them, and nothing else can be in use there.
     /// </summary>
-    private async ValueTask<long> AllocateBehindAsync(long count)
+    public async ValueTask<HostOffset> TakeBehindAsync(MetadataSession.Held held, long count)
     {
+        _disk.Session.Require(held);
         int blocks = checked((int)Round.Units(count, PerBlock - 1)), range; // each block counts itself, too
         while (true)
         {
-            for (range = _table.Count; range > 0 && _table[range - 1] == 0; range--)
+            for (range = Table.Count; range > 0 && Table[range - 1] == 0; range--)
             {
             }
-            if (range + blocks <= _table.Count)
+            if (range + blocks <= Table.Count)
             {
                 break;
             }
-            await GrowTableAsync(range + blocks).ConfigureAwait(false);
+            await GrowTableAsync(held, range + blocks).ConfigureAwait(false);
         }
-        long start = (long)range << _geometry.RefcountsPerBlockBits, left = blocks + count;
-        _guard.Require(HostOffset(start), left << _geometry.ClusterBits);
+        long start = (long)range << Geometry.RefcountsPerBlockBits;
+        _disk.Guard.Require(Geometry.PlaceOf(start), (blocks + count) << Geometry.ClusterBits);
+        await NewBlocksAsync(start, blocks, blocks + count).ConfigureAwait(false);
         for (int i = 0; i < blocks; i++)
         {
-            CachedPiece block = await _blocks.GetNewAsync(HostOffset(start + i)).ConfigureAwait(false);
-            for (int used = 0; left > 0 && used < PerBlock; used++, left--)
-            {
-                Put(block, used, 1);
-            }
-            _table[range + i] = (ulong)HostOffset(start + i);
-            _guard.AddTable(HostOffset(start + i));
+            Table[range + i] = (ulong)Geometry.PlaceOf(start + i).Value;
+            _disk.Guard.AddTable(Geometry.PlaceOf(start + i));
         }
-        Note(HostOffset(start + blocks), count << _geometry.ClusterBits);
-        return HostOffset(start + blocks);
+        HostOffset place = Geometry.PlaceOf(start + blocks);
+        Account.Note(place, count << Geometry.ClusterBits);
+        return place;
     }
 
-    /// <summary>
-    /// Takes bytes for compressed data, packed behind what was taken before where that is possible: a cluster then has as many
-    /// references as pieces of data in it.
-    /// </summary>
-    /// <param name="length">Bytes, fewer than a cluster has.</param>
-    public async ValueTask<long> AllocateBytesAsync(int length)
+    /// <summary>The table has other bytes at another place, or fewer at its own; it is written, and the header is to be.</summary>
+    public void ReplaceTable(MetadataSession.Held held, HostOffset place, byte[] bytes)
     {
-        long current = _freeByte >> _geometry.ClusterBits;
-        bool canShare = _freeByte != 0 && await GetAsync(current, CancellationToken.None).ConfigureAwait(false) < _geometry.MaxRefcount;
-        int room = canShare ? _geometry.ClusterSize - _geometry.InCluster(_freeByte) : 0;
-        long offset = _freeByte;
-        long fresh = 0;
-        if (length > room)
-        {
-            (fresh, _) = await AllocateAsync(1).ConfigureAwait(false);
-            canShare &= fresh == HostOffset(current + 1); // then it straddles
-            offset = canShare ? _freeByte : fresh;
-        }
-        try
-        {
-            await AddAsync(HostOffset(current), canShare ? 1 : 0, +1).ConfigureAwait(false);
-        }
-        catch
-        {
-            await AddAsync(fresh, fresh == 0 ? 0 : 1, -1).ConfigureAwait(false);
-            throw;
-        }
-        _freeByte = offset + length;
-        if (_geometry.InCluster(_freeByte) == 0)
-        {
-            _freeByte = 0;
-        }
-        return offset;
+        _disk.Session.Require(held);
+        Table.Replace(place.Value, bytes);
+        _disk.Guard.RefcountTable = (place, bytes.Length);
     }
 
-    /// <summary>Adds 1 or -1 to the refcount of every cluster that the range touches, now.</summary>
-    /// <exception cref="DiskImageException">Corrupt if a refcount would leave its range.</exception>
-    public async ValueTask AddAsync(long offset, long length, int change)
-    {
-        long end = _geometry.Clusters(offset + length);
-        for (long cluster = offset >> _geometry.ClusterBits; cluster < end;)
-        {
-            CachedPiece block = await EnsureBlockAsync(cluster).ConfigureAwait(false);
-            int index = (int)(cluster & (PerBlock - 1)), stop = (int)Math.Min(PerBlock, index + (end - cluster));
-            AddInBlock(block, index, stop, cluster, change);
-            if (change > 0)
-            {
-                Note(HostOffset(cluster), (long)(stop - index) << _geometry.ClusterBits);
-            }
-            cluster += stop - index;
-        }
-    }
+    // Compressed data is given up by the byte, and each piece of it has a reference to its cluster.
+    protected override bool MayJoin(long offset) => Geometry.InCluster(offset) == 0;
 
     /// <summary>Changes the refcounts [index, stop) of a block, all or none.</summary>
     private void AddInBlock(CachedPiece block, int index, int stop, long cluster, int change)
     {
-        int order = _geometry.RefcountOrder;
+        int order = Geometry.RefcountOrder;
         for (int i = index; i < stop; i++)
         {
-            if (RefcountBlock.Get(block.Bytes, i, order) == (change > 0 ? _geometry.MaxRefcount : 0))
+            if (RefcountBlock.Get(block.Bytes, i, order) == (change > 0 ? Geometry.MaxRefcount : 0))
             {
-                throw CannotAdd(cluster + i - index, change);
+                throw CannotAdd(Geometry.PlaceOf(cluster + i - index), change);
             }
         }
         for (int i = index; i < stop; i++, cluster++)
@@ -231,169 +315,47 @@ internal sealed partial class Qcow2Refcounts
             _ = RefcountBlock.Set(block.Bytes, i, order, change > 0 ? old + 1 : old - 1);
             if (change < 0 && old == 1)
             {
-                _firstFree = Math.Min(_firstFree, cluster);
-                _guard.RemoveTable(HostOffset(cluster)); // before anything can fail: the next owner may write there
-                _freeByte = _freeByte >> _geometry.ClusterBits == cluster ? 0 : _freeByte;
+                _disk.Freed(cluster); // before anything can fail: the next owner may write there
             }
         }
         int start = (index << order) >> 3;
-        _blocks.Changed(block, start, (((stop << order) + 7) >> 3) - start);
+        Blocks.Changed(block, start, (((stop << order) + 7) >> 3) - start);
     }
 
-    private DiskImageException CannotAdd(long cluster, int change) => new(
+    private DiskImageException CannotAdd(HostOffset place, int change) => new(
         change > 0 ? DiskImageErrorKind.OutOfRange : DiskImageErrorKind.Corrupt,
         change > 0
-            ? $"{_file.Name}: a cluster would need a refcount above {_geometry.MaxRefcount}, the most that {1 << _geometry.RefcountOrder} refcount bits hold"
-            : $"{_file.Name}: the refcount of the cluster at offset {HostOffset(cluster):#,0} is 0 although it is in use. Check the image with Test-DiskImage.",
-        _file.Name,
-        HostOffset(cluster));
-
-    /// <summary>Notes a range whose last reference from the tables was just removed; it is given back after the next flush.</summary>
-    public void FreeAfterFlush(long offset, long length)
-    {
-        if (length == 0)
-        {
-            return; // a table of no entries
-        }
-        Append(_toFree, offset, length);
-        _toFreeBytes += length;
-    }
-
-    /// <summary>Adds a range to a list; it is joined with the last one where it continues that at the start of a cluster.</summary>
-    private void Append(List<(long Offset, long Length)> ranges, long offset, long length)
-    {
-        if (ranges.Count > 0 && ranges[^1] is var last && last.Offset + last.Length == offset && (offset & (_geometry.ClusterSize - 1)) == 0)
-        {
-            ranges[^1] = (last.Offset, last.Length + length);
-        }
-        else
-        {
-            ranges.Add((offset, length));
-        }
-    }
-
-    /// <summary>
-    /// Called when everything is durable: the noted ranges become free. If it fails, what is not free yet stays noted.
-    /// </summary>
-    /// <param name="free">Gets the clusters that have no reference left, also if it fails.</param>
-    public async ValueTask ReleaseAsync(List<(long Offset, long Length)> free)
-    {
-        while (_toFree.Count > 0)
-        {
-            (long offset, long length) = _toFree[^1];
-            long last = _geometry.Clusters(offset + length) - 1;
-            long start = Math.Max(offset, HostOffset(last & -PerBlock)); // as far as one refcount block goes
-            length -= start - offset;
-            CachedPiece block = await EnsureBlockAsync(last).ConfigureAwait(false);
-            _toFree.RemoveAt(_toFree.Count - 1);
-            if (start > offset)
-            {
-                _toFree.Add((offset, start - offset));
-            }
-            _toFreeBytes -= length;
-            int index = (int)((start >> _geometry.ClusterBits) & (PerBlock - 1)), stop = (int)(last & (PerBlock - 1)) + 1;
-            AddInBlock(block, index, stop, start >> _geometry.ClusterBits, -1);
-            for (long cluster = start >> _geometry.ClusterBits; index < stop; index++, cluster++)
-            {
-                if (RefcountBlock.Get(block.Bytes, index, _geometry.RefcountOrder) == 0)
-                {
-                    Append(free, HostOffset(cluster), _geometry.ClusterSize);
-                }
-            }
-        }
-    }
-
-    /// <summary>Where the last cluster that is in use ends.</summary>
-    public async ValueTask<long> UsedEndAsync()
-    {
-        for (int i = _table.Count - 1; i >= 0; i--)
-        {
-            if (await BlockAsync((long)i << _geometry.RefcountsPerBlockBits, CancellationToken.None).ConfigureAwait(false) is { } block)
-            {
-                int k = PerBlock - 1;
-                while (k >= 0 && RefcountBlock.Get(block.Bytes, k, _geometry.RefcountOrder) == 0)
-                {
-                    k--;
-                }
-                if (k >= 0)
-                {
-                    return HostOffset(((long)i << _geometry.RefcountsPerBlockBits) + k + 1);
-                }
-            }
-        }
-        return _geometry.ClusterSize;
-    }
-
-    /// <summary>Forgets everything: the structure was replaced, perhaps by one of another width. Nothing may be left to write.</summary>
-    public void Restart(Qcow2Geometry geometry)
-    {
-        _geometry = geometry;
-        _blocks.Clear();
-        _toFree.Clear();
-        (_account, _owed) = (null, []);
-        (_firstFree, _freeByte, _toFreeBytes) = (0, 0, 0);
-    }
-
-    private long HostOffset(long cluster) => cluster << _geometry.ClusterBits;
+            ? (Wording)$"{File.Name}: a cluster would need a refcount above {Geometry.MaxRefcount},"
+                + $" the most that {1 << Geometry.RefcountOrder} refcount bits hold"
+            : (Wording)$"{File.Name}: the refcount of the cluster at offset {place.Value:#,0} is 0 although it is in use."
+                + $" Check the image with {new Remedy(RemedyKind.Check)}.",
+        File.Name,
+        place.Value);
 
     private void Put(CachedPiece block, int index, ulong value)
     {
-        (int start, int length) = RefcountBlock.Set(block.Bytes, index, _geometry.RefcountOrder, value);
-        _blocks.Changed(block, start, length);
+        (int start, int length) = RefcountBlock.Set(block.Bytes, index, Geometry.RefcountOrder, value);
+        Blocks.Changed(block, start, length);
     }
 
-    private async ValueTask<CachedPiece?> BlockAsync(long cluster, CancellationToken cancellationToken)
+    /// <summary>Makes blocks in a row that count as many clusters from the first of them on. Nothing leads to them yet.</summary>
+    private async ValueTask NewBlocksAsync(long first, long blocks, long clusters)
     {
-        long index = cluster >> _geometry.RefcountsPerBlockBits;
-        long offset = index < _table.Count ? L2Entry.OffsetOf(_table[(int)index]) : 0;
-        if (offset == 0)
+        try
         {
-            return null;
-        }
-        return await _blocks.GetAsync(offset, cancellationToken).ConfigureAwait(false);
-    }
-
-    private async ValueTask<CachedPiece> EnsureBlockAsync(long cluster)
-    {
-        if (await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false) is { } existing)
-        {
-            return existing;
-        }
-        long index = cluster >> _geometry.RefcountsPerBlockBits;
-        if (HostOffset(cluster) >= Qcow2Header.MaxHostOffset)
-        {
-            throw new DiskImageException(DiskImageErrorKind.NoSpace, $"{_file.Name}: the image file cannot grow past {Qcow2Header.MaxHostOffset:#,0} bytes", _file.Name);
-        }
-        if (index >= _table.Count)
-        {
-            await GrowTableAsync(index + 1).ConfigureAwait(false);
-            return (await BlockAsync(cluster, CancellationToken.None).ConfigureAwait(false)) ?? await EnsureBlockAsync(cluster).ConfigureAwait(false);
-        }
-        long own = index << _geometry.RefcountsPerBlockBits;
-        _guard.Require(HostOffset(own), _geometry.ClusterSize);
-        CachedPiece block = await _blocks.GetNewAsync(HostOffset(own)).ConfigureAwait(false);
-        Put(block, 0, 1);
-        _table[(int)index] = (ulong)HostOffset(own);
-        _guard.AddTable(HostOffset(own));
-        return block;
-    }
-
-    /// <summary>Index of the first free cluster at or after <paramref name="from"/>; always finds one, at worst past the end.</summary>
-    private async ValueTask<long> FindFreeAsync(long from)
-    {
-        while (true)
-        {
-            if (await BlockAsync(from, CancellationToken.None).ConfigureAwait(false) is not { } block)
+            for (long i = 0; i < blocks; i++)
             {
-                return from;
+                CachedPiece block = await Blocks.GetNewAsync(Geometry.PlaceOf(first + i).Value).ConfigureAwait(false);
+                for (int used = 0; clusters > 0 && used < PerBlock; used++, clusters--)
+                {
+                    Put(block, used, 1);
+                }
             }
-            int index = (int)(from & (PerBlock - 1));
-            int found = RefcountBlock.NextFree(block.Bytes, index, PerBlock, _geometry.RefcountOrder);
-            from += found - index;
-            if (found < PerBlock)
-            {
-                return from;
-            }
+        }
+        catch
+        {
+            Blocks.Forget(Geometry.PlaceOf(first).Value, blocks << Geometry.ClusterBits); // the next attempt goes to the same place
+            throw;
         }
     }
 
@@ -401,65 +363,67 @@ internal sealed partial class Qcow2Refcounts
     /// Moves to a larger refcount table. The new one, and the blocks that count it, lie in the first ranges the old one does not
     /// cover, so nothing there can be in use. Written and flushed before the header changes hands.
     /// </summary>
-    private async ValueTask GrowTableAsync(long entries)
+    private async ValueTask GrowTableAsync(MetadataSession.Held held, long entries)
     {
-        int perCluster = _geometry.ClusterSize / 8;
-        long wanted = Math.Max(entries + (entries / 2), _table.Count * 2L);
-        long start = (long)_table.Count << _geometry.RefcountsPerBlockBits; // first cluster the old table does not cover
-        long tableClusters, blocks;
-        while (true)
+        long start = (long)Table.Count << Geometry.RefcountsPerBlockBits; // first cluster the old table does not cover
+        (long tableClusters, long blocks) = GrownTable(entries);
+        byte[] bytes = new byte[tableClusters << Geometry.ClusterBits];
+        Table.Bytes.CopyTo(bytes);
+        _disk.Guard.Require(Geometry.PlaceOf(start), (blocks + tableClusters) << Geometry.ClusterBits);
+        HostOffset place = Geometry.PlaceOf(start + blocks), old = TablePlace;
+        long oldLength = Round.Up(Table.Count * 8L, Geometry.ClusterSize);
+        await NewBlocksAsync(start, blocks, blocks + tableClusters).ConfigureAwait(false); // the blocks in a row, then the table
+        for (long i = 0; i < blocks; i++)
         {
-            tableClusters = Round.Units(wanted, perCluster);
-            blocks = (tableClusters + PerBlock - 2) / (PerBlock - 1); // each block counts itself, too
-            if (tableClusters * perCluster >= _table.Count + blocks)
-            {
-                break;
-            }
-            wanted = _table.Count + blocks;
+            BigEndian.U64(bytes, (int)(Table.Count + i) * 8, (ulong)Geometry.PlaceOf(start + i).Value);
         }
-        if (tableClusters << _geometry.ClusterBits > Qcow2Header.MaxRefcountTableBytes)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.NoSpace,
-                $"{_file.Name}: the image needs a refcount table of more than {Qcow2Header.MaxRefcountTableBytes:#,0} bytes, QEMU's limit. Convert it to an image with larger clusters.",
-                _file.Name);
-        }
-        byte[] bytes = new byte[tableClusters << _geometry.ClusterBits];
-        _table.Bytes.CopyTo(bytes);
-        _guard.Require(HostOffset(start), (blocks + tableClusters) << _geometry.ClusterBits);
-        long tableOffset = HostOffset(start + blocks);
-        (long oldOffset, long oldLength) = (_table.HostOffset, Round.Up(_table.Count * 8L, _geometry.ClusterSize));
         try
         {
-            for (long i = 0, left = blocks + tableClusters; i < blocks; i++) // the blocks in a row, then the table
-            {
-                CachedPiece block = await _blocks.GetNewAsync(HostOffset(start + i)).ConfigureAwait(false);
-                BigEndian.U64(bytes, (int)(_table.Count + i) * 8, (ulong)HostOffset(start + i));
-                for (int used = 0; left > 0 && used < PerBlock; used++, left--)
-                {
-                    Put(block, used, 1);
-                }
-            }
-            await _order.WriteBackAsync().ConfigureAwait(false);
-            await _file.WriteAsync(tableOffset, bytes).ConfigureAwait(false);
-            await _file.FlushAsync().ConfigureAwait(false);
+            await _disk.Session.Order.WriteBackAsync().ConfigureAwait(false);
+            await File.WriteAsync(place.Value, bytes).ConfigureAwait(false);
+            await File.FlushAsync().ConfigureAwait(false);
             byte[] field = new byte[12];
-            BigEndian.U64(field, 0, (ulong)tableOffset);
+            BigEndian.U64(field, 0, (ulong)place.Value);
             BigEndian.U32(field, 8, (uint)tableClusters);
-            await _file.WriteAsync(Qcow2Header.RefcountTableAt, field).ConfigureAwait(false);
-            await _file.FlushAsync().ConfigureAwait(false);
+            await File.WriteAsync(Qcow2Header.RefcountTableAt, field).ConfigureAwait(false);
+            await File.FlushAsync().ConfigureAwait(false);
         }
         catch
         {
-            _blocks.Forget(HostOffset(start), blocks << _geometry.ClusterBits); // the next attempt goes to the same place
+            Blocks.Forget(Geometry.PlaceOf(start).Value, blocks << Geometry.ClusterBits);
             throw;
         }
         for (long i = 0; i < blocks; i++)
         {
-            _guard.AddTable(HostOffset(start + i));
+            _disk.Guard.AddTable(Geometry.PlaceOf(start + i));
         }
-        _table.Replace(tableOffset, bytes);
-        _guard.RefcountTable = (tableOffset, bytes.Length);
-        FreeAfterFlush(oldOffset, oldLength);
+        ReplaceTable(held, place, bytes);
+        FreeAfterFlush(held, old, oldLength);
+    }
+
+    /// <summary>The clusters that a table of at least so many entries takes, and the blocks that count it and themselves.</summary>
+    private (long TableClusters, long Blocks) GrownTable(long entries)
+    {
+        int perCluster = Geometry.ClusterSize / 8;
+        long wanted = Math.Max(entries + (entries / 2), Table.Count * 2L);
+        while (true)
+        {
+            long tableClusters = Round.Units(wanted, perCluster);
+            long blocks = (tableClusters + PerBlock - 2) / (PerBlock - 1); // each block counts itself, too
+            if (tableClusters << Geometry.ClusterBits > Qcow2Header.MaxRefcountTableBytes)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.NoSpace,
+                    $"{File.Name}: the image needs a refcount table of more than {Qcow2Header.MaxRefcountTableBytes:#,0} bytes,"
+                        + $" QEMU's limit."
+                        + $" Convert it to an image with larger clusters.",
+                    File.Name);
+            }
+            if (tableClusters * perCluster >= Table.Count + blocks)
+            {
+                return (tableClusters, blocks);
+            }
+            wanted = Table.Count + blocks;
+        }
     }
 }

@@ -45,17 +45,22 @@ internal sealed record Qcow2Snapshot
     public bool FitsVersion3 => VirtualSize is not null;
 
     /// <summary>The same with what version 3 demands; a size that it does not record is today's.</summary>
-    public Qcow2Snapshot ForVersion3(long size) => FitsVersion3 ? this : this with { VirtualSize = size, Extra = new byte[KnownExtraBytes] };
+    public Qcow2Snapshot ForVersion3(long size)
+        => FitsVersion3 ? this : this with { VirtualSize = size, Extra = new byte[KnownExtraBytes] };
 
     /// <summary>Reads the snapshot table that a header names.</summary>
     /// <exception cref="DiskImageException">Corrupt; it names the snapshot, the field and the offset.</exception>
-    public static async ValueTask<IReadOnlyList<Qcow2Snapshot>> ReadAllAsync(BlockNode file, Qcow2Header header, CancellationToken cancellationToken)
+    public static async ValueTask<IReadOnlyList<Qcow2Snapshot>> ReadAllAsync(
+        BlockNode file, Qcow2Header header, CancellationToken cancellationToken)
     {
-        (IReadOnlyList<Qcow2Snapshot> snapshots, DiskImageException? fault) = await ReadReadableAsync(file, header, cancellationToken).ConfigureAwait(false);
+        (IReadOnlyList<Qcow2Snapshot> snapshots, DiskImageException? fault) = await ReadReadableAsync(
+            file, header, cancellationToken).ConfigureAwait(false);
         return fault is null ? snapshots : throw fault;
     }
 
-    /// <summary>Reads the snapshot table that a header names, as far as its entries can be told apart; where not all can, says why.</summary>
+    /// <summary>
+    /// Reads the snapshot table that a header names, as far as its entries can be told apart; where not all can, says why.
+    /// </summary>
     public static async ValueTask<(IReadOnlyList<Qcow2Snapshot> Snapshots, DiskImageException? Fault)> ReadReadableAsync(
         BlockNode file, Qcow2Header header, CancellationToken cancellationToken)
     {
@@ -66,23 +71,27 @@ internal sealed record Qcow2Snapshot
         if (header.SnapshotsOffset < header.ClusterSize) // what the header's bytes say would pass for a snapshot
         {
             return ([], new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{file.Name}: the snapshot table is said to be at host offset {header.SnapshotsOffset:#,0}, where the header is", file.Name, Qcow2Header.SnapshotsAt));
+                DiskImageErrorKind.Corrupt, $"{file.Name}: the snapshot table is said to be at host offset"
+                    + $" {header.SnapshotsOffset:#,0}, where the header is", file.Name, Qcow2Header.SnapshotsAt));
         }
         int most = (int)Math.Clamp(file.Length - header.SnapshotsOffset, 0, MaxTableBytes); // 0: the place is past the end of the file
-        byte[] table = await ReadTableAsync(file, header.SnapshotsOffset, Math.Min(most, header.SnapshotCount * (long)UsualEntryBytes), cancellationToken).ConfigureAwait(false);
+        long usual = Math.Min(most, header.SnapshotCount * (long)UsualEntryBytes);
+        byte[] table = await ReadTableAsync(file, header.SnapshotsOffset, usual, cancellationToken).ConfigureAwait(false);
         var snapshots = new List<Qcow2Snapshot>(header.SnapshotCount);
         int at = 0;
         for (int i = 0; i < header.SnapshotCount; i++)
         {
             while (table.Length < most && !IsWhole(table.AsSpan(Math.Min(at, table.Length))))
             {
-                table = await ReadTableAsync(file, header.SnapshotsOffset, Math.Min(most, table.Length * 2L), cancellationToken).ConfigureAwait(false);
+                table = await ReadTableAsync(
+                    file, header.SnapshotsOffset, Math.Min(most, table.Length * 2L), cancellationToken).ConfigureAwait(false);
             }
             ReadOnlySpan<byte> entry = table.AsSpan(Math.Min(at, table.Length));
             if (FaultOf(entry) is { } what)
             {
                 long offset = header.SnapshotsOffset + at;
-                return (snapshots, new DiskImageException(DiskImageErrorKind.Corrupt, $"{file.Name}: snapshot table entry {i} at offset {offset:#,0}: {what}", file.Name, offset));
+                return (snapshots, new DiskImageException(DiskImageErrorKind.Corrupt, $"{file.Name}:"
+                    + $" snapshot table entry {i} at offset {offset:#,0}: {what}", file.Name, offset));
             }
             snapshots.Add(Parse(entry, out int length) with { EntryOffset = header.SnapshotsOffset + at });
             at += length;
@@ -139,7 +148,8 @@ internal sealed record Qcow2Snapshot
         }
         return IsWhole(bytes)
             ? null
-            : $"its extra data of {extraSize} bytes, id of {idLength} and name of {nameLength} reach past the {bytes.Length:#,0} bytes that follow; allowed: all inside the file, and the table at most {MaxTableBytes:#,0} long";
+            : $"its extra data of {extraSize} bytes, id of {idLength} and name of {nameLength} reach past the {bytes.Length:#,0} bytes"
+                + $" that follow; allowed: all inside the file, and the table at most {MaxTableBytes:#,0} long";
     }
 
     /// <summary>True if an entry, as long as it says it is, lies in some bytes.</summary>

@@ -43,7 +43,9 @@ internal static class RefcountBlock
         }
     }
 
-    /// <summary>Index of the first refcount at or after <paramref name="from"/> that is zero; <paramref name="end"/> if none is before it.</summary>
+    /// <summary>
+    /// Index of the first refcount at or after <paramref name="from"/> that is zero; <paramref name="end"/> if none is before it.
+    /// </summary>
     public static int NextFree(ReadOnlySpan<byte> block, int from, int end, int order)
     {
         if (order == 4)
@@ -58,7 +60,9 @@ internal static class RefcountBlock
         return from;
     }
 
-    /// <summary>Index of the first refcount at or after <paramref name="from"/> that is not zero; <paramref name="end"/> if none is before it.</summary>
+    /// <summary>
+    /// Index of the first refcount at or after <paramref name="from"/> that is not zero; <paramref name="end"/> if none is before it.
+    /// </summary>
     public static int NextUsed(ReadOnlySpan<byte> block, int from, int end, int order)
     {
         if (order == 4)

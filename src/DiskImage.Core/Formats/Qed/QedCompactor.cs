@@ -57,7 +57,8 @@ internal sealed class QedCompactor(MetadataSession session, QedTables tables, Qe
     {
         foreach ((int index, QedEntry table) in tables.L1.Used().ToArray())
         {
-            if (await StoredBytes.IsZeroAsync(layout.File, (long)table.Value, tables.Header.TableBytes, cancellationToken).ConfigureAwait(false))
+            if (await StoredBytes.IsZeroAsync(
+                layout.File, (long)table.Value, tables.Header.TableBytes, cancellationToken).ConfigureAwait(false))
             {
                 tables.DropTable(held, index);
             }

@@ -41,7 +41,8 @@ internal sealed record QedHeader
 
     private const uint Magic = 0x0044_4551; // "QED\0"
     private const QedFeatures Known = QedFeatures.BackingFile | QedFeatures.NeedCheck | QedFeatures.BackingFormatNoProbe;
-    private const int ClusterSizeAt = 4, TableSizeAt = 8, HeaderSizeAt = 12, FeaturesAt = 16, CompatibleAt = 24, AutoClearAt = 32, L1At = 40, SizeAt = 48,
+    private const int ClusterSizeAt =
+        4, TableSizeAt = 8, HeaderSizeAt = 12, FeaturesAt = 16, CompatibleAt = 24, AutoClearAt = 32, L1At = 40, SizeAt = 48,
         NameAt = 56, NameLengthAt = 60;
 
     /// <summary>Bytes of a cluster.</summary>
@@ -96,7 +97,8 @@ internal sealed record QedHeader
     public bool NeedsCheck => (Features & QedFeatures.NeedCheck) != QedFeatures.None;
 
     /// <summary>The backing file's format: raw or not known.</summary>
-    public string? BackingFormat => BackingFile is not null && (Features & QedFeatures.BackingFormatNoProbe) != QedFeatures.None ? "raw" : null;
+    public string? BackingFormat
+        => BackingFile is not null && (Features & QedFeatures.BackingFormatNoProbe) != QedFeatures.None ? "raw" : null;
 
     /// <summary>True if a file's first bytes are a QED image's.</summary>
     public static bool IsSigned(ReadOnlySpan<byte> file) => file.Length >= 4 && LittleEndian.U32(file, 0) == Magic;
@@ -109,21 +111,26 @@ internal sealed record QedHeader
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
         if (!IsSigned(bytes))
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a QED image: the magic at offset 0 is missing", file.Name, 0);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a QED image: the magic at offset 0 is missing", file.Name, 0);
         }
-        uint cluster = LittleEndian.U32(bytes, ClusterSizeAt), table = LittleEndian.U32(bytes, TableSizeAt), headerSize = LittleEndian.U32(bytes, HeaderSizeAt);
+        uint cluster = LittleEndian.U32(
+            bytes, ClusterSizeAt), table = LittleEndian.U32(bytes, TableSizeAt), headerSize = LittleEndian.U32(bytes, HeaderSizeAt);
         var features = (QedFeatures)LittleEndian.U64(bytes, FeaturesAt);
         if ((features & ~Known) != QedFeatures.None)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{file.Name}: needs the features 0x{(ulong)(features & ~Known):X} (header, offset {FeaturesAt}), which are not known here; known: 0x{(ulong)Known:X}",
+                $"{file.Name}: needs the features 0x{(ulong)(features & ~Known):X} (header, offset {FeaturesAt}), which are not "
+                    + $"known here; known: 0x{(ulong)Known:X}",
                 file.Name,
                 FeaturesAt);
         }
         if (cluster is < MinClusterSize or > MaxClusterSize || !BitOperations.IsPow2(cluster))
         {
-            throw Corrupt(ClusterSizeAt, $"clusters of {cluster:#,0} bytes; allowed: a power of two from {MinClusterSize:#,0} to {MaxClusterSize:#,0}");
+            throw Corrupt(
+                ClusterSizeAt,
+                $"clusters of {cluster:#,0} bytes; allowed: a power of two from {MinClusterSize:#,0} to {MaxClusterSize:#,0}");
         }
         if (table is 0 or > MaxTableSize || !BitOperations.IsPow2(table))
         {
@@ -131,7 +138,10 @@ internal sealed record QedHeader
         }
         if (headerSize == 0 || (long)headerSize * cluster > file.Length)
         {
-            throw Corrupt(HeaderSizeAt, $"a header of {headerSize:#,0} clusters of {cluster:#,0} bytes; allowed: at least one, in the file of {file.Length:#,0} bytes");
+            throw Corrupt(
+                HeaderSizeAt,
+                $"a header of {headerSize:#,0} clusters of {cluster:#,0} bytes; allowed: at least one, "
+                    + $"in the file of {file.Length:#,0} bytes");
         }
         ulong l1 = LittleEndian.U64(bytes, L1At), size = LittleEndian.U64(bytes, SizeAt);
         var header = new QedHeader
@@ -148,15 +158,27 @@ internal sealed record QedHeader
         if (l1 % cluster != 0 || header.L1Offset < header.HeaderEnd || header.L1Offset > file.Length - header.TableBytes)
         {
             throw Corrupt(
-                L1At, $"an L1 table at offset {l1:#,0}; allowed: a multiple of {cluster:#,0}, behind the header, with its {header.TableBytes:#,0} bytes in the file of {file.Length:#,0}");
+                L1At,
+                $"an L1 table at offset {l1:#,0}; allowed: a multiple of {cluster:#,0}, behind the header, with its "
+                    + $"{header.TableBytes:#,0} bytes in the file of {file.Length:#,0}");
         }
         if (size % SectorSize != 0 || size > (ulong)header.MaxImageSize)
         {
-            throw Corrupt(SizeAt, $"a virtual size of {size:#,0} bytes; allowed: a multiple of {SectorSize}, up to {header.MaxImageSize:#,0} with these tables");
+            throw Corrupt(
+                SizeAt,
+                $"a virtual size of {size:#,0} bytes; allowed: a multiple of {SectorSize}, up to "
+                    + $"{header.MaxImageSize:#,0} with these tables");
         }
-        return (features & QedFeatures.BackingFile) == QedFeatures.None ? header : await WithNameAsync(file, header, bytes, cancellationToken).ConfigureAwait(false);
+        return (features & QedFeatures.BackingFile) == QedFeatures.None
+            ? header
+            : await WithNameAsync(file, header, bytes, cancellationToken).ConfigureAwait(false);
 
-        DiskImageException Corrupt(long offset, string what) => new(DiskImageErrorKind.Corrupt, $"{file.Name}: the header at offset {offset:#,0} says {what}", file.Name, offset);
+        DiskImageException Corrupt(
+            long offset,
+            string what) => new(DiskImageErrorKind.Corrupt,
+            $"{file.Name}: the header at offset {offset:#,0} says {what}",
+            file.Name,
+            offset);
     }
 
     /// <summary>The header as it stands in the file: less than a sector, so that writing it is one step.</summary>
@@ -187,13 +209,18 @@ internal sealed record QedHeader
         const int First = Length, Second = 2048; // both with room for the longest name in the smallest cluster
         if (string.IsNullOrEmpty(name))
         {
-            return (this with { Features = Features & ~(QedFeatures.BackingFile | QedFeatures.BackingFormatNoProbe), NameOffset = 0, BackingFile = null }, []);
+            return (
+                this with { Features = Features & ~(
+                    QedFeatures.BackingFile | QedFeatures.BackingFormatNoProbe), NameOffset = 0, BackingFile = null },
+                []);
         }
         byte[] bytes = Encoding.UTF8.GetBytes(name);
         if (bytes.Length > MaxBackingName)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{path}: the backing file's name has {bytes.Length:#,0} bytes; allowed: up to {MaxBackingName:#,0}", path);
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: the backing file's name has {bytes.Length:#,0} bytes; allowed: up to {MaxBackingName:#,0}",
+                path);
         }
         int old = BackingFile is null ? 0 : Encoding.UTF8.GetByteCount(BackingFile);
         bool isFree = old == 0 || NameOffset >= First + bytes.Length || NameOffset + old <= First;
@@ -206,14 +233,16 @@ internal sealed record QedHeader
         }, bytes);
     }
 
-    private static async ValueTask<QedHeader> WithNameAsync(BlockNode file, QedHeader header, byte[] bytes, CancellationToken cancellationToken)
+    private static async ValueTask<QedHeader> WithNameAsync(
+        BlockNode file, QedHeader header, byte[] bytes, CancellationToken cancellationToken)
     {
         uint offset = LittleEndian.U32(bytes, NameAt), length = LittleEndian.U32(bytes, NameLengthAt);
         if (length is 0 or > MaxBackingName || offset < Length || (long)offset + length > header.HeaderEnd)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{file.Name}: the header at offset {NameAt} says that the backing file's name has {length:#,0} bytes at offset {offset:#,0};"
+                $"{file.Name}: the header at offset {NameAt} says that the backing file's name has "
+                    + $"{length:#,0} bytes at offset {offset:#,0};"
                     + $" allowed: 1 to {MaxBackingName:#,0} bytes, behind the fields and inside the header's {header.HeaderEnd:#,0} bytes",
                 file.Name,
                 NameAt);

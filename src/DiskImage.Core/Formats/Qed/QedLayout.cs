@@ -10,8 +10,8 @@ namespace DiskImage.Formats.Qed;
 /// cluster has its number on the disk.
 /// </summary>
 /// <remarks>
-/// The file is read as it is, so nothing may be waiting to be written. A table that lies on one that was seen before is not looked into: the
-/// work follows the file, not what its tables claim.
+/// The file is read as it is, so nothing may be waiting to be written. A table that lies on one that was seen before is not looked into:
+/// the work follows the file, not what its tables claim.
 /// </remarks>
 internal sealed class QedLayout(BlockNode file, QedTables tables) : IBlockLayout
 {
@@ -67,7 +67,8 @@ internal sealed class QedLayout(BlockNode file, QedTables tables) : IBlockLayout
                 each(TableIndex(l1Index), table.Value, Header.TableBytes);
                 if (tables.IsPlace(table.Value, Header.TableBytes) && IsNew(seen, (long)table.Value))
                 {
-                    await WalkTableAsync((long)table.Value, (long)l1Index * Header.TableEntries, buffer, each, cancellationToken).ConfigureAwait(false);
+                    await WalkTableAsync(
+                        (long)table.Value, (long)l1Index * Header.TableEntries, buffer, each, cancellationToken).ConfigureAwait(false);
                 }
             }
         }
@@ -128,7 +129,8 @@ internal sealed class QedLayout(BlockNode file, QedTables tables) : IBlockLayout
         return true;
     }
 
-    private async ValueTask WalkTableAsync(long place, long firstCluster, byte[] buffer, Action<long, ulong, long> each, CancellationToken cancellationToken)
+    private async ValueTask WalkTableAsync(
+        long place, long firstCluster, byte[] buffer, Action<long, ulong, long> each, CancellationToken cancellationToken)
     {
         for (long done = 0; done < Header.TableBytes;)
         {

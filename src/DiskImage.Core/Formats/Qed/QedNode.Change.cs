@@ -8,18 +8,63 @@ namespace DiskImage.Formats.Qed;
 /// <summary>What concerns the whole image: check, repair, compact, resize, rebase, empty.</summary>
 internal sealed partial class QedNode
 {
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken));
+    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => CheckedAsync(bytes, cancellationToken));
 
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
-            async held =>
+    /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(() => StagedRepair.RunAsync(this, File, mode, CheckedAsync, bytes, cancellationToken));
+
+    long ITrialRepair.Grain => AllocationUnit;
+
+    async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
+    {
+        QedHeader header = await QedHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+        return await OpenAsync(file, backing: null, header, forRepair, _isOpening, cancellationToken).ConfigureAwait(false);
+    }
+
+    ValueTask<CheckReport> ITrialRepair.MendAsync(RepairMode mode, CancellationToken cancellationToken)
+        => _session.RunAsync(held => MendAsync(held, mode, cancellationToken), cancellationToken);
+
+    /// <summary>All of the disk but what entries lead to that are no places.</summary>
+    async ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
+    {
+        var runs = new RunList();
+        var lost = new List<(long Offset, long Length)>();
+        await _layout.WalkAsync(
+            (index, entry, length) =>
             {
-                CheckReport report = await RepairAsync(held, mode, closeGaps: true, cancellationToken).ConfigureAwait(false);
-                bytes?.Report(Length);
-                return report;
+                if (!_tables.IsPlace(entry, length))
+                {
+                    lost.Add(_layout.GuestRange(index));
+                }
             },
-            cancellationToken));
+            cancellationToken).ConfigureAwait(false);
+        long readable = 0;
+        foreach ((long offset, long length) in lost.OrderBy(l => l.Offset))
+        {
+            runs.Add(readable, offset);
+            readable = Math.Max(readable, offset + length);
+        }
+        runs.Add(readable, Length);
+        return runs.Runs;
+    }
+
+    ValueTask ITrialRepair.RequireUsableAsync() => default; // opening it for writing has done that
+
+    ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => _session.RunAsync(
+        async held =>
+        {
+            await _tables.ReloadAsync(
+                await QedHeader.ReadAsync(File, cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+            (_isMarked, _gaveUp) = (false, false);
+            _reserved.Clear();
+            if (await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false) is not null)
+            {
+                _session.Space = null; // not to be written to
+            }
+        },
+        cancellationToken);
 
     public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
     {
@@ -38,7 +83,8 @@ internal sealed partial class QedNode
         return Math.Max(0, before - File.Length);
     });
 
-    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken) => AloneAsync(
+    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
+        => AloneAsync(
         () => _session.RunAsync(held => SetBackingAsync(held, backingFile, backingFormat), cancellationToken));
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => AloneAsync(
@@ -57,21 +103,27 @@ internal sealed partial class QedNode
     {
         if (preallocation != PreallocationMode.Off)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a QED image grows without preallocation only; allowed: off", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{Name}: a QED image grows without preallocation only; allowed: off", Name);
         }
         if (length > Header.MaxImageSize)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{Name}: with clusters of {Header.ClusterSize:#,0} bytes and tables of {Header.TableSize} clusters it cannot have {length:#,0} bytes;"
+                $"{Name}: with clusters of {Header.ClusterSize:#,0} bytes and tables of {Header.TableSize} "
+                    + $"clusters it cannot have {length:#,0} bytes;"
                     + $" allowed: up to {Header.MaxImageSize:#,0}. Convert it to an image with a larger cluster_size or table_size.",
                 Name);
         }
         length = Round.Up(length, QedHeader.SectorSize);
-        await AloneAsync(() => length < Length ? ShrinkAsync(length, cancellationToken) : GrowAsync(length, cancellationToken)).ConfigureAwait(false);
+        await AloneAsync(() => length < Length
+            ? ShrinkAsync(length, cancellationToken)
+            : GrowAsync(length, cancellationToken)).ConfigureAwait(false);
     }
 
-    /// <summary>What is new reads as zeroes before it is there: the tail of the last cluster, and what a backing image shows behind it.</summary>
+    /// <summary>
+    /// What is new reads as zeroes before it is there: the tail of the last cluster, and what a backing image shows behind it.
+    /// </summary>
     private async ValueTask GrowAsync(long length, CancellationToken cancellationToken)
     {
         long old = Length, clusterEnd = Round.Up(old, AllocationUnit);
@@ -80,7 +132,8 @@ internal sealed partial class QedNode
             {
                 await MarkAsync(held).ConfigureAwait(false);
                 await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                await DropFromAsync(held, clusterEnd / AllocationUnit, cancellationToken).ConfigureAwait(false); // what a shrink that was cut short left
+                // what a shrink that was cut short left
+                await DropFromAsync(held, clusterEnd / AllocationUnit, cancellationToken).ConfigureAwait(false);
                 int needed = (int)Round.Units(length, Header.Span);
                 if (needed > _tables.L1.Count)
                 {
@@ -108,7 +161,8 @@ internal sealed partial class QedNode
 
     private async ValueTask ZeroTailAsync(long old, long clusterEnd, bool isShown, CancellationToken cancellationToken)
     {
-        ulong entry = await _session.RunAsync(_ => _tables.GetAsync(old / AllocationUnit, cancellationToken), cancellationToken).ConfigureAwait(false);
+        ulong entry = await _session.RunAsync(
+            _ => _tables.GetAsync(old / AllocationUnit, cancellationToken), cancellationToken).ConfigureAwait(false);
         if (entry == QedTables.Zero || (entry == QedTables.Nowhere && !isShown))
         {
             return;
@@ -208,7 +262,8 @@ internal sealed partial class QedNode
         long end = _maintenance.Check(blocks, findings);
         if (Header.NeedsCheck && !_isMarked)
         {
-            findings.Warning("NeedsCheck", "the image was not closed by whoever wrote to it", "clear the mark once the tables are right", host: 16);
+            findings.Warning(
+                "NeedsCheck", "the image was not closed by whoever wrote to it", "clear the mark once the tables are right", host: 16);
         }
         return new CheckReport
         {
@@ -224,12 +279,16 @@ internal sealed partial class QedNode
         };
     }
 
-    /// <summary>Repairs the tables first, since clusters are found by them, then the clusters; then closes the gaps.</summary>
-    private async ValueTask<CheckReport> RepairAsync(MetadataSession.Held held, RepairMode mode, bool closeGaps, CancellationToken cancellationToken)
+    private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+        => _session.CheckAsync(CheckAsync, bytes, Length, cancellationToken);
+
+    /// <summary>
+    /// Repairs the tables first, since clusters are found by them, then the clusters; then closes the gaps. Returns what is left.
+    /// </summary>
+    private async ValueTask<CheckReport> MendAsync(MetadataSession.Held held, RepairMode mode, CancellationToken cancellationToken)
     {
-        await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-        CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false), after = before;
-        if (before.Corruptions > 0 && mode == RepairMode.All)
+        CheckReport after = await CheckAsync(cancellationToken).ConfigureAwait(false);
+        if (after.Corruptions > 0 && mode == RepairMode.All)
         {
             await RepairTablesAsync(held, cancellationToken).ConfigureAwait(false);
             await DropMisalignedAsync(held, cancellationToken).ConfigureAwait(false);
@@ -238,22 +297,26 @@ internal sealed partial class QedNode
         }
         if (after.Corruptions == 0 && after.CheckErrors == 0)
         {
-            await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false);
-            if (after.Leaks > 0 && closeGaps)
+            await RequireSpaceAsync(held, cancellationToken).ConfigureAwait(false);
+            if (after.Leaks > 0 && !_isOpening)
             {
                 await Compactor.RunAsync(held, cancellationToken).ConfigureAwait(false);
             }
             if (Header.NeedsCheck)
             {
-                await _tables.SetHeaderAsync(held, Header with { Features = Header.Features & ~QedFeatures.NeedCheck }).ConfigureAwait(false);
+                await _tables.SetHeaderAsync(
+                    held, Header with { Features = Header.Features & ~QedFeatures.NeedCheck }).ConfigureAwait(false);
                 _isMarked = false;
             }
             after = await CheckAsync(cancellationToken).ConfigureAwait(false);
         }
-        return after.RepairedFrom(before);
+        return after;
     }
 
-    /// <summary>Drops tables that are not there, makes the file longer for one that was cut, and gives one that lies on something else a place of its own.</summary>
+    /// <summary>
+    /// Drops tables that are not there, makes the file longer for one that was cut, and gives one that lies on something
+    /// else a place of its own.
+    /// </summary>
     private async ValueTask RepairTablesAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         List<FileRange> taken = [.. _layout.Structures];
@@ -276,6 +339,7 @@ internal sealed partial class QedNode
                 end = Math.Max(end, place + bytes);
             }
         }
+        StagedRepair.RequireFewCopies(File, homeless.Count, bytes);
         await File.ResizeAsync(end + (homeless.Count * bytes), cancellationToken: cancellationToken).ConfigureAwait(false);
         foreach ((int index, long place) in homeless)
         {
@@ -286,7 +350,7 @@ internal sealed partial class QedNode
             end += bytes;
         }
         await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        await _tables.ReloadAsync(cancellationToken).ConfigureAwait(false);
+        await _tables.ReloadAsync(Header, cancellationToken).ConfigureAwait(false);
     }
 
     private async ValueTask DropMisalignedAsync(MetadataSession.Held held, CancellationToken cancellationToken)

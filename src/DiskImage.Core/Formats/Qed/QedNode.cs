@@ -6,13 +6,14 @@ namespace DiskImage.Formats.Qed;
 
 /// <summary>A QED disk: guest offset → L1 table → L2 table → cluster of the file. This part: reading, writing, giving up.</summary>
 /// <remarks>
-/// <para>Order of writes: the mark that the image needs a check, before the first place is taken; data and new tables; L2 entries; L1 entries.
-/// So a crash leaks at most. The mark goes when the image is closed. An image that has it is checked and repaired before it is written to.</para>
-/// <para>What is taken is known from the tables, which are read once when an image is opened for writing; a file in which two entries lead to
-/// one place, or one out of the file, is not written to. What was given up is used again, and what is left of it is closed up when the
+/// <para>Order of writes: the mark that the image needs a check, before the first place is taken; data and new tables; L2 entries; L1
+/// entries. So a crash leaks at most. The mark goes when the image is closed. An image that has it is checked and repaired before
+/// it is written to.</para>
+/// <para>What is taken is known from the tables, which are read once when an image is opened for writing; a file in which two entries lead
+/// to one place, or one out of the file, is not written to. What was given up is used again, and what is left of it is closed up when the
 /// image is closed, as QEMU counts a cluster that nothing leads to as leaked.</para>
 /// </remarks>
-internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable, IReservable
+internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable, IRebasable, IEmptiable, IReservable
 {
     private const int MostAtOnce = 4 << 20; // bytes of new clusters in one step
 
@@ -23,10 +24,12 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
     private readonly Dictionary<long, long> _reserved = []; // cluster → place, for writes to come
     private long _zeroFrom; // from here on the file reads as zeroes
     private bool _gaveUp, _isMarked; // something was given up; the mark in the header is ours
+    private bool _isOpening; // a repair is part of opening, so it moves nothing to close gaps
 
-    private QedNode(BlockNode file, BlockNode? backing, QedHeader header)
+    private QedNode(BlockNode file, BlockNode? backing, QedHeader header, bool isOpening)
         : base(file, backing)
     {
+        _isOpening = isOpening;
         _session = new MetadataSession(file);
         _tables = new QedTables(file, _session, header);
         _layout = new QedLayout(file, _tables);
@@ -44,16 +47,22 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
     private QedHeader Header => _tables.Header;
 
     private SpaceMap Space => (SpaceMap?)_session.Space
-        ?? throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
+        ?? throw new DiskImageException(
+            DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
 
     /// <summary>Reads the L1 table; to write, all tables. The file and the backing image are the node's on success.</summary>
-    public static async ValueTask<QedNode> OpenAsync(BlockNode file, BlockNode? backing, QedHeader header, bool forRepair, CancellationToken cancellationToken)
+    public static ValueTask<QedNode> OpenAsync(
+        BlockNode file, BlockNode? backing, QedHeader header, bool forRepair, CancellationToken cancellationToken)
+        => OpenAsync(file, backing, header, forRepair, isOpening: false, cancellationToken);
+
+    private static async ValueTask<QedNode> OpenAsync(
+        BlockNode file, BlockNode? backing, QedHeader header, bool forRepair, bool isOpening, CancellationToken cancellationToken)
     {
-        var node = new QedNode(file, backing, header);
+        var node = new QedNode(file, backing, header, isOpening);
         await node._tables.LoadAsync(cancellationToken).ConfigureAwait(false);
         if (!file.IsReadOnly && !forRepair)
         {
-            await node._session.RunAsync(held => node.PrepareAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
+            await node.PrepareAsync(cancellationToken).ConfigureAwait(false);
         }
         return node;
     }
@@ -80,7 +89,8 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
         long last = (offset + length - 1) / AllocationUnit;
         for (long cluster = offset / AllocationUnit; cluster <= last; cluster++)
         {
-            if (!_reserved.ContainsKey(cluster) && await _tables.GetAsync(cluster, cancellationToken).ConfigureAwait(false) <= QedTables.Zero)
+            if (!_reserved.ContainsKey(cluster)
+                && await _tables.GetAsync(cluster, cancellationToken).ConfigureAwait(false) <= QedTables.Zero)
             {
                 await MarkAsync(held).ConfigureAwait(false);
                 await _tables.RequireTableAsync(held, cluster, _zeroFrom).ConfigureAwait(false);
@@ -94,7 +104,8 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
         long end = Math.Min(Length, offset + length);
         BlockExtent run = await MapPieceAsync(offset, end, cancellationToken).ConfigureAwait(false);
-        while (run.End < end && await MapPieceAsync(run.End, end, cancellationToken).ConfigureAwait(false) is var next && run.IsContinuedBy(next))
+        while (run.End < end && await MapPieceAsync(run.End, end, cancellationToken).ConfigureAwait(false) is var next
+            && run.IsContinuedBy(next))
         {
             run = run with { Length = run.Length + next.Length };
         }
@@ -151,7 +162,14 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
             throw;
         }
         return new(
-            offset, Math.Min(length, (count * size) - within), File, place + within, IsNew: true, start, start + (count * size), HostReadsZero: place >= _zeroFrom);
+            offset,
+            Math.Min(length, (count * size) - within),
+            File,
+            place + within,
+            IsNew: true,
+            start,
+            start + (count * size),
+            HostReadsZero: place >= _zeroFrom);
     }
 
     protected override async ValueTask CommitMappingAsync(WriteMapping mapping)
@@ -171,10 +189,11 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
     }
 
     /// <summary>
-    /// Gives clusters up where nothing can show through. Over a backing image zeroes are written, and no cluster is marked as zero: QEMU fills
-    /// a cluster that is so marked from the backing image when a part of it is written.
+    /// Gives clusters up where nothing can show through. Over a backing image zeroes are written, and no cluster is marked as zero: QEMU
+    /// fills a cluster that is so marked from the backing image when a part of it is written.
     /// </summary>
-    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask<long> ZeroUnitsAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
         bool mustDecide = Header.BackingFile is not null || mode == ZeroWriteMode.KeepAllocated; // also over a backing file to come
@@ -353,21 +372,33 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{Name}: cluster {cluster:#,0} (guest offset {cluster * AllocationUnit:#,0}) is said to be at offset {entry:#,0}; allowed: a multiple of"
-                    + $" {AllocationUnit:#,0} behind the header, with all of it in the file of {File.Length:#,0} bytes. Look at all of it with Test-DiskImage.",
+                $"{Name}: cluster {cluster:#,0} (guest offset {cluster * AllocationUnit:#,0}) is said to be at "
+                    + $"offset {entry:#,0}; allowed: a multiple of"
+                    + $" {AllocationUnit:#,0} behind the header, with all of it in the file of {File.Length:#,0} bytes. Look at all of "
+                    + $"it with {new Remedy(RemedyKind.Check)}.",
                 Name,
                 (long)(entry & long.MaxValue));
         }
     }
 
     /// <summary>Repairs what was not closed; refuses to write where a write could hit something else; finds what is taken.</summary>
-    private async ValueTask PrepareAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    private async ValueTask PrepareAsync(CancellationToken cancellationToken)
     {
         if (Header.NeedsCheck)
         {
-            _ = await RepairAsync(held, RepairMode.All, closeGaps: false, cancellationToken).ConfigureAwait(false);
+            _isOpening = true;
+            Wording? why = await StagedRepair.RunAsync(this, File, RepairMode.All, cancellationToken).ConfigureAwait(false);
+            _isOpening = false;
+            if (why is not null)
+            {
+                throw new DiskImageException(
+                    DiskImageErrorKind.Corrupt,
+                    $"{Name}: was not closed properly, and its repair was tried and not made: {why}. Nothing was changed.",
+                    Name);
+            }
         }
-        await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false);
+        using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
+        await RequireSpaceAsync(held, cancellationToken).ConfigureAwait(false);
         QedFeatures features = Header.Features & ~QedFeatures.NeedCheck;
         if (features != Header.Features || Header.AutoClear != 0)
         {
@@ -375,10 +406,25 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
         }
     }
 
-    private async ValueTask FindSpaceAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    /// <summary>Finds what is taken.</summary>
+    /// <exception cref="DiskImageException">Corrupt: two lead to one place, or one out of the file.</exception>
+    private async ValueTask RequireSpaceAsync(MetadataSession.Held held, CancellationToken cancellationToken)
+    {
+        if (await FindSpaceAsync(held, cancellationToken).ConfigureAwait(false) is { } fault)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{Name}: {fault}, so nothing can be written safely. Repair it with {new Remedy(RemedyKind.Repair)}.",
+                Name);
+        }
+    }
+
+    /// <summary>The same, but tells what keeps it from being written to; null for nothing.</summary>
+    private async ValueTask<string?> FindSpaceAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         _ = held;
-        long reach = Math.Min((long)AllocationUnit << 32, (Math.Min(Header.MaxImageSize, long.MaxValue / 16) * 2) + (1L << 30)); // all there can be, and leaks; 512 MiB of memory
+        // all there can be, and leaks; 512 MiB of memory
+        long reach = Math.Min((long)AllocationUnit << 32, (Math.Min(Header.MaxImageSize, long.MaxValue / 16) * 2) + (1L << 30));
         var space = new SpaceMap(AllocationUnit, reach, end => new DiskImageException(
             DiskImageErrorKind.NoSpace, $"{Name}: a file of {end:#,0} bytes is longer than this format can use", Name));
         foreach (FileRange structure in _layout.Structures)
@@ -391,17 +437,17 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ICo
             {
                 if (!_tables.IsPlace(entry, length) || !space.TryMark((long)entry, length))
                 {
-                    fault ??= $"{_layout.NameOf(index)} is said to be at offset {entry:#,0}, which is outside the file or holds something else";
+                    fault ??= $"{_layout.NameOf(index)} is said to be at offset {entry:#,0}, which is "
+                        + $"outside the file or holds something else";
                 }
             },
             cancellationToken).ConfigureAwait(false);
-        if (fault is not null)
+        if (fault is null)
         {
-            throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{Name}: {fault}, so nothing can be written safely. Repair it with Repair-DiskImage -Mode All.", Name);
+            _session.Space = space;
+            _zeroFrom = Round.Up(File.Length, AllocationUnit);
         }
-        _session.Space = space;
-        _zeroFrom = Round.Up(File.Length, AllocationUnit);
+        return fault;
     }
 
     /// <summary>The bytes of a name that stands in the header, in its place; nothing for none.</summary>

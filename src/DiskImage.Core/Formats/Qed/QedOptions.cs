@@ -4,7 +4,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Qed;
 
 /// <summary>Options when a QED image is made. Names and defaults are QEMU's.</summary>
-public sealed record QedCreateOptions : ICreateOptions
+internal sealed record QedCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]
@@ -19,11 +19,22 @@ public sealed record QedCreateOptions : ICreateOptions
     public string? BackingFormat { get; init; }
 
     /// <summary>Bytes per cluster.</summary>
-    [DriverOption("cluster_size", "Bytes that are allocated together", IsSize = true, Minimum = QedHeader.MinClusterSize, Maximum = QedHeader.MaxClusterSize, PowerOfTwo = true)]
+    [DriverOption(
+        "cluster_size",
+        "Bytes that are allocated together",
+        IsSize = true,
+        Minimum = QedHeader.MinClusterSize,
+        Maximum = QedHeader.MaxClusterSize,
+        PowerOfTwo = true)]
     public long ClusterSize { get; init; } = 65536;
 
     /// <summary>Clusters per table.</summary>
-    [DriverOption("table_size", "Clusters of an L1 or L2 table; the larger, the larger the disk can grow", Minimum = 1, Maximum = QedHeader.MaxTableSize, PowerOfTwo = true)]
+    [DriverOption(
+        "table_size",
+        "Clusters of an L1 or L2 table; the larger, the larger the disk can grow",
+        Minimum = 1,
+        Maximum = QedHeader.MaxTableSize,
+        PowerOfTwo = true)]
     public int TableSize { get; init; } = 4;
 
     /// <inheritdoc/>

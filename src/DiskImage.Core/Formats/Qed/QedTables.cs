@@ -55,8 +55,11 @@ internal sealed class QedTables
     }
 
     /// <summary>Forgets what is in memory and reads it anew. There must be no changes left to write.</summary>
-    public ValueTask ReloadAsync(CancellationToken cancellationToken)
+    /// <param name="header">The header as it is in the file now.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    public ValueTask ReloadAsync(QedHeader header, CancellationToken cancellationToken)
     {
+        Header = header;
         _l2.Clear();
         return LoadAsync(cancellationToken);
     }
@@ -89,7 +92,8 @@ internal sealed class QedTables
         if (!IsPlace(table, Header.TableBytes))
         {
             throw Corrupt(
-                $"the L1 entry for guest offset {cluster * Header.ClusterSize:#,0} leads to offset {table:#,0}; allowed: a multiple of {Header.ClusterSize:#,0}"
+                $"the L1 entry for guest offset {cluster * Header.ClusterSize:#,0} leads to offset {table:#,0}; allowed: "
+                    + $"a multiple of {Header.ClusterSize:#,0}"
                     + $" behind the header, with the table's {Header.TableBytes:#,0} bytes in the file of {_file.Length:#,0}",
                 (long)(table & long.MaxValue));
         }
@@ -165,6 +169,10 @@ internal sealed class QedTables
     public bool IsPlace(ulong entry, long length)
         => entry % (ulong)Header.ClusterSize == 0 && entry >= (ulong)Header.HeaderEnd && entry <= (ulong)Math.Max(0, _file.Length - length);
 
-    private DiskImageException Corrupt(string what, long offset)
-        => new(DiskImageErrorKind.Corrupt, $"{_file.Name}: {what}. Look at all of it with Test-DiskImage.", _file.Name, offset);
+    private DiskImageException Corrupt(Wording what, long offset)
+        => new(
+            DiskImageErrorKind.Corrupt,
+            $"{_file.Name}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.",
+            _file.Name,
+            offset);
 }

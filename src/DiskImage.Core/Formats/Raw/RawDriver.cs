@@ -17,7 +17,7 @@ public sealed record RawOpenOptions
 }
 
 /// <summary>Options when a raw image is made.</summary>
-public sealed record RawCreateOptions : ICreateOptions
+internal sealed record RawCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes", IsSize = true, Minimum = 0)]
@@ -33,7 +33,7 @@ public sealed record RawCreateOptions : ICreateOptions
 }
 
 /// <summary>The preallocation modes of a format without tables.</summary>
-public enum RawPreallocation
+internal enum RawPreallocation
 {
     /// <summary>A hole.</summary>
     Off = PreallocationMode.Off,
@@ -74,7 +74,9 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{context.File.Name}: offset {options.Offset:#,0} and size {options.Size?.ToString("#,0", System.Globalization.CultureInfo.InvariantCulture) ?? "(to the end)"} reach past its {context.File.Length:#,0} bytes",
+                $"{context.File.Name}: offset {options.Offset:#,0} and size "
+                    + $"{options.Size?.ToString("#,0", System.Globalization.CultureInfo.InvariantCulture) ?? "(to the end)"} reach "
+                    + $"past its {context.File.Length:#,0} bytes",
                 context.File.Name);
         }
         return new(new RawNode(context.File, options.Offset, options.Size));
@@ -85,7 +87,8 @@ internal sealed class RawDriver : FormatDriver, ICreatable, IMeasurable
         var options = (RawCreateOptions)context.Options;
         return options.Size is long size
             ? context.File.ResizeAsync(size, (PreallocationMode)options.Preallocation, context.Claimed, cancellationToken)
-            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{context.File.Name}: a new image needs a size.", context.File.Name);
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{context.File.Name}: a new image needs a size.", context.File.Name);
     }
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)

@@ -11,7 +11,8 @@ internal sealed class RawNode(BlockNode file, long start, long? size) : LinearFo
 
     public ImageDescription Describe() => new() { Format = "raw" };
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         => Start == 0 && size is null
             ? File.ResizeAsync(length, preallocation, claimed, cancellationToken)
             : throw new DiskImageException(

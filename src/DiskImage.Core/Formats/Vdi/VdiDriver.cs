@@ -47,7 +47,7 @@ internal sealed class VdiDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
         }
     }
 
-    public string? AmendWarning(object options) => ((VdiAmendOptions)options).Uuid is null ? null : ParentMismatch.AmendWarning;
+    public Wording? AmendWarning(object options) => ((VdiAmendOptions)options).Uuid is null ? null : ParentMismatch.AmendWarning;
 
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
         => RequireOwn<VdiNode>(node).AmendAsync((VdiAmendOptions)options, cancellationToken);

@@ -5,7 +5,7 @@ using DiskImage.Block;
 namespace DiskImage.Formats.Vdi;
 
 /// <summary>What kind of disk a VDI holds.</summary>
-public enum VdiImageType
+internal enum VdiImageType
 {
     /// <summary>Blocks are added as they are written to.</summary>
     Dynamic = 1,

@@ -79,7 +79,7 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
                 header = header.IsDifferencing
                     ? header with { LinkId = IdentifierOption.Parse(Name, "parent_uuid", parent), ParentId = Guid.Empty }
                     : throw new DiskImageException(
-                        DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_uuid={parent} is not possible. Give it one with Set-DiskImageBacking.", Name);
+                        DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_uuid={parent} is not possible. Give it one with {new Remedy(RemedyKind.SetBacking)}.", Name);
             }
             header = options.Uuid is { } id ? header with { ImageId = IdentifierOption.Parse(Name, "uuid", id) } : header;
             header = options.Comment is { } comment ? header.WithComment(Name, comment) : header;

@@ -4,7 +4,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Vdi;
 
 /// <summary>Options when a VDI is opened.</summary>
-public sealed record VdiOpenOptions
+internal sealed record VdiOpenOptions
 {
     /// <summary>Take a parent whose identity is not the recorded one.</summary>
     [DriverOption(ParentMismatch.IgnoreOption, "Take a parent that is not the recorded one, or was changed since")]
@@ -12,7 +12,7 @@ public sealed record VdiOpenOptions
 }
 
 /// <summary>Options that can be changed in an existing VDI; one that is not given stays as it is.</summary>
-public sealed record VdiAmendOptions
+internal sealed record VdiAmendOptions
 {
     /// <summary>The disk's identity.</summary>
     [DriverOption("uuid", "The disk's identity, which its children record: a GUID, or new for a random one. Children made before refuse it then")]
@@ -28,7 +28,7 @@ public sealed record VdiAmendOptions
 }
 
 /// <summary>Options when a VDI is made. Names and defaults are QEMU's.</summary>
-public sealed record VdiCreateOptions : ICreateOptions
+internal sealed record VdiCreateOptions : ICreateOptions
 {
     /// <summary>The only block size that VirtualBox and QEMU make.</summary>
     internal const int DefaultBlockSize = 1 << 20;

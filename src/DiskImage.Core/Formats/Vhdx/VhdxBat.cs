@@ -10,14 +10,16 @@ namespace DiskImage.Formats.Vhdx;
 /// The BAT and the sector bitmaps of an open disk: which block lies where, and which of its sectors are there. Spec: MS-VHDX 2.4, 2.5.
 /// </summary>
 /// <remarks>
-/// A BAT has up to 512 MiB, so pieces of it are kept (<see cref="VhdxDisk.Cache"/>), and what looks at all of it reads it part by part, as it is in
-/// the file. The session's lock guards it.
+/// A BAT has up to 512 MiB, so pieces of it are kept (<see cref="VhdxDisk.Cache"/>), and what looks at all of it reads it part by part, as
+/// it is in the file. The session's lock guards it.
 /// </remarks>
 internal sealed class VhdxBat(VhdxDisk disk)
 {
     private VhdxGeometry Geometry => disk.Geometry;
 
-    /// <summary>Entries of the BAT that mean something: with those of bitmap blocks if the disk has a parent and the region has the room.</summary>
+    /// <summary>
+    /// Entries of the BAT that mean something: with those of bitmap blocks if the disk has a parent and the region has the room.
+    /// </summary>
     public long EntriesInUse => disk.HasParent
         ? Math.Min(Geometry.EntriesWithBitmaps, disk.Regions.Bat.Length / VhdxGeometry.EntryBytes)
         : Geometry.EntriesWithoutBitmaps;
@@ -37,9 +39,12 @@ internal sealed class VhdxBat(VhdxDisk disk)
     }
 
     /// <summary>The entry of a payload block.</summary>
-    public ValueTask<BatEntry> PayloadAsync(long block, CancellationToken cancellationToken) => EntryAsync(Geometry.PayloadIndex(block), cancellationToken);
+    public ValueTask<BatEntry> PayloadAsync(long block, CancellationToken cancellationToken)
+        => EntryAsync(Geometry.PayloadIndex(block), cancellationToken);
 
-    /// <summary>The entry of a payload block, and how many blocks from it on have the same one, as far as a piece of the BAT shows.</summary>
+    /// <summary>
+    /// The entry of a payload block, and how many blocks from it on have the same one, as far as a piece of the BAT shows.
+    /// </summary>
     public async ValueTask<(BatEntry Entry, int Blocks)> RunAsync(long block, CancellationToken cancellationToken)
     {
         long index = Geometry.PayloadIndex(block), at = index * VhdxGeometry.EntryBytes;
@@ -60,7 +65,8 @@ internal sealed class VhdxBat(VhdxDisk disk)
         disk.Cache.Changed(piece, 0, VhdxLayout.Sector);
     }
 
-    public ValueTask SetPayloadAsync(MetadataSession.Held held, long block, BatEntry entry) => SetAsync(held, Geometry.PayloadIndex(block), entry);
+    public ValueTask SetPayloadAsync(MetadataSession.Held held, long block, BatEntry entry)
+        => SetAsync(held, Geometry.PayloadIndex(block), entry);
 
     /// <summary>Gives a block another entry, and back the space that the old one has.</summary>
     public async ValueTask ReplaceAsync(MetadataSession.Held held, long block, BatEntry old, BatEntry entry)
@@ -127,7 +133,8 @@ internal sealed class VhdxBat(VhdxDisk disk)
     }
 
     /// <summary>Whether a sector of a partially present block is in this file, and how many bytes from an offset on are alike.</summary>
-    public async ValueTask<(bool IsHere, long Length)> SectorRunAsync(long block, GuestOffset offset, long end, CancellationToken cancellationToken)
+    public async ValueTask<(bool IsHere, long Length)> SectorRunAsync(
+        long block, GuestOffset offset, long end, CancellationToken cancellationToken)
     {
         HostOffset bitmap = await BitmapAsync(block, cancellationToken).ConfigureAwait(false);
         int first = Geometry.BitOf(offset), inPage = first % (VhdxLayout.Sector * 8), sector = Geometry.SectorSize;
@@ -198,7 +205,9 @@ internal sealed class VhdxBat(VhdxDisk disk)
         },
         cancellationToken);
 
-    /// <summary>Shows the entries behind the last block that name a place, as they are in the file. They mean nothing; holes are not read.</summary>
+    /// <summary>
+    /// Shows the entries behind the last block that name a place, as they are in the file. They mean nothing; holes are not read.
+    /// </summary>
     public async ValueTask EachStaleAsync(Action<long, BatEntry> visit, CancellationToken cancellationToken)
     {
         byte[] buffer = ArrayPool<byte>.Shared.Rent(VhdxLayout.MiB);
@@ -230,21 +239,26 @@ internal sealed class VhdxBat(VhdxDisk disk)
     public async ValueTask<long> CountStoredAsync(CancellationToken cancellationToken)
     {
         long stored = 0;
-        await EachAsync(Geometry.EntriesWithoutBitmaps, (_, entry) => stored += entry.IsStored ? 1 : 0, cancellationToken).ConfigureAwait(false);
+        await EachAsync(Geometry.EntriesWithoutBitmaps, (_, entry) => stored += entry.IsStored
+            ? 1
+            : 0, cancellationToken).ConfigureAwait(false);
         return stored;
     }
 
     /// <summary>Takes the places of all blocks.</summary>
     /// <param name="space">Where.</param>
     /// <param name="isStrict">False to let pass what is taken already.</param>
+    /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">Corrupt: an entry names no place, or one that is taken.</exception>
-    public async ValueTask MarkAsync(SpaceMap space, bool isStrict)
+    public async ValueTask MarkAsync(SpaceMap space, bool isStrict, CancellationToken cancellationToken)
     {
-        await EachAsync(EntriesInUse, (index, entry) => Mark(space, index, entry, isStrict), CancellationToken.None).ConfigureAwait(false);
-        await EachStaleAsync((_, entry) => MarkStale(space, entry), CancellationToken.None).ConfigureAwait(false);
+        await EachAsync(EntriesInUse, (index, entry) => Mark(space, index, entry, isStrict), cancellationToken).ConfigureAwait(false);
+        await EachStaleAsync((_, entry) => MarkStale(space, entry), cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Keeps the place that a stale entry names from being used, unless it is in use: else it would come to name something that lives.</summary>
+    /// <summary>
+    /// Keeps the place that a stale entry names from being used, unless it is in use: else it would come to name something that lives.
+    /// </summary>
     public void MarkStale(SpaceMap space, BatEntry entry)
     {
         if (IsStalePlace(entry) && !space.IsUsed(entry.FileOffset, Geometry.BlockSize))
@@ -254,15 +268,19 @@ internal sealed class VhdxBat(VhdxDisk disk)
     }
 
     /// <summary>True if a block could lie where a stale entry says.</summary>
-    public bool IsStalePlace(BatEntry entry) => entry.FileOffset >= VhdxLayout.MiB && entry.FileOffset <= disk.File.Length - Geometry.BlockSize;
+    public bool IsStalePlace(BatEntry entry)
+        => entry.FileOffset >= VhdxLayout.MiB && entry.FileOffset <= disk.File.Length - Geometry.BlockSize;
 
     /// <summary>Refuses a place that no payload block can have.</summary>
-    public void RequirePayload(BatEntry entry, long block) => disk.RequirePlace(entry.FileOffset, Geometry.BytesOf(block), $"payload block {block}");
+    public void RequirePayload(BatEntry entry, long block)
+        => disk.RequirePlace(entry.FileOffset, Geometry.BytesOf(block), $"payload block {block}");
 
     /// <summary>The error for an entry that contradicts the specification.</summary>
     public DiskImageException Wrong(long block, string what)
         => VhdxLayout.Corrupt(
-            disk.Name, $"payload block {block}, for guest offset {Geometry.StartOf(block):#,0}, {what}", PlaceOf(Geometry.PayloadIndex(block)));
+            disk.Name,
+            $"payload block {block}, for guest offset {Geometry.StartOf(block):#,0}, {what}",
+            PlaceOf(Geometry.PayloadIndex(block)));
 
     private ValueTask<CachedPiece> PieceAsync(long at, CancellationToken cancellationToken)
         => disk.Cache.GetAsync(disk.Regions.Bat.Offset + Round.Down(at, VhdxLayout.Sector), cancellationToken);
@@ -278,7 +296,10 @@ internal sealed class VhdxBat(VhdxDisk disk)
         BatEntry entry = await EntryAsync(index, cancellationToken).ConfigureAwait(false);
         if (entry.State != BlockState.FullyPresent)
         {
-            throw Wrong(block, $"is partially present, and its sector bitmap (entry {index}) has the state {(int)entry.State}; allowed: {(int)BlockState.FullyPresent}, present");
+            throw Wrong(
+                block,
+                $"is partially present, and its sector bitmap (entry {index}) has the state {(int)entry.State}; allowed: "
+                    + $"{(int)BlockState.FullyPresent}, present");
         }
         disk.RequirePlace(entry.FileOffset, VhdxLayout.BitmapBlockSize, $"the sector bitmap of chunk {Geometry.ChunkOf(block)}");
         return entry.Place;
@@ -340,7 +361,8 @@ internal sealed class VhdxBat(VhdxDisk disk)
         {
             throw VhdxLayout.Corrupt(
                 disk.Name,
-                $"BAT entry {index} names offset {entry.FileOffset:#,0}{why}, so no place can be chosen for new data. Nothing was written; Repair-DiskImage -Mode All may put it right",
+                $"BAT entry {index} names offset {entry.FileOffset:#,0}{why}, so no place can be chosen for new data."
+                    + $" Nothing was written; {new Remedy(RemedyKind.Repair)} may put it right",
                 PlaceOf(index));
         }
     }

@@ -41,12 +41,15 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
                 cancellationToken.ThrowIfCancellationRequested();
                 int count = (int)Math.Min(VhdxLayout.MiB / VhdxGeometry.EntryBytes, total - index);
                 await disk.File.ReadPaddedAsync(
-                    disk.Regions.Bat.Offset + (index * VhdxGeometry.EntryBytes), part.AsMemory(0, count * VhdxGeometry.EntryBytes), cancellationToken).ConfigureAwait(false);
+                    disk.Regions.Bat.Offset + (index * VhdxGeometry.EntryBytes),
+                    part.AsMemory(0, count * VhdxGeometry.EntryBytes),
+                    cancellationToken).ConfigureAwait(false);
                 for (int i = 0; i < count; i++)
                 {
                     if (_geometry.IsInUse(index + i, disk.Metadata.HasParent))
                     {
-                        await CheckEntryAsync(index + i, new BatEntry(LittleEndian.U64(part, i * VhdxGeometry.EntryBytes))).ConfigureAwait(false);
+                        await CheckEntryAsync(
+                            index + i, new BatEntry(LittleEndian.U64(part, i * VhdxGeometry.EntryBytes))).ConfigureAwait(false);
                     }
                 }
                 index += count;
@@ -59,7 +62,11 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
         }
         foreach (long block in _partial)
         {
-            Findings.Corruption("Bitmap", $"payload block {block} is partially present, and the BAT region has no room for the entry of its sector bitmap", guest: _geometry.StartOf(block), guestLength: _geometry.BytesOf(block));
+            Findings.Corruption(
+                "Bitmap",
+                $"payload block {block} is partially present, and the BAT region has no room for the entry of its sector bitmap",
+                guest: _geometry.StartOf(block),
+                guestLength: _geometry.BytesOf(block));
         }
         await disk.Bat.EachStaleAsync(CheckStale, cancellationToken).ConfigureAwait(false);
         CheckLeaks();
@@ -71,7 +78,11 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
         string what = $"BAT entry {index} is behind the disk's last block and names offset {entry.FileOffset:#,0}";
         if (disk.Bat.IsStalePlace(entry) && _space.IsUsed(entry.FileOffset, _geometry.BlockSize))
         {
-            Findings.Corruption("Stale", $"{what}, which is in use: a program that makes the disk larger or smaller would show or free that", Clear, host: PlaceOf(index));
+            Findings.Corruption(
+                "Stale",
+                $"{what}, which is in use: a program that makes the disk larger or smaller would show or free that",
+                Clear,
+                host: PlaceOf(index));
         }
         else
         {
@@ -85,7 +96,8 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
     {
         if (entry.HasReservedBits)
         {
-            Findings.Warning("Reserved", $"BAT entry {index} is 0x{entry.Raw:X16}; bits 3 to 19 must be zero", "clear them", PlaceOf(index));
+            Findings.Warning(
+                "Reserved", $"BAT entry {index} is 0x{entry.Raw:X16}; bits 3 to 19 must be zero", "clear them", PlaceOf(index));
             entry = new BatEntry(entry.State, entry.Place);
             Replace(index, entry);
         }
@@ -111,7 +123,11 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
                 _before = entry.FileOffset + _geometry.BlockSize;
                 if (entry.State == BlockState.PartiallyPresent && !disk.Metadata.HasParent)
                 {
-                    Wrong("State", "is partially present, which only a block of a differencing disk can be", new BatEntry(BlockState.FullyPresent, entry.Place), "mark it fully present");
+                    Wrong(
+                        "State",
+                        "is partially present, which only a block of a differencing disk can be",
+                        new BatEntry(BlockState.FullyPresent, entry.Place),
+                        "mark it fully present");
                 }
                 else if (entry.State == BlockState.PartiallyPresent)
                 {
@@ -123,16 +139,32 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
                 }
                 else if (!_space.TryMark(entry.FileOffset, _geometry.BlockSize))
                 {
-                    Findings.Corruption("Overlap", $"payload block {block} lies at offset {entry.FileOffset:#,0}, where another block lies", Copy, _geometry.StartOf(block), length, entry.FileOffset);
+                    Findings.Corruption(
+                        "Overlap",
+                        $"payload block {block} lies at offset {entry.FileOffset:#,0}, where another block lies",
+                        Copy,
+                        _geometry.StartOf(block),
+                        length,
+                        entry.FileOffset);
                     Share(index);
                 }
                 break;
             case BlockState.NotPresent or BlockState.Zero when entry.FileOffset != 0:
-                Findings.Warning("Reserved", $"payload block {block} is not stored, and its entry has the offset {entry.FileOffset:#,0}; it must be zero, or Hyper-V refuses the file", "clear it", PlaceOf(index));
+                Findings.Warning(
+                    "Reserved",
+                    $"payload block {block} is not stored, and its entry has the offset {entry.FileOffset:#,0}; it "
+                        + $"must be zero, or Hyper-V refuses the file",
+                    "clear it",
+                    PlaceOf(index));
                 Replace(index, new BatEntry(entry.State));
                 break;
-            case BlockState.Undefined or BlockState.Unmapped or BlockState.UnmappedOld when entry.FileOffset != 0 && (FaultOf(entry.FileOffset, length) is not null || !_space.TryMark(entry.FileOffset, _geometry.BlockSize)):
-                Findings.Warning("Place", $"payload block {block} is discarded, and its entry has the offset {entry.FileOffset:#,0}, where it has no place", "clear it", PlaceOf(index));
+            case BlockState.Undefined or BlockState.Unmapped or BlockState.UnmappedOld when entry.FileOffset != 0
+                && (FaultOf(entry.FileOffset, length) is not null || !_space.TryMark(entry.FileOffset, _geometry.BlockSize)):
+                Findings.Warning(
+                    "Place",
+                    $"payload block {block} is discarded, and its entry has the offset {entry.FileOffset:#,0}, where it has no place",
+                    "clear it",
+                    PlaceOf(index));
                 Replace(index, new BatEntry(entry.State));
                 break;
             case BlockState.NotPresent or BlockState.Zero or BlockState.Undefined or BlockState.Unmapped or BlockState.UnmappedOld:
@@ -157,12 +189,16 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
             BlockState.NotPresent => null,
             BlockState.FullyPresent when !disk.Metadata.HasParent => "is present, which only that of a differencing disk can be",
             BlockState.FullyPresent => FaultOf(entry.FileOffset, VhdxLayout.BitmapBlockSize)
-                ?? (_space.TryMark(entry.FileOffset, VhdxLayout.BitmapBlockSize) ? null : $"lies at offset {entry.FileOffset:#,0}, where another block lies"),
+                ?? (_space.TryMark(entry.FileOffset, VhdxLayout.BitmapBlockSize)
+                    ? null
+                    : $"lies at offset {entry.FileOffset:#,0}, where another block lies"),
             _ => $"has the state {(int)entry.State}, which a sector bitmap cannot have",
         };
         if (fault is not null)
         {
-            Findings.Corruption("Bitmap", $"the sector bitmap of chunk {chunk} {fault}", _partial.Count == 0 ? Clear : null, host: PlaceOf(index));
+            Findings.Corruption("Bitmap", $"the sector bitmap of chunk {chunk} {fault}", _partial.Count == 0
+                ? Clear
+                : null, host: PlaceOf(index));
             if (_partial.Count == 0)
             {
                 Replace(index, default);
@@ -172,11 +208,20 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
         {
             if (fault is not null || entry.State != BlockState.FullyPresent)
             {
-                Findings.Corruption("Bitmap", $"payload block {block} is partially present, and its sector bitmap is missing or damaged", guest: _geometry.StartOf(block), guestLength: _geometry.BytesOf(block), host: PlaceOf(index));
+                Findings.Corruption(
+                    "Bitmap",
+                    $"payload block {block} is partially present, and its sector bitmap is missing or damaged",
+                    guest: _geometry.StartOf(block),
+                    guestLength: _geometry.BytesOf(block),
+                    host: PlaceOf(index));
             }
             else if (!await HasSectorAsync(block, entry.FileOffset).ConfigureAwait(false))
             {
-                Findings.Warning("Bitmap", $"payload block {block} is partially present, and none of its sectors is", "Optimize-DiskImage gives it back", PlaceOf(index));
+                Findings.Warning(
+                    "Bitmap",
+                    $"payload block {block} is partially present, and none of its sectors is; "
+                        + $"{new Remedy(RemedyKind.Compact)} gives it back",
+                    host: PlaceOf(index));
             }
         }
         _partial.Clear();
@@ -215,7 +260,11 @@ internal sealed class VhdxBatChecker(VhdxDisk disk, IProgress<long>? bytes, Canc
             spare -= kept;
             if (units > kept)
             {
-                Findings.Leak($"{length:#,0} bytes at offset {offset:#,0} of the file are not in use", "move later blocks there and cut the file", offset, units - kept);
+                Findings.Leak(
+                    $"{length:#,0} bytes at offset {offset:#,0} of the file are not in use",
+                    "move later blocks there and cut the file",
+                    offset,
+                    units - kept);
             }
         }
     }

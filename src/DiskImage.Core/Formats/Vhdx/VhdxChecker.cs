@@ -66,7 +66,8 @@ internal sealed class VhdxChecker(VhdxDisk disk, IProgress<long>? bytes, Cancell
         foreach ((int index, string fault) in faults)
         {
             string instead = faults.Count == 1 ? "the other one is in use" : "nothing else about the two contradicts the other or the file";
-            Findings.Corruption("Header", $"header {index + 1} cannot be used: {fault}; {instead}", faults.Count == 1 ? "write it anew from the other" : "write it anew", host: VhdxHeader.PlaceOf(index));
+            Findings.Corruption("Header", $"header {index + 1} cannot be used: {fault}; {instead}", faults.Count == 1
+                ? "write it anew from the other" : "write it anew", host: VhdxHeader.PlaceOf(index));
         }
     }
 
@@ -82,7 +83,8 @@ internal sealed class VhdxChecker(VhdxDisk disk, IProgress<long>? bytes, Cancell
             if (fault is not null)
             {
                 HasRegionFault = true;
-                Findings.Corruption("RegionTable", $"region table {i + 1} {fault}", "write it anew from the one in use", host: VhdxRegionTable.PlaceOf(i));
+                Findings.Corruption(
+                    "RegionTable", $"region table {i + 1} {fault}", "write it anew from the one in use", host: VhdxRegionTable.PlaceOf(i));
             }
         }
     }
@@ -95,7 +97,11 @@ internal sealed class VhdxChecker(VhdxDisk disk, IProgress<long>? bytes, Cancell
         }
         else if (disk.File.IsReadOnly && disk.Header.HasLog)
         {
-            Findings.Warning("Log", "the log holds updates that are not in place: the image was not closed properly. They are taken into account here", "replay the log", disk.Header.LogOffset);
+            Findings.Warning(
+                "Log",
+                "the log holds updates that are not in place: the image was not closed properly. They are taken into account here",
+                "replay the log",
+                disk.Header.LogOffset);
         }
     }
 
@@ -107,7 +113,10 @@ internal sealed class VhdxChecker(VhdxDisk disk, IProgress<long>? bytes, Cancell
         }
         foreach (VhdxRegion region in disk.Regions.Regions.Where(r => r.End > disk.File.Length))
         {
-            Findings.Warning("Region", $"{region.Name} ends at {region.End:#,0}, past the end of the file's {disk.File.Length:#,0} bytes", host: region.Offset);
+            Findings.Warning(
+                "Region",
+                $"{region.Name} ends at {region.End:#,0}, past the end of the file's {disk.File.Length:#,0} bytes",
+                host: region.Offset);
         }
     }
 
@@ -125,15 +134,21 @@ internal sealed class VhdxChecker(VhdxDisk disk, IProgress<long>? bytes, Cancell
         }
         if (locator.Linkage is null)
         {
-            Findings.Corruption("Locator", "the parent locator has no parent_linkage that is a GUID, so that the parent cannot be known", host: at);
+            Findings.Corruption(
+                "Locator", "the parent locator has no parent_linkage that is a GUID, so that the parent cannot be known", host: at);
         }
         if (!locator.Paths.Any())
         {
             Findings.Corruption("Locator", "the parent locator has no path", host: at);
         }
-        if (VhdxParent.Of(disk.Backing)?.Disk is { } parent && await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false) is var id && !locator.Accepts(id))
+        if (VhdxParent.Of(disk.Backing)?.Disk is { } parent
+            && await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false) is var id && !locator.Accepts(id))
         {
-            Findings.Corruption("Identity", $"the parent has the DataWriteGuid {id:B}; recorded is {locator.Linkage?.ToString("B") ?? "none"}: it was written to, or is another disk", host: at);
+            Findings.Corruption(
+                "Identity",
+                $"the parent has the DataWriteGuid {id:B}; recorded is {locator.Linkage?.ToString("B") ?? "none"}: "
+                    + $"it was written to, or is another disk",
+                host: at);
         }
     }
 }

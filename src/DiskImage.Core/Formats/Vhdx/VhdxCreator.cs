@@ -16,7 +16,8 @@ internal static class VhdxCreator
     private const long GiB = 1L << 30, TiB = 1L << 40;
     private const int DifferencingBlockSize = 2 * VhdxLayout.MiB; // as Hyper-V makes them
 
-    public static async ValueTask CreateAsync(BlockNode file, VhdxCreateOptions options, BlockNode? backing, CancellationToken cancellationToken)
+    public static async ValueTask CreateAsync(
+        BlockNode file, VhdxCreateOptions options, BlockNode? backing, CancellationToken cancellationToken)
     {
         VhdxNode? parent = ParentOf(file.Name, options, backing);
         VhdxMetadata metadata = Plan(file.Name, options, parent);
@@ -26,19 +27,23 @@ internal static class VhdxCreator
         var header = new VhdxHeader
         {
             SequenceNumber = 1,
-            FileWriteGuid = NewIdentity.Of("vhdx file", [.. Facts(metadata), options.LogSize, options.BlockStateZero, parent?.Header.DataWriteGuid]),
+            FileWriteGuid = NewIdentity.Of(
+                "vhdx file", [.. Facts(metadata), options.LogSize, options.BlockStateZero, parent?.Header.DataWriteGuid]),
             DataWriteGuid = NewIdentity.Of("vhdx data", [.. Facts(metadata), parent?.Header.DataWriteGuid]),
             LogGuid = Guid.Empty,
             LogOffset = VhdxLayout.HeaderSection,
             LogLength = Round.Up(options.LogSize, VhdxLayout.MiB),
         };
-        var metadataRegion = new VhdxRegion(VhdxRegion.Metadata, header.LogOffset + header.LogLength, Round.Up(items.Length, VhdxLayout.MiB), IsRequired: true);
+        var metadataRegion = new VhdxRegion(
+            VhdxRegion.Metadata, header.LogOffset + header.LogLength, Round.Up(items.Length, VhdxLayout.MiB), IsRequired: true);
         long batLength = Math.Max(VhdxLayout.MiB, Round.Up(geometry.EntriesWithBitmaps * VhdxGeometry.EntryBytes, VhdxLayout.MiB));
         var bat = new VhdxRegion(VhdxRegion.Bat, metadataRegion.End, batLength, IsRequired: true);
         VhdxRegionTable regions = VhdxRegionTable.Of(bat, metadataRegion);
 
         await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
-        await file.ResizeAsync(bat.End + (metadata.IsFixed ? geometry.Blocks * geometry.BlockSize : 0), cancellationToken: cancellationToken).ConfigureAwait(false);
+        await file.ResizeAsync(
+            bat.End + (metadata.IsFixed ? geometry.Blocks * geometry.BlockSize : 0),
+            cancellationToken: cancellationToken).ConfigureAwait(false);
         await file.WriteAsync(0, FileIdentifier(), cancellationToken).ConfigureAwait(false);
         await file.WriteAsync(metadataRegion.Offset, items, cancellationToken).ConfigureAwait(false);
         if (metadata.IsFixed)
@@ -52,7 +57,10 @@ internal static class VhdxCreator
         for (int i = 0; i < 2; i++)
         {
             await file.WriteAsync(VhdxRegionTable.PlaceOf(i), regions.Bytes, cancellationToken).ConfigureAwait(false);
-            await file.WriteAsync(VhdxHeader.PlaceOf(i), (header with { SequenceNumber = header.SequenceNumber + (ulong)i }).ToBytes(), cancellationToken).ConfigureAwait(false);
+            await file.WriteAsync(
+                VhdxHeader.PlaceOf(i),
+                (header with { SequenceNumber = header.SequenceNumber + (ulong)i }).ToBytes(),
+                cancellationToken).ConfigureAwait(false);
         }
     }
 
@@ -69,7 +77,10 @@ internal static class VhdxCreator
             throw Invalid(path, "a disk with a backing file is a differencing disk, so subformat=fixed is not possible");
         }
         return VhdxParent.Of(backing)
-            ?? throw Invalid(path, $"the backing file '{options.BackingFile}' is not an open VHDX image; the parent of a VHDX is always a VHDX. Convert it first");
+            ?? throw Invalid(
+                path,
+                $"the backing file '{options.BackingFile}' is not an open VHDX image; the parent of a "
+                    + $"VHDX is always a VHDX. Convert it first");
     }
 
     /// <summary>Checks the options against each other and decides what they leave open.</summary>
@@ -79,11 +90,15 @@ internal static class VhdxCreator
         int physical = (int)(options.PhysicalSectorSize ?? parent?.Metadata.PhysicalSectorSize ?? Math.Max(512, logical));
         if (logical is not (512 or 4096) || physical is not (512 or 4096))
         {
-            throw Invalid(path, $"logical_sector_size={logical} and physical_sector_size={physical} are not possible; allowed: 512 and 4096");
+            throw Invalid(
+                path, $"logical_sector_size={logical} and physical_sector_size={physical} are not possible; allowed: 512 and 4096");
         }
         if (parent is not null && logical != parent.Metadata.LogicalSectorSize)
         {
-            throw Invalid(path, $"logical_sector_size={logical} is not possible: that of the parent is {parent.Metadata.LogicalSectorSize}, and they must be the same");
+            throw Invalid(
+                path,
+                $"logical_sector_size={logical} is not possible: that of the parent is "
+                    + $"{parent.Metadata.LogicalSectorSize}, and they must be the same");
         }
         long asked = options.Size ?? parent?.Length ?? throw Invalid(path, "a new image needs a size");
         if (asked > VhdxLayout.MaxVirtualSize)
@@ -98,7 +113,10 @@ internal static class VhdxCreator
         }
         if (options.VirtualDiskId is not null && parent is not null)
         {
-            throw Invalid(path, $"{VhdxAmendOptions.VirtualDiskIdName}={options.VirtualDiskId} is not possible: a child has the identity of its parent's disk");
+            throw Invalid(
+                path,
+                $"{VhdxAmendOptions.VirtualDiskIdName}={options.VirtualDiskId} is not possible: a child "
+                    + $"has the identity of its parent's disk");
         }
         var metadata = new VhdxMetadata
         {
@@ -110,24 +128,36 @@ internal static class VhdxCreator
             VirtualDiskId = parent?.Metadata.VirtualDiskId ?? default,
             LogicalSectorSize = logical,
             PhysicalSectorSize = physical,
-            Locator = parent is null ? null : VhdxParentLocator.For(ParentNames.Of(path, options.BackingFile!), parent.Header.DataWriteGuid),
+            Locator = parent is null
+                ? null
+                : VhdxParentLocator.For(ParentNames.Of(path, options.BackingFile!), parent.Header.DataWriteGuid),
         };
         return parent is not null ? metadata : metadata with
         {
-            VirtualDiskId = options.VirtualDiskId is { } id ? IdentifierOption.Parse(path, VhdxAmendOptions.VirtualDiskIdName, id) : NewIdentity.Of("vhdx disk", Facts(metadata)),
+            VirtualDiskId = options.VirtualDiskId is { } id
+                ? IdentifierOption.Parse(path, VhdxAmendOptions.VirtualDiskIdName, id)
+                : NewIdentity.Of("vhdx disk", Facts(metadata)),
         };
     }
 
     /// <summary>What a new disk is, for identifiers that follow from that.</summary>
     private static object?[] Facts(VhdxMetadata metadata)
-        => [metadata.VirtualSize, metadata.BlockSize, metadata.IsFixed, metadata.LogicalSectorSize, metadata.PhysicalSectorSize, metadata.VirtualDiskId];
+        =>
+        [
+            metadata.VirtualSize, metadata.BlockSize, metadata.IsFixed, metadata.LogicalSectorSize, metadata.PhysicalSectorSize,
+            metadata.VirtualDiskId,
+        ];
 
     /// <summary>QEMU's choice.</summary>
     private static long AutomaticBlockSize(long size)
         => (size > 32 * TiB ? 64 : size > 100 * GiB ? 32 : size > GiB ? 16 : 8) * (long)VhdxLayout.MiB;
 
-    /// <summary>The items of a new image; a child takes over those of its parent's disk that this program does not know. Spec: 2.6.1.2, IsVirtualDisk.</summary>
-    private static async ValueTask<List<(Guid, VhdxItemFlags, byte[])>> ItemsAsync(VhdxMetadata metadata, VhdxNode? parent, CancellationToken cancellationToken)
+    /// <summary>
+    /// The items of a new image; a child takes over those of its parent's disk that this program does not know.
+    /// Spec: 2.6.1.2, IsVirtualDisk.
+    /// </summary>
+    private static async ValueTask<List<(Guid, VhdxItemFlags, byte[])>> ItemsAsync(
+        VhdxMetadata metadata, VhdxNode? parent, CancellationToken cancellationToken)
     {
         const VhdxItemFlags File = VhdxItemFlags.IsRequired, Disk = VhdxItemFlags.IsRequired | VhdxItemFlags.IsVirtualDisk;
         byte[] size = new byte[8], logical = new byte[4], physical = new byte[4];
@@ -136,7 +166,8 @@ internal static class VhdxCreator
         LittleEndian.U32(physical, 0, (uint)metadata.PhysicalSectorSize);
         var items = new List<(Guid, VhdxItemFlags, byte[])>
         {
-            (VhdxItem.FileParameters, File, VhdxMetadata.ParametersBytes(metadata.BlockSize, metadata.LeaveBlocksAllocated, metadata.HasParent)),
+            (VhdxItem.FileParameters, File, VhdxMetadata.ParametersBytes(
+                metadata.BlockSize, metadata.LeaveBlocksAllocated, metadata.HasParent)),
             (VhdxItem.VirtualDiskSize, Disk, size),
             (VhdxItem.VirtualDiskId, Disk, metadata.VirtualDiskId.ToByteArray()),
             (VhdxItem.LogicalSectorSize, Disk, logical),
@@ -150,7 +181,10 @@ internal static class VhdxCreator
         {
             foreach (VhdxItem item in parent.Metadata.Items.Where(i => i.Flags.HasFlag(VhdxItemFlags.IsVirtualDisk) && !i.IsKnown))
             {
-                items.Add((item.Id, item.Flags, await VhdxMetadata.BytesAsync(parent.File, parent.Regions.Metadata, item, cancellationToken).ConfigureAwait(false)));
+                items.Add((
+                    item.Id,
+                    item.Flags,
+                    await VhdxMetadata.BytesAsync(parent.File, parent.Regions.Metadata, item, cancellationToken).ConfigureAwait(false)));
             }
         }
         return items;
@@ -165,7 +199,8 @@ internal static class VhdxCreator
     }
 
     /// <summary>Writes the entries of a fixed disk: its blocks lie behind the BAT, in order. Those of bitmap blocks stay zero.</summary>
-    private static async ValueTask PlaceBlocksAsync(BlockNode file, VhdxRegion bat, VhdxGeometry geometry, CancellationToken cancellationToken)
+    private static async ValueTask PlaceBlocksAsync(
+        BlockNode file, VhdxRegion bat, VhdxGeometry geometry, CancellationToken cancellationToken)
     {
         const int PartEntries = VhdxLayout.MiB / VhdxGeometry.EntryBytes;
         byte[] part = ArrayPool<byte>.Shared.Rent(VhdxLayout.MiB);
@@ -177,10 +212,15 @@ internal static class VhdxCreator
                 int count = (int)Math.Min(PartEntries, total - index);
                 for (int i = 0; i < count; i++)
                 {
-                    BatEntry entry = geometry.IsBitmapIndex(index + i) ? default : new BatEntry(BlockState.FullyPresent, new(bat.End + (block++ * geometry.BlockSize)));
+                    BatEntry entry = geometry.IsBitmapIndex(index + i)
+                        ? default
+                        : new BatEntry(BlockState.FullyPresent, new(bat.End + (block++ * geometry.BlockSize)));
                     LittleEndian.U64(part, i * VhdxGeometry.EntryBytes, entry.Raw);
                 }
-                await file.WriteAsync(bat.Offset + (index * VhdxGeometry.EntryBytes), part.AsMemory(0, count * VhdxGeometry.EntryBytes), cancellationToken).ConfigureAwait(false);
+                await file.WriteAsync(
+                    bat.Offset + (index * VhdxGeometry.EntryBytes),
+                    part.AsMemory(0, count * VhdxGeometry.EntryBytes),
+                    cancellationToken).ConfigureAwait(false);
             }
         }
         finally
@@ -190,8 +230,9 @@ internal static class VhdxCreator
     }
 
     /// <summary>
-    /// Writes the entries of a dynamic disk: every payload block is zero, those of bitmap blocks stay zero. The entries repeat from chunk to chunk, so
-    /// some chunks' entries are made once and written over and over: the largest disk in the smallest blocks has 512 MiB of them.
+    /// Writes the entries of a dynamic disk: every payload block is zero, those of bitmap blocks stay zero. The entries repeat from chunk
+    /// to chunk, so some chunks' entries are made once and written over and over: the largest disk in the smallest
+    /// blocks has 512 MiB of them.
     /// </summary>
     private static async ValueTask MarkZeroAsync(BlockNode file, VhdxRegion bat, VhdxGeometry geometry, CancellationToken cancellationToken)
     {
@@ -205,7 +246,8 @@ internal static class VhdxCreator
         }
         for (long at = 0; at < total; at += part.Length)
         {
-            await file.WriteAsync(bat.Offset + at, part.AsMemory(0, (int)Math.Min(part.Length, total - at)), cancellationToken).ConfigureAwait(false);
+            await file.WriteAsync(
+                bat.Offset + at, part.AsMemory(0, (int)Math.Min(part.Length, total - at)), cancellationToken).ConfigureAwait(false);
         }
     }
 

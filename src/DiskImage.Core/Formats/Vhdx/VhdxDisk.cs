@@ -4,11 +4,12 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>
-/// What an open VHDX disk is made of: headers, regions, metadata, BAT, log and space, and what surrounds every change of it. Spec: MS-VHDX 2.2.2.1,
-/// 2.3.
+/// What an open VHDX disk is made of: headers, regions, metadata, BAT, log and space, and what surrounds every change of it. Spec: MS-VHDX
+/// 2.2.2.1, 2.3.
 /// </summary>
 /// <remarks>
-/// <para>The session's lock guards all of it. The session's flush is the log's: the BAT and the bitmaps reach their places by way of it.</para>
+/// <para>The session's lock guards all of it. The session's flush is the log's: the BAT and the bitmaps reach their
+/// places by way of it.</para>
 /// <para>Changing begins with the first change, not with the opening: first one header with new identifiers and still without log, then
 /// the first log entry, then both headers naming the log. So at any time the header that counts names a log that has a valid entry,
 /// or none. It ends, when the disk is closed, with both headers saying that the log is empty.</para>
@@ -27,7 +28,8 @@ internal sealed class VhdxDisk
     {
         (File, Backing, Options) = (file, backing, options);
         (Creator, HadLog) = (image.Creator, image.Log is not null || image.LostLog is not null);
-        (Header, _headerIndex, Regions, Metadata, LostLog) = (image.Headers.Current, image.Headers.CurrentIndex, image.Regions, image.Metadata, image.LostLog);
+        (Header, _headerIndex, Regions, Metadata, LostLog) = (
+            image.Headers.Current, image.Headers.CurrentIndex, image.Regions, image.Metadata, image.LostLog);
         Geometry = new VhdxGeometry(Metadata.BlockSize, Metadata.LogicalSectorSize, Metadata.VirtualSize);
         Session = new MetadataSession(file, FlushAsync, ReleasedAsync);
         Cache = new MetadataCache(Session.Order, VhdxLayout.Sector, options.MetadataCacheSize, JournalAsync);
@@ -71,17 +73,20 @@ internal sealed class VhdxDisk
     /// <summary>The log; there is one once a change has begun.</summary>
     public VhdxLog Log => _log!;
 
-    /// <summary>Which MiB of the file are in use; known once <see cref="SpaceAsync"/> was asked.</summary>
+    /// <summary>Which MiB of the file are in use; known once <see cref="SpaceAsync(MetadataSession.Held)"/> was asked.</summary>
     public SpaceMap Space => (SpaceMap)Session.Space!;
 
     /// <summary>The identity that the contents have after the next change that a reader can see.</summary>
-    private Guid ComingDataWriteGuid => _isNewData ? Header.DataWriteGuid : _comingData ??= NewIdentity.Of("vhdx data after", Header.DataWriteGuid);
+    private Guid ComingDataWriteGuid
+        => _isNewData ? Header.DataWriteGuid : _comingData ??= NewIdentity.Of("vhdx data after", Header.DataWriteGuid);
 
     private Guid NextFileWriteGuid => NewIdentity.Of("vhdx file after", Header.FileWriteGuid, Header.SequenceNumber);
 
     /// <summary>A map of a VHDX file's space, with nothing in it.</summary>
     public static SpaceMap EmptySpace(string path) => new(
-        VhdxLayout.MiB, VhdxLayout.MaxFileSize, end => VhdxLayout.Corrupt(path, $"a block reaches offset {end:#,0}; allowed: at most {VhdxLayout.MaxFileSize:#,0}"));
+        VhdxLayout.MiB,
+        VhdxLayout.MaxFileSize,
+        end => VhdxLayout.Corrupt(path, $"a block reaches offset {end:#,0}; allowed: at most {VhdxLayout.MaxFileSize:#,0}"));
 
     /// <summary>Carries out what the log says; called before anything else.</summary>
     public async ValueTask ReplayAsync(VhdxLogSequence log, CancellationToken cancellationToken)
@@ -96,7 +101,8 @@ internal sealed class VhdxDisk
     {
         Session.Require(held);
         VhdxImage image = await VhdxImage.ReadAsync(File, discardLog: true, forRepair: true, cancellationToken).ConfigureAwait(false);
-        (Header, _headerIndex, Regions, Metadata, LostLog) = (image.Headers.Current, image.Headers.CurrentIndex, image.Regions, image.Metadata, image.LostLog);
+        (Header, _headerIndex, Regions, Metadata, LostLog) = (
+            image.Headers.Current, image.Headers.CurrentIndex, image.Regions, image.Metadata, image.LostLog);
         Geometry = new VhdxGeometry(Metadata.BlockSize, Metadata.LogicalSectorSize, Metadata.VirtualSize);
         Cache.Clear();
         Session.Space = null;
@@ -127,7 +133,13 @@ internal sealed class VhdxDisk
         {
             Guid data = isVisible ? ComingDataWriteGuid : Header.DataWriteGuid;
             await UpdateHeaderAsync(
-                Header with { FileWriteGuid = NextFileWriteGuid, DataWriteGuid = data, LogGuid = Guid.Empty, LogVersion = VhdxHeader.SupportedLogVersion }).ConfigureAwait(false);
+                Header with
+                {
+                    FileWriteGuid = NextFileWriteGuid,
+                    DataWriteGuid = data,
+                    LogGuid = Guid.Empty,
+                    LogVersion = VhdxHeader.SupportedLogVersion,
+                }).ConfigureAwait(false);
             var log = new VhdxLog(File, Header);
             await log.BeginAsync().ConfigureAwait(false);
             await NameLogAsync(log).ConfigureAwait(false);
@@ -141,9 +153,11 @@ internal sealed class VhdxDisk
     }
 
     /// <summary>Called before what the disk shows changes: blocks that share a place are found before one is written to.</summary>
-    public async ValueTask BeginChangeAsync(MetadataSession.Held held)
+    /// <param name="held">The lock.</param>
+    /// <param name="cancellationToken">Stops the reading of the BAT, which the first change asks for; nothing has changed then.</param>
+    public async ValueTask BeginChangeAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
-        _ = await SpaceAsync(held).ConfigureAwait(false);
+        _ = await SpaceAsync(held, isStrict: true, cancellationToken).ConfigureAwait(false);
         await BeginAsync(held, isVisible: true).ConfigureAwait(false);
     }
 
@@ -163,14 +177,19 @@ internal sealed class VhdxDisk
 
     /// <summary>The identity of the contents as the file says it now: it may have been written to by way of another opening.</summary>
     public async ValueTask<Guid> CurrentDataWriteGuidAsync(CancellationToken cancellationToken)
-        => File.IsReadOnly ? (await VhdxHeaderPair.ReadAsync(File, cancellationToken).ConfigureAwait(false)).Current.DataWriteGuid : Header.DataWriteGuid;
+        => File.IsReadOnly
+            ? (await VhdxHeaderPair.ReadAsync(File, cancellationToken).ConfigureAwait(false)).Current.DataWriteGuid
+            : Header.DataWriteGuid;
 
     /// <summary>The identity that the contents have after the next change that a reader can see.</summary>
     public ValueTask<Guid> ComingDataWriteGuidAsync(CancellationToken cancellationToken)
         => Session.RunAsync(_ => new ValueTask<Guid>(ComingDataWriteGuid), cancellationToken);
 
     /// <summary>The space map, made when it is first needed. Nothing in the BAT may have changed before.</summary>
-    public async ValueTask<SpaceMap> SpaceAsync(MetadataSession.Held held, bool isStrict = true)
+    public ValueTask<SpaceMap> SpaceAsync(MetadataSession.Held held) => SpaceAsync(held, isStrict: true, CancellationToken.None);
+
+    /// <inheritdoc cref="SpaceAsync(MetadataSession.Held)"/>
+    public async ValueTask<SpaceMap> SpaceAsync(MetadataSession.Held held, bool isStrict, CancellationToken cancellationToken)
     {
         Session.Require(held);
         if (Session.Space is SpaceMap known)
@@ -179,7 +198,7 @@ internal sealed class VhdxDisk
         }
         SpaceMap space = EmptySpace(Name);
         MarkStructures(space);
-        await Bat.MarkAsync(space, isStrict).ConfigureAwait(false);
+        await Bat.MarkAsync(space, isStrict, cancellationToken).ConfigureAwait(false);
         Session.Space = space;
         return space;
     }
@@ -196,7 +215,8 @@ internal sealed class VhdxDisk
     }
 
     /// <summary>Space in the file that reads as zeroes.</summary>
-    public async ValueTask<HostOffset> AllocateAsync(MetadataSession.Held held, long length, PreallocationMode growth = PreallocationMode.Off)
+    public async ValueTask<HostOffset> AllocateAsync(
+        MetadataSession.Held held, long length, PreallocationMode growth = PreallocationMode.Off)
     {
         SpaceMap space = await SpaceAsync(held).ConfigureAwait(false);
         await FlushIfMuchWaitsAsync(held, CancellationToken.None).ConfigureAwait(false);
@@ -229,7 +249,9 @@ internal sealed class VhdxDisk
         }
     }
 
-    /// <summary>Cuts off what lies past the last used MiB. A fixed disk keeps the room that all of its blocks need. Spec: 2.6.2.1.</summary>
+    /// <summary>
+    /// Cuts off what lies past the last used MiB. A fixed disk keeps the room that all of its blocks need. Spec: 2.6.2.1.
+    /// </summary>
     public async ValueTask TruncateAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         Session.Require(held);
@@ -273,7 +295,10 @@ internal sealed class VhdxDisk
         if (offset < VhdxLayout.MiB || offset > File.Length - length)
         {
             throw VhdxLayout.Corrupt(
-                Name, $"the BAT puts {what} at offset {offset:#,0}; allowed: after the first MiB, its {length:#,0} bytes inside the file's {File.Length:#,0}", offset);
+                Name,
+                $"the BAT puts {what} at offset {offset:#,0}; allowed: after the first MiB, its {length:#,0} "
+                    + $"bytes inside the file's {File.Length:#,0}",
+                offset);
         }
         if (StructureAt(offset, length) is { } structure)
         {
@@ -308,7 +333,7 @@ internal sealed class VhdxDisk
         Metadata = await VhdxMetadata.ReadAsync(File, Regions.Metadata, cancellationToken).ConfigureAwait(false);
     }
 
-    private async ValueTask FlushAsync(CancellationToken cancellationToken)
+    private async ValueTask FlushAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
         if (Cache.IsDirty)
         {
@@ -333,7 +358,9 @@ internal sealed class VhdxDisk
         }
     }
 
-    /// <summary>Brings changed pieces of the BAT and the bitmaps to the file: bitmaps first, then the BAT from its end. See the remarks on the node.</summary>
+    /// <summary>
+    /// Brings changed pieces of the BAT and the bitmaps to the file: bitmaps first, then the BAT from its end. See the remarks on the node.
+    /// </summary>
     private ValueTask JournalAsync(IReadOnlyList<CachedPiece> changed)
     {
         VhdxRegion bat = Regions.Bat;

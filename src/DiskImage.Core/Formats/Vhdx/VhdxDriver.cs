@@ -34,9 +34,16 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
         var options = (VhdxOpenOptions)context.Options;
-        VhdxImage image = await VhdxImage.ReadAsync(context.File, options.DiscardLog || context.ForRepair, context.ForRepair, cancellationToken).ConfigureAwait(false);
+        VhdxImage image = await VhdxImage.ReadAsync(context.File, options.DiscardLog
+            || context.ForRepair, context.ForRepair, cancellationToken).ConfigureAwait(false);
         BlockNode? parent = image.Metadata.Locator is { } locator && context.OpenBacking is { } open
-            ? await VhdxParent.OpenAsync(context.File, locator, image.Metadata.LogicalSectorSize, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false)
+            ? await VhdxParent.OpenAsync(
+                context.File,
+                locator,
+                image.Metadata.LogicalSectorSize,
+                open,
+                options.IgnoreIdMismatch,
+                cancellationToken).ConfigureAwait(false)
             : null;
         try
         {
@@ -55,7 +62,7 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
     public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
         => RequireOwn<VhdxNode>(node).AmendAsync((VhdxAmendOptions)options);
 
-    public string? AmendWarning(object options)
+    public Wording? AmendWarning(object options)
         => options is VhdxAmendOptions { VirtualDiskId: null, PhysicalSectorSize: null } ? null : ParentMismatch.AmendWarning;
 
     public ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)

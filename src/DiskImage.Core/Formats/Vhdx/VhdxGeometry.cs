@@ -70,7 +70,9 @@ internal sealed class VhdxGeometry
 
     /// <summary>True if the entry at a BAT index means a block of the disk. Others are stale, whatever they say.</summary>
     public bool IsInUse(long index, bool hasParent)
-        => IsBitmapIndex(index) ? index / (ChunkRatio + 1L) < Chunks && (hasParent || index < EntriesWithoutBitmaps) : BlockAt(index) < Blocks;
+        => IsBitmapIndex(index)
+            ? index / (ChunkRatio + 1L) < Chunks && (hasParent || index < EntriesWithoutBitmaps)
+            : BlockAt(index) < Blocks;
 
     /// <summary>Bit of a sector in its chunk's bitmap block.</summary>
     public int BitOf(GuestOffset guest) => (int)(guest.Value / SectorSize) & (VhdxLayout.SectorsPerChunk - 1);

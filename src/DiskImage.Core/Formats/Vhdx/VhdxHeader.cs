@@ -9,7 +9,9 @@ internal sealed record VhdxHeader
     public const int Size = 4096;
     public const uint Signature = 0x64616568; // "head"
     public const ushort SupportedVersion = 1, SupportedLogVersion = 0;
-    private const int ChecksumAt = 4, SequenceAt = 8, FileWriteAt = 16, DataWriteAt = 32, LogGuidAt = 48, LogVersionAt = 64, VersionAt = 66, LogLengthAt = 68, LogOffsetAt = 72, ReservedAt = 80;
+    private const int ChecksumAt =
+        4, SequenceAt = 8, FileWriteAt =
+            16, DataWriteAt = 32, LogGuidAt = 48, LogVersionAt = 64, VersionAt = 66, LogLengthAt = 68, LogOffsetAt = 72, ReservedAt = 80;
 
     public required ulong SequenceNumber { get; init; }
 
@@ -41,7 +43,8 @@ internal sealed record VhdxHeader
     {
         uint signature = LittleEndian.U32(bytes, 0), stored = LittleEndian.U32(bytes, ChecksumAt);
         fault = signature != Signature ? $"its signature is 0x{signature:X8}; allowed: 0x{Signature:X8} (\"head\")"
-            : stored != Crc32C.OfAllBut(bytes, ChecksumAt) ? $"its checksum is 0x{stored:X8}; computed: 0x{Crc32C.OfAllBut(bytes, ChecksumAt):X8}"
+            : stored != Crc32C.OfAllBut(bytes, ChecksumAt)
+            ? $"its checksum is 0x{stored:X8}; computed: 0x{Crc32C.OfAllBut(bytes, ChecksumAt):X8}"
             : null;
         return fault is not null ? null : Parse(bytes);
     }
@@ -85,13 +88,19 @@ internal sealed record VhdxHeader
         if (Version != SupportedVersion)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{file.Name}: the header's Version is {Version}; this program knows {SupportedVersion}", file.Name, at + VersionAt);
+                DiskImageErrorKind.Unsupported,
+                $"{file.Name}: the header's Version is {Version}; this program knows {SupportedVersion}",
+                file.Name,
+                at + VersionAt);
         }
         if (HasLog && LogVersion != SupportedLogVersion)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{file.Name}: the log is not empty and its LogVersion is {LogVersion}; this program can replay version {SupportedLogVersion}", file.Name, at + LogVersionAt);
+                $"{file.Name}: the log is not empty and its LogVersion is {LogVersion}; this program "
+                    + $"can replay version {SupportedLogVersion}",
+                file.Name,
+                at + LogVersionAt);
         }
         bool isPlaced = LogOffset >= VhdxLayout.MiB && LogOffset % VhdxLayout.MiB == 0 && LogLength > 0 && LogLength % VhdxLayout.MiB == 0
             && LogOffset <= file.Length - LogLength;
@@ -99,7 +108,8 @@ internal sealed record VhdxHeader
         {
             throw VhdxLayout.Corrupt(
                 file.Name,
-                $"the log has {LogLength:#,0} bytes at offset {LogOffset:#,0}; allowed: whole MiB, after the first MiB, inside the file's {file.Length:#,0} bytes",
+                $"the log has {LogLength:#,0} bytes at offset {LogOffset:#,0}; allowed: whole MiB, after the first MiB, "
+                    + $"inside the file's {file.Length:#,0} bytes",
                 at + LogLengthAt);
         }
     }
@@ -139,10 +149,10 @@ internal sealed record VhdxHeaderPair(VhdxHeader Current, int CurrentIndex, IRea
         int current = Choose(headers[0], headers[1]);
         if (current < 0)
         {
-            string why = headers[0] is null
-                ? $"neither header can be used: of the first, {faults[0]}; of the second, {faults[1]}"
-                    + (isBelieved ? ". All else about them fits: Repair-DiskImage -Mode All writes them anew" : "")
-                : $"both headers have the sequence number {headers[0]!.SequenceNumber} and differ, so neither counts";
+            Wording rest = isBelieved ? (Wording)$". All else about them fits: {new Remedy(RemedyKind.Repair)} writes them anew" : "";
+            Wording why = headers[0] is null
+                ? (Wording)$"neither header can be used: of the first, {faults[0]}; of the second, {faults[1]}{rest}"
+                : (Wording)$"both headers have the sequence number {headers[0]!.SequenceNumber} and differ, so neither counts";
             throw VhdxLayout.Corrupt(file.Name, why, VhdxHeader.PlaceOf(0));
         }
         headers[current]!.Require(file, VhdxHeader.PlaceOf(current));
@@ -151,7 +161,8 @@ internal sealed record VhdxHeaderPair(VhdxHeader Current, int CurrentIndex, IRea
 
     /// <summary>True if two headers under wrong checksums are one program's successive writes of the same facts.</summary>
     private static bool Fit(VhdxHeader? first, VhdxHeader? second)
-        => first is not null && second is not null && Math.Max(first.SequenceNumber, second.SequenceNumber) - Math.Min(first.SequenceNumber, second.SequenceNumber) <= 1
+        => first is not null && second is not null
+            && Math.Max(first.SequenceNumber, second.SequenceNumber) - Math.Min(first.SequenceNumber, second.SequenceNumber) <= 1
             && first with { SequenceNumber = second.SequenceNumber, FileWriteGuid = second.FileWriteGuid } == second;
 
     /// <summary>The higher sequence number counts. Disk2vhd writes the same header twice, which is harmless.</summary>

@@ -12,7 +12,13 @@ namespace DiskImage.Formats.Vhdx;
 /// <param name="Metadata">The metadata items.</param>
 /// <param name="Creator">The program that made the file, as it says.</param>
 internal sealed record VhdxImage(
-    VhdxHeaderPair Headers, VhdxLogSequence? Log, string? LostLog, BlockNode View, VhdxRegionTable Regions, VhdxMetadata Metadata, string Creator)
+    VhdxHeaderPair Headers,
+    VhdxLogSequence? Log,
+    string? LostLog,
+    BlockNode View,
+    VhdxRegionTable Regions,
+    VhdxMetadata Metadata,
+    string Creator)
 {
     private const int CreatorAt = 8, CreatorBytes = 512;
 
@@ -38,7 +44,8 @@ internal sealed record VhdxImage(
             }
         }
         BlockNode view = log is null ? file : new VhdxReplayedNode(file, log);
-        VhdxRegionTable regions = await VhdxRegionTable.ReadAsync(view, headers.Current, forRepair, cancellationToken).ConfigureAwait(false);
+        VhdxRegionTable regions = await VhdxRegionTable.ReadAsync(
+            view, headers.Current, forRepair, cancellationToken).ConfigureAwait(false);
         VhdxMetadata metadata = await VhdxMetadata.ReadAsync(view, regions.Metadata, cancellationToken).ConfigureAwait(false);
         var geometry = new VhdxGeometry(metadata.BlockSize, metadata.LogicalSectorSize, metadata.VirtualSize);
         long entries = geometry.EntriesWithoutBitmaps, bytes = entries * VhdxGeometry.EntryBytes;
@@ -46,7 +53,8 @@ internal sealed record VhdxImage(
         {
             throw VhdxLayout.Corrupt(
                 file.Name,
-                $"the BAT needs {entries:#,0} entries of 8 bytes; its region has {regions.Bat.Length:#,0} bytes at offset {regions.Bat.Offset:#,0} of the file's {view.Length:#,0}",
+                $"the BAT needs {entries:#,0} entries of 8 bytes; its region has {regions.Bat.Length:#,0} bytes at offset "
+                    + $"{regions.Bat.Offset:#,0} of the file's {view.Length:#,0}",
                 regions.Bat.Offset);
         }
         byte[] creator = new byte[CreatorBytes];

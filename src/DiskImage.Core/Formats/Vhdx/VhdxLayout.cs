@@ -29,6 +29,6 @@ internal static class VhdxLayout
     public static ReadOnlySpan<byte> FileSignature => "vhdxfile"u8;
 
     /// <summary>The error for structures that contradict the specification or each other.</summary>
-    public static DiskImageException Corrupt(string path, string what, long? offset = null)
-        => new(DiskImageErrorKind.Corrupt, $"{path}: {what}. Look at all of it with Test-DiskImage.", path, offset);
+    public static DiskImageException Corrupt(string path, Wording what, long? offset = null)
+        => new(DiskImageErrorKind.Corrupt, $"{path}: {what}. Look at all of it with {new Remedy(RemedyKind.Check)}.", path, offset);
 }

@@ -75,7 +75,9 @@ internal sealed class VhdxLog
         await _file.FlushAsync().ConfigureAwait(false);
     }
 
-    /// <summary>Says in the log that the file will have this length, so that a shorter file is not taken for a damaged one. Spec: 2.3.1.1.</summary>
+    /// <summary>
+    /// Says in the log that the file will have this length, so that a shorter file is not taken for a damaged one. Spec: 2.3.1.1.
+    /// </summary>
     public async ValueTask AnnounceLengthAsync(long length)
     {
         await FlushAsync().ConfigureAwait(false);

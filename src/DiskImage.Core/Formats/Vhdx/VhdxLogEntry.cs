@@ -51,7 +51,10 @@ internal static class VhdxLogEntry
             return false;
         }
         header = new(
-            LittleEndian.U32(sector, LengthAt), LittleEndian.U32(sector, TailAt), LittleEndian.U64(sector, SequenceAt), LittleEndian.U32(sector, CountAt),
+            LittleEndian.U32(sector, LengthAt),
+            LittleEndian.U32(sector, TailAt),
+            LittleEndian.U64(sector, SequenceAt),
+            LittleEndian.U32(sector, CountAt),
             LittleEndian.Guid(sector, GuidAt), LittleEndian.U64(sector, FlushedAt), LittleEndian.U64(sector, LastAt));
         return header.LogGuid == logGuid && header.SequenceNumber > 0
             && header.EntryLength > 0 && header.EntryLength % VhdxLayout.Sector == 0 && header.EntryLength <= logLength
@@ -65,14 +68,16 @@ internal static class VhdxLogEntry
     /// <param name="fileOffset">Where it writes.</param>
     /// <param name="length">How much.</param>
     /// <param name="isZero">True for zeroes, false for a data sector.</param>
-    public static bool TryReadDescriptor(ReadOnlySpan<byte> descriptor, ulong sequence, out long fileOffset, out long length, out bool isZero)
+    public static bool TryReadDescriptor(
+        ReadOnlySpan<byte> descriptor, ulong sequence, out long fileOffset, out long length, out bool isZero)
     {
         uint signature = LittleEndian.U32(descriptor, 0);
         isZero = signature == ZeroSignature;
         ulong at = LittleEndian.U64(descriptor, 16), bytes = isZero ? LittleEndian.U64(descriptor, 8) : VhdxLayout.Sector;
         (fileOffset, length) = ((long)at, (long)bytes);
         return (isZero || signature == DescriptorSignature) && LittleEndian.U64(descriptor, 24) == sequence
-            && at % VhdxLayout.Sector == 0 && bytes % VhdxLayout.Sector == 0 && at <= (ulong)VhdxLayout.MaxFileSize && bytes <= (ulong)VhdxLayout.MaxFileSize - at;
+            && at % VhdxLayout.Sector == 0 && bytes % VhdxLayout.Sector == 0 && at <= (ulong)VhdxLayout.MaxFileSize
+            && bytes <= (ulong)VhdxLayout.MaxFileSize - at;
     }
 
     /// <summary>True if a data sector belongs to an entry.</summary>

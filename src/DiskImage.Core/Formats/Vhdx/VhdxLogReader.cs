@@ -61,7 +61,9 @@ internal sealed class VhdxLogReader
         var hopeless = new HashSet<long>(); // entries of runs without their tail: what begins at one of them lacks it too
         for (long tail = 0; tail < _header.LogLength;)
         {
-            List<(long At, VhdxLogEntryHeader Header)> run = hopeless.Contains(tail) ? [] : await RunFromAsync(tail, cancellationToken).ConfigureAwait(false);
+            List<(long At, VhdxLogEntryHeader Header)> run = hopeless.Contains(tail)
+                ? []
+                : await RunFromAsync(tail, cancellationToken).ConfigureAwait(false);
             if (run.Count == 0 || !run.Exists(e => e.At == run[^1].Header.Tail))
             {
                 hopeless.UnionWith(run.Select(e => e.At));
@@ -76,7 +78,8 @@ internal sealed class VhdxLogReader
         }
         if (best.Count == 0)
         {
-            throw Corrupt("the header says that the log is not empty, but no complete sequence of entries is in it. The open option discard_log=on opens the disk as it was before the lost updates");
+            throw Corrupt("the header says that the log is not empty, but no complete sequence of entries is in it. The open option "
+                + "discard_log=on opens the disk as it was before the lost updates");
         }
         return await ReadUpdatesAsync(best[best.FindIndex(e => e.At == best[^1].Header.Tail)..], cancellationToken).ConfigureAwait(false);
     }
@@ -118,12 +121,14 @@ internal sealed class VhdxLogReader
         return stored == Crc32C.Finish(state);
     }
 
-    private async ValueTask<VhdxLogSequence> ReadUpdatesAsync(List<(long At, VhdxLogEntryHeader Header)> entries, CancellationToken cancellationToken)
+    private async ValueTask<VhdxLogSequence> ReadUpdatesAsync(
+        List<(long At, VhdxLogEntryHeader Header)> entries, CancellationToken cancellationToken)
     {
         VhdxLogEntryHeader head = entries[^1].Header;
         if (head.FlushedFileOffset > (ulong)_file.Length)
         {
-            throw Corrupt($"the log was written when the file had {head.FlushedFileOffset:#,0} bytes, and now it has {_file.Length:#,0}: it was truncated");
+            throw Corrupt($"the log was written when the file had {head.FlushedFileOffset:#,0} bytes, and now it has "
+                + $"{_file.Length:#,0}: it was truncated");
         }
         if (head.LastFileOffset > (ulong)VhdxLayout.MaxFileSize)
         {
@@ -142,21 +147,27 @@ internal sealed class VhdxLogReader
         return new(updates, (long)head.FlushedFileOffset, (long)head.LastFileOffset, head.SequenceNumber, entries.Count);
     }
 
-    private async ValueTask ReadEntryAsync(long at, VhdxLogEntryHeader header, List<VhdxLoggedUpdate> updates, CancellationToken cancellationToken)
+    private async ValueTask ReadEntryAsync(
+        long at, VhdxLogEntryHeader header, List<VhdxLoggedUpdate> updates, CancellationToken cancellationToken)
     {
         byte[] descriptors = new byte[VhdxLogEntry.DescriptorSectors(header.DescriptorCount) * VhdxLayout.Sector];
         await ReadLogAsync(at, descriptors, cancellationToken).ConfigureAwait(false);
         long dataAt = descriptors.Length;
         for (int i = 0; i < header.DescriptorCount; i++)
         {
-            ReadOnlyMemory<byte> descriptor = descriptors.AsMemory(VhdxLogEntry.HeaderBytes + (i * VhdxLogEntry.DescriptorBytes), VhdxLogEntry.DescriptorBytes);
-            if (!VhdxLogEntry.TryReadDescriptor(descriptor.Span, header.SequenceNumber, out long fileOffset, out long length, out bool isZero))
+            ReadOnlyMemory<byte> descriptor = descriptors.AsMemory(
+                VhdxLogEntry.HeaderBytes + (i * VhdxLogEntry.DescriptorBytes), VhdxLogEntry.DescriptorBytes);
+            if (!VhdxLogEntry.TryReadDescriptor(
+                descriptor.Span, header.SequenceNumber, out long fileOffset, out long length, out bool isZero))
             {
-                throw Corrupt($"descriptor {i} of the log entry at {at:#,0} is not what its checksum vouches for: a signature, a sequence number or an alignment is wrong");
+                throw Corrupt($"descriptor {i} of the log entry at {at:#,0} is not what its checksum vouches for: a signature, a "
+                    + $"sequence number or an alignment is wrong");
             }
-            if (length > 0 && (fileOffset < VhdxLayout.RegionTable1At || (fileOffset < _header.LogOffset + _header.LogLength && _header.LogOffset < fileOffset + length)))
+            if (length > 0 && (fileOffset < VhdxLayout.RegionTable1At || (
+                fileOffset < _header.LogOffset + _header.LogLength && _header.LogOffset < fileOffset + length)))
             {
-                throw Corrupt($"descriptor {i} of the log entry at {at:#,0} would overwrite the headers or the log, at offset {fileOffset:#,0}");
+                throw Corrupt(
+                    $"descriptor {i} of the log entry at {at:#,0} would overwrite the headers or the log, at offset {fileOffset:#,0}");
             }
             long host = -1;
             if (!isZero)
@@ -169,7 +180,8 @@ internal sealed class VhdxLogReader
                 await _file.ReadAsync(host, _sector, cancellationToken).ConfigureAwait(false);
                 if (!VhdxLogEntry.IsDataSector(_sector, header.SequenceNumber))
                 {
-                    throw Corrupt($"a data sector of the log entry at {at:#,0} does not bear the entry's sequence number {header.SequenceNumber}");
+                    throw Corrupt(
+                        $"a data sector of the log entry at {at:#,0} does not bear the entry's sequence number {header.SequenceNumber}");
                 }
                 dataAt += VhdxLayout.Sector;
             }

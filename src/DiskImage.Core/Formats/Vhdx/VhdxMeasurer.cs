@@ -7,7 +7,8 @@ namespace DiskImage.Formats.Vhdx;
 /// <summary>How large an image becomes: its structures, and the blocks that hold data.</summary>
 internal static class VhdxMeasurer
 {
-    public static async ValueTask<ImageMeasurement> MeasureAsync(VhdxMetadata plan, long logSize, BlockNode? source, CancellationToken cancellationToken)
+    public static async ValueTask<ImageMeasurement> MeasureAsync(
+        VhdxMetadata plan, long logSize, BlockNode? source, CancellationToken cancellationToken)
     {
         var geometry = new VhdxGeometry(plan.BlockSize, plan.LogicalSectorSize, plan.VirtualSize);
         long bat = Math.Max(VhdxLayout.MiB, Round.Up(geometry.EntriesWithBitmaps * VhdxGeometry.EntryBytes, VhdxLayout.MiB));

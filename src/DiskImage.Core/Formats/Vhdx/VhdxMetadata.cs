@@ -116,14 +116,16 @@ internal sealed record VhdxMetadata
         }
         if (virtualSize > (ulong)VhdxLayout.MaxVirtualSize || virtualSize % logical != 0)
         {
-            throw Wrong($"VirtualDiskSize is {virtualSize:#,0}; allowed: whole sectors of {logical} bytes, at most {VhdxLayout.MaxVirtualSize:#,0}");
+            throw Wrong($"VirtualDiskSize is {virtualSize:#,0}; allowed: whole sectors of {logical} bytes, at "
+                + $"most {VhdxLayout.MaxVirtualSize:#,0}");
         }
         bool hasParent = (flags & HasParentFlag) != 0;
         VhdxParentLocator? locator = null;
         if (hasParent)
         {
             VhdxItem entry = Entry(VhdxItem.ParentLocator);
-            locator = VhdxParentLocator.Parse(await BytesAsync(file, region, entry, cancellationToken).ConfigureAwait(false), file.Name, region.Offset + entry.Offset);
+            locator = VhdxParentLocator.Parse(
+                await BytesAsync(file, region, entry, cancellationToken).ConfigureAwait(false), file.Name, region.Offset + entry.Offset);
         }
         return new VhdxMetadata
         {
@@ -170,7 +172,8 @@ internal sealed record VhdxMetadata
             long at = region.Offset + item.Offset;
             if (at > file.Length - item.Length)
             {
-                throw VhdxLayout.Corrupt(file.Name, $"{item.Name} lies at offset {at:#,0}, past the end of the file's {file.Length:#,0} bytes", at);
+                throw VhdxLayout.Corrupt(
+                    file.Name, $"{item.Name} lies at offset {at:#,0}, past the end of the file's {file.Length:#,0} bytes", at);
             }
             await file.ReadAsync(at, bytes, cancellationToken).ConfigureAwait(false);
         }
@@ -229,11 +232,16 @@ internal sealed record VhdxMetadata
         {
             ReadOnlySpan<byte> entry = table.AsSpan(EntriesAt + (i * EntryBytes), EntryBytes);
             uint length = LittleEndian.U32(entry, 20);
-            var item = new VhdxItem(LittleEndian.Guid(entry, 0), LittleEndian.U32(entry, 16), (int)Math.Min(length, int.MaxValue), (VhdxItemFlags)LittleEndian.U32(entry, 24));
+            var item = new VhdxItem(
+                LittleEndian.Guid(entry, 0),
+                LittleEndian.U32(entry, 16),
+                (int)Math.Min(length, int.MaxValue),
+                (VhdxItemFlags)LittleEndian.U32(entry, 24));
             if (length > MaxItemLength || (length > 0 && (item.Offset < TableSize || item.Offset > region.Length - length)))
             {
                 throw Wrong(
-                    $"{item.Name} has {length:#,0} bytes at offset {item.Offset:#,0} of the region; allowed: at most {MaxItemLength:#,0} bytes, after the first {TableSize:#,0}, inside the region's {region.Length:#,0}");
+                    $"{item.Name} has {length:#,0} bytes at offset {item.Offset:#,0} of the region; allowed: at most {MaxItemLength:#,0} "
+                        + $"bytes, after the first {TableSize:#,0}, inside the region's {region.Length:#,0}");
             }
             if (!seen.Add((item.Id, item.Flags.HasFlag(VhdxItemFlags.IsUser))))
             {
@@ -242,7 +250,10 @@ internal sealed record VhdxMetadata
             if (item.Flags.HasFlag(VhdxItemFlags.IsRequired) && !item.IsKnown)
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.Unsupported, $"{path}: {item.Name} is marked required and is unknown to this program, so the image cannot be used", path, region.Offset);
+                    DiskImageErrorKind.Unsupported,
+                    $"{path}: {item.Name} is marked required and is unknown to this program, so the image cannot be used",
+                    path,
+                    region.Offset);
             }
             items[i] = item;
         }

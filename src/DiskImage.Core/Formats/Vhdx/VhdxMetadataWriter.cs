@@ -18,7 +18,8 @@ internal sealed class VhdxMetadataWriter(VhdxDisk disk)
         {
             if (size is not (512 or 4096))
             {
-                throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: physical_sector_size={size} is not possible; allowed: 512 and 4096.", Name);
+                throw new DiskImageException(
+                    DiskImageErrorKind.InvalidOption, $"{Name}: physical_sector_size={size} is not possible; allowed: 512 and 4096.", Name);
             }
             byte[] bytes = new byte[4];
             LittleEndian.U32(bytes, 0, (uint)size);
@@ -34,7 +35,8 @@ internal sealed class VhdxMetadataWriter(VhdxDisk disk)
         {
             return;
         }
-        await disk.BeginAsync(held, isVisible: items.Count > 0).ConfigureAwait(false); // where the parent is does not change what the disk shows
+        // where the parent is does not change what the disk shows
+        await disk.BeginAsync(held, isVisible: items.Count > 0).ConfigureAwait(false);
         var patch = new VhdxPatch(disk.File);
         if (locator is not null)
         {
@@ -60,7 +62,8 @@ internal sealed class VhdxMetadataWriter(VhdxDisk disk)
     }
 
     /// <summary>What must change in the metadata region for another locator, or for none: one entry of the log.</summary>
-    public async ValueTask<IReadOnlyList<VhdxLogUpdate>> LocatorUpdatesAsync(VhdxParentLocator? locator, CancellationToken cancellationToken)
+    public async ValueTask<IReadOnlyList<VhdxLogUpdate>> LocatorUpdatesAsync(
+        VhdxParentLocator? locator, CancellationToken cancellationToken)
     {
         var patch = new VhdxPatch(disk.File);
         await PutLocatorAsync(patch, locator).ConfigureAwait(false);
@@ -97,7 +100,9 @@ internal sealed class VhdxMetadataWriter(VhdxDisk disk)
         await patch.PutAsync(region.Offset, table).ConfigureAwait(false);
         VhdxItem parameters = disk.Metadata.Find(VhdxItem.FileParameters)!.Value;
         await patch.PutAsync(
-            region.Offset + parameters.Offset, VhdxMetadata.ParametersBytes(disk.Metadata.BlockSize, disk.Metadata.LeaveBlocksAllocated && locator is null, locator is not null)).ConfigureAwait(false);
+            region.Offset + parameters.Offset,
+            VhdxMetadata.ParametersBytes(disk.Metadata.BlockSize, disk.Metadata.LeaveBlocksAllocated
+                && locator is null, locator is not null)).ConfigureAwait(false);
     }
 
     /// <summary>The changes as one entry of the log.</summary>
@@ -105,7 +110,10 @@ internal sealed class VhdxMetadataWriter(VhdxDisk disk)
         => patch.Updates.Count <= disk.Log.MostSectors
             ? patch.Updates
             : throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{Name}: its log of {disk.Header.LogLength:#,0} bytes is too small to change {patch.Updates.Count} sectors of metadata at once", Name);
+                DiskImageErrorKind.Unsupported,
+                $"{Name}: its log of {disk.Header.LogLength:#,0} bytes is too small to change "
+                    + $"{patch.Updates.Count} sectors of metadata at once",
+                Name);
 
     /// <summary>A place for an item in the metadata region that no other item takes.</summary>
     private long FindRoom(IEnumerable<VhdxItem> items, int length, long regionLength)
@@ -121,6 +129,9 @@ internal sealed class VhdxMetadataWriter(VhdxDisk disk)
         }
         return at <= regionLength - length
             ? at
-            : throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: its metadata region of {regionLength:#,0} bytes has no room for a parent locator", Name);
+            : throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{Name}: its metadata region of {regionLength:#,0} bytes has no room for a parent locator",
+                Name);
     }
 }

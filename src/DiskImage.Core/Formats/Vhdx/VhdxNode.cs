@@ -5,8 +5,8 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>
-/// A VHDX disk as a node: guest offset → BAT entry → payload block, by way of the sector bitmap where a block is partially present. What it is
-/// made of is <see cref="VhdxDisk"/>. Spec: MS-VHDX 2.4, 2.5.
+/// A VHDX disk as a node: guest offset → BAT entry → payload block, by way of the sector bitmap where a block is partially present. What it
+/// is made of is <see cref="VhdxDisk"/>. Spec: MS-VHDX 2.4, 2.5.
 /// </summary>
 /// <remarks>
 /// <para>A new block is made to read as its predecessor did before the BAT points to it: zeroes in a disk without parent, "see the
@@ -17,7 +17,8 @@ namespace DiskImage.Formats.Vhdx;
 /// bitmap block comes before those of its payload blocks. What loses its last reference is used again after that. A crash leaks
 /// space at most.</para>
 /// </remarks>
-internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairable, ITrialRepair, ICompactable, IRebasable, IEmptiable, IBackingRecord
+internal sealed class VhdxNode
+    : FormatNode, IDescribed, IFragmented, IRepairable, ITrialRepair, ICompactable, IRebasable, IEmptiable, IBackingRecord
 {
     private const int MaxRun = 1 << 16; // extents joined into one answer; ours
     private const long MostBatToCount = 16 << 20; // read to tell how scattered the blocks lie: 64 TiB in blocks of 32 MiB. Ours
@@ -59,7 +60,10 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
 
     private VhdxGeometry Geometry => _disk.Geometry;
 
-    /// <summary>Makes a disk of an image that has been read; replays its log if the file is open for writing. The children are the node's on success.</summary>
+    /// <summary>
+    /// Makes a disk of an image that has been read; replays its log if the file is open for writing. The children
+    /// are the node's on success.
+    /// </summary>
     public static async ValueTask<VhdxNode> OpenAsync(
         BlockNode file, BlockNode? backing, VhdxImage image, VhdxOpenOptions options, CancellationToken cancellationToken)
     {
@@ -82,7 +86,8 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
         PhysicalSectorSize = Metadata.PhysicalSectorSize,
         FormatSpecific = new VhdxInfo
         {
-            Subformat = (Metadata.HasParent ? VhdxSubformat.Differencing : Metadata.IsFixed ? VhdxSubformat.Fixed : VhdxSubformat.Dynamic).ToString(),
+            Subformat = (Metadata.HasParent ? VhdxSubformat.Differencing : Metadata.IsFixed ? VhdxSubformat.Fixed
+                : VhdxSubformat.Dynamic).ToString(),
             BlockSize = Metadata.BlockSize,
             LogicalSectorSize = Metadata.LogicalSectorSize,
             PhysicalSectorSize = Metadata.PhysicalSectorSize,
@@ -128,7 +133,8 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
     });
 
     /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(async () =>
     {
         _disk.RequireWritable();
         await _session.RunAsync(
@@ -139,14 +145,20 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
             },
             cancellationToken).ConfigureAwait(false);
         return await StagedRepair.RunAsync(
-            this, File, mode, (progress, stop) => new VhdxChecker(_disk, progress, stop).RunAsync(), bytes, cancellationToken).ConfigureAwait(false);
+            this,
+            File,
+            mode,
+            (progress, stop) => new VhdxChecker(_disk, progress, stop).RunAsync(),
+            bytes,
+            cancellationToken).ConfigureAwait(false);
     });
 
     long ITrialRepair.Grain => Geometry.BlockSize;
 
     async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
     {
-        VhdxImage image = await VhdxImage.ReadAsync(file, _disk.Options.DiscardLog || forRepair, forRepair, cancellationToken).ConfigureAwait(false);
+        VhdxImage image = await VhdxImage.ReadAsync(file, _disk.Options.DiscardLog
+            || forRepair, forRepair, cancellationToken).ConfigureAwait(false);
         return await OpenAsync(file, backing: null, image, _disk.Options, cancellationToken).ConfigureAwait(false);
     }
 
@@ -185,7 +197,8 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
 
     // The specification has parent_linkage2 beside parent_linkage, and the parent may bear either identity. Spec: MS-VHDX 2.6.2.6.3.
     public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => ChangeAsync(
-        held => _parentRecord.LinkAsync(held, changesThis, static (locator, now, coming) => locator.Linked(now, coming), cancellationToken));
+        held => _parentRecord.LinkAsync(
+            held, changesThis, static (locator, now, coming) => locator.Linked(now, coming), cancellationToken));
 
     public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => ChangeAsync(
         held => _parentRecord.LinkAsync(held, isVisible: false, static (locator, now, _) => locator.Linked(now), cancellationToken));
@@ -213,7 +226,7 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
     protected override async ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
-        await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+        await _disk.BeginChangeAsync(held, cancellationToken).ConfigureAwait(false);
         var guest = new GuestOffset(offset);
         long block = Geometry.BlockOf(guest);
         BatEntry entry = await _bat.PayloadAsync(block, cancellationToken).ConfigureAwait(false);
@@ -222,7 +235,12 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
         {
             return covered == Geometry.BytesOf(block)
                 ? await WholeBlockAsync(held, offset, covered).ConfigureAwait(false)
-                : await IntoSectorsAsync(await _bat.AddPartialAsync(held, block).ConfigureAwait(false), block, guest, covered, isFresh: true).ConfigureAwait(false);
+                : await IntoSectorsAsync(
+                    await _bat.AddPartialAsync(held, block).ConfigureAwait(false),
+                    block,
+                    guest,
+                    covered,
+                    isFresh: true).ConfigureAwait(false);
         }
         if (entry.State == BlockState.PartiallyPresent && _disk.HasParent)
         {
@@ -251,7 +269,8 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
         BatEntry entry = await _bat.PayloadAsync(block, CancellationToken.None).ConfigureAwait(false);
         if (entry.State == BlockState.NotPresent)
         {
-            await _bat.SetPayloadAsync(held, block, new BatEntry(BlockState.FullyPresent, new HostOffset(mapping.HostStart))).ConfigureAwait(false);
+            await _bat.SetPayloadAsync(
+                held, block, new BatEntry(BlockState.FullyPresent, new HostOffset(mapping.HostStart))).ConfigureAwait(false);
         }
         else
         {
@@ -270,7 +289,8 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
     }
 
     /// <summary>Zeroes whole blocks by their state, parts of a block in the file. Spec: MS-VHDX 2.5.1.1.</summary>
-    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask<long> ZeroUnitsAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         var guest = new GuestOffset(offset);
         long block = Geometry.BlockOf(guest), end = Math.Min(offset + length, Geometry.StartOf(block) + Geometry.BytesOf(block));
@@ -285,7 +305,9 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
             }
         }
         HostOffset host = entry.Place + Geometry.InBlock(guest);
-        await File.WriteZeroesAsync(host.Value, end - offset, isKept ? ZeroWriteMode.KeepAllocated : mode, cancellationToken).ConfigureAwait(false);
+        await File.WriteZeroesAsync(host.Value, end - offset, isKept
+            ? ZeroWriteMode.KeepAllocated
+            : mode, cancellationToken).ConfigureAwait(false);
         if (entry.State == BlockState.PartiallyPresent)
         {
             using MetadataSession.Held held = await _session.EnterAsync(CancellationToken.None).ConfigureAwait(false);
@@ -312,18 +334,19 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
                 entry = await _bat.PayloadAsync(block, cancellationToken).ConfigureAwait(false);
                 if (isWhole && entry.IsStored)
                 {
-                    await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+                    await _disk.BeginChangeAsync(held, cancellationToken).ConfigureAwait(false);
                     await _bat.ReplaceAsync(held, block, entry, new BatEntry(BlockState.Unmapped)).ConfigureAwait(false);
                 }
                 else if (entry.State == BlockState.FullyPresent)
                 {
-                    await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+                    await _disk.BeginChangeAsync(held, cancellationToken).ConfigureAwait(false);
                     _bat.RequirePayload(entry, block);
                 }
             }
             if (!isWhole && entry.State == BlockState.FullyPresent && _disk.Options.Discard == VhdxDiscardMode.Unmap)
             {
-                await File.DiscardAsync((entry.Place + Geometry.InBlock(guest)).Value, next - offset, cancellationToken).ConfigureAwait(false);
+                await File.DiscardAsync(
+                    (entry.Place + Geometry.InBlock(guest)).Value, next - offset, cancellationToken).ConfigureAwait(false);
             }
             offset = next;
         }
@@ -335,7 +358,8 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
         await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         => ChangeAsync(held => new VhdxResizer(_disk).RunAsync(held, length, preallocation, claimed, cancellationToken));
 
     protected override async ValueTask CloseCoreAsync()
@@ -354,7 +378,8 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
     }
 
     /// <summary>Runs a change of the whole disk: with no other request, and under the lock.</summary>
-    private ValueTask ChangeAsync(Func<MetadataSession.Held, ValueTask> change) => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
+    private ValueTask ChangeAsync(Func<MetadataSession.Held, ValueTask> change)
+        => AloneAsync(() => _session.RunAsync(change, CancellationToken.None));
 
     private ValueTask FlushIfWritableAsync(MetadataSession.Held held, CancellationToken cancellationToken)
         => IsReadOnly ? default : _session.FlushAsync(held, cancellationToken);
@@ -375,11 +400,14 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
                 return Stored(entry, guest, blockEnd - offset);
             case BlockState.PartiallyPresent when _disk.HasParent:
                 _bat.RequirePayload(entry, block);
-                (bool isHere, long length) = await _bat.SectorRunAsync(block, guest, Math.Min(end, blockEnd), cancellationToken).ConfigureAwait(false);
+                (bool isHere, long length) = await _bat.SectorRunAsync(
+                    block, guest, Math.Min(end, blockEnd), cancellationToken).ConfigureAwait(false);
                 return isHere ? Stored(entry, guest, length) : new(offset, length, BlockStatus.None);
             default:
                 throw _bat.Wrong(
-                    block, $"has the state {(int)entry.State}, which {(entry.State == BlockState.PartiallyPresent ? "only a differencing disk has" : "does not exist")}");
+                    block,
+                    $"has the state {(int)entry.State}, which "
+                        + $"{(entry.State == BlockState.PartiallyPresent ? "only a differencing disk has" : "does not exist")}");
         }
     }
 
@@ -417,7 +445,15 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
         long covered = Math.Min(length, run), host = (entry.Place + Geometry.InBlock(guest)).Value;
         return isHere
             ? WriteMapping.InPlace(offset, covered, File, host)
-            : new(offset, covered, File, host, IsNew: true, Round.Down(offset, sector), Round.Up(offset + covered, sector), HostReadsZero: isFresh);
+            : new(
+                offset,
+                covered,
+                File,
+                host,
+                IsNew: true,
+                Round.Down(offset, sector),
+                Round.Up(offset + covered, sector),
+                HostReadsZero: isFresh);
     }
 
     /// <summary>Gives a block that reads as zeroes a place that does.</summary>
@@ -441,7 +477,7 @@ internal sealed class VhdxNode : FormatNode, IDescribed, IFragmented, IRepairabl
         {
             return (default, Math.Min(wanted, Geometry.StartOf(block + blocks)) - offset);
         }
-        await _disk.BeginChangeAsync(held).ConfigureAwait(false);
+        await _disk.BeginChangeAsync(held, CancellationToken.None).ConfigureAwait(false);
         if (isUndecided)
         {
             // All of it reads as zeroes; with this it does on a parent to come, too.

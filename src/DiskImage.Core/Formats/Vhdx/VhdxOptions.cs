@@ -4,7 +4,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>What a discard request does.</summary>
-public enum VhdxDiscardMode
+internal enum VhdxDiscardMode
 {
     /// <summary>Blocks become free in the image; the host file keeps its space.</summary>
     Ignore,
@@ -14,7 +14,7 @@ public enum VhdxDiscardMode
 }
 
 /// <summary>How a VHDX keeps its blocks.</summary>
-public enum VhdxSubformat
+internal enum VhdxSubformat
 {
     /// <summary>Blocks are added as they are written.</summary>
     Dynamic,
@@ -27,7 +27,7 @@ public enum VhdxSubformat
 }
 
 /// <summary>Options when a VHDX image is opened.</summary>
-public sealed record VhdxOpenOptions
+internal sealed record VhdxOpenOptions
 {
     /// <summary>Opens on a parent that is not the one the disk was made on.</summary>
     [DriverOption(ParentMismatch.IgnoreOption, "Use the parent even if its identity is not the recorded one")]
@@ -47,32 +47,42 @@ public sealed record VhdxOpenOptions
 }
 
 /// <summary>Options that can be changed in an existing VHDX image; one that is not given stays as it is.</summary>
-public sealed record VhdxAmendOptions
+internal sealed record VhdxAmendOptions
 {
     internal const string VirtualDiskIdName = "virtual_disk_id";
 
     /// <summary>Sector size that the disk says it has inside.</summary>
-    [DriverOption("physical_sector_size", "Sector size that the disk says it has inside: 512 or 4096. Children made before refuse the disk then", IsSize = true, Minimum = 512, Maximum = 4096)]
+    [DriverOption(
+        "physical_sector_size",
+        "Sector size that the disk says it has inside: 512 or 4096. Children made before refuse the disk then",
+        IsSize = true,
+        Minimum = 512,
+        Maximum = 4096)]
     public long? PhysicalSectorSize { get; init; }
 
     /// <summary>The disk's identity.</summary>
-    [DriverOption(VirtualDiskIdName, "The disk's identity (SCSI page 83): a GUID, or new for a random one. Children made before refuse the disk then")]
+    [DriverOption(
+        VirtualDiskIdName,
+        "The disk's identity (SCSI page 83): a GUID, or new for a random one. Children made before refuse the disk then")]
     public string? VirtualDiskId { get; init; }
 
     /// <summary>Where the parent is.</summary>
-    [DriverOption("parent_path", "Where a differencing disk's parent is, from the disk's folder: the parent locator is written anew, its recorded identity stays")]
+    [DriverOption(
+        "parent_path",
+        "Where a differencing disk's parent is, from the disk's folder: the parent locator is written anew, its recorded identity stays")]
     public string? ParentPath { get; init; }
 }
 
 /// <summary>Options when a VHDX image is made. Names and defaults are QEMU's where QEMU has them.</summary>
-public sealed record VhdxCreateOptions : ICreateOptions
+internal sealed record VhdxCreateOptions : ICreateOptions
 {
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes, at most 64T; rounded up to a logical sector", IsSize = true, Minimum = 0)]
     public long? Size { get; init; }
 
     /// <summary>How blocks are kept.</summary>
-    [DriverOption("subformat", "dynamic grows with what is written, fixed has every block from the start; differencing follows from a backing file")]
+    [DriverOption(
+        "subformat", "dynamic grows with what is written, fixed has every block from the start; differencing follows from a backing file")]
     public VhdxSubformat Subformat { get; init; }
 
     /// <inheritdoc/>
@@ -88,7 +98,12 @@ public sealed record VhdxCreateOptions : ICreateOptions
     public bool NoCow { get; init; }
 
     /// <summary>Bytes per payload block.</summary>
-    [DriverOption("block_size", "Bytes that are allocated together, a power of two from 1M to 256M; 0 chooses by the virtual size", IsSize = true, Minimum = 0, Maximum = VhdxLayout.MaxBlockSize)]
+    [DriverOption(
+        "block_size",
+        "Bytes that are allocated together, a power of two from 1M to 256M; 0 chooses by the virtual size",
+        IsSize = true,
+        Minimum = 0,
+        Maximum = VhdxLayout.MaxBlockSize)]
     public long BlockSize { get; init; }
 
     /// <summary>Bytes of the log.</summary>
@@ -96,18 +111,27 @@ public sealed record VhdxCreateOptions : ICreateOptions
     public long LogSize { get; init; } = VhdxLayout.MiB;
 
     /// <summary>How new blocks say that they read as zeroes.</summary>
-    [DriverOption("block_state_zero", "New blocks are marked as zeroes; off leaves them not present, whose contents other programs may take for undefined")]
+    [DriverOption(
+        "block_state_zero",
+        "New blocks are marked as zeroes; off leaves them not present, whose contents other programs may take for undefined")]
     public bool BlockStateZero { get; init; } = true;
 
     /// <summary>Sector size that the disk shows.</summary>
-    [DriverOption("logical_sector_size", "Sector size that the disk shows: 512 or 4096; a child's is its parent's", IsSize = true, Minimum = 512, Maximum = 4096)]
+    [DriverOption(
+        "logical_sector_size",
+        "Sector size that the disk shows: 512 or 4096; a child's is its parent's",
+        IsSize = true,
+        Minimum = 512,
+        Maximum = 4096)]
     public long? LogicalSectorSize { get; init; }
 
     /// <summary>The disk's identity.</summary>
-    [DriverOption(VhdxAmendOptions.VirtualDiskIdName, "The disk's identity (SCSI page 83): a GUID; random if not given. A child's is its parent's")]
+    [DriverOption(
+        VhdxAmendOptions.VirtualDiskIdName, "The disk's identity (SCSI page 83): a GUID; random if not given. A child's is its parent's")]
     public string? VirtualDiskId { get; init; }
 
     /// <summary>Sector size that the disk says it has inside.</summary>
-    [DriverOption("physical_sector_size", "Sector size that the disk says it has inside: 512 or 4096", IsSize = true, Minimum = 512, Maximum = 4096)]
+    [DriverOption(
+        "physical_sector_size", "Sector size that the disk says it has inside: 512 or 4096", IsSize = true, Minimum = 512, Maximum = 4096)]
     public long? PhysicalSectorSize { get; init; }
 }

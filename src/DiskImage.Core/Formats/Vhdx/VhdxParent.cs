@@ -12,15 +12,25 @@ internal static class VhdxParent
     /// identity or sector size; whatever opening it throws.
     /// </exception>
     public static async ValueTask<BlockNode> OpenAsync(
-        BlockNode file, VhdxParentLocator locator, int sectorSize, ReferenceOpener open, bool ignoreIdMismatch, CancellationToken cancellationToken)
+        BlockNode file,
+        VhdxParentLocator locator,
+        int sectorSize,
+        ReferenceOpener open,
+        bool ignoreIdMismatch,
+        CancellationToken cancellationToken)
     {
         if (locator.Type != VhdxParentLocator.VhdxType)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{file.Name}: its parent locator is of type {locator.Type}; this program knows {VhdxParentLocator.VhdxType}, a VHDX file", file.Name);
+                DiskImageErrorKind.Unsupported,
+                $"{file.Name}: its parent locator is of type {locator.Type}; this program knows {VhdxParentLocator.VhdxType}, a VHDX file",
+                file.Name);
         }
         var found = await new ParentSearch(file.Name, VhdxDriver.FormatName, open)
-            .OpenAsync(locator.Candidates, parent => Mismatch(file, parent, locator, sectorSize, ignoreIdMismatch), cancellationToken).ConfigureAwait(false);
+            .OpenAsync(
+                locator.Candidates,
+                parent => Mismatch(file, parent, locator, sectorSize, ignoreIdMismatch),
+                cancellationToken).ConfigureAwait(false);
         return found?.Parent ?? throw VhdxLayout.Corrupt(file.Name, "it is a differencing disk, and its parent locator holds no path");
     }
 
@@ -34,7 +44,8 @@ internal static class VhdxParent
         return node as VhdxNode;
     }
 
-    private static DiskImageException? Mismatch(BlockNode file, BlockNode parent, VhdxParentLocator locator, int sectorSize, bool ignoreIdMismatch)
+    private static DiskImageException? Mismatch(
+        BlockNode file, BlockNode parent, VhdxParentLocator locator, int sectorSize, bool ignoreIdMismatch)
     {
         if (Of(parent) is not { } disk)
         {
@@ -43,9 +54,16 @@ internal static class VhdxParent
         if (disk.Metadata.LogicalSectorSize != sectorSize)
         {
             return VhdxLayout.Corrupt(
-                file.Name, $"its logical sectors have {sectorSize} bytes and those of its parent {parent.Name} {disk.Metadata.LogicalSectorSize}; they must be the same");
+                file.Name,
+                $"its logical sectors have {sectorSize} bytes and those of its parent {parent.Name} "
+                    + $"{disk.Metadata.LogicalSectorSize}; they must be the same");
         }
         return ignoreIdMismatch || locator.Accepts(disk.Header.DataWriteGuid) ? null : ParentMismatch.Identity(
-            file.Name, parent.Name, "DataWriteGuid", locator.Linkage, disk.Header.DataWriteGuid, "it is another disk, or was written to after this disk was made on it");
+            file.Name,
+            parent.Name,
+            "DataWriteGuid",
+            locator.Linkage,
+            disk.Header.DataWriteGuid,
+            "it is another disk, or was written to after this disk was made on it");
     }
 }

@@ -39,24 +39,30 @@ internal sealed record VhdxParentLocator(Guid Type, IReadOnlyDictionary<string, 
     public bool Accepts(Guid dataWriteGuid) => LinkageOf(LinkageKey) == dataWriteGuid || LinkageOf(Linkage2Key) == dataWriteGuid;
 
     /// <summary>The paths as they are to be opened here; the first is the one to show.</summary>
-    public IEnumerable<string> LocalPaths => Paths.Select(WindowsPath.ToLocal).Where(p => !string.IsNullOrWhiteSpace(p)).Distinct(StringComparer.Ordinal);
+    public IEnumerable<string> LocalPaths
+        => Paths.Select(WindowsPath.ToLocal).Where(p => !string.IsNullOrWhiteSpace(p)).Distinct(StringComparer.Ordinal);
 
-    /// <summary>The paths to try: those recorded, then their file names in the disk's own folder, for chains that were moved to another system.</summary>
-    public IEnumerable<string> Candidates => LocalPaths.Concat(Paths.Select(WindowsPath.FileName).Where(n => n.Length > 0)).Distinct(StringComparer.Ordinal);
+    /// <summary>
+    /// The paths to try: those recorded, then their file names in the disk's own folder, for chains that were moved to another system.
+    /// </summary>
+    public IEnumerable<string> Candidates
+        => LocalPaths.Concat(Paths.Select(WindowsPath.FileName).Where(n => n.Length > 0)).Distinct(StringComparer.Ordinal);
 
     /// <summary>The locator of a new parent.</summary>
     /// <param name="names">Where it is.</param>
     /// <param name="dataWriteGuid">Its DataWriteGuid.</param>
     public static VhdxParentLocator For(ParentNames names, Guid dataWriteGuid)
-        => new VhdxParentLocator(VhdxType, new Dictionary<string, string>(StringComparer.Ordinal) { [LinkageKey] = Text(dataWriteGuid) }).At(names);
+        => new VhdxParentLocator(
+            VhdxType, new Dictionary<string, string>(StringComparer.Ordinal) { [LinkageKey] = Text(dataWriteGuid) }).At(names);
 
     /// <summary>
-    /// The locator with the parent in another place. What it said of the place is dropped, volume_path too: that is the name Windows gives a volume,
-    /// which a path does not tell; the specification wants one of the three paths.
+    /// The locator with the parent in another place. What it said of the place is dropped, volume_path too: that is the name Windows gives
+    /// a volume, which a path does not tell; the specification wants one of the three paths.
     /// </summary>
     public VhdxParentLocator At(ParentNames names)
     {
-        Dictionary<string, string> values = Values.Where(v => !PathKeys.Contains(v.Key, StringComparer.Ordinal)).ToDictionary(StringComparer.Ordinal);
+        Dictionary<string, string> values = Values.Where(
+            v => !PathKeys.Contains(v.Key, StringComparer.Ordinal)).ToDictionary(StringComparer.Ordinal);
         if (names.Relative is { } relative)
         {
             values[RelativeKey] = relative;
@@ -97,12 +103,14 @@ internal sealed record VhdxParentLocator(Guid Type, IReadOnlyDictionary<string, 
             uint keyAt = LittleEndian.U32(entry, 0), valueAt = LittleEndian.U32(entry, 4);
             int keyLength = LittleEndian.U16(entry, 8), valueLength = LittleEndian.U16(entry, 10);
             total += keyLength + valueLength;
-            if (keyLength == 0 || keyLength % 2 != 0 || valueLength % 2 != 0 || keyAt > (uint)(bytes.Length - keyLength) || valueAt > (uint)(bytes.Length - valueLength)
+            if (keyLength == 0 || keyLength % 2 != 0 || valueLength % 2 != 0 || keyAt > (uint)(bytes.Length - keyLength)
+                || valueAt > (uint)(bytes.Length - valueLength)
                 || keyLength > bytes.Length || valueLength > bytes.Length || total > bytes.Length)
             {
                 throw VhdxLayout.Corrupt(
                     path,
-                    $"pair {i} of the parent locator has a key of {keyLength} bytes at {keyAt} and a value of {valueLength} bytes at {valueAt}; allowed: whole UTF-16 units inside the locator's {bytes.Length} bytes",
+                    $"pair {i} of the parent locator has a key of {keyLength} bytes at {keyAt} and a value of {valueLength} bytes at "
+                        + $"{valueAt}; allowed: whole UTF-16 units inside the locator's {bytes.Length} bytes",
                     offset);
             }
             string key = Encoding.Unicode.GetString(bytes.Slice((int)keyAt, keyLength)).TrimEnd('\0');

@@ -17,16 +17,19 @@ internal sealed class VhdxParentRecord(VhdxDisk disk)
         {
             VhdxDisk parent = VhdxParent.Of(node)?.Disk ?? throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{disk.Name}: the new parent '{name}' must be a VHDX image that can be opened: a VHDX records its parent's identity. Convert it, or make it accessible.",
+                $"{disk.Name}: the new parent '{name}' must be a VHDX image that can be opened: a VHDX records its parent's "
+                    + $"identity. Convert it, or make it accessible.",
                 disk.Name);
             if (parent.Metadata.LogicalSectorSize != disk.Metadata.LogicalSectorSize)
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.InvalidOption,
-                    $"{disk.Name}: its logical sectors have {disk.Metadata.LogicalSectorSize} bytes and those of '{name}' {parent.Metadata.LogicalSectorSize}; they must be the same.",
+                    $"{disk.Name}: its logical sectors have {disk.Metadata.LogicalSectorSize} bytes and those of '{name}' "
+                        + $"{parent.Metadata.LogicalSectorSize}; they must be the same.",
                     disk.Name);
             }
-            locator = VhdxParentLocator.For(ParentNames.Of(disk.Name, name), await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false));
+            locator = VhdxParentLocator.For(
+                ParentNames.Of(disk.Name, name), await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false));
         }
         else if (!disk.HasParent)
         {
@@ -58,9 +61,11 @@ internal sealed class VhdxParentRecord(VhdxDisk disk)
         disk.RequireWritable();
         if (disk.Metadata.IsFixed)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{disk.Name}: a fixed disk keeps all of its blocks, so it cannot be emptied", disk.Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{disk.Name}: a fixed disk keeps all of its blocks, so it cannot be emptied", disk.Name);
         }
-        Guid? linkage = VhdxParent.Of(disk.Backing) is { } parent ? await parent.Disk.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false) : null;
+        Guid? linkage = VhdxParent.Of(disk.Backing) is { } parent
+            ? await parent.Disk.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false) : null;
         await disk.BeginAsync(held, isVisible).ConfigureAwait(false);
         await disk.Session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<VhdxLogUpdate> relink = [];
@@ -69,7 +74,8 @@ internal sealed class VhdxParentRecord(VhdxDisk disk)
             // A commit has written to the parent, which so has a new identity.
             relink = await _metadata.LocatorUpdatesAsync(locator.Linked(id), cancellationToken).ConfigureAwait(false);
         }
-        await disk.Log.WriteAsync([VhdxLogUpdate.Zeroes(disk.Regions.Bat.Offset, disk.Regions.Bat.Length), .. relink]).ConfigureAwait(false);
+        await disk.Log.WriteAsync(
+            [VhdxLogUpdate.Zeroes(disk.Regions.Bat.Offset, disk.Regions.Bat.Length), .. relink]).ConfigureAwait(false);
         disk.Cache.Clear();
         disk.Session.Space = null;
         await disk.ReadMetadataAsync(held, cancellationToken).ConfigureAwait(false);
@@ -78,9 +84,14 @@ internal sealed class VhdxParentRecord(VhdxDisk disk)
         await disk.TruncateAsync(held, cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Writes a locator made of the present one, the parent's identity, and the identity that the next change gives the parent.</summary>
+    /// <summary>
+    /// Writes a locator made of the present one, the parent's identity, and the identity that the next change gives the parent.
+    /// </summary>
     public async ValueTask LinkAsync(
-        MetadataSession.Held held, bool isVisible, Func<VhdxParentLocator, Guid, Guid, VhdxParentLocator> link, CancellationToken cancellationToken)
+        MetadataSession.Held held,
+        bool isVisible,
+        Func<VhdxParentLocator, Guid, Guid, VhdxParentLocator> link,
+        CancellationToken cancellationToken)
     {
         disk.RequireWritable();
         if (disk.Metadata.Locator is not { } locator || VhdxParent.Of(disk.Backing)?.Disk is not { } parent)
@@ -90,7 +101,8 @@ internal sealed class VhdxParentRecord(VhdxDisk disk)
         Guid now = await parent.CurrentDataWriteGuidAsync(cancellationToken).ConfigureAwait(false);
         Guid coming = await parent.ComingDataWriteGuidAsync(cancellationToken).ConfigureAwait(false);
         await disk.BeginAsync(held, isVisible).ConfigureAwait(false);
-        IReadOnlyList<VhdxLogUpdate> updates = await _metadata.LocatorUpdatesAsync(link(locator, now, coming), CancellationToken.None).ConfigureAwait(false);
+        IReadOnlyList<VhdxLogUpdate> updates = await _metadata.LocatorUpdatesAsync(
+            link(locator, now, coming), CancellationToken.None).ConfigureAwait(false);
         await _metadata.WriteAsync(held, updates, CancellationToken.None).ConfigureAwait(false);
     }
 

@@ -3,7 +3,9 @@ using DiskImage.Block;
 
 namespace DiskImage.Formats.Vhdx;
 
-/// <summary>Changes to structures of the file, as whole sectors for the log. What it reads must have no changes waiting elsewhere.</summary>
+/// <summary>
+/// Changes to structures of the file, as whole sectors for the log. What it reads must have no changes waiting elsewhere.
+/// </summary>
 internal sealed class VhdxPatch(BlockNode file)
 {
     private readonly SortedDictionary<long, byte[]> _sectors = [];

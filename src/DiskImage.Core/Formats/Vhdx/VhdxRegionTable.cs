@@ -57,7 +57,8 @@ internal sealed class VhdxRegionTable
     /// <param name="forRepair">True to believe copies under wrong checksums if they say the same.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">Corrupt; Unsupported if a required region is unknown.</exception>
-    public static async ValueTask<VhdxRegionTable> ReadAsync(BlockNode file, VhdxHeader header, bool forRepair, CancellationToken cancellationToken)
+    public static async ValueTask<VhdxRegionTable> ReadAsync(
+        BlockNode file, VhdxHeader header, bool forRepair, CancellationToken cancellationToken)
     {
         var faults = new string?[2];
         byte[][] copies = [new byte[Size], new byte[Size]];
@@ -78,10 +79,10 @@ internal sealed class VhdxRegionTable
             table.Require(file, header, PlaceOf(0));
             return table;
         }
+        Wording rest = isBelieved ? (Wording)$". They say the same: {new Remedy(RemedyKind.Repair)} writes them anew" : "";
         throw VhdxLayout.Corrupt(
             file.Name,
-            $"neither region table can be used: of the first, {faults[0]}; of the second, {faults[1]}"
-                + (isBelieved ? ". They say the same: Repair-DiskImage -Mode All writes them anew" : ""),
+            $"neither region table can be used: of the first, {faults[0]}; of the second, {faults[1]}{rest}",
             VhdxLayout.RegionTable1At);
     }
 
@@ -119,7 +120,8 @@ internal sealed class VhdxRegionTable
     {
         uint signature = LittleEndian.U32(bytes, 0), stored = LittleEndian.U32(bytes, ChecksumAt), count = LittleEndian.U32(bytes, CountAt);
         fault = signature != Signature ? $"its signature is 0x{signature:X8}; allowed: 0x{Signature:X8} (\"regi\")"
-            : stored != Crc32C.OfAllBut(bytes, ChecksumAt) ? $"its checksum is 0x{stored:X8}; computed: 0x{Crc32C.OfAllBut(bytes, ChecksumAt):X8}"
+            : stored != Crc32C.OfAllBut(bytes, ChecksumAt)
+            ? $"its checksum is 0x{stored:X8}; computed: 0x{Crc32C.OfAllBut(bytes, ChecksumAt):X8}"
             : count > MaxEntries ? $"it has {count} entries; allowed: at most {MaxEntries}"
             : null;
         if (fault is not null)
@@ -155,20 +157,27 @@ internal sealed class VhdxRegionTable
 
     private void Require(BlockNode file, VhdxHeader header, long at)
     {
-        VhdxRegion[] sorted = [.. Regions.Append(new VhdxRegion(Guid.Empty, header.LogOffset, header.LogLength, IsRequired: false)).OrderBy(r => r.Offset)];
+        VhdxRegion[] sorted = [.. Regions.Append(
+            new VhdxRegion(Guid.Empty, header.LogOffset, header.LogLength, IsRequired: false)).OrderBy(r => r.Offset)];
         for (int i = 0; i < sorted.Length; i++)
         {
             VhdxRegion region = sorted[i];
             string name = region.Id == Guid.Empty ? "the log" : region.Name;
-            if (region.Offset < VhdxLayout.MiB || region.Offset % VhdxLayout.MiB != 0 || region.Length % VhdxLayout.MiB != 0 || region.Length == 0)
+            if (region.Offset < VhdxLayout.MiB || region.Offset % VhdxLayout.MiB != 0 || region.Length % VhdxLayout.MiB != 0
+                || region.Length == 0)
             {
                 throw VhdxLayout.Corrupt(
-                    file.Name, $"{name} has {region.Length:#,0} bytes at offset {region.Offset:#,0}; allowed: whole MiB, after the first MiB", at);
+                    file.Name,
+                    $"{name} has {region.Length:#,0} bytes at offset {region.Offset:#,0}; allowed: whole MiB, after the first MiB",
+                    at);
             }
             if (i > 0 && sorted[i - 1].End > region.Offset)
             {
                 throw VhdxLayout.Corrupt(
-                    file.Name, $"{name} at offset {region.Offset:#,0} overlaps what begins at offset {sorted[i - 1].Offset:#,0} and ends at {sorted[i - 1].End:#,0}", at);
+                    file.Name,
+                    $"{name} at offset {region.Offset:#,0} overlaps what begins at offset "
+                        + $"{sorted[i - 1].Offset:#,0} and ends at {sorted[i - 1].End:#,0}",
+                    at);
             }
         }
         var ids = new HashSet<Guid>();
@@ -181,7 +190,10 @@ internal sealed class VhdxRegionTable
             if (region.IsRequired && region.Id != VhdxRegion.Bat && region.Id != VhdxRegion.Metadata)
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.Unsupported, $"{file.Name}: {region.Name} is marked required and is unknown to this program, so the image cannot be used", file.Name, at);
+                    DiskImageErrorKind.Unsupported,
+                    $"{file.Name}: {region.Name} is marked required and is unknown to this program, so the image cannot be used",
+                    file.Name,
+                    at);
             }
         }
         foreach (Guid id in new[] { VhdxRegion.Bat, VhdxRegion.Metadata })
@@ -193,7 +205,9 @@ internal sealed class VhdxRegionTable
             if (region.Offset >= file.Length)
             {
                 throw VhdxLayout.Corrupt(
-                    file.Name, $"{region.Name} begins at offset {region.Offset:#,0}, past the end of the file's {file.Length:#,0} bytes", at);
+                    file.Name,
+                    $"{region.Name} begins at offset {region.Offset:#,0}, past the end of the file's {file.Length:#,0} bytes",
+                    at);
             }
         }
     }

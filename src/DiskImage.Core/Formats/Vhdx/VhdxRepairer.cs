@@ -5,8 +5,8 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vhdx;
 
 /// <summary>
-/// Puts right what a check of a disk finds. It runs on the trial of a repair (see <see cref="StagedRepair"/>), whose opening for writing has replayed
-/// the log already.
+/// Puts right what a check of a disk finds. It runs on the trial of a repair (see <see cref="StagedRepair"/>), whose opening for writing
+/// has replayed the log already.
 /// </summary>
 internal sealed class VhdxRepairer(VhdxDisk disk, VhdxCompactor compactor)
 {
@@ -41,7 +41,8 @@ internal sealed class VhdxRepairer(VhdxDisk disk, VhdxCompactor compactor)
         VhdxGeometry geometry = disk.Geometry;
         var runs = new RunList();
         var partial = new List<long>(); // blocks of the chunk at hand that need its bitmap
-        await disk.Bat.EachPartAsync(disk.Bat.EntriesInUse, (first, entries) => Show(first, entries.Span), cancellationToken).ConfigureAwait(false);
+        await disk.Bat.EachPartAsync(
+            disk.Bat.EntriesInUse, (first, entries) => Show(first, entries.Span), cancellationToken).ConfigureAwait(false);
         return runs.Runs;
 
         void Show(long index, ReadOnlySpan<byte> entries)
@@ -104,7 +105,7 @@ internal sealed class VhdxRepairer(VhdxDisk disk, VhdxCompactor compactor)
             return;
         }
         StagedRepair.RequireFewCopies(disk.File, checker.Shared.Count, disk.Geometry.BlockSize);
-        _ = await disk.SpaceAsync(held, isStrict: false).ConfigureAwait(false);
+        _ = await disk.SpaceAsync(held, isStrict: false, CancellationToken.None).ConfigureAwait(false);
         foreach (long index in checker.Shared)
         {
             BatEntry entry = await disk.Bat.EntryAsync(index, cancellationToken).ConfigureAwait(false);

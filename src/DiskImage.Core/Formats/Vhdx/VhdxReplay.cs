@@ -6,7 +6,9 @@ namespace DiskImage.Formats.Vhdx;
 /// <summary>Carries out what a log says, in the file. Spec: MS-VHDX 2.3.3.</summary>
 internal static class VhdxReplay
 {
-    /// <summary>Brings every update to its place, and the file to its length. Flushed when it returns; the headers still name the log.</summary>
+    /// <summary>
+    /// Brings every update to its place, and the file to its length. Flushed when it returns; the headers still name the log.
+    /// </summary>
     public static async ValueTask ApplyAsync(BlockNode file, VhdxLogSequence log, CancellationToken cancellationToken)
     {
         byte[] sector = new byte[VhdxLayout.Sector];
@@ -14,7 +16,8 @@ internal static class VhdxReplay
         {
             if (update.DataAt < 0)
             {
-                await file.WriteZeroesAsync(update.FileOffset, update.Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+                await file.WriteZeroesAsync(
+                    update.FileOffset, update.Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
                 continue;
             }
             await ReadDataAsync(file, update, sector, cancellationToken).ConfigureAwait(false);
@@ -28,7 +31,8 @@ internal static class VhdxReplay
     }
 
     /// <summary>Reads the sector that an update writes.</summary>
-    public static async ValueTask ReadDataAsync(BlockNode file, VhdxLoggedUpdate update, Memory<byte> sector, CancellationToken cancellationToken)
+    public static async ValueTask ReadDataAsync(
+        BlockNode file, VhdxLoggedUpdate update, Memory<byte> sector, CancellationToken cancellationToken)
     {
         await file.ReadAsync(update.DataAt, sector, cancellationToken).ConfigureAwait(false);
         LittleEndian.U64(sector.Span, 0, update.Leading);

@@ -14,18 +14,25 @@ internal sealed class VhdxResizer(VhdxDisk disk)
     private VhdxBat Bat => disk.Bat;
 
     public async ValueTask RunAsync(
-        MetadataSession.Held held, long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        MetadataSession.Held held,
+        long length,
+        PreallocationMode preallocation,
+        IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         if (length > VhdxLayout.MaxVirtualSize)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.OutOfRange, $"{disk.Name}: cannot be {length:#,0} bytes long; a VHDX has at most {VhdxLayout.MaxVirtualSize:#,0} (64T)", disk.Name);
+                DiskImageErrorKind.OutOfRange,
+                $"{disk.Name}: cannot be {length:#,0} bytes long; a VHDX has at most {VhdxLayout.MaxVirtualSize:#,0} (64T)",
+                disk.Name);
         }
         if (length % disk.Geometry.SectorSize != 0)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{disk.Name}: a size of {length:#,0} bytes is not possible; allowed: multiples of {disk.Geometry.SectorSize}, its logical sector",
+                $"{disk.Name}: a size of {length:#,0} bytes is not possible; allowed: multiples of "
+                    + $"{disk.Geometry.SectorSize}, its logical sector",
                 disk.Name);
         }
         VhdxGeometry wanted = disk.Geometry.WithSize(length);
@@ -65,7 +72,11 @@ internal sealed class VhdxResizer(VhdxDisk disk)
     }
 
     private async ValueTask GrowAsync(
-        MetadataSession.Held held, VhdxGeometry wanted, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        MetadataSession.Held held,
+        VhdxGeometry wanted,
+        PreallocationMode preallocation,
+        IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         VhdxGeometry old = disk.Geometry;
         await MakeRoomAsync(held, disk.HasParent ? wanted.EntriesWithBitmaps : wanted.EntriesWithoutBitmaps).ConfigureAwait(false);
@@ -79,7 +90,8 @@ internal sealed class VhdxResizer(VhdxDisk disk)
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 BatEntry entry = hasPlaces
-                    ? new BatEntry(BlockState.FullyPresent, await disk.AllocateAsync(held, wanted.BlockSize, preallocation).ConfigureAwait(false))
+                    ? new BatEntry(
+                        BlockState.FullyPresent, await disk.AllocateAsync(held, wanted.BlockSize, preallocation).ConfigureAwait(false))
                     : new BatEntry(BlockState.Zero); // not what a longer parent holds there
                 await Bat.SetPayloadAsync(held, block, entry).ConfigureAwait(false);
                 claimed?.Report(Math.Min(wanted.VirtualSize, wanted.StartOf(block) + wanted.BlockSize) - old.VirtualSize);
@@ -94,7 +106,9 @@ internal sealed class VhdxResizer(VhdxDisk disk)
         }
     }
 
-    /// <summary>Takes back a growth that failed or was cancelled. If that fails too, space is leaked: the first failure is what counts.</summary>
+    /// <summary>
+    /// Takes back a growth that failed or was cancelled. If that fails too, space is leaked: the first failure is what counts.
+    /// </summary>
     private async ValueTask ShrinkBackAsync(MetadataSession.Held held, VhdxGeometry old)
     {
         try
@@ -162,7 +176,8 @@ internal sealed class VhdxResizer(VhdxDisk disk)
     /// <param name="end">Where it ends.</param>
     /// <param name="givenUp">The disk whose entries were in use; null to give nothing up. What a stale entry names may live.</param>
     /// <param name="cancellationToken">Stops the reading.</param>
-    private async ValueTask ClearEntriesAsync(MetadataSession.Held held, VhdxGeometry size, long end, VhdxGeometry? givenUp, CancellationToken cancellationToken)
+    private async ValueTask ClearEntriesAsync(
+        MetadataSession.Held held, VhdxGeometry size, long end, VhdxGeometry? givenUp, CancellationToken cancellationToken)
     {
         long bat = disk.Regions.Bat.Offset, from = size.EntriesWithoutBitmaps;
         long kept = disk.HasParent && size.Chunks > 0 ? size.BitmapIndex(size.Chunks - 1) : -1; // the last chunk's bitmap stays

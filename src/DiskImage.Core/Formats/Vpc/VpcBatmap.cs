@@ -6,8 +6,8 @@ namespace DiskImage.Formats.Vpc;
 
 /// <summary>
 /// XenServer's batmap, right behind the block allocation table: a bit per block (the first in the highest bit) that says that all of its
-/// sectors are there, so that their bitmap need not be read. Kept whole and true: a bit goes before its block does. Source: blktap's libvhd.
-/// Not thread-safe: the disk's metadata lock guards it.
+/// sectors are there, so that their bitmap need not be read. Kept whole and true: a bit goes before its block does. Source: blktap's
+/// libvhd. Not thread-safe: the disk's metadata lock guards it.
 /// </summary>
 internal sealed class VpcBatmap(WriteOrder order) : MetadataStore(order)
 {
@@ -85,7 +85,8 @@ internal sealed class VpcBatmap(WriteOrder order) : MetadataStore(order)
     }
 
     /// <summary>Bytes that it takes with bits for a number of blocks.</summary>
-    public long BytesFor(int blocks) => !Exists ? 0 : HeaderBytes + Math.Max(_map.Length, Round.Up(Round.Units(blocks, 8), VpcGeometry.SectorSize));
+    public long BytesFor(int blocks)
+        => !Exists ? 0 : HeaderBytes + Math.Max(_map.Length, Round.Up(Round.Units(blocks, 8), VpcGeometry.SectorSize));
 
     /// <summary>Puts it in another place, with another length. The place is free; what leads there is the table's length.</summary>
     public async ValueTask MoveAsync(long tableEnd, long bytes)

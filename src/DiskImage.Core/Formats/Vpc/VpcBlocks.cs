@@ -4,7 +4,9 @@ using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Vpc;
 
-/// <summary>How the blocks of a dynamic disk lie in its file: each with its bitmap before it, at any sector, and the footer behind the last.</summary>
+/// <summary>
+/// How the blocks of a dynamic disk lie in its file: each with its bitmap before it, at any sector, and the footer behind the last.
+/// </summary>
 internal sealed class VpcBlocks(VpcDisk disk) : IBlockLayout
 {
     public BlockNode File => disk.File;

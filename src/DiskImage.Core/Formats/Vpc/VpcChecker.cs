@@ -5,8 +5,8 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>
-/// Looks at all structures of a dynamic disk's file: footer and copy, header, locators, table, bitmaps, and the space between. It reads the file,
-/// not the node's caches, so changes must be flushed. Memory: the offsets of the blocks.
+/// Looks at all structures of a dynamic disk's file: footer and copy, header, locators, table, bitmaps, and the space between. It reads the
+/// file, not the node's caches, so changes must be flushed. Memory: the offsets of the blocks.
 /// </summary>
 internal sealed class VpcChecker(VpcDisk disk)
 {
@@ -19,7 +19,9 @@ internal sealed class VpcChecker(VpcDisk disk)
 
     private VpcHeader Header => disk.Header;
 
-    /// <summary>True if the header's checksum is right, or alone is wrong: every byte of the file has its meaning by what the header says.</summary>
+    /// <summary>
+    /// True if the header's checksum is right, or alone is wrong: every byte of the file has its meaning by what the header says.
+    /// </summary>
     public bool IsHeaderBelieved { get; private set; }
 
     public async ValueTask<CheckReport> RunAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
@@ -100,7 +102,8 @@ internal sealed class VpcChecker(VpcDisk disk)
         {
             _findings.Corruption(
                 "Misaligned",
-                $"the dynamic header at offset {at:#,0} or the block allocation table at offset {Header.TableOffset:#,0} does not begin at a sector",
+                $"the dynamic header at offset {at:#,0} or the block allocation table at offset "
+                    + $"{Header.TableOffset:#,0} does not begin at a sector",
                 host: at);
         }
         for (int i = 1; i < disk.Layout.Structures.Count; i++)
@@ -109,7 +112,9 @@ internal sealed class VpcChecker(VpcDisk disk)
             if (here.Start < before.End)
             {
                 _findings.Corruption(
-                    "Overlap", $"{here.What} at offset {here.Start:#,0} overlaps {before.What}, which ends at {before.End:#,0}", host: here.Start);
+                    "Overlap",
+                    $"{here.What} at offset {here.Start:#,0} overlaps {before.What}, which ends at {before.End:#,0}",
+                    host: here.Start);
             }
         }
     }
@@ -122,7 +127,10 @@ internal sealed class VpcChecker(VpcDisk disk)
         {
             return;
         }
-        string why = IsHeaderBelieved ? "all that it says fits the file" : "and what it says does not explain all of the file, so a field may be damaged; nothing is changed, convert the disk to save what can be read";
+        string why = IsHeaderBelieved
+            ? "all that it says fits the file"
+            : "and what it says does not explain all of the file, so a field may be damaged; nothing is changed, "
+                + "convert the disk to save what can be read";
         _findings.Corruption(
             "HeaderChecksum",
             $"the dynamic header's checksum is wrong; {why}",
@@ -146,7 +154,8 @@ internal sealed class VpcChecker(VpcDisk disk)
         {
             _findings.Corruption(
                 "Stale",
-                $"entry {entry.Block:#,0} of the table is behind the disk's last block and leads to offset {entry.Place:#,0}, {entry.What}: a program that makes the disk larger would show or free that",
+                $"entry {entry.Block:#,0} of the table is behind the disk's last block and leads to offset {entry.Place:#,0}, "
+                    + $"{entry.What}: a program that makes the disk larger would show or free that",
                 "clear the entry",
                 host: Header.TableOffset + (entry.Block * 4L));
         }
@@ -155,7 +164,9 @@ internal sealed class VpcChecker(VpcDisk disk)
         {
             _findings.Warning(
                 "Behind",
-                $"blocks are stored behind the end of the disk at {disk.Length:#,0}, the first for guest offset {first * disk.Layout.BlockSize:#,0}; the footer's current size is {Footers.Best.CurrentSize:#,0}. They are kept, and not shown",
+                $"blocks are stored behind the end of the disk at {disk.Length:#,0}, the first for guest offset "
+                    + $"{first * disk.Layout.BlockSize:#,0}; the footer's current size is "
+                    + $"{Footers.Best.CurrentSize:#,0}. They are kept, and not shown",
                 host: disk.PlaceOf(first)?.Value);
         }
     }
@@ -168,7 +179,11 @@ internal sealed class VpcChecker(VpcDisk disk)
         }
         if (!disk.Batmap.IsChecksumRight)
         {
-            _findings.Corruption("BatmapChecksum", "the checksum of XenServer's batmap is wrong", "say of no block that it is whole", host: disk.Batmap.HeaderOffset);
+            _findings.Corruption(
+                "BatmapChecksum",
+                "the checksum of XenServer's batmap is wrong",
+                "say of no block that it is whole",
+                host: disk.Batmap.HeaderOffset);
             return;
         }
         byte[] bitmap = new byte[disk.Layout.BitmapBytes];
@@ -179,7 +194,8 @@ internal sealed class VpcChecker(VpcDisk disk)
             {
                 _findings.Corruption(
                     "Batmap",
-                    $"XenServer's batmap says that all of block {block:#,0} is there, and its bitmap says otherwise: XenServer reads something else than other programs",
+                    $"XenServer's batmap says that all of block {block:#,0} is there, and its bitmap says otherwise: XenServer "
+                        + $"reads something else than other programs",
                     "say of no block that it is whole",
                     block * disk.Layout.BlockSize,
                     disk.Layout.BlockSize,
@@ -195,7 +211,9 @@ internal sealed class VpcChecker(VpcDisk disk)
                 return false;
             }
             await disk.File.ReadPaddedAsync(place.Value, bitmap, cancellationToken).ConfigureAwait(false);
-            long count = Math.Min(disk.Layout.BlockSize, Round.Up(disk.Length, VpcGeometry.SectorSize) - (block * disk.Layout.BlockSize)) / VpcGeometry.SectorSize;
+            long count = Math.Min(
+                disk.Layout.BlockSize,
+                Round.Up(disk.Length, VpcGeometry.SectorSize) - (block * disk.Layout.BlockSize)) / VpcGeometry.SectorSize;
             return VpcBits.Run(bitmap, 0, sectors, value: true) >= count;
         }
     }
@@ -208,12 +226,17 @@ internal sealed class VpcChecker(VpcDisk disk)
             if (!locator.IsKnown)
             {
                 _findings.Warning(
-                    "LocatorUnknown", $"a parent locator is for the unknown platform '{locator.PlatformText}'", host: (long)Footers.Best.DataOffset);
+                    "LocatorUnknown",
+                    $"a parent locator is for the unknown platform '{locator.PlatformText}'",
+                    host: (long)Footers.Best.DataOffset);
             }
             else if (locator.Fault(disk.File.Length) is { } fault)
             {
                 _findings.Corruption(
-                    "LocatorFault", $"the parent locator '{locator.PlatformText}': {fault}", "drop the locator", host: (long)Footers.Best.DataOffset);
+                    "LocatorFault",
+                    $"the parent locator '{locator.PlatformText}': {fault}",
+                    "drop the locator",
+                    host: (long)Footers.Best.DataOffset);
             }
             else
             {
@@ -240,7 +263,8 @@ internal sealed class VpcChecker(VpcDisk disk)
     }
 
     /// <summary>
-    /// In a dynamic disk a sector without a bit is zero. If the file has something else there, this program and Hyper-V do not show it, and QEMU does.
+    /// In a dynamic disk a sector without a bit is zero. If the file has something else there, this program and Hyper-V do
+    /// not show it, and QEMU does.
     /// </summary>
     private async ValueTask CheckBitmapsAsync(StoredBlock[] blocks, IProgress<long>? bytes, CancellationToken cancellationToken)
     {
@@ -255,11 +279,13 @@ internal sealed class VpcChecker(VpcDisk disk)
                 bool isSet = VpcBits.Get(bitmap, sector);
                 int run = VpcBits.Run(bitmap, sector, (int)sectors, isSet);
                 long start = place + disk.Layout.BitmapBytes + ((long)sector * VpcGeometry.SectorSize);
-                if (!isSet && await StoredBytes.FirstDataAsync(disk.File, start, (long)run * VpcGeometry.SectorSize, cancellationToken).ConfigureAwait(false) is long data)
+                if (!isSet && await StoredBytes.FirstDataAsync(
+                    disk.File, start, (long)run * VpcGeometry.SectorSize, cancellationToken).ConfigureAwait(false) is long data)
                 {
                     _findings.Warning(
                         "BitmapHidesData",
-                        $"block {block:#,0} has data at offset {data:#,0} in a sector that its bitmap says was never written: it reads as zeroes here, QEMU shows it",
+                        $"block {block:#,0} has data at offset {data:#,0} in a sector that its bitmap says was never written: "
+                            + $"it reads as zeroes here, QEMU shows it",
                         host: data);
                     break;
                 }

@@ -43,7 +43,8 @@ internal sealed class VpcCompactor(VpcDisk disk)
             disk.Drop(held, space, block);
         }
         await disk.Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-        if (disk.HasParent && disk.Backing is { } parent && VpcParent.InfoOf(parent) is { } info && info.UniqueId == disk.Header.ParentUniqueId)
+        if (disk.HasParent && disk.Backing is { } parent && VpcParent.InfoOf(parent) is { } info
+            && info.UniqueId == disk.Header.ParentUniqueId)
         {
             // Whatever was written to the parent fits an empty disk.
             uint time = VpcFooter.Seconds(new DateTimeOffset(info.Created));
@@ -54,7 +55,8 @@ internal sealed class VpcCompactor(VpcDisk disk)
     }
 
     /// <summary>Drops blocks that can be missing: without a bit; or all zeroes, where nothing but zeroes could show through.</summary>
-    private async ValueTask DropEmptyAsync(MetadataSession.Held held, VpcSpace space, IProgress<long>? bytes, CancellationToken cancellationToken)
+    private async ValueTask DropEmptyAsync(
+        MetadataSession.Held held, VpcSpace space, IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         for (int block = disk.Bat.NextUsed(0), end = disk.Blocks; block < end; block = disk.Bat.NextUsed(block + 1))
         {
@@ -78,7 +80,8 @@ internal sealed class VpcCompactor(VpcDisk disk)
             (bool isSet, long run) = await disk.RunAsync(place, within, count - within, cancellationToken).ConfigureAwait(false);
             run = Math.Min(run, count - within);
             if (isSet && !(await BelowIsZeroAsync(guest + within, run, cancellationToken).ConfigureAwait(false)
-                && await StoredBytes.IsZeroAsync(disk.File, disk.DataAt(place, within).Value, run, cancellationToken).ConfigureAwait(false)))
+                && await StoredBytes.IsZeroAsync(
+                    disk.File, disk.DataAt(place, within).Value, run, cancellationToken).ConfigureAwait(false)))
             {
                 return false;
             }

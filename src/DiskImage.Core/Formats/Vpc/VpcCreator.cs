@@ -3,12 +3,15 @@ using DiskImage.Block;
 
 namespace DiskImage.Formats.Vpc;
 
-/// <summary>Writes new disks: copy of the footer, dynamic header, table, locators, footer, in this order from offset 0; or only a footer.</summary>
+/// <summary>
+/// Writes new disks: copy of the footer, dynamic header, table, locators, footer, in this order from offset 0; or only a footer.
+/// </summary>
 internal static class VpcCreator
 {
     private const int HeaderAt = VpcFooter.Length, TableAt = HeaderAt + VpcHeader.Length;
 
-    public static async ValueTask CreateAsync(BlockNode file, VpcCreateOptions options, BlockNode? parent, CancellationToken cancellationToken)
+    public static async ValueTask CreateAsync(
+        BlockNode file, VpcCreateOptions options, BlockNode? parent, CancellationToken cancellationToken)
     {
         (VpcFooter footer, VpcHeader? header) = Plan(file.Name, options, parent);
         await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
@@ -34,15 +37,17 @@ internal static class VpcCreator
     }
 
     /// <summary>
-    /// Checks the options against each other and turns them into a footer and, unless the disk is fixed, a dynamic header that names no parent yet.
-    /// An exact size is marked as QEMU does with force_size; see SPEC.md.
+    /// Checks the options against each other and turns them into a footer and, unless the disk is fixed, a dynamic header that names no
+    /// parent yet. An exact size is marked as QEMU does with force_size; see SPEC.md.
     /// </summary>
     /// <exception cref="DiskImageException">InvalidOption; Unsupported: more blocks than this program handles.</exception>
     public static (VpcFooter Footer, VpcHeader? Header) Plan(string path, VpcCreateOptions options, BlockNode? parent)
     {
         if (options.BackingFile is null ? options.BackingFormat is not null : options.Subformat == VpcSubformat.Fixed)
         {
-            throw Invalid(options.BackingFile is null ? "backing_fmt is given without a backing_file" : "a fixed disk has no backing file; leave out subformat=fixed");
+            throw Invalid(options.BackingFile is null
+                ? "backing_fmt is given without a backing_file"
+                : "a fixed disk has no backing file; leave out subformat=fixed");
         }
         if (options.BackingFile is not null && parent is null)
         {

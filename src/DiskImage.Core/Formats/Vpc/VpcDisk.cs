@@ -5,12 +5,13 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>
-/// What an open dynamic or differencing disk is made of: footers, header, table, sector bitmaps, and the steps that change them. Spec: "Dynamic
-/// Hard Disk Image", "Differencing Hard Disk Image".
+/// What an open dynamic or differencing disk is made of: footers, header, table, sector bitmaps, and the steps that change them. Spec:
+/// "Dynamic Hard Disk Image", "Differencing Hard Disk Image".
 /// </summary>
 /// <remarks>
-/// The session's lock guards all of it. Order of writes: the footer behind new space, data, bitmaps, batmap, table, each behind a flush of the
-/// former. A block comes into the table with an empty bitmap, so the table may know it before it holds anything. A crash leaks space at most.
+/// The session's lock guards all of it. Order of writes: the footer behind new space, data, bitmaps, batmap, table, each behind a flush of
+/// the former. A block comes into the table with an empty bitmap, so the table may know it before it holds anything. A
+/// crash leaks space at most.
 /// </remarks>
 internal sealed class VpcDisk
 {
@@ -19,7 +20,8 @@ internal sealed class VpcDisk
 
     private long _length;
 
-    public VpcDisk(BlockNode file, BlockNode? backing, VpcFooters footers, VpcHeader header, VpcSizeCalculation calculation, string? parentName)
+    public VpcDisk(
+        BlockNode file, BlockNode? backing, VpcFooters footers, VpcHeader header, VpcSizeCalculation calculation, string? parentName)
     {
         (File, Backing, Footers, Header, Calculation, ParentName) = (file, backing, footers, header, calculation, parentName);
         Session = new MetadataSession(file);
@@ -93,8 +95,10 @@ internal sealed class VpcDisk
                 File.Name);
         }
         Header.RequireTable(Length, File.Name);
-        await Bat.LoadAsync(Header.TableOffset, (int)Math.Min(Header.MaxTableEntries, VpcHeader.MaxEntries), cancellationToken).ConfigureAwait(false);
-        await Batmap.LoadAsync(File, VpcLayout.TableEnd(Header.TableOffset, Header.MaxTableEntries), cancellationToken).ConfigureAwait(false);
+        await Bat.LoadAsync(
+            Header.TableOffset, (int)Math.Min(Header.MaxTableEntries, VpcHeader.MaxEntries), cancellationToken).ConfigureAwait(false);
+        await Batmap.LoadAsync(
+            File, VpcLayout.TableEnd(Header.TableOffset, Header.MaxTableEntries), cancellationToken).ConfigureAwait(false);
         Layout = new VpcLayout(Footer, Header, File.Length, Batmap);
         FooterOffset = Footers.EndOffset(File.Length);
         Stale = VpcStaleEntries.SetAside(Bat, Blocks, Layout, FooterOffset);
@@ -133,14 +137,18 @@ internal sealed class VpcDisk
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{File.Name}: block {block:#,0} (guest offset {block * BlockSize:#,0}) is said to be at offset {place.Value:#,0}, {Layout.Span:#,0} bytes long,"
-                    + $" but the blocks end at {FooterOffset:#,0}, where the footer or the file's end is. Look at all of it with Test-DiskImage.",
+                $"{File.Name}: block {block:#,0} (guest offset {block * BlockSize:#,0}) is said to be at offset "
+                    + $"{place.Value:#,0}, {Layout.Span:#,0} bytes long,"
+                    + $" but the blocks end at {FooterOffset:#,0}, where the footer or the file's end is. Look at all of "
+                    + $"it with {new Remedy(RemedyKind.Check)}.",
                 File.Name,
                 place.Value);
         }
     }
 
-    /// <summary>Whether the sector at a byte of a block is in the file, and for how many bytes that stays so: at least what is asked, if it does.</summary>
+    /// <summary>
+    /// Whether the sector at a byte of a block is in the file, and for how many bytes that stays so: at least what is asked, if it does.
+    /// </summary>
     public async ValueTask<(bool IsSet, long Run)> RunAsync(HostOffset place, long within, long length, CancellationToken cancellationToken)
     {
         long first = within / VpcGeometry.SectorSize, sectors = BlockSize / VpcGeometry.SectorSize;
@@ -164,7 +172,9 @@ internal sealed class VpcDisk
         return (isSet, (sector * VpcGeometry.SectorSize) - within);
     }
 
-    /// <summary>The allocator; made, after the headers were found sound and the copy of the footer was put right, before the first change.</summary>
+    /// <summary>
+    /// The allocator; made, after the headers were found sound and the copy of the footer was put right, before the first change.
+    /// </summary>
     public async ValueTask<VpcSpace> SpaceAsync(MetadataSession.Held held)
     {
         Session.Require(held);
@@ -273,11 +283,16 @@ internal sealed class VpcDisk
         }
     }
 
-    /// <summary>Refuses a change that would show or lose what is stored between the disk's end and another: its other size, or its table, may mean it.</summary>
+    /// <summary>
+    /// Refuses a change that would show or lose what is stored between the disk's end and another: its other size,
+    /// or its table, may mean it.
+    /// </summary>
     public async ValueTask RequireNothingBehindAsync(string what, long end, CancellationToken cancellationToken)
     {
         int block = Bat.NextUsed(Blocks);
-        long? behind = block < Math.Min(Bat.Count, Header.Blocks(end)) ? block * BlockSize : await DataInLastBlockAsync(cancellationToken).ConfigureAwait(false);
+        long? behind = block < Math.Min(Bat.Count, Header.Blocks(end))
+            ? block * BlockSize
+            : await DataInLastBlockAsync(cancellationToken).ConfigureAwait(false);
         if (behind is long offset)
         {
             throw VpcSize.Behind(File.Name, what, Length, Footer.CurrentSize, offset);
@@ -285,8 +300,8 @@ internal sealed class VpcDisk
     }
 
     /// <summary>
-    /// Makes the blocks end at an offset, a multiple of sectors: the footer is written there and flushed before the old one goes. Where the file
-    /// grows, what is new reads as zeroes.
+    /// Makes the blocks end at an offset, a multiple of sectors: the footer is written there and flushed before the old one goes. Where the
+    /// file grows, what is new reads as zeroes.
     /// </summary>
     public async ValueTask MoveFooterAsync(long offset)
     {
@@ -300,7 +315,8 @@ internal sealed class VpcDisk
         if (offset > old)
         {
             FooterOffset = offset;
-            await File.WriteZeroesAsync(old, Math.Min(offset - old, VpcFooter.Length)).ConfigureAwait(false); // the footer stood where a block is to be
+            // the footer stood where a block is to be
+            await File.WriteZeroesAsync(old, Math.Min(offset - old, VpcFooter.Length)).ConfigureAwait(false);
         }
         else
         {
@@ -365,7 +381,8 @@ internal sealed class VpcDisk
         int last = Blocks - 1;
         long start = Length, end = Math.Min(ClaimedEnd, (last + 1) * BlockSize);
         return start < end && PlaceOf(last) is { } place
-            && !await StoredBytes.IsZeroAsync(File, DataAt(place, InBlock(new(start))).Value, end - start, cancellationToken).ConfigureAwait(false) ? start : null;
+            && !await StoredBytes.IsZeroAsync(
+                File, DataAt(place, InBlock(new(start))).Value, end - start, cancellationToken).ConfigureAwait(false) ? start : null;
     }
 
     private void RequireSealed()
@@ -378,7 +395,8 @@ internal sealed class VpcDisk
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{File.Name}: the checksums of both footers are wrong, so the disk is read but not written to. Repair it with Repair-DiskImage -Mode All.",
+                $"{File.Name}: the checksums of both footers are wrong, so the disk is read but not written to. Repair it "
+                    + $"with {new Remedy(RemedyKind.Repair)}.",
                 File.Name,
                 0);
         }
@@ -386,7 +404,8 @@ internal sealed class VpcDisk
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{File.Name}: the dynamic header's checksum is wrong, so the disk is read but not written to. Repair it with Repair-DiskImage -Mode All.",
+                $"{File.Name}: the dynamic header's checksum is wrong, so the disk is read but not written to. Repair it "
+                    + $"with {new Remedy(RemedyKind.Repair)}.",
                 File.Name,
                 (long)Footer.DataOffset);
         }

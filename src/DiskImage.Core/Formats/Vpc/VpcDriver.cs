@@ -4,7 +4,9 @@ using DiskImage.Options;
 
 namespace DiskImage.Formats.Vpc;
 
-/// <summary>Virtual Hard Disk of Virtual PC, Hyper-V and Azure. Spec: Virtual Hard Disk Image Format Specification 1.0; see SPEC.md.</summary>
+/// <summary>
+/// Virtual Hard Disk of Virtual PC, Hyper-V and Azure. Spec: Virtual Hard Disk Image Format Specification 1.0; see SPEC.md.
+/// </summary>
 internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmendable
 {
     public const string FormatName = "vpc";
@@ -34,8 +36,8 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
     public bool AllowsSparseFile => false; // Hyper-V refuses such a file
 
     /// <summary>
-    /// A fixed disk is known by its end alone. QEMU does not look there, and what is in the last sector of a raw disk is its user's: so everything
-    /// must fit, and whatever is recognised by its beginning comes first.
+    /// A fixed disk is known by its end alone. QEMU does not look there, and what is in the last sector of a raw disk is its user's: so
+    /// everything must fit, and whatever is recognised by its beginning comes first.
     /// </summary>
     public override int Probe(in ProbeInput input)
         => VpcFooter.HasCookie(input.Header) ? 100
@@ -57,20 +59,25 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
         if (!footers.IsSealed && !header.IsChecksumRight)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{file.Name}: the checksums of both footers and of the dynamic header are wrong, so nothing says what the disk is", file.Name, 0);
+                DiskImageErrorKind.Corrupt,
+                $"{file.Name}: the checksums of both footers and of the dynamic header are wrong, so nothing says what the disk is",
+                file.Name,
+                0);
         }
         BlockNode? parent = null;
         string? name = null;
         if (footers.Best.DiskType == VpcDiskType.Differencing)
         {
-            IReadOnlyList<VpcParentLocatorInfo> locators = await VpcParent.ReadLocatorsAsync(file, header, cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<VpcParentLocatorInfo> locators = await VpcParent.ReadLocatorsAsync(
+                file, header, cancellationToken).ConfigureAwait(false);
             IReadOnlyList<string> candidates = VpcParent.Candidates(locators, header.ParentName);
             name = candidates.Count > 0 ? candidates[0] : header.ParentName;
             if (context.OpenBacking is { } open)
             {
                 try
                 {
-                    (parent, name) = await VpcParent.OpenAsync(file.Name, header, candidates, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false);
+                    (parent, name) = await VpcParent.OpenAsync(
+                        file.Name, header, candidates, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false);
                 }
                 catch (DiskImageException) when (context.ForRepair)
                 {
@@ -91,10 +98,15 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
     }
 
     /// <summary>Opens one layer without its parent, for the trial of a repair.</summary>
-    internal static ValueTask<BlockNode> OpenAloneAsync(BlockNode file, VpcSizeCalculation calculation, bool forRepair, CancellationToken cancellationToken)
+    internal static ValueTask<BlockNode> OpenAloneAsync(
+        BlockNode file, VpcSizeCalculation calculation, bool forRepair, CancellationToken cancellationToken)
         => new VpcDriver().OpenAsync(
             new FormatOpenContext(
-                file, new VpcOpenOptions { ForceSizeCalculation = calculation }, OpenBacking: null, (name, _, _) => throw new InvalidOperationException(name), forRepair),
+                file,
+                new VpcOpenOptions { ForceSizeCalculation = calculation },
+                OpenBacking: null,
+                (name, _, _) => throw new InvalidOperationException(name),
+                forRepair),
             cancellationToken);
 
     public ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
@@ -108,5 +120,5 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
             ? whole.AmendAsync((VpcAmendOptions)options)
             : RequireOwn<VpcNode>(node).AmendAsync((VpcAmendOptions)options, cancellationToken);
 
-    public string? AmendWarning(object options) => ((VpcAmendOptions)options).UniqueId is null ? null : ParentMismatch.AmendWarning;
+    public Wording? AmendWarning(object options) => ((VpcAmendOptions)options).UniqueId is null ? null : ParentMismatch.AmendWarning;
 }

@@ -27,7 +27,8 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{file.Name}: the footer says {length:#,0} bytes, but only {room:#,0} stand before it: the file was cut, or another size is meant (open option force_size_calc)",
+                $"{file.Name}: the footer says {length:#,0} bytes, but only {room:#,0} stand before it: the file was cut, or another size "
+                    + $"is meant (open option force_size_calc)",
                 file.Name,
                 room);
         }
@@ -42,7 +43,9 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
         return 0;
     }
 
-    public ImageDescription Describe() => new() { Format = VpcDriver.FormatName, FormatSpecific = VpcInfo.Of(_footers, _calculation), Warnings = VpcSize.Warning(Footer, _calculation) is { } warning ? [warning] : [] };
+    public ImageDescription Describe()
+        => new() { Format = VpcDriver.FormatName, FormatSpecific = VpcInfo.Of(
+            _footers, _calculation), Warnings = VpcSize.Warning(Footer, _calculation) is { } warning ? [warning] : [] };
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
@@ -55,27 +58,42 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
         if (!_footers.IsSealed)
         {
             findings.Corruption(
-                "FooterChecksum", "the footer's checksum is wrong; its size is the file's, and nothing else contradicts it", "write the right checksum", host: end);
+                "FooterChecksum",
+                "the footer's checksum is wrong; its size is the file's, and nothing else contradicts it",
+                "write the right checksum",
+                host: end);
         }
         if (_footers.EndLength != VpcFooter.Length)
         {
             findings.Warning(
-                "FooterShort", "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512", "write it with 512 bytes", end);
+                "FooterShort",
+                "the footer has 511 bytes, as programs before Virtual PC 2004 wrote it; Hyper-V and Azure want 512",
+                "write it with 512 bytes",
+                end);
         }
-        long unused = end - Binary.Round.Up(Math.Max(Footer.CurrentSize, Length), VpcGeometry.SectorSize); // a disk that ends with its geometry hides the rest, which is still its own
+        // a disk that ends with its geometry hides the rest, which is still its own
+        long unused = end - Binary.Round.Up(Math.Max(Footer.CurrentSize, Length), VpcGeometry.SectorSize);
         if (unused > 0)
         {
             findings.Leak(
-                $"{end:#,0} bytes stand before the footer, but it says {Footer.CurrentSize:#,0}: a fixed disk has the footer right behind its last byte",
+                $"{end:#,0} bytes stand before the footer, but it says {Footer.CurrentSize:#,0}: a fixed disk has "
+                    + $"the footer right behind its last byte",
                 "move the footer there and cut the file",
                 end - unused,
                 Math.Max(1, unused / VpcGeometry.SectorSize));
         }
         bytes?.Report(Length);
-        return new(new CheckReport { Findings = findings.List, Corruptions = findings.Corruptions, Leaks = findings.Leaks, ImageEndOffset = Length + VpcFooter.Length });
+        return new(new CheckReport
+        {
+            Findings = findings.List,
+            Corruptions = findings.Corruptions,
+            Leaks = findings.Leaks,
+            ImageEndOffset = Length + VpcFooter.Length,
+        });
     }
 
-    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken) => StagedRepair.RunAsync(
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => StagedRepair.RunAsync(
         this,
         File,
         mode,
@@ -135,10 +153,12 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
     }
 
     /// <summary>
-    /// At every moment the file ends in a footer, and one that the bytes before it bear out. Growing: the old footer is written to the new end, the
-    /// space between is claimed, the first one's place is zeroed, then the last one says the new size. Shrinking: it says the new size, is written a second time behind that, and the rest is cut off.
+    /// At every moment the file ends in a footer, and one that the bytes before it bear out. Growing: the old footer is written to the new
+    /// end, the space between is claimed, the first one's place is zeroed, then the last one says the new size. Shrinking: it says the new
+    /// size, is written a second time behind that, and the rest is cut off.
     /// </summary>
-    protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override async ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         VpcSize.Require(length, isFixed: true, Name);
         length = Binary.Round.Up(length, VpcGeometry.SectorSize);
@@ -188,9 +208,16 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
         }
     }
 
-    /// <summary>Makes the bytes up to a length zeroes, with a footer behind them that says so. If that fails the file is as it was.</summary>
+    /// <summary>
+    /// Makes the bytes up to a length zeroes, with a footer behind them that says so. If that fails the file is as it was.
+    /// </summary>
     private async ValueTask GrowAsync(
-        long length, VpcFooter footer, long end, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        long length,
+        VpcFooter footer,
+        long end,
+        PreallocationMode preallocation,
+        IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         VpcFooters before = _footers;
         long fileLength = File.Length, claimFrom = Math.Max(Length, end + VpcFooter.Length);
@@ -204,9 +231,11 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
             {
                 await ClaimAsync(claimFrom, length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
             }
-            await File.WriteZeroesAsync(Length, Math.Min(length, end) - Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            await File.WriteZeroesAsync(
+                Length, Math.Min(length, end) - Length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
             await File.FlushAsync(cancellationToken).ConfigureAwait(false);
-            await File.WriteAsync(end, new byte[Math.Clamp(length - end, 0, VpcFooter.Length)], CancellationToken.None).ConfigureAwait(false);
+            await File.WriteAsync(
+                end, new byte[Math.Clamp(length - end, 0, VpcFooter.Length)], CancellationToken.None).ConfigureAwait(false);
             await File.FlushAsync(CancellationToken.None).ConfigureAwait(false);
             await PutAsync(_footers.EndOffset(File.Length), footer).ConfigureAwait(false);
         }
@@ -215,7 +244,9 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
             try
             {
                 await File.WriteAsync(end, before.Best.ToBytes(), CancellationToken.None).ConfigureAwait(false);
-                await File.ResizeAsync(before.EndLength == VpcFooter.Length ? fileLength : end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+                await File.ResizeAsync(before.EndLength == VpcFooter.Length
+                    ? fileLength
+                    : end + VpcFooter.Length, cancellationToken: CancellationToken.None).ConfigureAwait(false);
                 _footers = before with { EndLength = VpcFooter.Length };
             }
             catch (DiskImageException)
@@ -226,7 +257,8 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
         }
     }
 
-    private async ValueTask ClaimAsync(long start, long end, PreallocationMode mode, IProgress<long>? claimed, CancellationToken cancellationToken)
+    private async ValueTask ClaimAsync(
+        long start, long end, PreallocationMode mode, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         if (mode == PreallocationMode.Falloc)
         {

@@ -77,7 +77,8 @@ internal sealed record VpcFooter
     }
 
     /// <summary>The checksum that stands in a footer, and the one that should.</summary>
-    public static (uint Found, uint Right) Checksums(ReadOnlySpan<byte> bytes) => (BigEndian.U32(bytes, ChecksumAt), Checksum(bytes, ChecksumAt));
+    public static (uint Found, uint Right) Checksums(ReadOnlySpan<byte> bytes)
+        => (BigEndian.U32(bytes, ChecksumAt), Checksum(bytes, ChecksumAt));
 
     /// <summary>A footer whose cookie and checksum are right; else null.</summary>
     public static VpcFooter? Parse(ReadOnlySpan<byte> bytes)
@@ -140,10 +141,13 @@ internal sealed record VpcFooter
     public static DateTimeOffset Time(uint seconds) => Epoch.AddSeconds(seconds);
 
     /// <summary>True if nothing contradicts the specification: what a footer must show to be believed under a wrong checksum.</summary>
-    public bool IsPlausible => (Features & ~1u) == 2 && FormatVersion == Version1 && CurrentSize > 0 && CurrentSize % VpcGeometry.SectorSize == 0
-        && Geometry.Sectors > 0 && Geometry.Sectors <= Math.Max(VpcGeometry.Covering(CurrentSize / VpcGeometry.SectorSize).Sectors, VpcGeometry.Largest.Sectors)
+    public bool IsPlausible
+        => (Features & ~1u) == 2 && FormatVersion == Version1 && CurrentSize > 0 && CurrentSize % VpcGeometry.SectorSize == 0
+        && Geometry.Sectors > 0
+        && Geometry.Sectors <= Math.Max(VpcGeometry.Covering(CurrentSize / VpcGeometry.SectorSize).Sectors, VpcGeometry.Largest.Sectors)
         && DiskType is VpcDiskType.Fixed or VpcDiskType.Dynamic or VpcDiskType.Differencing
-        && DiskType == VpcDiskType.Fixed == (DataOffset == NoDataOffset) && UniqueId != Guid.Empty && !Reserved.Span.ContainsAnyExcept((byte)0);
+        && DiskType == VpcDiskType.Fixed == (DataOffset == NoDataOffset) && UniqueId != Guid.Empty
+        && !Reserved.Span.ContainsAnyExcept((byte)0);
 
     /// <summary>Refuses versions and types that this program does not have.</summary>
     public void RequireKnown(string path)
@@ -151,12 +155,16 @@ internal sealed record VpcFooter
         if (FormatVersion >> 16 != 1)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{path}: the footer's format version is {FormatVersion >> 16}.{FormatVersion & 0xFFFF}; known: 1.0", path);
+                DiskImageErrorKind.Unsupported,
+                $"{path}: the footer's format version is {FormatVersion >> 16}.{FormatVersion & 0xFFFF}; known: 1.0",
+                path);
         }
         if (DiskType is not (VpcDiskType.Fixed or VpcDiskType.Dynamic or VpcDiskType.Differencing))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{path}: the footer's disk type is {(uint)DiskType}; known: 2 (fixed), 3 (dynamic), 4 (differencing)", path);
+                DiskImageErrorKind.Unsupported,
+                $"{path}: the footer's disk type is {(uint)DiskType}; known: 2 (fixed), 3 (dynamic), 4 (differencing)",
+                path);
         }
     }
 }

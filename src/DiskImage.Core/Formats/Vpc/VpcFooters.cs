@@ -33,7 +33,9 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
         if (file.Length < VpcFooter.ShortLength)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidFormat, $"{file.Name}: {file.Length:#,0} bytes are too few for a VHD, which ends in a footer of 512", file.Name);
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: {file.Length:#,0} bytes are too few for a VHD, which ends in a footer of 512",
+                file.Name);
         }
         int tail = (int)Math.Min(VpcFooter.Length, file.Length);
         await file.ReadAsync(file.Length - tail, end.AsMemory(VpcFooter.Length - tail), cancellationToken).ConfigureAwait(false);
@@ -74,8 +76,8 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
     }
 
     /// <summary>
-    /// Footers of which only the checksums are wrong: those of a dynamic disk say the same, a fixed disk is as long as its file, and no field
-    /// contradicts the specification. Null if there are none.
+    /// Footers of which only the checksums are wrong: those of a dynamic disk say the same, a fixed disk is as long as its file, and no
+    /// field contradicts the specification. Null if there are none.
     /// </summary>
     private static VpcFooters? Unsealed(byte[] end, byte[] start, long fileLength)
     {
@@ -95,15 +97,19 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
         if (!VpcFooter.HasCookie(bytes))
         {
             return new DiskImageException(
-                DiskImageErrorKind.InvalidFormat, $"{file.Name}: no VHD: the footer's cookie 'conectix' is neither at the end nor at offset 0", file.Name);
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: no VHD: the footer's cookie 'conectix' is neither at the end nor at offset 0",
+                file.Name);
         }
         (uint found, uint right) = VpcFooter.Checksums(bytes);
+        Wording rest = isRepairable ? (Wording)$". All else about it fits: {new Remedy(RemedyKind.Repair)} writes the checksums anew." : "";
         return new DiskImageException(
             DiskImageErrorKind.Corrupt,
             found == right
-                ? $"{file.Name}: the footer at offset {offset:#,0} is of a fixed disk or has a size out of range, and no footer is at the end. The file was cut off or extended."
-                : $"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of 0x{right:X8}, and there is no sound copy"
-                    + (isRepairable ? ". All else about it fits: Repair-DiskImage -Mode All writes the checksums anew." : ""),
+                ? (Wording)$"{file.Name}: the footer at offset {offset:#,0} is of a fixed disk or has a size out of range, and no footer "
+                    + $"is at the end. The file was cut off or extended."
+                : (Wording)$"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of "
+                    + $"0x{right:X8}, and there is no sound copy{rest}",
             file.Name,
             offset);
     }

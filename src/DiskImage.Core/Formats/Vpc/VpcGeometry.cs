@@ -29,7 +29,9 @@ internal readonly record struct VpcGeometry(ushort Cylinders, byte Heads, byte S
         return sectors / 31 < 16 * 1024 ? Split(sectors, 16, 31) : Split(sectors, 16, 63);
     }
 
-    /// <summary>The first geometry, counting sectors up from <paramref name="sectors"/>, that addresses at least as many: QEMU's rounding.</summary>
+    /// <summary>
+    /// The first geometry, counting sectors up from <paramref name="sectors"/>, that addresses at least as many: QEMU's rounding.
+    /// </summary>
     public static VpcGeometry Covering(long sectors)
     {
         long wanted = Math.Min(sectors, Largest.Sectors);

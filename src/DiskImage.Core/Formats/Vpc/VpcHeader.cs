@@ -13,7 +13,9 @@ internal sealed record VpcHeader
     /// <summary>Parent locator entries of a header.</summary>
     public const int LocatorCount = 8;
 
-    /// <summary>Entries of a block allocation table at most: 64 MiB of it are kept in memory. Ours; 2040 GiB in blocks of 2 MiB need a sixteenth.</summary>
+    /// <summary>
+    /// Entries of a block allocation table at most: 64 MiB of it are kept in memory. Ours; 2040 GiB in blocks of 2 MiB need a sixteenth.
+    /// </summary>
     public const int MaxEntries = 1 << 24;
 
     private const int ChecksumAt = 36, NameAt = 64, NameBytes = 512, LocatorsAt = 576;
@@ -57,7 +59,10 @@ internal sealed record VpcHeader
         if (footer.DataOffset > (ulong)Math.Max(0, file.Length - Length) || file.Length < Length)
         {
             throw Bad(
-                file, $"the footer's data offset {footer.DataOffset:#,0} leads past the end of the file ({file.Length:#,0} bytes), so there is no dynamic header", file.Length);
+                file,
+                $"the footer's data offset {footer.DataOffset:#,0} leads past the end of the file ({file.Length:#,0} "
+                    + $"bytes), so there is no dynamic header",
+                file.Length);
         }
         long at = (long)footer.DataOffset;
         byte[] bytes = new byte[Length];
@@ -70,7 +75,10 @@ internal sealed record VpcHeader
         if (version >> 16 != 1)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{file.Name}: the dynamic header's version is {version >> 16}.{version & 0xFFFF}; known: 1.0", file.Name, at + 24);
+                DiskImageErrorKind.Unsupported,
+                $"{file.Name}: the dynamic header's version is {version >> 16}.{version & 0xFFFF}; known: 1.0",
+                file.Name,
+                at + 24);
         }
         uint blockSize = BigEndian.U32(bytes, 32);
         if (blockSize < VpcGeometry.SectorSize || !System.Numerics.BitOperations.IsPow2(blockSize))
@@ -81,7 +89,11 @@ internal sealed record VpcHeader
         uint entries = BigEndian.U32(bytes, 28);
         if (table > (ulong)file.Length || (entries * 4L) > file.Length - (long)table)
         {
-            throw Bad(file, $"the block allocation table at offset {table:#,0} with {entries:#,0} entries reaches past the end of the file ({file.Length:#,0} bytes)", at + 16);
+            throw Bad(
+                file,
+                $"the block allocation table at offset {table:#,0} with {entries:#,0} entries reaches past the end "
+                    + $"of the file ({file.Length:#,0} bytes)",
+                at + 16);
         }
         var locators = new VpcLocator[LocatorCount];
         for (int i = 0; i < LocatorCount; i++)
@@ -115,7 +127,8 @@ internal sealed record VpcHeader
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{path}: the block allocation table has {MaxTableEntries:#,0} entries, but {size:#,0} bytes in blocks of {BlockSize:#,0} need {blocks:#,0}. If the footer's other size is meant, give the open option {VpcOpenOptions.SizeOption}",
+                $"{path}: the block allocation table has {MaxTableEntries:#,0} entries, but {size:#,0} bytes in blocks of {BlockSize:#,0} "
+                    + $"need {blocks:#,0}. If the footer's other size is meant, give the open option {VpcOpenOptions.SizeOption}",
                 path,
                 TableOffset);
         }
@@ -128,7 +141,10 @@ internal sealed record VpcHeader
         if (blocks > MaxEntries)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{path}: {blocks:#,0} blocks of {blockSize:#,0} bytes; this program handles up to {MaxEntries:#,0}. Larger blocks need fewer.", path);
+                DiskImageErrorKind.Unsupported,
+                $"{path}: {blocks:#,0} blocks of {blockSize:#,0} bytes; this program handles up to "
+                    + $"{MaxEntries:#,0}. Larger blocks need fewer.",
+                path);
         }
     }
 
@@ -147,7 +163,8 @@ internal sealed record VpcHeader
         _ = ParentUniqueId.TryWriteBytes(bytes.AsSpan(40, 16), bigEndian: true, out _);
         BigEndian.U32(bytes, 56, ParentTimeStamp);
         bytes.AsSpan(NameAt, NameBytes).Clear();
-        _ = Encoding.BigEndianUnicode.GetBytes(ParentName.AsSpan(0, Math.Min(ParentName.Length, NameBytes / 2)), bytes.AsSpan(NameAt, NameBytes));
+        _ = Encoding.BigEndianUnicode.GetBytes(
+            ParentName.AsSpan(0, Math.Min(ParentName.Length, NameBytes / 2)), bytes.AsSpan(NameAt, NameBytes));
         for (int i = 0; i < LocatorCount; i++)
         {
             Locators[i].Write(bytes.AsSpan(LocatorsAt + (i * VpcLocator.Length), VpcLocator.Length));

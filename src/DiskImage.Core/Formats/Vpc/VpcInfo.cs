@@ -3,7 +3,7 @@ using DiskImage.Block;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>What kind of disk a VHD holds. Spec: "Disk Type".</summary>
-public enum VpcDiskType
+internal enum VpcDiskType
 {
     /// <summary>None.</summary>
     None = 0,

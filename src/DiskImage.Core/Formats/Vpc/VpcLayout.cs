@@ -6,7 +6,9 @@ namespace DiskImage.Formats.Vpc;
 /// <summary>Where everything but the blocks lies in a dynamic disk's file, and how much a block takes.</summary>
 internal sealed class VpcLayout
 {
-    /// <summary>Data of new blocks begins at multiples of this, as Windows does it: pages and holes of host and guest then agree. Ours.</summary>
+    /// <summary>
+    /// Data of new blocks begins at multiples of this, as Windows does it: pages and holes of host and guest then agree. Ours.
+    /// </summary>
     private const int DataAlignment = 4096;
 
     private readonly List<FileRange> _structures = [];

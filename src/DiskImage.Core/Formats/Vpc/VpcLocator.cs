@@ -35,7 +35,9 @@ internal readonly record struct VpcLocator(uint Platform, uint DataSpace, uint D
     /// <summary>A Mac OS alias, which is no text.</summary>
     public const uint Mac = 0x4D61_6320;
 
-    /// <summary>The platform codes whose paths are read, in the order in which they are tried: what survives a move of both files first.</summary>
+    /// <summary>
+    /// The platform codes whose paths are read, in the order in which they are tried: what survives a move of both files first.
+    /// </summary>
     public static IReadOnlyList<uint> Readable { get; } = [W2ru, W2ku, MacX, Wi2r, Wi2k];
 
     public bool IsUsed => Platform != 0;

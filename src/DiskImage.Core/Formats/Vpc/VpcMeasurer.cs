@@ -8,10 +8,12 @@ internal static class VpcMeasurer
 {
     /// <summary>Measures a disk with the contents of another, or an empty one of the options' size.</summary>
     /// <exception cref="DiskImageException">InvalidOption: what <see cref="VpcCreator.Plan"/> says; a backing file.</exception>
-    public static async ValueTask<ImageMeasurement> MeasureAsync(VpcCreateOptions options, BlockNode? source, CancellationToken cancellationToken)
+    public static async ValueTask<ImageMeasurement> MeasureAsync(
+        VpcCreateOptions options, BlockNode? source, CancellationToken cancellationToken)
     {
         DataBlocks.RequireNoParent(options.BackingFile);
-        (VpcFooter footer, VpcHeader? header) = VpcCreator.Plan("Measuring", options with { Size = source?.Length ?? options.Size }, parent: null);
+        (VpcFooter footer, VpcHeader? header) = VpcCreator.Plan(
+            "Measuring", options with { Size = source?.Length ?? options.Size }, parent: null);
         if (header is null)
         {
             long all = footer.CurrentSize + VpcFooter.Length;
@@ -23,5 +25,6 @@ internal static class VpcMeasurer
     }
 
     private static long FileLength(VpcLayout layout, long blocks)
-        => (blocks == 0 ? layout.StructuresEnd : layout.PlaceAt(layout.StructuresEnd) + ((blocks - 1) * layout.Stride) + layout.Span) + VpcFooter.Length;
+        => (blocks == 0 ? layout.StructuresEnd
+            : layout.PlaceAt(layout.StructuresEnd) + ((blocks - 1) * layout.Stride) + layout.Span) + VpcFooter.Length;
 }

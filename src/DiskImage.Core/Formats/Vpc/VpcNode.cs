@@ -4,14 +4,15 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>
-/// A dynamic or differencing disk as a node: guest offset → block → table → sector bitmap → file. What it is made of is <see cref="VpcDisk"/>.
-/// Spec: "Dynamic Hard Disk Image", "Differencing Hard Disk Image".
+/// A dynamic or differencing disk as a node: guest offset → block → table → sector bitmap → file. What it is made of is
+/// <see cref="VpcDisk"/>. Spec: "Dynamic Hard Disk Image", "Differencing Hard Disk Image".
 /// </summary>
 /// <remarks>
-/// A sector whose bit is not set was never written: it is the parent's, or zero. QEMU takes every sector of a block that is there; so places for
-/// blocks read as zeroes before their first bit is set, and both see the same.
+/// A sector whose bit is not set was never written: it is the parent's, or zero. QEMU takes every sector of a block that is there; so
+/// places for blocks read as zeroes before their first bit is set, and both see the same.
 /// </remarks>
-internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable, IRebasable, IEmptiable, IFragmented, IBackingRecord
+internal sealed class VpcNode
+    : FormatNode, IDescribed, IRepairable, ITrialRepair, ICompactable, IRebasable, IEmptiable, IFragmented, IBackingRecord
 {
     private readonly VpcDisk _disk;
     private readonly MetadataSession _session;
@@ -47,7 +48,13 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
 
     /// <summary>Opens the table of a disk. The children are the node's on success.</summary>
     public static async ValueTask<VpcNode> OpenAsync(
-        BlockNode file, VpcFooters footers, VpcHeader header, VpcOpenOptions options, BlockNode? backing, string? parentName, CancellationToken cancellationToken)
+        BlockNode file,
+        VpcFooters footers,
+        VpcHeader header,
+        VpcOpenOptions options,
+        BlockNode? backing,
+        string? parentName,
+        CancellationToken cancellationToken)
     {
         var disk = new VpcDisk(file, backing, footers, header, options.ForceSizeCalculation, parentName);
         await disk.LoadAsync(cancellationToken).ConfigureAwait(false);
@@ -56,7 +63,8 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
 
     public ImageDescription Describe()
     {
-        VpcInfo info = VpcInfo.Of(_disk.Footers, _disk.Calculation) with { BlockSize = BlockSize, HeaderDamaged = !_disk.Header.IsChecksumRight };
+        VpcInfo info = VpcInfo.Of(
+            _disk.Footers, _disk.Calculation) with { BlockSize = BlockSize, HeaderDamaged = !_disk.Header.IsChecksumRight };
         if (HasParent)
         {
             info = info with
@@ -113,7 +121,8 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         {
             int used = Math.Min(_disk.Bat.NextUsed(block), blocks);
             runs.Add(block * BlockSize, Math.Min(used * BlockSize, Length));
-            if (used < blocks && _disk.PlaceOf(used) is { Value: >= VpcFooter.Length } place && _disk.Layout.Span <= _disk.FooterOffset - place.Value)
+            if (used < blocks && _disk.PlaceOf(used) is { Value: >= VpcFooter.Length } place
+                && _disk.Layout.Span <= _disk.FooterOffset - place.Value)
             {
                 runs.Add(used * BlockSize, Math.Min((used + 1) * BlockSize, Length));
             }
@@ -139,7 +148,8 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         return Math.Max(0, old - File.Length);
     }
 
-    public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => ChangeAsync(held => _compactor.EmptyAsync(held, cancellationToken));
+    public ValueTask MakeEmptyAsync(CancellationToken cancellationToken)
+        => ChangeAsync(held => _compactor.EmptyAsync(held, cancellationToken));
 
     public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
         => ChangeAsync(held => _parentRecord.SetAsync(held, backingFile, backingFormat, backing, cancellationToken));
@@ -185,10 +195,19 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         long end = offset + Math.Min(length, run);
         return isSet
             ? WriteMapping.InPlace(offset, end - offset, File, host)
-            : new(offset, end - offset, File, host, IsNew: true, SectorStart(offset), SectorStart(end + VpcGeometry.SectorSize - 1), HostReadsZero: false);
+            : new(
+                offset,
+                end - offset,
+                File,
+                host,
+                IsNew: true,
+                SectorStart(offset),
+                SectorStart(end + VpcGeometry.SectorSize - 1),
+                HostReadsZero: false);
     }
 
-    protected override ValueTask CommitMappingAsync(WriteMapping mapping) => SetBitsAsync(mapping.CopyStart, mapping.CopyEnd - mapping.CopyStart);
+    protected override ValueTask CommitMappingAsync(WriteMapping mapping)
+        => SetBitsAsync(mapping.CopyStart, mapping.CopyEnd - mapping.CopyStart);
 
     /// <summary>The block stays where it is, with these sectors' bits not set: it reads as before.</summary>
     protected override ValueTask AbandonMappingAsync(WriteMapping mapping) => default;
@@ -200,16 +219,18 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
     }
 
     /// <summary>
-    /// There is no zero state. Without a parent a whole block is dropped; else the bytes in the file are zeroed (holes, where the host has them),
-    /// and where a parent could show through, or one to come, their sectors are marked as this disk's own, with a new block if need be: its place
-    /// reads as zeroes.
+    /// There is no zero state. Without a parent a whole block is dropped; else the bytes in the file are zeroed (holes, where the host has
+    /// them), and where a parent could show through, or one to come, their sectors are marked as this disk's own, with a new block if need
+    /// be: its place reads as zeroes.
     /// </summary>
-    protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask<long> ZeroUnitsAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         var guest = new GuestOffset(offset);
         long within = _disk.InBlock(guest), count = Math.Min(length, BlockSize - within);
         bool mustDecide = HasParent || mode == ZeroWriteMode.KeepAllocated;
-        if (mode == ZeroWriteMode.MayUnmap && HasParent && Backing is not null && await ReadsAsZeroAsync(offset, offset + count, cancellationToken).ConfigureAwait(false))
+        if (mode == ZeroWriteMode.MayUnmap && HasParent && Backing is not null
+            && await ReadsAsZeroAsync(offset, offset + count, cancellationToken).ConfigureAwait(false))
         {
             return count;
         }
@@ -243,7 +264,9 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         return count;
     }
 
-    /// <summary>Without a parent whole blocks are dropped. Else the host may have the space back; the bits stay, so no parent's data comes up.</summary>
+    /// <summary>
+    /// Without a parent whole blocks are dropped. Else the host may have the space back; the bits stay, so no parent's data comes up.
+    /// </summary>
     protected override async ValueTask DiscardUnitsAsync(long offset, long length, CancellationToken cancellationToken)
     {
         for (long end = offset + length; offset < end;)
@@ -273,7 +296,8 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         }
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         => ChangeAsync(held => new VpcResizer(_disk, _compactor).RunAsync(held, length, preallocation, claimed, cancellationToken));
 
     protected override async ValueTask CloseCoreAsync()
@@ -282,7 +306,8 @@ internal sealed class VpcNode : FormatNode, IDescribed, IRepairable, ITrialRepai
         {
             if (!IsReadOnly)
             {
-                await _session.RunAsync(held => FlushAndTrimAsync(held, CancellationToken.None), CancellationToken.None).ConfigureAwait(false);
+                await _session.RunAsync(
+                    held => FlushAndTrimAsync(held, CancellationToken.None), CancellationToken.None).ConfigureAwait(false);
             }
         }
         finally

@@ -4,7 +4,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>Which of the two sizes in a footer is the disk's.</summary>
-public enum VpcSizeCalculation
+internal enum VpcSizeCalculation
 {
     /// <summary>The one that the creator application meant.</summary>
     Auto,
@@ -18,7 +18,7 @@ public enum VpcSizeCalculation
 }
 
 /// <summary>The kinds of disk that can be asked for; a backing file makes a dynamic one differencing.</summary>
-public enum VpcSubformat
+internal enum VpcSubformat
 {
     /// <summary>Blocks are added as they are written to.</summary>
     Dynamic,
@@ -28,7 +28,7 @@ public enum VpcSubformat
 }
 
 /// <summary>Options when a VHD is opened.</summary>
-public sealed record VpcOpenOptions
+internal sealed record VpcOpenOptions
 {
     internal const string SizeOption = "force_size_calc";
 
@@ -42,21 +42,25 @@ public sealed record VpcOpenOptions
 }
 
 /// <summary>Options that can be changed in an existing VHD; one that is not given stays as it is.</summary>
-public sealed record VpcAmendOptions
+internal sealed record VpcAmendOptions
 {
     internal const string UniqueIdName = "unique_id";
 
     /// <summary>The disk's identity.</summary>
-    [DriverOption(UniqueIdName, "The disk's identity, which its children record: a GUID, or new for a random one. Children made before refuse it then")]
+    [DriverOption(
+        UniqueIdName,
+        "The disk's identity, which its children record: a GUID, or new for a random one. Children made before refuse it then")]
     public string? UniqueId { get; init; }
 
     /// <summary>Where the parent is.</summary>
-    [DriverOption("parent_path", "Where a differencing disk's parent is, from the disk's folder: the parent locators are written anew, its recorded identity stays")]
+    [DriverOption(
+        "parent_path",
+        "Where a differencing disk's parent is, from the disk's folder: the parent locators are written anew, its recorded identity stays")]
     public string? ParentPath { get; init; }
 }
 
 /// <summary>Options when a VHD is made. Names and defaults are QEMU's where it has them.</summary>
-public sealed record VpcCreateOptions : ICreateOptions
+internal sealed record VpcCreateOptions : ICreateOptions
 {
     internal const string UniqueIdName = VpcAmendOptions.UniqueIdName;
 
@@ -76,7 +80,13 @@ public sealed record VpcCreateOptions : ICreateOptions
     public bool ForceSize { get; init; } = true;
 
     /// <summary>Bytes per block.</summary>
-    [DriverOption("block_size", "Bytes that are allocated together in a dynamic disk; Windows takes 512k and 2M", IsSize = true, Minimum = 4096, Maximum = 256 << 20, PowerOfTwo = true)]
+    [DriverOption(
+        "block_size",
+        "Bytes that are allocated together in a dynamic disk; Windows takes 512k and 2M",
+        IsSize = true,
+        Minimum = 4096,
+        Maximum = 256 << 20,
+        PowerOfTwo = true)]
     public long BlockSize { get; init; } = DefaultBlockSize;
 
     /// <inheritdoc/>

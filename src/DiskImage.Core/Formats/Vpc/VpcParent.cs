@@ -23,17 +23,21 @@ internal static class VpcParent
     private const long TimeTolerance = 2;
 
     /// <summary>The names in a header, as their platforms write them.</summary>
-    public static async ValueTask<IReadOnlyList<VpcParentLocatorInfo>> ReadLocatorsAsync(BlockNode file, VpcHeader header, CancellationToken cancellationToken)
+    public static async ValueTask<IReadOnlyList<VpcParentLocatorInfo>> ReadLocatorsAsync(
+        BlockNode file, VpcHeader header, CancellationToken cancellationToken)
     {
         var texts = new List<VpcParentLocatorInfo>();
         foreach (VpcLocator locator in header.Locators.Where(l => l.IsUsed))
         {
-            texts.Add(new VpcParentLocatorInfo(locator.PlatformText, await locator.ReadTextAsync(file, cancellationToken).ConfigureAwait(false)));
+            texts.Add(
+                new VpcParentLocatorInfo(locator.PlatformText, await locator.ReadTextAsync(file, cancellationToken).ConfigureAwait(false)));
         }
         return texts;
     }
 
-    /// <summary>Paths for this machine to try, in order. They are always paths: what looks like a URI in a locator is not one here.</summary>
+    /// <summary>
+    /// Paths for this machine to try, in order. They are always paths: what looks like a URI in a locator is not one here.
+    /// </summary>
     public static IReadOnlyList<string> Candidates(IReadOnlyList<VpcParentLocatorInfo> locators, string parentName)
     {
         var paths = new List<string>();
@@ -41,7 +45,8 @@ internal static class VpcParent
         foreach (uint platform in VpcLocator.Readable)
         {
             string code = new VpcLocator(platform, 0, 0, 0).PlatformText;
-            foreach (string text in locators.Where(l => l.PlatformCode.Equals(code, StringComparison.Ordinal)).Select(l => l.Text).OfType<string>())
+            foreach (string text in locators.Where(
+                l => l.PlatformCode.Equals(code, StringComparison.Ordinal)).Select(l => l.Text).OfType<string>())
             {
                 string path = platform == VpcLocator.MacX ? FileUrl.ToPath(text, hasDrives: true) ?? "" : text;
                 bool isElsewhere = platform == VpcLocator.MacX && !OperatingSystem.IsWindows() && FileUrl.OtherHost(text) is not null;
@@ -67,30 +72,41 @@ internal static class VpcParent
     /// <returns>The parent and the name that led to it.</returns>
     /// <exception cref="DiskImageException">NotFound with all that was tried; Corrupt if only other disks were found.</exception>
     public static async ValueTask<(BlockNode Parent, string Name)> OpenAsync(
-        string path, VpcHeader header, IReadOnlyList<string> candidates, ReferenceOpener open, bool ignoreMismatch, CancellationToken cancellationToken)
+        string path,
+        VpcHeader header,
+        IReadOnlyList<string> candidates,
+        ReferenceOpener open,
+        bool ignoreMismatch,
+        CancellationToken cancellationToken)
     {
         string format = FormatOf(header);
         (BlockNode Parent, string Name)? found = await SearchAsync(format).ConfigureAwait(false);
         if (found is { } raw && IsRaw(header) && await BeginsAsVhdAsync(raw.Parent, cancellationToken).ConfigureAwait(false))
         {
-            await raw.Parent.DisposeAsync().ConfigureAwait(false); // to show its bytes as the disk's would be wrong, and to believe them would let a guest choose
+            // to show its bytes as the disk's would be wrong, and to believe them would let a guest choose
+            await raw.Parent.DisposeAsync().ConfigureAwait(false);
             found = ignoreMismatch ? await SearchAsync(VpcDriver.FormatName).ConfigureAwait(false) : throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{path}: records no identifier of its parent, which stands for a raw disk, but {raw.Parent.Name} begins as a VHD. "
-                    + $"If that is the parent, pass -IgnoreIdMismatch (open option {ParentMismatch.IgnoreOption}), or record it with Set-DiskImageBacking -Unsafe.",
+                $"{path}: records no identifier of its parent, which stands for a raw disk, but {raw.Parent.Name} begins as a VHD."
+                    + $" If that is the parent, pass {new Remedy(RemedyKind.IgnoreIdMismatch)} (open option {ParentMismatch.IgnoreOption}),"
+                    + $" or record it with {new Remedy(RemedyKind.RecordBacking)}.",
                 path);
         }
         return found
             ?? throw new DiskImageException(
-                DiskImageErrorKind.NotFound, $"{path}: a differencing disk that does not name its parent. Give it one with Set-DiskImageBacking -Unsafe.", path);
+                DiskImageErrorKind.NotFound,
+                $"{path}: a differencing disk that does not name its parent. Give it one with {new Remedy(RemedyKind.RecordBacking)}.",
+                path);
 
         ValueTask<(BlockNode Parent, string Name)?> SearchAsync(string asFormat) => new ParentSearch(path, asFormat, open)
-            .OpenAsync(candidates, parent => ignoreMismatch || asFormat.Equals(Raw, StringComparison.Ordinal) ? null : Mismatch(path, header, parent), cancellationToken);
+            .OpenAsync(candidates, parent => ignoreMismatch || asFormat.Equals(Raw, StringComparison.Ordinal)
+                ? null
+                : Mismatch(path, header, parent), cancellationToken);
     }
 
     /// <summary>
-    /// True if the parent is a raw disk: XenServer makes such children, and records no identifier, the time at which the file was changed and its
-    /// name. Source: what its programs write; the specification knows no such disks.
+    /// True if the parent is a raw disk: XenServer makes such children, and records no identifier, the time at which the file was changed
+    /// and its name. Source: what its programs write; the specification knows no such disks.
     /// </summary>
     public static bool IsRaw(VpcHeader header) => header.ParentUniqueId == Guid.Empty;
 
@@ -105,9 +121,11 @@ internal static class VpcParent
             return null;
         }
         uint recorded = header.ParentTimeStamp;
-        string when = recorded != 0 && parent?.LastWriteTime is { } changed && Math.Abs((long)VpcFooter.Seconds(changed) - recorded) > TimeTolerance
+        string when = recorded != 0 && parent?.LastWriteTime is { } changed
+            && Math.Abs((long)VpcFooter.Seconds(changed) - recorded) > TimeTolerance
             ? $" Its file was changed at {changed.ToUniversalTime():u}, and at {VpcFooter.Time(recorded):u} when this disk was made" : "";
-        return $"its parent is the raw disk {parent?.Name ?? header.ParentName}, which has no identity, so nothing tells whether it is the one that this disk was made on, or was written to since."
+        return $"its parent is the raw disk {parent?.Name ?? header.ParentName}, which has no identity, so nothing tells whether it is "
+            + $"the one that this disk was made on, or was written to since."
             + (when.Length > 0 ? when : " Make sure that it is");
     }
 
@@ -127,12 +145,15 @@ internal static class VpcParent
         }
         if (info.UniqueId != header.ParentUniqueId)
         {
-            return ParentMismatch.Identity(path, parent.Name, "identifier", header.ParentUniqueId, info.UniqueId, "it is another disk, or got a new identifier");
+            return ParentMismatch.Identity(
+                path, parent.Name, "identifier", header.ParentUniqueId, info.UniqueId, "it is another disk, or got a new identifier");
         }
         uint recorded = header.ParentTimeStamp;
-        bool isSame = recorded == 0 || recorded == VpcFooter.Seconds(new DateTimeOffset(info.Created)) || parent.LastWriteTime is not { } changed
+        bool isSame = recorded == 0 || recorded == VpcFooter.Seconds(new DateTimeOffset(info.Created))
+            || parent.LastWriteTime is not { } changed
             || Math.Abs((long)VpcFooter.Seconds(changed) - recorded) <= TimeTolerance;
-        return isSame ? null : ParentMismatch.Time(path, parent.Name, VpcFooter.Time(recorded), new DateTimeOffset(info.Created), parent.LastWriteTime);
+        return isSame ? null
+            : ParentMismatch.Time(path, parent.Name, VpcFooter.Time(recorded), new DateTimeOffset(info.Created), parent.LastWriteTime);
     }
 
     /// <summary>A header that records a parent's identity.</summary>
@@ -145,9 +166,12 @@ internal static class VpcParent
         => InfoOf(parent) is { } info
             ? header with { ParentUniqueId = info.UniqueId, ParentTimeStamp = VpcFooter.Seconds(new DateTimeOffset(info.Created)) }
             : mayBeRaw && parent.As<IDescribed>()?.Describe().Format is Raw
-            ? header with { ParentUniqueId = Guid.Empty, ParentTimeStamp = parent.LastWriteTime is { } changed ? VpcFooter.Seconds(changed) : 0 }
+            ? header with { ParentUniqueId = Guid.Empty, ParentTimeStamp = parent.LastWriteTime is { } changed
+            ? VpcFooter.Seconds(changed) : 0 }
             : throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{path}: {parent.Name} is not a VHD, and only a VHD can be the parent of one. Choose qcow2 for a child of other formats.", path);
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: {parent.Name} is not a VHD, and only a VHD can be the parent of one. Choose qcow2 for a child of other formats.",
+                path);
 
     /// <summary>A header that records a parent's names, and the locator data that goes with it: whole sectors.</summary>
     /// <param name="header">The header so far.</param>
@@ -166,7 +190,8 @@ internal static class VpcParent
             }
             byte[] bytes = Encoding.Unicode.GetBytes(text);
             int space = (int)Round.Up(bytes.Length, VpcGeometry.SectorSize);
-            locators[count++] = new VpcLocator(platform, (uint)space, (uint)bytes.Length, (ulong)(dataOffset + data.Length)); // bytes, as Windows writes it
+            // bytes, as Windows writes it
+            locators[count++] = new VpcLocator(platform, (uint)space, (uint)bytes.Length, (ulong)(dataOffset + data.Length));
             data.Write(bytes);
             data.SetLength(Round.Up(data.Length, VpcGeometry.SectorSize));
             data.Position = data.Length;

@@ -9,7 +9,8 @@ internal sealed class VpcParentRecord(VpcDisk disk)
     private string Name => disk.File.Name;
 
     /// <summary>Names another parent, or none.</summary>
-    public async ValueTask SetAsync(MetadataSession.Held held, string? name, string? format, BlockNode? parent, CancellationToken cancellationToken)
+    public async ValueTask SetAsync(
+        MetadataSession.Held held, string? name, string? format, BlockNode? parent, CancellationToken cancellationToken)
     {
         VpcSpace space = await disk.SpaceAsync(held).ConfigureAwait(false);
         await disk.Session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
@@ -17,7 +18,9 @@ internal sealed class VpcParentRecord(VpcDisk disk)
         {
             await disk.WriteFootersAsync(held, disk.Footer with { DiskType = VpcDiskType.Dynamic }, disk.Length).ConfigureAwait(false);
             VpcLocator[] none = new VpcLocator[VpcHeader.LocatorCount];
-            await disk.WriteHeaderAsync(held, disk.Header with { ParentUniqueId = default, ParentTimeStamp = 0, ParentName = "", Locators = none }).ConfigureAwait(false);
+            await disk.WriteHeaderAsync(
+                held,
+                disk.Header with { ParentUniqueId = default, ParentTimeStamp = 0, ParentName = "", Locators = none }).ConfigureAwait(false);
             disk.TakeParent(held, [], name: null);
         }
         else
@@ -51,7 +54,9 @@ internal sealed class VpcParentRecord(VpcDisk disk)
         {
             return;
         }
-        VpcHeader identified = VpcParent.IsRaw(disk.Header) ? disk.Header with { ParentTimeStamp = 0 } : VpcParent.Identify(disk.Header, Name, disk.Backing);
+        VpcHeader identified = VpcParent.IsRaw(disk.Header)
+            ? disk.Header with { ParentTimeStamp = 0 }
+            : VpcParent.Identify(disk.Header, Name, disk.Backing);
         if (identified == disk.Header)
         {
             return;
@@ -67,14 +72,17 @@ internal sealed class VpcParentRecord(VpcDisk disk)
         if (parent is null)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{Name}: a VHD records its parent's identity, so the parent '{name}' must exist and be open", Name);
+                DiskImageErrorKind.InvalidOption,
+                $"{Name}: a VHD records its parent's identity, so the parent '{name}' must exist and be open",
+                Name);
         }
         VpcHeader header = VpcParent.Identify(disk.Header, Name, parent, mayBeRaw: "raw".Equals(format, StringComparison.Ordinal));
         if (parent.Length != disk.Length && !VpcParent.IsRaw(header)) // XenServer rounds a child up to whole blocks
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{Name}: {parent.Name} has {parent.Length:#,0} bytes, but a child and its parent are of one size, here {disk.Length:#,0}. Resize one of them.",
+                $"{Name}: {parent.Name} has {parent.Length:#,0} bytes, but a child and its parent are of one size, here "
+                    + $"{disk.Length:#,0}. Resize one of them.",
                 Name);
         }
         await WriteAsync(held, space, header, ParentNames.Of(Name, parent.Name)).ConfigureAwait(false);
@@ -94,7 +102,9 @@ internal sealed class VpcParentRecord(VpcDisk disk)
         await disk.File.WriteAsync(place.Value, data).ConfigureAwait(false);
         await disk.File.FlushAsync().ConfigureAwait(false);
         await disk.WriteHeaderAsync(held, header).ConfigureAwait(false);
-        IReadOnlyList<VpcParentLocatorInfo> locators = await VpcParent.ReadLocatorsAsync(disk.File, header, CancellationToken.None).ConfigureAwait(false);
-        disk.TakeParent(held, locators, WindowsPath.Shown(VpcParent.Candidates(locators, header.ParentName).FirstOrDefault(header.ParentName)));
+        IReadOnlyList<VpcParentLocatorInfo> locators = await VpcParent.ReadLocatorsAsync(
+            disk.File, header, CancellationToken.None).ConfigureAwait(false);
+        disk.TakeParent(
+            held, locators, WindowsPath.Shown(VpcParent.Candidates(locators, header.ParentName).FirstOrDefault(header.ParentName)));
     }
 }

@@ -22,7 +22,8 @@ public static class VpcProfile
         objections.AddRange(AzureObjectionsToSize(info.CurrentSize));
         if (info.CurrentSize != virtualSize)
         {
-            objections.Add($"the footer says {info.CurrentSize:#,0} bytes, which is what Azure goes by, but the disk has {virtualSize:#,0}: its geometry was taken for its size");
+            objections.Add($"the footer says {info.CurrentSize:#,0} bytes, which is what Azure goes by, but the disk has "
+                + $"{virtualSize:#,0}: its geometry was taken for its size");
         }
         if (info.DiskType.Equals(nameof(VpcDiskType.Fixed), StringComparison.Ordinal) && fileLength != info.CurrentSize + VpcFooter.Length)
         {
@@ -44,7 +45,9 @@ public static class VpcProfile
         }
         if (size < AzureSmallest)
         {
-            objections.Add(size == 0 ? "the disk is empty; Azure takes 20 MiB at least" : $"the size is {size:#,0} bytes; Azure takes {AzureSmallest:#,0} (20 MiB) at least");
+            objections.Add(size == 0
+                ? "the disk is empty; Azure takes 20 MiB at least"
+                : $"the size is {size:#,0} bytes; Azure takes {AzureSmallest:#,0} (20 MiB) at least");
         }
         if (size > AzureLargest)
         {

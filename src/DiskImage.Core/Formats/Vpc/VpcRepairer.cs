@@ -14,7 +14,8 @@ internal sealed class VpcRepairer(VpcDisk disk, VpcCompactor compactor)
         bool mayMove = true;
         if (mode == RepairMode.All && before.Corruptions > 0 && checker.IsHeaderBelieved)
         {
-            await RepairStructuresAsync(held, before.Findings.Any(f => f.Kind.StartsWith("Batmap", StringComparison.Ordinal))).ConfigureAwait(false);
+            await RepairStructuresAsync(
+                held, before.Findings.Any(f => f.Kind.StartsWith("Batmap", StringComparison.Ordinal))).ConfigureAwait(false);
             mayMove = !await RepairTableAsync(held, cancellationToken).ConfigureAwait(false);
         }
         // Where an entry was wrong, the block that it meant may still be in what nothing refers to: that is left for the user to look at.
@@ -25,7 +26,8 @@ internal sealed class VpcRepairer(VpcDisk disk, VpcCompactor compactor)
         return await CheckAsync(cancellationToken).ConfigureAwait(false);
     }
 
-    private ValueTask<CheckReport> CheckAsync(CancellationToken cancellationToken) => new VpcChecker(disk).RunAsync(null, cancellationToken);
+    private ValueTask<CheckReport> CheckAsync(CancellationToken cancellationToken)
+        => new VpcChecker(disk).RunAsync(null, cancellationToken);
 
     /// <summary>Both footers from the sound one, locators that lead nowhere dropped, the header's checksum.</summary>
     private async ValueTask RepairStructuresAsync(MetadataSession.Held held, bool isBatmapWrong)
@@ -36,7 +38,8 @@ internal sealed class VpcRepairer(VpcDisk disk, VpcCompactor compactor)
             disk.Batmap.ClearAll();
             await disk.Batmap.WriteBackAsync().ConfigureAwait(false);
         }
-        VpcLocator[] locators = [.. disk.Header.Locators.Select(l => l.IsUsed && l.IsKnown && l.Fault(disk.File.Length) is not null ? default : l)];
+        VpcLocator[] locators = [.. disk.Header.Locators.Select(
+            l => l.IsUsed && l.IsKnown && l.Fault(disk.File.Length) is not null ? default : l)];
         if (!disk.Header.IsChecksumRight || !locators.SequenceEqual(disk.Header.Locators))
         {
             await disk.WriteHeaderAsync(held, disk.Header with { Locators = locators }).ConfigureAwait(false);

@@ -5,8 +5,8 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vpc;
 
 /// <summary>
-/// Changes a disk's size. Growing: room for the table is made by moving what is in its way behind the blocks, then table, header, footers. Shrinking:
-/// footers, then the header, which makes the table shorter. In between both sizes are complete disks.
+/// Changes a disk's size. Growing: room for the table is made by moving what is in its way behind the blocks, then table, header, footers.
+/// Shrinking: footers, then the header, which makes the table shorter. In between both sizes are complete disks.
 /// </summary>
 internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
 {
@@ -15,7 +15,11 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
     private long BlockSize => disk.BlockSize;
 
     public async ValueTask RunAsync(
-        MetadataSession.Held held, long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        MetadataSession.Held held,
+        long length,
+        PreallocationMode preallocation,
+        IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         VpcSize.Require(length, isFixed: false, File.Name);
         length = Round.Up(length, VpcGeometry.SectorSize);
@@ -43,13 +47,19 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
     }
 
     private async ValueTask GrowAsync(
-        MetadataSession.Held held, long old, long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        MetadataSession.Held held,
+        long old,
+        long length,
+        PreallocationMode preallocation,
+        IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         int blocks = (int)disk.Header.Blocks(length), had = disk.Bat.Count, first = disk.Blocks;
         long tail = disk.InBlock(new(old));
         if (tail != 0 && disk.PlaceOf(first - 1) is { } last)
         {
-            await File.WriteZeroesAsync(disk.DataAt(last, tail).Value, BlockSize - tail, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+            await File.WriteZeroesAsync(
+                disk.DataAt(last, tail).Value, BlockSize - tail, cancellationToken: CancellationToken.None).ConfigureAwait(false);
         }
         else if (tail != 0)
         {
@@ -95,7 +105,13 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
 
     /// <summary>Gives every block of a range a place, with no bit set, and claims host space for it as the mode says.</summary>
     private async ValueTask PreallocateAsync(
-        MetadataSession.Held held, VpcSpace space, long offset, long end, PreallocationMode mode, IProgress<long>? claimed, CancellationToken cancellationToken)
+        MetadataSession.Held held,
+        VpcSpace space,
+        long offset,
+        long end,
+        PreallocationMode mode,
+        IProgress<long>? claimed,
+        CancellationToken cancellationToken)
     {
         byte[] zeroes = new byte[mode == PreallocationMode.Full ? 1 << 20 : 0];
         for (long at = offset - disk.InBlock(new(offset)); at < end; at += BlockSize)
@@ -110,14 +126,19 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
             }
             for (long done = 0; isNew && zeroes.Length > 0 && done < BlockSize; done += zeroes.Length)
             {
-                await File.WriteAsync(data + done, zeroes.AsMemory(0, (int)Math.Min(zeroes.Length, BlockSize - done)), cancellationToken).ConfigureAwait(false);
+                await File.WriteAsync(
+                    data + done,
+                    zeroes.AsMemory(0, (int)Math.Min(zeroes.Length, BlockSize - done)),
+                    cancellationToken).ConfigureAwait(false);
             }
             claimed?.Report(Math.Min(end, at + BlockSize) - offset);
         }
     }
 
-    /// <summary>Growing has failed: the footers say the old size again, and the blocks that were added are given up. If that fails too, the disk has
-    /// one of the two sizes, and blocks behind its end at most.</summary>
+    /// <summary>
+    /// Growing has failed: the footers say the old size again, and the blocks that were added are given up. If that fails too, the
+    /// disk has one of the two sizes, and blocks behind its end at most.
+    /// </summary>
     private async ValueTask TryUndoGrowthAsync(
         MetadataSession.Held held, VpcFooter footer, VpcHeader before, long batmapBytes, long length, int first, int end)
     {
@@ -125,19 +146,22 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
         {
             if (disk.Batmap.Exists && disk.Header.MaxTableEntries == before.MaxTableEntries)
             {
-                await disk.Batmap.MoveAsync(VpcLayout.TableEnd(before.TableOffset, before.MaxTableEntries), batmapBytes).ConfigureAwait(false);
+                await disk.Batmap.MoveAsync(
+                    VpcLayout.TableEnd(before.TableOffset, before.MaxTableEntries), batmapBytes).ConfigureAwait(false);
             }
             VpcSpace space = await disk.NewSpaceAsync(held).ConfigureAwait(false);
             await disk.WriteFootersAsync(held, footer, length).ConfigureAwait(false);
             Drop(held, space, Math.Min(first, disk.Bat.Count), Math.Min(end, disk.Bat.Count));
             await disk.Session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
-            if (!disk.Batmap.Exists || disk.Header.MaxTableEntries == before.MaxTableEntries) // else the batmap stands behind the longer table
+            // else the batmap stands behind the longer table
+            if (!disk.Batmap.Exists || disk.Header.MaxTableEntries == before.MaxTableEntries)
             {
                 await disk.WriteHeaderAsync(held, before).ConfigureAwait(false);
                 disk.Bat.SetCount(held, (int)before.MaxTableEntries, isInFile: true);
             }
             disk.Session.Space = null;
-            await compactor.RunAsync(held, dropEmpty: false, null, CancellationToken.None).ConfigureAwait(false); // blocks that made room for the table move back
+            // blocks that made room for the table move back
+            await compactor.RunAsync(held, dropEmpty: false, null, CancellationToken.None).ConfigureAwait(false);
         }
         catch (DiskImageException)
         {
@@ -145,7 +169,9 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
         }
     }
 
-    /// <summary>Makes a range behind the disk's end its own zeroes, so that what the parent has there does not show in the new space.</summary>
+    /// <summary>
+    /// Makes a range behind the disk's end its own zeroes, so that what the parent has there does not show in the new space.
+    /// </summary>
     private async ValueTask HideParentAsync(MetadataSession.Held held, VpcSpace space, long offset, long end)
     {
         bool isNeeded = offset < end;
@@ -194,7 +220,9 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
         }
     }
 
-    /// <summary>Moves the blocks and locators that lie between the table and <paramref name="end"/> elsewhere; returns the locators.</summary>
+    /// <summary>
+    /// Moves the blocks and locators that lie between the table and <paramref name="end"/> elsewhere; returns the locators.
+    /// </summary>
     private async ValueTask<IReadOnlyList<VpcLocator>> ClearAsync(MetadataSession.Held held, long end)
     {
         long start = disk.Header.TableOffset, headerAt = (long)disk.Footer.DataOffset;
@@ -202,7 +230,8 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{File.Name}: the dynamic header lies behind the block allocation table, which cannot grow over it. Convert the disk to a new one.",
+                $"{File.Name}: the dynamic header lies behind the block allocation table, which cannot grow "
+                    + $"over it. Convert the disk to a new one.",
                 File.Name,
                 headerAt);
         }
@@ -218,7 +247,12 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
                 HostOffset place = await space.AllocateSectorsAsync(held, locator.DataLength, least).ConfigureAwait(false);
                 least = place.Value + Round.Up(locator.DataLength, VpcGeometry.SectorSize);
                 locators[i] = locator with { DataOffset = (ulong)place.Value };
-                await StoredBytes.CopyAsync(disk.File, locator.Extent.Start, place.Value, locator.Extent.End - locator.Extent.Start, CancellationToken.None).ConfigureAwait(false);
+                await StoredBytes.CopyAsync(
+                    disk.File,
+                    locator.Extent.Start,
+                    place.Value,
+                    locator.Extent.End - locator.Extent.Start,
+                    CancellationToken.None).ConfigureAwait(false);
             }
         }
         return locators;
@@ -227,6 +261,7 @@ internal sealed class VpcResizer(VpcDisk disk, VpcCompactor compactor)
     private ValueTask SetSizeAsync(MetadataSession.Held held, long length)
     {
         (VpcGeometry geometry, string creator) = VpcSize.Exactly(length, disk.Footer.CreatorApplication);
-        return disk.WriteFootersAsync(held, disk.Footer with { CurrentSize = length, Geometry = geometry, CreatorApplication = creator }, length);
+        return disk.WriteFootersAsync(
+            held, disk.Footer with { CurrentSize = length, Geometry = geometry, CreatorApplication = creator }, length);
     }
 }

@@ -5,15 +5,19 @@ namespace DiskImage.Formats.Vpc;
 
 /// <summary>
 /// How large a disk is. A footer tells it twice, as a number of bytes and as a geometry, and the two differ: Virtual PC takes the
-/// geometry, Hyper-V and its kin the bytes. The creator application tells which was meant; one that nobody has listed means the bytes, since a
-/// geometry can say few sizes and many makers cap it. Whichever counts, nothing below the larger one is unused; see SPEC.md.
+/// geometry, Hyper-V and its kin the bytes. The creator application tells which was meant; one that nobody has listed means the bytes,
+/// since a geometry can say few sizes and many makers cap it. Whichever counts, nothing below the larger one is unused; see SPEC.md.
 /// </summary>
 internal static class VpcSize
 {
-    /// <summary>The largest dynamic disk: 2040 GiB. Spec: "Dynamic Hard Disk Image". Hyper-V makes no larger fixed ones, and QEMU opens none.</summary>
+    /// <summary>
+    /// The largest dynamic disk: 2040 GiB. Spec: "Dynamic Hard Disk Image". Hyper-V makes no larger fixed ones, and QEMU opens none.
+    /// </summary>
     public const long LargestDynamic = 0xFF00_0000L * VpcGeometry.SectorSize;
 
-    /// <summary>The largest fixed disk that is made: 64 TiB, as VHDX. Ours: the format's field has 64 bits. Azure takes up to 32,767 GiB.</summary>
+    /// <summary>
+    /// The largest fixed disk that is made: 64 TiB, as VHDX. Ours: the format's field has 64 bits. Azure takes up to 32,767 GiB.
+    /// </summary>
     public const long LargestFixed = 64L << 40;
 
     /// <summary>QEMU's mark for a disk whose size follows from its geometry.</summary>
@@ -59,13 +63,17 @@ internal static class VpcSize
             : (VpcGeometry.Largest, IsByGeometry(creator, default) ? QemuCurrentSize : creator);
     }
 
-    /// <summary>What to know of a disk whose creator means the geometry where the footer's current size is another; null if there is nothing.</summary>
+    /// <summary>
+    /// What to know of a disk whose creator means the geometry where the footer's current size is another; null if there is nothing.
+    /// </summary>
     public static string? Warning(VpcFooter footer, VpcSizeCalculation calculation)
     {
         long current = Round.Down(footer.CurrentSize, VpcGeometry.SectorSize), length = Of(footer, calculation);
         return calculation != VpcSizeCalculation.Auto || !IsByGeometry(footer, calculation) || current == length ? null
-            : $"the footer tells two sizes, {length:#,0} bytes by the geometry ({footer.Geometry.Cylinders} × {footer.Geometry.Heads} × {footer.Geometry.SectorsPerTrack})"
-                + $" and {current:#,0} as current size. Its creator '{footer.CreatorApplication}' means the geometry, so the disk has {length:#,0} here;"
+            : $"the footer tells two sizes, {length:#,0} bytes by the geometry ({footer.Geometry.Cylinders} × "
+                + $"{footer.Geometry.Heads} × {footer.Geometry.SectorsPerTrack})"
+                + $" and {current:#,0} as current size. Its creator '{footer.CreatorApplication}' means the "
+                + $"geometry, so the disk has {length:#,0} here;"
                 + $" if a part is missing, take the other with the open option {VpcOpenOptions.SizeOption}=current_size";
     }
 
@@ -73,9 +81,11 @@ internal static class VpcSize
     public static DiskImageException Behind(string path, string what, long length, long current, long offset)
         => new(
             DiskImageErrorKind.Unsupported,
-            $"{path}: is not {what}, since there is data at guest offset {offset:#,0}, behind the end of the disk at {length:#,0}; the footer's current size is {current:#,0}. "
+            $"{path}: is not {what}, since there is data at guest offset {offset:#,0}, behind the end of the disk at {length:#,0}; the "
+                + $"footer's current size is {current:#,0}. "
                 + (current > length && offset < current
-                    ? $"If that is the disk's size, give the open option {VpcOpenOptions.SizeOption}=current_size; else convert the disk, which takes what it shows."
+                    ? $"If that is the disk's size, give the open option {VpcOpenOptions.SizeOption}=current_size; else "
+                        + $"convert the disk, which takes what it shows."
                     : "Convert the disk, which takes what it shows, and change that one."),
             path,
             offset);

@@ -6,10 +6,12 @@ namespace DiskImage.Formats.Vpc;
 
 /// <summary>Where new blocks go. Made from the block allocation table before the first change.</summary>
 /// <remarks>
-/// <para>Blocks begin at any sector of a file of up to 2 TiB, so what is free is kept as gaps and not as a map of units: 32 bytes a gap.</para>
+/// <para>Blocks begin at any sector of a file of up to 2 TiB, so what is free is kept as gaps and not as a map of
+/// units: 32 bytes a gap.</para>
 /// <para>The file must end in a sound footer after every flush, and new blocks go where the footer is. So the file grows several blocks
 /// ahead: the footer is written behind them and flushed, only then is its old place zeroed and handed out. At any moment, whatever the
-/// host reorders, the end or the copy at offset 0 holds a footer. When the disk is closed the file is cut back behind its last block.</para>
+/// host reorders, the end or the copy at offset 0 holds a footer. When the disk is closed the file is cut back
+/// behind its last block.</para>
 /// <para>A place that is handed out reads as zeroes: QEMU ignores the sector bitmaps of dynamic disks.</para>
 /// </remarks>
 internal sealed class VpcSpace : FileSpace
@@ -17,7 +19,8 @@ internal sealed class VpcSpace : FileSpace
     private const long Ahead = 64 << 20; // bytes by which the file grows. Ours
 
     private readonly VpcDisk _disk;
-    private readonly PriorityQueue<FileRange, long> _gaps = new(); // each holds a block at its start, and one more each stride; the lowest first
+    // each holds a block at its start, and one more each stride; the lowest first
+    private readonly PriorityQueue<FileRange, long> _gaps = new();
     private long _end, _left; // behind everything that is used; blocks that have no place yet
     private bool _isTailZero;
 
@@ -89,7 +92,14 @@ internal sealed class VpcSpace : FileSpace
     }
 
     /// <summary>Takes back the places of blocks.</summary>
-    public override void Free(MetadataSession.Held held, long offset, long length)
+    public override ValueTask FreeAsync(MetadataSession.Held held, long offset, long length)
+    {
+        Free(held, offset, length);
+        return default;
+    }
+
+    /// <summary>Gives space back that nothing in the file, as it is on the disk, refers to.</summary>
+    public void Free(MetadataSession.Held held, long offset, long length)
     {
         for (long place = offset, span = _disk.Layout.Span; place < offset + length; place += span)
         {
@@ -124,18 +134,24 @@ internal sealed class VpcSpace : FileSpace
         }
     }
 
-    /// <summary>Makes the file reach an offset, and some bytes more if it must grow, with the footer behind it and zeroes up to the footer.</summary>
+    /// <summary>
+    /// Makes the file reach an offset, and some bytes more if it must grow, with the footer behind it and zeroes up to the footer.
+    /// </summary>
     private async ValueTask ReachAsync(long offset, long more)
     {
         if (offset / VpcGeometry.SectorSize >= BigBlockEntry.Nowhere)
         {
             string file = _disk.File.Name;
             throw new DiskImageException(
-                DiskImageErrorKind.NoSpace, $"{file}: a block at offset {offset:#,0} is out of reach for the block allocation table, which reaches 2 TiB", file, offset);
+                DiskImageErrorKind.NoSpace,
+                $"{file}: a block at offset {offset:#,0} is out of reach for the block allocation table, which reaches 2 TiB",
+                file,
+                offset);
         }
         if (!_isTailZero)
         {
-            await _disk.File.WriteZeroesAsync(_end, Math.Max(0, _disk.FooterOffset - _end)).ConfigureAwait(false); // left there by a program that died
+            // left there by a program that died
+            await _disk.File.WriteZeroesAsync(_end, Math.Max(0, _disk.FooterOffset - _end)).ConfigureAwait(false);
             _isTailZero = true;
         }
         if (offset > _disk.FooterOffset)

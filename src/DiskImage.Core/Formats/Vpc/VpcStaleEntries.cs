@@ -5,7 +5,8 @@ namespace DiskImage.Formats.Vpc;
 
 /// <summary>
 /// Entries of the block allocation table behind the last block of the disk that cannot be blocks: they lead outside the file, onto a
-/// structure, or into another block. Those that have a place of their own are kept as blocks are, since another size of the disk may mean them.
+/// structure, or into another block. Those that have a place of their own are kept as blocks are, since another size
+/// of the disk may mean them.
 /// </summary>
 /// <param name="Count">How many there are.</param>
 /// <param name="Listed">The first of them, at most <see cref="CheckReport.MaxFindings"/>.</param>

@@ -93,7 +93,10 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             return mode != TargetMode.New || address.Equals(path, StringComparison.Ordinal) || new FileInfo(path).LinkTarget is null
                 ? new StoragePlace(path, address, mode, Present: null, OtherNames: 0)
                 : throw new DiskImageException(
-                    DiskImageErrorKind.AlreadyExists, $"{path}: is a symbolic link to {address}, where nothing is. Make the image there with {new Remedy(RemedyKind.Force)}, or choose another name.", path);
+                    DiskImageErrorKind.AlreadyExists,
+                    $"{path}: is a symbolic link to {address}, where nothing is. Make the image there with "
+                        + $"{new Remedy(RemedyKind.Force)}, or choose another name.",
+                    path);
         }
         if (present.Kind != HostFileKind.Regular)
         {
@@ -102,12 +105,17 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         }
         if (mode == TargetMode.New)
         {
-            throw new DiskImageException(DiskImageErrorKind.AlreadyExists, $"{path}: already exists. Replace it with {new Remedy(RemedyKind.Force)}, or choose another name.", path);
+            throw new DiskImageException(
+                DiskImageErrorKind.AlreadyExists,
+                $"{path}: already exists. Replace it with {new Remedy(RemedyKind.Force)}, or choose another name.",
+                path);
         }
         if (present.IsProtected)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.AccessDenied, $"{path}: is marked read-only, so it is not replaced. Take the mark off first, or choose another name.", path);
+                DiskImageErrorKind.AccessDenied,
+                $"{path}: is marked read-only, so it is not replaced. Take the mark off first, or choose another name.",
+                path);
         }
         // Somebody who has it open would go on with the old file, unseen; on Windows the last step would fail.
         await (await OpenAsync(Writing(path), cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
@@ -174,7 +182,9 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             if (locking != FileLocking.Off && !ImageLock.Take(handle, path, access) && locking == FileLocking.On)
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.Unsupported, $"{path}: its file system has no locks that programs of QEMU heed, and locking=on asks for them. Use locking=auto.", path);
+                    DiskImageErrorKind.Unsupported,
+                    $"{path}: its file system has no locks that programs of QEMU heed, and locking=on asks for them. Use locking=auto.",
+                    path);
             }
         }
         catch
@@ -208,7 +218,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         string? what = kind switch
         {
             HostFileKind.Directory => "a folder, not a disk image. Name a file in it",
-            HostFileKind.Pipe or HostFileKind.Other => "a pipe or socket, which cannot be read at offsets. Write what comes from it to a file first",
+            HostFileKind.Pipe or HostFileKind.Other => "a pipe or socket, which cannot be read at offsets. "
+                + "Write what comes from it to a file first",
             HostFileKind.Device => "a device; only regular files are opened. Copy it to a file first",
             _ => null, // a file; or nothing that can be seen, and opening it tells why
         };
@@ -244,8 +255,10 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.AccessDenied,
-                    $"{place.Locator}: cannot be replaced in one step: its folder cannot be written to, or a new file there cannot be given its owner and access rights. "
-                    + $"With {new Remedy(RemedyKind.InPlace)} the new image is written into the file itself; then what it holds is lost at once, also if the work does not succeed.",
+                    $"{place.Locator}: cannot be replaced in one step: its folder cannot be written to, or a new file there cannot "
+                        + $"be given its owner and access rights. "
+                    + $"With {new Remedy(RemedyKind.InPlace)} the new image is written into the file itself; then what it holds is lost "
+                    + $"at once, also if the work does not succeed.",
                     place.Locator,
                     cause: e);
             }
@@ -262,7 +275,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
         {
             return action();
         }
-        catch (Exception e) when (e is not DiskImageException and (IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException))
+        catch (Exception e) when (
+            e is not DiskImageException and (IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException))
         {
             throw HostFile.Error(e, path, doing);
         }

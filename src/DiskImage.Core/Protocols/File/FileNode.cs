@@ -56,7 +56,10 @@ internal sealed class FileNode : BlockNode
             if (got == 0)
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.Io, $"{Name}: the file became shorter than {offset + buffer.Length:#,0} bytes while it was read", Name, offset);
+                    DiskImageErrorKind.Io,
+                    $"{Name}: the file became shorter than {offset + buffer.Length:#,0} bytes while it was read",
+                    Name,
+                    offset);
             }
             (buffer, offset) = (buffer[got..], offset + got);
         }
@@ -97,7 +100,8 @@ internal sealed class FileNode : BlockNode
         return new(new BlockExtent(offset, end - offset, status, this, offset));
     }
 
-    protected override async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         long end = offset + length;
         long inside = Math.Min(end, Length);
@@ -139,7 +143,8 @@ internal sealed class FileNode : BlockNode
         return default;
     }
 
-    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    protected override ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
         long old = Length;
         if (length == old)
@@ -175,7 +180,8 @@ internal sealed class FileNode : BlockNode
     }
 
     /// <summary>
-    /// Makes the file longer with its space claimed. Nobody else changes the length meanwhile. If it fails or is cancelled, the file is as it was.
+    /// Makes the file longer with its space claimed. Nobody else changes the length meanwhile. If it fails or is
+    /// cancelled, the file is as it was.
     /// </summary>
     private void Extend(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {

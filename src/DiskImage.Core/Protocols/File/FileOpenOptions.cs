@@ -3,7 +3,7 @@ using DiskImage.Options;
 namespace DiskImage.Protocols.File;
 
 /// <summary>Options when a file is opened.</summary>
-public sealed record FileOpenOptions
+internal sealed record FileOpenOptions
 {
     /// <summary>Its path.</summary>
     [DriverOption("filename", "Path of the file")]

@@ -3,7 +3,9 @@ using DiskImage.Drivers;
 
 namespace DiskImage.Protocols.File;
 
-/// <summary>A file that a new image is written into. It is emptied by the first change, and again if the image does not become complete.</summary>
+/// <summary>
+/// A file that a new image is written into. It is emptied by the first change, and again if the image does not become complete.
+/// </summary>
 internal sealed class InPlaceFile(StoragePlace place, BlockNode file) : PendingNode(place)
 {
     private readonly EmptiedNode _node = new(file);
@@ -11,7 +13,8 @@ internal sealed class InPlaceFile(StoragePlace place, BlockNode file) : PendingN
 
     public override BlockNode Node => _node;
 
-    public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken) => new(FileDriver.Open(Place.Address, Place.Locator, writable));
+    public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
+        => new(FileDriver.Open(Place.Address, Place.Locator, writable));
 
     public override ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
     {
@@ -59,13 +62,15 @@ internal sealed class InPlaceFile(StoragePlace place, BlockNode file) : PendingN
             await base.WriteCoreAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
         }
 
-        protected override async ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+        protected override async ValueTask WriteZeroesCoreAsync(
+            long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
         {
             await EmptyAsync(cancellationToken).ConfigureAwait(false);
             await base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken).ConfigureAwait(false);
         }
 
-        protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+        protected override async ValueTask ResizeCoreAsync(
+            long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         {
             await EmptyAsync(cancellationToken).ConfigureAwait(false);
             await Below.ResizeAsync(length, preallocation, claimed, cancellationToken).ConfigureAwait(false);

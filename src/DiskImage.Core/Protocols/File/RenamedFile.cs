@@ -89,14 +89,18 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
         {
             throw new DiskImageException(
                 DiskImageErrorKind.AlreadyExists,
-                $"{Place.Locator}: another file took its place while the image was made. That file is kept and the new image is removed. Choose another name.",
+                $"{Place.Locator}: another file took its place while the image was made. That file is kept and the new "
+                    + $"image is removed. Choose another name.",
                 Place.Locator);
         }
     }
 
     /// <summary>A shared lock; the file can be read and renamed.</summary>
     private void Guard()
-        => _guard ??= FileDriver.Try(Place.Locator, "open it", () => HostIO.OpenHandle(temporary, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete));
+        => _guard ??= FileDriver.Try(
+            Place.Locator,
+            "open it",
+            () => HostIO.OpenHandle(temporary, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete));
 
     private static void Remove(string path)
     {

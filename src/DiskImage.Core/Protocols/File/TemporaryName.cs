@@ -6,8 +6,8 @@ using HostIO = System.IO.File;
 namespace DiskImage.Protocols.File;
 
 /// <summary>
-/// The names of files that are being made: <c>diskimage-TTTTTTTT-RRRRRRRR.incomplete</c>. T stands for the name that the file is to have, so that
-/// a later run for the same name knows what an earlier one left; R is random. 38 bytes, however long the name is.
+/// The names of files that are being made: <c>diskimage-TTTTTTTT-RRRRRRRR.incomplete</c>. T stands for the name that the file is to have,
+/// so that a later run for the same name knows what an earlier one left; R is random. 38 bytes, however long the name is.
 /// </summary>
 internal static class TemporaryName
 {
@@ -23,8 +23,8 @@ internal static class TemporaryName
         => $"{PrefixOf(name)}{RandomNumberGenerator.GetHexString(Digits, lowercase: true)}{Suffix}";
 
     /// <summary>
-    /// Removes what runs that were killed left of a file. What is empty may have been made this moment, and what is locked is in use: both stay.
-    /// What cannot be removed stays as well.
+    /// Removes what runs that were killed left of a file. What is empty may have been made this moment, and what is locked is in use: both
+    /// stay. What cannot be removed stays as well.
     /// </summary>
     /// <param name="folder">The folder.</param>
     /// <param name="name">The name that the file was to have.</param>
@@ -33,7 +33,8 @@ internal static class TemporaryName
         string prefix = PrefixOf(name);
         try
         {
-            foreach (string path in Directory.EnumerateFiles(folder, $"{prefix}*{Suffix}").Where(p => IsOf(Path.GetFileName(p), prefix)).ToList())
+            foreach (string path in Directory.EnumerateFiles(
+                folder, $"{prefix}*{Suffix}").Where(p => IsOf(Path.GetFileName(p), prefix)).ToList())
             {
                 var file = new FileInfo(path);
                 if (file.LinkTarget is null && file.Length > 0)

@@ -5,7 +5,7 @@ using DiskImage.Options;
 namespace DiskImage.Protocols.Null;
 
 /// <summary>Options when a null node is opened.</summary>
-public sealed record NullOpenOptions
+internal sealed record NullOpenOptions
 {
     private const long LongestNode = long.MaxValue & -(1L << 30); // QEMU's limit: offsets can be rounded up
     private const long LongestLatency = 3_600_000_000_000; // an hour. Ours: timers do not take just any number
@@ -41,7 +41,9 @@ internal sealed class NullDriver : ProtocolDriver
     public override IEnumerable<KeyValuePair<string, object?>> Parse(string locator)
         => locator.EndsWith("://", StringComparison.Ordinal)
             ? []
-            : throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{locator}' is no null node: nothing comes after '{Text}'. Its length is its option 'size'.");
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"'{locator}' is no null node: nothing comes after '{Text}'. Its length is its option 'size'.");
 
     public override string NameOf(object options) => Text;
 
@@ -71,16 +73,21 @@ internal sealed class NullNode(string name, NullOpenOptions options, bool writab
         return PassAsync(cancellationToken);
     }
 
-    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken) => PassAsync(cancellationToken);
+    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+        => PassAsync(cancellationToken);
 
-    protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken) => PassAsync(cancellationToken);
+    protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+        => PassAsync(cancellationToken);
 
-    protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken) => PassAsync(cancellationToken);
+    protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
+        => PassAsync(cancellationToken);
 
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => PassAsync(cancellationToken);
 
     protected override ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
-        => options.ReadZeroes ? new(new BlockExtent(offset, length, BlockStatus.Zero, this, null)) : base.GetExtentCoreAsync(offset, length, cancellationToken);
+        => options.ReadZeroes
+            ? new(new BlockExtent(offset, length, BlockStatus.Zero, this, null))
+            : base.GetExtentCoreAsync(offset, length, cancellationToken);
 
     protected override ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)

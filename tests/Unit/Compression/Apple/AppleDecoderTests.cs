@@ -13,7 +13,9 @@ public sealed class AppleDecoderTests
 {
     private const int Sample = 4000, LargeText = 150_016, SmallText = 2048;
 
-    private static readonly string[] s_words = ["the ", "quick ", "brown ", "fox ", "jumps ", "over ", "the ", "lazy ", "dog ", "and ", "runs ", "away ", "into ", "a ", "forest ", "\n"];
+    private static readonly string[] s_words =
+        ["the ", "quick ", "brown ", "fox ", "jumps ", "over ", "the ", "lazy ", "dog ", "and ", "runs "
+            + "", "away ", "into ", "a ", "forest ", "\n"];
 
     /// <summary>The text that the kept streams were made of.</summary>
     public static byte[] Text(int length)
@@ -78,7 +80,8 @@ public sealed class AppleDecoderTests
         ];
         byte[] expected =
         [
-            1, 2, 3, 1, 2, 3, 9, 2, 3, 9, 2, 8, 3, 9, 2, 8, 3, 9, 2, 8, 3, 4, 5, 5, 5, 5, 5, 5, 5, 5, .. Enumerable.Repeat((byte)5, 16), .. Enumerable.Range(1, 16).Select(i => (byte)i),
+            1, 2, 3, 1, 2, 3, 9, 2, 3, 9, 2, 8, 3, 9, 2, 8, 3, 9, 2, 8, 3, 4, 5, 5, 5, 5, 5, 5, 5, 5, .. Enumerable.Repeat((byte)5, 16),
+            .. Enumerable.Range(1, 16).Select(i => (byte)i),
         ];
         byte[] output = new byte[expected.Length];
         Assert.True(LzvnDecoder.TryDecode(code, output, 0));
@@ -113,7 +116,10 @@ public sealed class AppleDecoderTests
         byte[] noise = new byte[70_000];
         new Random(1).NextBytes(noise);
         IBlockDecompressor decoder = program.Equals("xz", StringComparison.Ordinal) ? XzDecoder.Instance : Bzip2Decoder.Instance;
-        foreach (byte[] contents in new byte[][] { [7], new byte[300_000], Text(1_200_000), noise, [.. Text(100_000), .. new byte[200_000], .. noise, .. Text(250_000)] })
+        foreach (byte[] contents in new byte[][]
+        {
+            [7], new byte[300_000], Text(1_200_000), noise, [.. Text(100_000), .. new byte[200_000], .. noise, .. Text(250_000)],
+        })
         {
             await File.WriteAllBytesAsync(folder["in"], contents);
             string packed = program.Equals("xz", StringComparison.Ordinal) ? folder["in.xz"] : folder["in.bz2"];
@@ -160,13 +166,17 @@ public sealed class AppleDecoderTests
         Assert.Equal(0xCBF4_3926, Crc32.Append(0, "123456789"u8));
         foreach (int zeroes in new[] { 0, 1, 7, 8, 4096, 123_457 })
         {
-            Assert.Equal(Crc32.Append(Crc32.Append(0, Text(999)), new byte[zeroes]), Crc32.AppendZeroes(Crc32.Append(0, Text(999)), zeroes));
+            Assert.Equal(
+                Crc32.Append(Crc32.Append(0, Text(999)), new byte[zeroes]), Crc32.AppendZeroes(Crc32.Append(0, Text(999)), zeroes));
         }
     }
 
     public static TheoryData<string> Decoders() => ["adc", "lzfse", "lzvn", "bzip2", "xz"];
 
-    /// <summary>Streams with damage, and noise that begins like a stream. What comes of it is true or false, nothing else, and no byte beside the output changes.</summary>
+    /// <summary>
+    /// Streams with damage, and noise that begins like a stream. What comes of it is true or false, nothing else, and no byte
+    /// beside the output changes.
+    /// </summary>
     [Theory]
     [MemberData(nameof(Decoders))]
     public void Noise_ends_in_true_or_false(string name)
@@ -190,7 +200,9 @@ public sealed class AppleDecoderTests
             random.NextBytes(stream.AsSpan(kept));
             for (int i = random.Next(8); i > 0; i--)
             {
-                stream[random.Next(2) == 0 ? random.Next(Math.Min(64, stream.Length)) : random.Next(stream.Length)] = (byte)random.Next(256);
+                stream[random.Next(2) == 0
+                    ? random.Next(Math.Min(64, stream.Length))
+                    : random.Next(stream.Length)] = (byte)random.Next(256);
             }
             int length = random.Next(3) == 0 ? random.Next(40_000) : random.Next(3000);
             if (name.Equals("lzfse", StringComparison.Ordinal) && random.Next(2) == 0)
@@ -215,7 +227,8 @@ public sealed class AppleDecoderTests
             {
                 Assert.Fail($"{name}, seed {round}: {e}");
             }
-            Assert.False(room.AsSpan(0, 32).ContainsAnyExcept((byte)0xA5) || room.AsSpan(32 + length).ContainsAnyExcept((byte)0xA5), $"{name}, seed {round}: wrote beside its output");
+            Assert.False(room.AsSpan(0, 32).ContainsAnyExcept((byte)0xA5)
+                || room.AsSpan(32 + length).ContainsAnyExcept((byte)0xA5), $"{name}, seed {round}: wrote beside its output");
         }
     }
 }

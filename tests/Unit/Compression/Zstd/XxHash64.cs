@@ -27,7 +27,8 @@ internal static class XxHash64
                 c = Mix(c, Little(words[i + 2]));
                 d = Mix(d, Little(words[i + 3]));
             }
-            hash = BitOperations.RotateLeft(a, 1) + BitOperations.RotateLeft(b, 7) + BitOperations.RotateLeft(c, 12) + BitOperations.RotateLeft(d, 18);
+            hash = BitOperations.RotateLeft(a, 1) + BitOperations.RotateLeft(b, 7) + BitOperations.RotateLeft(c, 12)
+                + BitOperations.RotateLeft(d, 18);
             hash = Merge(Merge(Merge(Merge(hash, a), b), c), d);
             rest = data[(data.Length & ~31)..];
         }

@@ -18,7 +18,8 @@ public sealed class ZstdCodecTests
                 int packed = ZstdCodec.Instance.Compress(data, room)!.Value;
                 ZstdJudge.Decodes(room.AsSpan(0, packed), data, $"{kind} {size}");
                 // The library may want more room than it uses in the end.
-                Assert.True(ZstdCodec.Instance.Compress(data, room.AsSpan(0, packed)) is not { } count || count == packed, $"{kind} {size}");
+                Assert.True(ZstdCodec.Instance.Compress(data, room.AsSpan(0, packed)) is not { } count
+                    || count == packed, $"{kind} {size}");
                 Assert.Null(ZstdCodec.Instance.Compress(data, room.AsSpan(0, packed - 1)));
             }
         }

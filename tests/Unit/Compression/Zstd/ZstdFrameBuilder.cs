@@ -34,7 +34,8 @@ internal sealed class ZstdFrameBuilder
     public ZstdFrameBuilder RleBlock(byte value, int count) => Block(1, count, [value]);
 
     /// <summary>A compressed block of literals and sequences, each section as it stands.</summary>
-    public ZstdFrameBuilder CompressedBlock(byte[] literals, byte[] sequences) => Block(2, literals.Length + sequences.Length, [.. literals, .. sequences]);
+    public ZstdFrameBuilder CompressedBlock(byte[] literals, byte[] sequences)
+        => Block(2, literals.Length + sequences.Length, [.. literals, .. sequences]);
 
     public ZstdFrameBuilder Block(int type, int size, byte[] content)
     {
@@ -62,7 +63,9 @@ internal sealed class ZstdFrameBuilder
 
     /// <summary>A literals section that is stored, of up to 4095 bytes.</summary>
     public static byte[] Literals(params byte[] bytes)
-        => bytes.Length < 32 ? [(byte)(bytes.Length << 3), .. bytes] : [(byte)((bytes.Length << 4) | 4), (byte)(bytes.Length >> 4), .. bytes];
+        => bytes.Length < 32
+            ? [(byte)(bytes.Length << 3), .. bytes]
+            : [(byte)((bytes.Length << 4) | 4), (byte)(bytes.Length >> 4), .. bytes];
 
     /// <summary>The literals section of a Huffman code in one stream: type 2 with a tree, 3 without.</summary>
     public static byte[] HuffmanLiterals(int type, int count, params byte[] content)
@@ -75,7 +78,8 @@ internal sealed class ZstdFrameBuilder
     /// A sequences section where each of the three symbols is the same in every sequence (RLE mode), so that the stream holds extra
     /// bits only: per sequence those of the offset, the match length and the literal length.
     /// </summary>
-    public static byte[] Sequences(byte literalCode, byte offsetCode, byte matchCode, params (uint Offset, uint Match, uint Literals)[] extra)
+    public static byte[] Sequences(
+        byte literalCode, byte offsetCode, byte matchCode, params (uint Offset, uint Match, uint Literals)[] extra)
     {
         var bits = new List<bool>();
         foreach ((uint offset, uint match, uint literals) in extra.Reverse())

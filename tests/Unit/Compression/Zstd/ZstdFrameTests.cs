@@ -23,8 +23,12 @@ public sealed class ZstdFrameTests
     {
         ZstdJudge.Decodes(ZstdFrameBuilder.Sized(5).RawBlock(_hello).Done(), _hello, "stored");
         ZstdJudge.Decodes(ZstdFrameBuilder.Sized(5).RleBlock((byte)'x', 5).Done(), "xxxxx"u8, "repeated");
-        ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().RawBlock(_hello).RleBlock((byte)'!', 3).RawBlock().Done(), "hello!!!"u8, "both, and an empty one");
-        ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().RleBlock(7, 128 << 10).RleBlock(7, 128 << 10).Done(), Enumerable.Repeat((byte)7, 256 << 10).ToArray(), "large");
+        ZstdJudge.Decodes(
+            ZstdFrameBuilder.Windowed().RawBlock(_hello).RleBlock((byte)'!', 3).RawBlock().Done(), "hello!!!"u8, "both, and an empty one");
+        ZstdJudge.Decodes(
+            ZstdFrameBuilder.Windowed().RleBlock(7, 128 << 10).RleBlock(7, 128 << 10).Done(),
+            Enumerable.Repeat((byte)7, 256 << 10).ToArray(),
+            "large");
     }
 
     [Fact]
@@ -62,7 +66,10 @@ public sealed class ZstdFrameTests
         ZstdJudge.Decodes([.. frame, 1, 2, 3, 4, 5, 6, 7, 8, 9], _hello, "rubbish");
         ZstdJudge.Decodes([.. frame, .. new byte[500]], _hello, "zeroes");
         ZstdJudge.Decodes([.. frame, .. unsized], "hello..."u8, "two frames");
-        ZstdJudge.Decodes([.. ZstdFrameBuilder.Skippable(15, 9, 9), .. frame, .. ZstdFrameBuilder.Skippable(0), .. unsized, 0xFF], "hello..."u8, "skippable ones");
+        ZstdJudge.Decodes(
+            [.. ZstdFrameBuilder.Skippable(15, 9, 9), .. frame, .. ZstdFrameBuilder.Skippable(0), .. unsized, 0xFF],
+            "hello..."u8,
+            "skippable ones");
         ZstdJudge.Refuses([.. frame, 0, .. unsized], 8, "rubbish between");
         ZstdJudge.Refuses([0x50, 0x2A, 0x4D, 0x18, 200, 0, 0, 0, .. frame], 5, "skippable frame cut off");
         ZstdJudge.Refuses([0x50, 0x2A, 0x4D, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, .. frame], 5, "skippable frame of 4 GiB");
@@ -89,14 +96,18 @@ public sealed class ZstdFrameTests
         ZstdJudge.Refuses(ZstdFrameBuilder.Sized(5, flags: 8).RawBlock(_hello).Done(), 5, "reserved bit");
         ZstdJudge.Decodes(ZstdFrameBuilder.Sized(5, flags: 16).RawBlock(_hello).Done(), _hello, "the unused bit");
         ZstdJudge.Refuses(ZstdFrameBuilder.Raw([0x28, 0xB5, 0x2F, 0xFD, 0x21, 77, 5]).RawBlock(_hello).Done(), 5, "dictionary");
-        ZstdJudge.Decodes(ZstdFrameBuilder.Raw([0x28, 0xB5, 0x2F, 0xFD, 0x23, 0, 0, 0, 0, 5]).RawBlock(_hello).Done(), _hello, "dictionary 0 is none");
+        ZstdJudge.Decodes(
+            ZstdFrameBuilder.Raw([0x28, 0xB5, 0x2F, 0xFD, 0x23, 0, 0, 0, 0, 5]).RawBlock(_hello).Done(), _hello, "dictionary 0 is none");
         ZstdJudge.Refuses(ZstdFrameBuilder.Sized(6).RawBlock(_hello).Done(), 5, "a size too large");
         ZstdJudge.Refuses(ZstdFrameBuilder.Sized(6).RawBlock(_hello).Done(), 6, "a size too large");
         ZstdJudge.Agrees(ZstdFrameBuilder.Sized(4).RawBlock(_hello).Done(), 5, "a size too small");
         ZstdJudge.Refuses(ZstdFrameBuilder.Sized(5).Block(3, 5, _hello).Done(), 5, "reserved block type");
         ZstdJudge.Refuses(ZstdFrameBuilder.Sized(5).Block(0, 6, _hello).Done(), 5, "a block larger than the input");
         ZstdJudge.Agrees(ZstdFrameBuilder.Windowed(window: 0).RleBlock(1, 1025).Done(), 1025, "a block larger than the window");
-        ZstdJudge.Decodes(ZstdFrameBuilder.Windowed(window: 0).RleBlock(1, 1024).Done(), Enumerable.Repeat((byte)1, 1024).ToArray(), "a block as large as the window");
+        ZstdJudge.Decodes(
+            ZstdFrameBuilder.Windowed(window: 0).RleBlock(1, 1024).Done(),
+            Enumerable.Repeat((byte)1, 1024).ToArray(),
+            "a block as large as the window");
         ZstdJudge.Agrees(ZstdFrameBuilder.Windowed().RleBlock(1, (128 << 10) + 1).Done(), (128 << 10) + 1, "a block over 128 KiB");
         ZstdJudge.Agrees(ZstdFrameBuilder.Sized(0).CompressedBlock([0x01, 7], [0]).Done(), 0, "a block that takes more than its window");
         ZstdJudge.Decodes(ZstdFrameBuilder.Windowed(window: 0xA8).RawBlock(_hello).Done(), _hello, "a window of 2 GiB");
@@ -110,7 +121,9 @@ public sealed class ZstdFrameTests
         ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().CompressedBlock(block, [0]).Done(), [0, 1, 4, 5], "with the tree");
         byte[] again = ZstdFrameBuilder.HuffmanLiterals(3, 4, _coded);
         ZstdJudge.Decodes(
-            ZstdFrameBuilder.Windowed().CompressedBlock(block, [0]).RawBlock(9).CompressedBlock(again, [0]).Done(), [0, 1, 4, 5, 9, 0, 1, 4, 5], "with the tree of the block before");
+            ZstdFrameBuilder.Windowed().CompressedBlock(block, [0]).RawBlock(9).CompressedBlock(again, [0]).Done(),
+            [0, 1, 4, 5, 9, 0, 1, 4, 5],
+            "with the tree of the block before");
         ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(again, [0]).Done(), 4, "without any tree");
         byte[] first = ZstdFrameBuilder.Windowed().CompressedBlock(block, [0]).Done();
         byte[] second = ZstdFrameBuilder.Windowed().CompressedBlock(again, [0]).Done();
@@ -135,7 +148,8 @@ public sealed class ZstdFrameTests
         Refuses("a tree of 12 bits", 4, [127 + 12, 0xBA, 0x98, 0x76, 0x54, 0x32, 0x1B, .. _coded]);
 
         static void Refuses(string what, int count, byte[] content)
-            => ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.HuffmanLiterals(2, count, content), [0]).Done(), count, what);
+            => ZstdJudge.Refuses(
+                ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.HuffmanLiterals(2, count, content), [0]).Done(), count, what);
     }
 
     [Fact]
@@ -144,13 +158,17 @@ public sealed class ZstdFrameTests
         byte[] many = ZstdInputs.Make("random", 4095, 1);
         ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), [0]).Done(), _hello, "one byte");
         ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(many), [0]).Done(), many, "two bytes");
-        ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().CompressedBlock([0x5C, 0, 0, .. _hello], [0]).Done(), _hello, "three bytes for little");
+        ZstdJudge.Decodes(
+            ZstdFrameBuilder.Windowed().CompressedBlock([0x5C, 0, 0, .. _hello], [0]).Done(), _hello, "three bytes for little");
         byte[] repeated = [0x0D | (0xF << 4), 0xFF, 0x1F, 7]; // 131071 times
-        ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().CompressedBlock(repeated, [0]).Done(), Enumerable.Repeat((byte)7, 131071).ToArray(), "repeated");
+        ZstdJudge.Decodes(
+            ZstdFrameBuilder.Windowed().CompressedBlock(repeated, [0]).Done(), Enumerable.Repeat((byte)7, 131071).ToArray(), "repeated");
         ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock([0x0D, 0x10, 0x20, 7], [0]).Done(), 131073, "over the block maximum");
         ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock([6 << 3, .. _hello], []).Done(), 6, "cut off");
-        ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), []).Done(), 5, "no sequences section");
-        ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), [0, 0]).Done(), 5, "bytes behind no sequences");
+        ZstdJudge.Refuses(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), []).Done(), 5, "no sequences section");
+        ZstdJudge.Refuses(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), [0, 0]).Done(), 5, "bytes behind no sequences");
     }
 
     [Fact]
@@ -158,22 +176,42 @@ public sealed class ZstdFrameTests
     {
         // Literal code 5: five literals. Match code 0: three bytes. Offset code 3: 8 + extra − 3.
         byte[] copy = ZstdFrameBuilder.Sequences(5, 3, 0, (0, 0, 0));
-        ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), copy).Done(), "hellohel"u8, "offset 5");
-        ZstdJudge.Decodes(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals([.. _hello, (byte)'!']), copy).Done(), "hellohel!"u8, "a literal at the end");
+        ZstdJudge.Decodes(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), copy).Done(), "hellohel"u8, "offset 5");
+        ZstdJudge.Decodes(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals([.. _hello, (byte)'!']), copy).Done(),
+            "hellohel!"u8,
+            "a literal at the end");
         byte[] overlap = ZstdFrameBuilder.Sequences(5, 2, 36, (1, 3, 0)); // offset 4 + 1 − 3 = 2, length 43 + 3
         ZstdJudge.Decodes(
             ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), overlap).Done(),
             Encoding.ASCII.GetBytes("hel" + string.Concat(Enumerable.Repeat("lo", 24))),
             "a copy of itself");
         byte[] outside = ZstdFrameBuilder.Sequences(5, 3, 0, (1, 0, 0));
-        ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), outside).Done(), 8, "an offset before the frame");
+        ZstdJudge.Refuses(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), outside).Done(),
+            8,
+            "an offset before the frame");
         byte[] before = ZstdFrameBuilder.Windowed().RawBlock(_hello).Done();
-        ZstdJudge.Refuses([.. before, .. ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), outside).Done()], 13, "an offset into the frame before");
-        ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals("hell"u8.ToArray()), copy).Done(), 7, "fewer literals than asked");
-        ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), [.. copy, 1]).Done(), 8, "bits left over");
-        ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), copy[..^1]).Done(), 8, "no stream");
-        ZstdJudge.Agrees(ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), [.. copy[..^1], 1]).Done(), 8, "bits missing");
-        ZstdJudge.Agrees(ZstdFrameBuilder.Windowed(window: 0).CompressedBlock(ZstdFrameBuilder.Literals(_hello), ZstdFrameBuilder.Sequences(5, 3, 47, (0, 0, 0))).Done(), 2056, "more than a block holds");
+        ZstdJudge.Refuses(
+            [.. before, .. ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), outside).Done()],
+            13,
+            "an offset into the frame before");
+        ZstdJudge.Refuses(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals("hell"u8.ToArray()), copy).Done(),
+            7,
+            "fewer literals than asked");
+        ZstdJudge.Refuses(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), [.. copy, 1]).Done(), 8, "bits left over");
+        ZstdJudge.Refuses(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), copy[..^1]).Done(), 8, "no stream");
+        ZstdJudge.Agrees(
+            ZstdFrameBuilder.Windowed().CompressedBlock(ZstdFrameBuilder.Literals(_hello), [.. copy[..^1], 1]).Done(), 8, "bits missing");
+        ZstdJudge.Agrees(
+            ZstdFrameBuilder.Windowed(window: 0).CompressedBlock(
+                ZstdFrameBuilder.Literals(_hello), ZstdFrameBuilder.Sequences(5, 3, 47, (0, 0, 0))).Done(),
+            2056,
+            "more than a block holds");
     }
 
     [Fact]
@@ -209,7 +247,8 @@ public sealed class ZstdFrameTests
             "over a block without sequences");
         ZstdJudge.Refuses(ZstdFrameBuilder.Windowed().CompressedBlock(literals, repeat).Done(), 8, "none before");
         byte[] first = ZstdFrameBuilder.Windowed().CompressedBlock(literals, copy).Done();
-        ZstdJudge.Refuses([.. first, .. ZstdFrameBuilder.Windowed().CompressedBlock(literals, repeat).Done()], 16, "those of another frame");
+        ZstdJudge.Refuses(
+            [.. first, .. ZstdFrameBuilder.Windowed().CompressedBlock(literals, repeat).Done()], 16, "those of another frame");
     }
 
     [Fact]
@@ -219,16 +258,19 @@ public sealed class ZstdFrameTests
         byte[] copy = ZstdFrameBuilder.Sequences(5, 3, 0, (0, 0, 0)); // offset 5
         byte[] recent = ZstdFrameBuilder.Sequences(1, 0, 0, (0, 0, 0)); // value 1: the newest
         ZstdJudge.Decodes(
-            ZstdFrameBuilder.Windowed().CompressedBlock(literals, copy).RawBlock(_hello).CompressedBlock(ZstdFrameBuilder.Literals((byte)'?'), recent).Done(),
+            ZstdFrameBuilder.Windowed().CompressedBlock(literals, copy).RawBlock(_hello).CompressedBlock(
+                ZstdFrameBuilder.Literals((byte)'?'), recent).Done(),
             "hellohelhello?ell"u8[..17],
             "an offset of the block before");
         byte[] none = ZstdFrameBuilder.Sequences(0, 1, 0, (1, 0, 0)); // value 3 without literals: 1 − 1
-        ZstdJudge.Agrees(ZstdFrameBuilder.Windowed().RawBlock(_hello).CompressedBlock(ZstdFrameBuilder.Literals(), none).Done(), 8, "offset 0");
+        ZstdJudge.Agrees(
+            ZstdFrameBuilder.Windowed().RawBlock(_hello).CompressedBlock(ZstdFrameBuilder.Literals(), none).Done(), 8, "offset 0");
     }
 
     [Theory]
     [InlineData("", 0xEF46DB3751D8E999)]
     [InlineData("a", 0xD24EC4F1A98C6E5B)]
     [InlineData("abc", 0x44BC2CF5AD770999)]
-    public void The_checksums_made_here_are_those_of_xxh64(string text, ulong hash) => Assert.Equal(hash, XxHash64.Hash(Encoding.ASCII.GetBytes(text)));
+    public void The_checksums_made_here_are_those_of_xxh64(string text, ulong hash)
+        => Assert.Equal(hash, XxHash64.Hash(Encoding.ASCII.GetBytes(text)));
 }

@@ -41,7 +41,9 @@ public sealed class ZstdHostileTests
                 {
                     byte[] damaged = Damage(packed, random);
                     bool done = Judge(damaged, size, input, output, i % 2 == 0, $"{switches} {kind} {size} round {i} seed {seed}");
-                    Assert.True(!done || !isChecked || (damaged[4] & HasChecksum) == 0 || data.AsSpan().SequenceEqual(ZstdJudge.TryDecode(damaged, size)), $"{switches} {kind} {size} round {i} seed {seed}: a checksum was passed over");
+                    Assert.True(!done || !isChecked || (damaged[4] & HasChecksum) == 0
+                        || data.AsSpan().SequenceEqual(ZstdJudge.TryDecode(damaged, size)), $"{switches} {kind} {size} round {i} "
+                            + $"seed {seed}: a checksum was passed over");
                 }
             }
         }
@@ -62,7 +64,13 @@ public sealed class ZstdHostileTests
                 content[0] = (byte)(2 | (random.Next(64) << 2)); // literals with a tree
             }
             int length = random.Next(5) == 0 ? random.Next(200_000) : random.Next(2000);
-            Judge(ZstdFrameBuilder.Windowed().Block(2, content.Length, content).RawBlock().Done(), length, input, output, i % 2 == 0, $"round {i}");
+            Judge(
+                ZstdFrameBuilder.Windowed().Block(2, content.Length, content).RawBlock().Done(),
+                length,
+                input,
+                output,
+                i % 2 == 0,
+                $"round {i}");
         }
     }
 
@@ -72,7 +80,9 @@ public sealed class ZstdHostileTests
         using var input = new GuardedMemory(4096);
         using var output = new GuardedMemory(4096);
         byte[] frame = ZstdFrameBuilder.Windowed()
-            .CompressedBlock(ZstdFrameBuilder.HuffmanLiterals(2, 4, 127 + 5, 0x43, 0x20, 0x10, 0x01, 0x0D), ZstdFrameBuilder.Sequences(2, 3, 36, (0, 5, 0)))
+            .CompressedBlock(
+                ZstdFrameBuilder.HuffmanLiterals(2, 4, 127 + 5, 0x43, 0x20, 0x10, 0x01, 0x0D),
+                ZstdFrameBuilder.Sequences(2, 3, 36, (0, 5, 0)))
             .CompressedBlock(ZstdFrameBuilder.HuffmanLiterals(3, 4, 0x01, 0x0D), [0])
             .RawBlock(1, 2, 3)
             .RleBlock(5, 9)
@@ -104,7 +114,9 @@ public sealed class ZstdHostileTests
             bool allowed = window <= 0xAF;
             Assert.Equal(allowed, ZstdCodec.Instance.TryDecompress(ZstdFrameBuilder.Windowed(window).RleBlock(7, 100).Done(), output));
         }
-        byte[] huge = ZstdFrameBuilder.Raw([0x28, 0xB5, 0x2F, 0xFD, 0xC0, 0xA8, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F]).RleBlock(7, 100).Done(); // 8 EiB
+        // 8 EiB
+        byte[] huge = ZstdFrameBuilder.Raw(
+            [0x28, 0xB5, 0x2F, 0xFD, 0xC0, 0xA8, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F]).RleBlock(7, 100).Done();
         Assert.False(ZstdCodec.Instance.TryDecompress(huge, output));
         Assert.Equal(before, ZstdCodec.DecompressorBytes);
     }

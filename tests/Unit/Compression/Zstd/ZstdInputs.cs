@@ -63,7 +63,8 @@ internal static class ZstdInputs
 
     private static void FillText(Random random, byte[] data)
     {
-        string[] words = [.. Enumerable.Range(0, 500).Select(_ => new string([.. Enumerable.Range(0, 1 + random.Next(10)).Select(_ => (char)('a' + (int)(26 * Math.Pow(random.NextDouble(), 2))))]))];
+        string[] words = [.. Enumerable.Range(0, 500).Select(_ => new string(
+            [.. Enumerable.Range(0, 1 + random.Next(10)).Select(_ => (char)('a' + (int)(26 * Math.Pow(random.NextDouble(), 2))))]))];
         var text = new StringBuilder();
         while (text.Length < data.Length)
         {

@@ -15,8 +15,10 @@ internal static class ZstdJudge
         Assert.True(expected.SequenceEqual(output), $"{what}: other bytes, first at {expected.CommonPrefixLength(output)}");
         if (expected.Length < 20_000)
         {
-            Assert.False(ZstdCodec.Instance.TryDecompress(input, new byte[expected.Length + 1]), $"{what}: filled one byte more than there is");
-            Assert.False(expected.Length > 1 && ZstdCodec.Instance.TryDecompress(input, new byte[expected.Length - 1]), $"{what}: a frame was cut");
+            Assert.False(
+                ZstdCodec.Instance.TryDecompress(input, new byte[expected.Length + 1]), $"{what}: filled one byte more than there is");
+            Assert.False(expected.Length > 1
+                && ZstdCodec.Instance.TryDecompress(input, new byte[expected.Length - 1]), $"{what}: a frame was cut");
         }
         if (NativeZstd.Instance is { } library)
         {
@@ -44,7 +46,9 @@ internal static class ZstdJudge
         if (ours is not null && NativeZstd.Instance is { } library)
         {
             byte[] theirs = new byte[length];
-            Assert.True(library.TryDecompress(input, theirs), $"{what}: refused by the library: {Convert.ToHexString(input[..Math.Min(input.Length, 60)])}");
+            Assert.True(
+                library.TryDecompress(input, theirs),
+                $"{what}: refused by the library: {Convert.ToHexString(input[..Math.Min(input.Length, 60)])}");
             Assert.True(ours.AsSpan().SequenceEqual(theirs), $"{what}: the library makes other bytes");
         }
     }

@@ -14,8 +14,15 @@ public sealed class ZstdOracleTests(ZstdOracleTests.Inputs inputs) : IClassFixtu
         }
         foreach (string more in new[]
         {
-            "--ultra -20", "--ultra -22", "--fast=1", "--fast=20", "--no-check", "--no-check --no-content-size", "-7 --no-content-size", "--long=27 -5", "--ultra -22 --long=30",
-            "--format=zstd", "--rsyncable -T2", "-T2 -B131072", "--no-compress-literals", "-19 --compress-literals", "--target-compressed-block-size=1400", "-12 --no-row-match-finder",
+            "--ultra -20", "--ultra -22", "--fast=1", "--fast=20", "--no-check", "--no-check --no-content-size", "-7 "
+                + "--no-content-size", "--long=27 -5", "--ultra -22 --long=30",
+            "--format=zstd",
+            "--rsyncable -T2",
+            "-T2 -B131072",
+            "--no-compress-literals",
+            "-19 --compress-literals",
+            "--target-compressed-block-size=1400",
+            "-12 --no-row-match-finder",
             "--single-thread", "--zstd=wlog=10,strategy=9", "--zstd=mml=3,strategy=7,tlen=4", "--zstd=strategy=1,mml=7,wlog=15",
         })
         {

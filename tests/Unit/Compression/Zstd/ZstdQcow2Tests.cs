@@ -20,7 +20,16 @@ public sealed class ZstdQcow2Tests
         byte[] data = ZstdInputs.Make("mixed", 8 << 20, seed: 21);
         await File.WriteAllBytesAsync(folder["a.raw"], data);
         await Programs.QemuImgAsync(
-            "convert", "-f", "raw", "-O", "qcow2", "-c", "-o", $"compression_type=zstd,cluster_size={clusterSize}", folder["a.raw"], folder["a.qcow2"]);
+            "convert",
+            "-f",
+            "raw",
+            "-O",
+            "qcow2",
+            "-c",
+            "-o",
+            $"compression_type=zstd,cluster_size={clusterSize}",
+            folder["a.raw"],
+            folder["a.qcow2"]);
         byte[] image = await File.ReadAllBytesAsync(folder["a.qcow2"]);
         var ours = new MemoryStream();
         await ours.WriteAsync(image);
@@ -30,7 +39,8 @@ public sealed class ZstdQcow2Tests
         {
             byte[] plain = data[cluster.Guest..(cluster.Guest + cluster.Bytes)];
             byte[] output = new byte[cluster.Bytes];
-            byte[] packed = image[cluster.Host..Math.Min(image.Length, cluster.Host + cluster.Length)]; // the next cluster's bytes behind it
+            // the next cluster's bytes behind it
+            byte[] packed = image[cluster.Host..Math.Min(image.Length, cluster.Host + cluster.Length)];
             Assert.True(ZstdCodec.Instance.TryDecompress(packed, output), $"guest offset {cluster.Guest}");
             Assert.Equal(plain, output);
             int length = ZstdCodec.Instance.Compress(plain, room)!.Value;

@@ -26,7 +26,8 @@ internal static partial class HostChild
                 await WriteOnAsync(path, format);
                 return 0;
             case ["resize", var path, var format, var size, var preallocation]:
-                await ResizeAsync(path, format, long.Parse(size, CultureInfo.InvariantCulture), Enum.Parse<PreallocationMode>(preallocation));
+                await ResizeAsync(
+                    path, format, long.Parse(size, CultureInfo.InvariantCulture), Enum.Parse<PreallocationMode>(preallocation));
                 return 0;
             case ["limit", var path, var limit]:
                 await LimitAsync(path, long.Parse(limit, CultureInfo.InvariantCulture));
@@ -105,10 +106,12 @@ internal static partial class HostChild
         await TryAsync("resize", async () => await file.ResizeAsync(limit + 1));
         await TryAsync("preallocate", async () => await file.ResizeAsync(limit + 4096, PreallocationMode.Full));
         await TryAsync("write", async () => await file.Child("file")!.WriteAsync(limit, new byte[4096]));
-        using Process child = Process.Start(new ProcessStartInfo("grep", ["^SigIgn", "/proc/self/status"]) { UseShellExecute = false, RedirectStandardOutput = true })!;
+        using Process child = Process.Start(
+            new ProcessStartInfo("grep", ["^SigIgn", "/proc/self/status"]) { UseShellExecute = false, RedirectStandardOutput = true })!;
         string ignored = (await child.StandardOutput.ReadToEndAsync()).Split(':')[1].Trim();
         const int FileSizeSignalBit = 24;
-        Console.WriteLine((ulong.Parse(ignored, NumberStyles.HexNumber, CultureInfo.InvariantCulture) >> FileSizeSignalBit & 1) == 0 ? "child unharmed" : "child ignores the signal");
+        Console.WriteLine((ulong.Parse(ignored, NumberStyles.HexNumber, CultureInfo.InvariantCulture) >> FileSizeSignalBit & 1) == 0
+            ? "child unharmed" : "child ignores the signal");
     }
 
     private static async Task<bool> TryAsync(string what, Func<Task> action)

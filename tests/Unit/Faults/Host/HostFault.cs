@@ -33,7 +33,8 @@ internal sealed record HostFault(string Path, string Calls, int Error)
     public static async Task<string[]> RunAsync(HostFault? fault, string scenario, params string[] arguments)
     {
         using var process = new Process();
-        process.StartInfo = new ProcessStartInfo(Environment.ProcessPath!) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
+        process.StartInfo = new ProcessStartInfo(
+            Environment.ProcessPath!) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
         string[] all = ["exec", typeof(HostChild).Assembly.Location, scenario, .. arguments];
         Array.ForEach(all, process.StartInfo.ArgumentList.Add);
         if (fault is not null)
@@ -63,7 +64,9 @@ internal sealed record HostFault(string Path, string Calls, int Error)
     private static string? Compile()
     {
         string library = System.IO.Path.Combine(AppContext.BaseDirectory, $"hostfault-{Environment.ProcessId}.so");
-        using var compiler = Process.Start("cc", ["-shared", "-fPIC", "-O1", "-o", library, System.IO.Path.Combine(AppContext.BaseDirectory, "Native", "hostfault.c"), "-ldl"]);
+        using var compiler = Process.Start(
+            "cc",
+            ["-shared", "-fPIC", "-O1", "-o", library, System.IO.Path.Combine(AppContext.BaseDirectory, "Native", "hostfault.c"), "-ldl"]);
         compiler.WaitForExit();
         AppDomain.CurrentDomain.ProcessExit += (_, _) => File.Delete(library);
         return compiler.ExitCode == 0 ? library : null;

@@ -26,8 +26,10 @@ public sealed class HostFaultTests : IDisposable
     public async Task After_a_failed_flush_nothing_more_is_written(string format, string options, int goodFlushes)
     {
         string path = await MakeAsync(format, options);
-        string[] lines = await HostFault.RunAsync(new HostFault("disk.", "fsync", HostFault.IoError) { Skip = goodFlushes, Count = 1 }, "write-on", path, format);
-        string first = lines.Single(l => l.StartsWith("first ", StringComparison.Ordinal) && !l.EndsWith(" done", StringComparison.Ordinal));
+        string[] lines = await HostFault.RunAsync(
+            new HostFault("disk.", "fsync", HostFault.IoError) { Skip = goodFlushes, Count = 1 }, "write-on", path, format);
+        string first = lines.Single(l => l.StartsWith("first ", StringComparison.Ordinal)
+            && !l.EndsWith(" done", StringComparison.Ordinal));
         Assert.StartsWith("first WriteFailed", first, StringComparison.Ordinal);
         foreach (string what in new[] { "flush", "write", "zero", "discard", "resize" })
         {
@@ -67,7 +69,12 @@ public sealed class HostFaultTests : IDisposable
         byte[] before = await ReadAsync(path, format);
         long fileLength = new FileInfo(path).Length;
         string[] lines = await HostFault.RunAsync(
-            new HostFault("disk.", "pwrite,fallocate,ftruncate", HostFault.NoSpace) { Limit = fileLength + room }, "resize", path, format, $"{Size * 4}", preallocation);
+            new HostFault("disk.", "pwrite,fallocate,ftruncate", HostFault.NoSpace) { Limit = fileLength + room },
+            "resize",
+            path,
+            format,
+            $"{Size * 4}",
+            preallocation);
         Assert.StartsWith("resize NoSpace", lines[0], StringComparison.Ordinal);
         Assert.Equal($"length {before.Length}", lines[1]);
         Assert.Equal("close done", lines[2]);
@@ -81,7 +88,15 @@ public sealed class HostFaultTests : IDisposable
     public static TheoryData<string, string, string, long> Resizes()
     {
         var data = new TheoryData<string, string, string, long> { { "raw", "", "Off", 0 } };
-        foreach ((string format, string options) in new[] { ("raw", ""), ("qcow2", ""), ("qcow2", "extended_l2=on"), ("vhdx", ""), ("vhdx", "subformat=fixed"), ("vpc", ""), ("vpc", "subformat=fixed") })
+        foreach ((
+            string format,
+            string options) in new[] { ("raw", ""),
+            ("qcow2", ""),
+            ("qcow2", "extended_l2=on"),
+            ("vhdx", ""),
+            ("vhdx", "subformat=fixed"),
+            ("vpc", ""),
+            ("vpc", "subformat=fixed") })
         {
             foreach (string preallocation in new[] { "Falloc", "Full" })
             {

@@ -39,7 +39,8 @@ public sealed class BochsUndoableNodeTests : NodeConformance
         return await OpenAsync(writable);
     }
 
-    private Task<BlockNode> OpenAsync(bool writable) => Images.OpenAsync(Folder["disk.img.redolog"], writable: writable, options: "base=disk.img,base-fmt=raw");
+    private Task<BlockNode> OpenAsync(bool writable)
+        => Images.OpenAsync(Folder["disk.img.redolog"], writable: writable, options: "base=disk.img,base-fmt=raw");
 }
 
 internal static class BochsDisks
@@ -116,7 +117,8 @@ public sealed class BochsTests : IDisposable
         await Images.MakeRawAsync(_folder["disk.img"], Size, seed: 7);
         byte[] twin = await File.ReadAllBytesAsync(_folder["disk.img"]);
         await BochsDisks.MakeRedologAsync(_folder["disk.img.redolog"], Size, BochsSubtype.Undoable);
-        await using (BlockNode disk = await Images.OpenAsync(_folder["disk.img.redolog"], writable: true, options: "base=disk.img,base-fmt=raw"))
+        await using (
+            BlockNode disk = await Images.OpenAsync(_folder["disk.img.redolog"], writable: true, options: "base=disk.img,base-fmt=raw"))
         {
             await DiskFormat.RequestsAsync(disk, twin, new Random(3), 60);
         }
@@ -138,12 +140,14 @@ public sealed class BochsTests : IDisposable
             byte[] read = new byte[Size];
             await disk.ReadAsync(0, read);
             DiskFormat.Same(await File.ReadAllBytesAsync(_folder["disk.img"]), read);
-            Assert.Equal((subtype.ToString(), 1), disk.As<IDescribed>()!.Describe().FormatSpecific is BochsInfo info ? (info.Subtype, info.Version) : default);
+            Assert.Equal((subtype.ToString(), 1), disk.As<IDescribed>()!.Describe().FormatSpecific is BochsInfo info
+                ? (info.Subtype, info.Version) : default);
         }
         await Images.CreateAsync(_folder["growing.bochs"], "bochs", "size=1M");
         Assert.Equal(
             DiskImageErrorKind.InvalidOption,
-            (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["growing.bochs"], options: "base=disk.img"))).Kind);
+            (await Assert.ThrowsAsync<DiskImageException>(
+                () => Images.OpenAsync(_folder["growing.bochs"], options: "base=disk.img"))).Kind);
     }
 
     [Fact]
@@ -153,7 +157,8 @@ public sealed class BochsTests : IDisposable
         byte[]? first = null;
         foreach (int workers in new[] { 1, 2, 7 })
         {
-            await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder[$"{workers}.bochs"], "bochs", "", new ConvertOptions { Workers = workers });
+            await Images.ConvertAsync(
+                _folder["disk.raw"], "raw", _folder[$"{workers}.bochs"], "bochs", "", new ConvertOptions { Workers = workers });
             byte[] bytes = await File.ReadAllBytesAsync(_folder[$"{workers}.bochs"]);
             first ??= bytes;
             Assert.True(first.AsSpan().SequenceEqual(bytes), $"{workers} workers");
@@ -191,7 +196,9 @@ public sealed class BochsTests : IDisposable
         }
         Assert.Empty((await s_bochs.CheckAsync(damaged.ToArray())).Findings);
         byte[] read = await s_bochs.ReadAsync(damaged.ToArray());
-        byte[] expected = [.. contents[..(2 * extent)], .. entry == 1 ? contents[extent..(2 * extent)] : new byte[extent], .. contents[(3 * extent)..]];
+        byte[] expected = [.. contents[..(2 * extent)], .. entry == 1
+            ? contents[extent..(2 * extent)]
+            : new byte[extent], .. contents[(3 * extent)..]];
         Assert.True(expected.AsSpan().SequenceEqual(read.AsSpan(0, expected.Length)));
     }
 
@@ -204,7 +211,12 @@ public sealed class BochsTests : IDisposable
         List<GuestOperation> operations = GuestOperation.Sequence(
             seed, Sectors, 80, 40, GuestAction.Write, GuestAction.Write, GuestAction.WriteZeroes, GuestAction.Discard, GuestAction.Flush);
         await s_bochs.CrashAsync(
-            image, null, new int[Sectors], operations, $"seed {seed}", async disk => _ = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None));
+            image,
+            null,
+            new int[Sectors],
+            operations,
+            $"seed {seed}",
+            async disk => _ = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None));
     }
 
     [Fact]

@@ -91,7 +91,7 @@ public sealed class CloopTests : IDisposable
         await File.WriteAllBytesAsync(_folder["a.cloop"], CloopMaker.Make(new byte[5000], 1024));
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.cloop"], writable: true));
         Assert.Equal(DiskImageErrorKind.ReadOnly, error.Kind);
-        Assert.Contains("Convert-DiskImage", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Convert);
         error = await Assert.ThrowsAsync<DiskImageException>(async () => await new ImageCreator(Images.Opener).CreateAsync(
             _folder["b.cloop"], s_cloop.Driver, new object(), replace: false, null, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.Unsupported, error.Kind);
@@ -115,7 +115,9 @@ public sealed class CloopTests : IDisposable
         Assert.Equal(contents[(2 * 4096)..(3 * 4096)], read);
         for (int i = 0; i < 2; i++) // a failure is not kept as a block
         {
-            Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ReadAsync((3 * 4096) + 5, read.AsMemory(0, 7)))).Kind);
+            Assert.Equal(
+                DiskImageErrorKind.Corrupt,
+                (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ReadAsync((3 * 4096) + 5, read.AsMemory(0, 7)))).Kind);
         }
     }
 
@@ -148,7 +150,10 @@ public sealed class CloopTests : IDisposable
     {
         byte[] image = CloopMaker.Make(new byte[5000], 1024);
         BinaryPrimitives.WriteUInt32BigEndian(image.AsSpan(offset), value);
-        Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(async () => await s_cloop.OpenAsync(new MemoryNode(image, readOnly: true)))).Kind);
+        Assert.Equal(
+            kind,
+            (await Assert.ThrowsAsync<DiskImageException>(
+                async () => await s_cloop.OpenAsync(new MemoryNode(image, readOnly: true)))).Kind);
     }
 
     [Fact]

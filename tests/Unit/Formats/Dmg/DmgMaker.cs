@@ -60,7 +60,8 @@ internal sealed record DmgPart(DmgKind Kind, byte[] Contents, byte[] Stored)
             int Run(int distance)
             {
                 int length = 0;
-                while (at >= distance && at + length < contents.Length && length < 67 && contents[at + length] == contents[at + length - distance])
+                while (at >= distance && at + length < contents.Length && length < 67
+                    && contents[at + length] == contents[at + length - distance])
                 {
                     length++;
                 }
@@ -164,12 +165,16 @@ internal sealed class DmgMaker
 
     public string PropertyList()
     {
-        var text = new StringBuilder("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE plist PUBLIC \"-//Apple Computer//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n");
-        text.Append("<plist version=\"1.0\">\n<dict>\n").Append(Extra).Append("<key>resource-fork</key>\n<dict>\n<key>blkx</key>\n<array>\n");
+        var text = new StringBuilder("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE plist PUBLIC \"-//Apple Computer//DTD PLIST "
+            + "1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n");
+        text.Append(
+            "<plist version=\"1.0\">\n<dict>\n").Append(Extra).Append("<key>resource-fork</key>\n<dict>\n<key>blkx</key>\n<array>\n");
         for (int i = 0; i < _tables.Count; i++)
         {
-            text.Append("<dict><key>Attributes</key><string>0x0050</string><key>CFName</key><string>").Append(_tables[i].Name).Append("</string><key>Data</key><data>\n\t")
-                .Append(Convert.ToBase64String(_tables[i].Table, Base64FormattingOptions.InsertLineBreaks)).Append("\n</data><key>ID</key><string>").Append(i - 1)
+            text.Append("<dict><key>Attributes</key><string>0x0050</string><key>CFName</key><string>").Append(_tables[i].Name).Append(
+                "</string><key>Data</key><data>\n\t")
+                .Append(Convert.ToBase64String(_tables[i].Table, Base64FormattingOptions.InsertLineBreaks)).Append(
+                    "\n</data><key>ID</key><string>").Append(i - 1)
                 .Append("</string><key>Name</key><string>").Append(_tables[i].Name).Append("</string></dict>\n");
         }
         return text.Append("</array>\n<key>plst</key><array><dict><key>ID</key><string>0</string></dict></array>\n</dict>\n</dict>\n</plist>\n").ToString();
@@ -182,7 +187,10 @@ internal sealed class DmgMaker
         using var names = new MemoryStream();
         foreach ((string name, byte[] table, _) in _tables)
         {
-            references.Write([0, 1, (byte)(names.Length >> 8), (byte)names.Length, 0, (byte)(data.Length >> 16), (byte)(data.Length >> 8), (byte)data.Length, 0, 0, 0, 0]);
+            references.Write([
+                0, 1, (byte)(names.Length >> 8), (byte)names.Length, 0, (byte)(data.Length >> 16), (byte)(data.Length >> 8),
+                (byte)data.Length, 0, 0, 0, 0,
+            ]);
             names.WriteByte((byte)name.Length);
             names.Write(Encoding.Latin1.GetBytes(name));
             byte[] length = new byte[4];

@@ -34,7 +34,9 @@ public sealed class DmgTests : IDisposable
         for (int at = 0; at < contents.Length; at += Chunk)
         {
             byte[] part = contents[at..Math.Min(contents.Length, at + Chunk)];
-            DmgKind kind = part.AsSpan().ContainsAnyExcept((byte)0) ? kinds[parts.Count % kinds.Length] : parts.Count % 2 == 0 ? DmgKind.Zero : DmgKind.Ignore;
+            DmgKind kind = part.AsSpan().ContainsAnyExcept((byte)0)
+                ? kinds[parts.Count % kinds.Length]
+                : parts.Count % 2 == 0 ? DmgKind.Zero : DmgKind.Ignore;
             parts.Add(DmgPart.Of(kind, part));
         }
         return (maker ?? new DmgMaker()).Add("whole disk (Apple_HFS : 0)", [.. parts]);
@@ -62,13 +64,23 @@ public sealed class DmgTests : IDisposable
         return new DmgMaker().Add(kind, kind switch
         {
             "zlib" => [DmgPart.Of(DmgKind.Zlib, contents), DmgPart.Of(DmgKind.Zlib, text)],
-            "raw" => [DmgPart.Of(DmgKind.Raw, contents), DmgPart.Of(DmgKind.Zero, new byte[51_200]), DmgPart.Of(DmgKind.Raw, small), DmgPart.Of(DmgKind.Ignore, new byte[5120])],
+            "raw" =>
+            [
+                DmgPart.Of(DmgKind.Raw, contents),
+                DmgPart.Of(DmgKind.Zero, new byte[51_200]),
+                DmgPart.Of(DmgKind.Raw, small),
+                DmgPart.Of(DmgKind.Ignore, new byte[5120]),
+            ],
             "adc" => [DmgPart.Of(DmgKind.Adc, contents), DmgPart.Of(DmgKind.Adc, text)],
             "bzip2" => [await PackedAsync(DmgKind.Bzip2, contents), await PackedAsync(DmgKind.Bzip2, text)],
             "xz" => [await PackedAsync(DmgKind.Xz, contents), await PackedAsync(DmgKind.Xz, text)],
             "lzfse" =>
             [
-                new(DmgKind.Lzfse, text, AppleDecoderTests.Kept("text.bvx2")), new(DmgKind.Lzfse, small, AppleDecoderTests.Kept("text.bvxn")), // 7-Zip takes no others
+                // 7-Zip takes no others
+                new(
+                    DmgKind.Lzfse,
+                    text,
+                    AppleDecoderTests.Kept("text.bvx2")), new(DmgKind.Lzfse, small, AppleDecoderTests.Kept("text.bvxn")),
             ],
             _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, null),
         });
@@ -154,7 +166,8 @@ public sealed class DmgTests : IDisposable
         Assert.True((await disk.GetExtentAsync(0, 1)).IsZero);
         if (!trailerFirst)
         {
-            Assert.Equal("dmg", (await Images.Registry.ProbeAsync(new MemoryNode(image, readOnly: true), CancellationToken.None)).Format.Name);
+            Assert.Equal(
+                "dmg", (await Images.Registry.ProbeAsync(new MemoryNode(image, readOnly: true), CancellationToken.None)).Format.Name);
         }
     }
 
@@ -166,7 +179,8 @@ public sealed class DmgTests : IDisposable
         new byte[] { 0x51, 0x46, 0x49, 0xFB, 0, 0, 0, 3 }.CopyTo(image, 0);
         Assert.Equal("qcow2", await ProbeAsync(image));
 
-        static async Task<string> ProbeAsync(byte[] bytes) => (await Images.Registry.ProbeAsync(new MemoryNode(bytes, readOnly: true), CancellationToken.None)).Format.Name;
+        static async Task<string> ProbeAsync(byte[] bytes)
+            => (await Images.Registry.ProbeAsync(new MemoryNode(bytes, readOnly: true), CancellationToken.None)).Format.Name;
     }
 
     [Fact]
@@ -194,12 +208,17 @@ public sealed class DmgTests : IDisposable
             Assert.Equal(3, ((DmgInfo)disk.As<IDescribed>()!.Describe().FormatSpecific!).Segments);
             Assert.Empty((await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings);
         }
-        Assert.Contains("Open the first one", (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.002.dmgpart"], "dmg"))).Message, StringComparison.Ordinal);
+        Assert.Contains(
+            "Open the first one",
+            (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.002.dmgpart"], "dmg"))).Message,
+            StringComparison.Ordinal);
         segments[2].AsSpan(segments[2].Length - 512 + 64, 1).Fill(1); // another image's
         await File.WriteAllBytesAsync(_folder["a.003.dmgpart"], segments[2]);
-        Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
         File.Delete(_folder["a.003.dmgpart"]);
-        Assert.Equal(DiskImageErrorKind.NotFound, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.NotFound, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
     }
 
     [Fact]
@@ -226,7 +245,7 @@ public sealed class DmgTests : IDisposable
         await File.WriteAllBytesAsync(_folder["a.dmg"], Mixed(Contents(10)).Make());
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"], writable: true));
         Assert.Equal(DiskImageErrorKind.ReadOnly, error.Kind);
-        Assert.Contains("Convert-DiskImage", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Convert);
     }
 
     /// <summary>Property lists that want to cost something: entities, nesting, values without end, nonsense.</summary>
@@ -243,10 +262,22 @@ public sealed class DmgTests : IDisposable
         string good = Mixed(contents).PropertyList();
         string list = what switch
         {
-            "entity" => good.Replace("<!DOCTYPE plist", "<!DOCTYPE plist [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b SYSTEM \"file:///etc/passwd\">]><!-- ", StringComparison.Ordinal)
-                .Replace(".dtd\">", ".dtd\" -->", StringComparison.Ordinal).Replace("<key>CFName</key><string>", "<key>CFName</key><string>&a;&b;", StringComparison.Ordinal),
-            "deep" => good.Replace("<key>resource-fork</key>", $"<key>x</key>{string.Concat(Enumerable.Repeat("<array>", 100_000))}", StringComparison.Ordinal),
-            "wide" => good.Replace("<key>resource-fork</key>", $"<key>x</key><array>{string.Concat(Enumerable.Repeat("<true/>", 2_000_000))}</array><key>resource-fork</key>", StringComparison.Ordinal),
+            "entity" => good.Replace("<!DOCTYPE plist", "<!DOCTYPE plist [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b SYSTEM "
+                + "\"file:///etc/passwd\">]><!-- ", StringComparison.Ordinal)
+                .Replace(
+                    ".dtd\">",
+                    ".dtd\" -->",
+                    StringComparison.Ordinal).Replace("<key>CFName</key><string>",
+                    "<key>CFName</key><string>&a;&b;",
+                    StringComparison.Ordinal),
+            "deep" => good.Replace(
+                "<key>resource-fork</key>",
+                $"<key>x</key>{string.Concat(Enumerable.Repeat("<array>", 100_000))}",
+                StringComparison.Ordinal),
+            "wide" => good.Replace(
+                "<key>resource-fork</key>",
+                $"<key>x</key><array>{string.Concat(Enumerable.Repeat("<true/>", 2_000_000))}</array><key>resource-fork</key>",
+                StringComparison.Ordinal),
             "base64" => good.Replace("</data>", "!</data>", StringComparison.Ordinal),
             "cut" => good[..(good.Length / 2)],
             _ => "",
@@ -260,7 +291,9 @@ public sealed class DmgTests : IDisposable
             trailer[231] = 1;
         }
         image = [.. image, .. bytes, .. trailer];
-        Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(async () => await s_dmg.OpenAsync(new MemoryNode(image, readOnly: true)))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Corrupt,
+            (await Assert.ThrowsAsync<DiskImageException>(async () => await s_dmg.OpenAsync(new MemoryNode(image, readOnly: true)))).Kind);
         _ = await s_dmg.ExerciseAsync(image, what);
     }
 
@@ -282,7 +315,8 @@ public sealed class DmgTests : IDisposable
         byte[] image = Mixed(contents, new DmgMaker { UsesResourceFork = true }).Make();
         int table = image.AsSpan().LastIndexOf("mish"u8);
         BinaryPrimitives.WriteUInt32BigEndian(image.AsSpan(table + offset), value);
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await s_dmg.OpenAsync(new MemoryNode(image, readOnly: true)));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await s_dmg.OpenAsync(new MemoryNode(image, readOnly: true)));
         Assert.Equal(kind, error.Kind);
     }
 
@@ -294,6 +328,10 @@ public sealed class DmgTests : IDisposable
         byte[] image = Mixed(Contents(300), new DmgMaker { UsesResourceFork = resourceFork }).Make();
         int list = image.AsSpan().LastIndexOf(resourceFork ? "mish"u8 : "<plist"u8);
         await s_dmg.DamageAsync(
-            image, [(image.Length - 512, 512), (image.Length - 512, 64), (list - 300, 300), (list, image.Length - 512 - list), (list + 200, 200), (0, image.Length)], first: 1, rounds: 200);
+            image,
+            [(image.Length - 512, 512), (
+                image.Length - 512, 64), (list - 300, 300), (list, image.Length - 512 - list), (list + 200, 200), (0, image.Length)],
+            first: 1,
+            rounds: 200);
     }
 }

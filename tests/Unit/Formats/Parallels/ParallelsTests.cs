@@ -235,7 +235,7 @@ public sealed class ParallelsTests : IDisposable
         if (kind is "OutOfFile" or "Overlap")
         {
             DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => ParallelsDisks.OpenAsync(new MemoryNode([.. bytes])));
-            Assert.Contains("Repair-DiskImage", error.Message, StringComparison.Ordinal);
+            Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         }
         var damaged = new MemoryNode(bytes);
         await using (BlockNode disk = await ParallelsDisks.OpenAsync(damaged, forRepair: true))

@@ -78,7 +78,8 @@ public sealed class QcowTests : IDisposable
     {
         await Images.MakeRawAsync(_folder["disk.raw"], compress ? 5 << 20 : Size, seed: 5); // QEMU compresses whole clusters only
         string[] packed = compress ? ["-c"] : [];
-        (int code, _, string errors) = await Programs.TryAsync("qemu-img", ["convert", "-f", "raw", "-O", "qcow", .. packed, _folder["disk.raw"], _folder["theirs.qcow"]]);
+        (int code, _, string errors) = await Programs.TryAsync(
+            "qemu-img", ["convert", "-f", "raw", "-O", "qcow", .. packed, _folder["disk.raw"], _folder["theirs.qcow"]]);
         Assert.Equal("", errors);
         Assert.True(code == 0 || compress); // QEMU 7.2 always says 1 after it has compressed a qcow image, which is whole
         await Programs.CompareAsync(_folder["disk.raw"], "raw", _folder["theirs.qcow"], "qcow");
@@ -110,7 +111,8 @@ public sealed class QcowTests : IDisposable
             twin = new byte[5 << 20]; // QEMU compresses whole clusters only
             (await File.ReadAllBytesAsync(_folder["base.raw"])).CopyTo(twin, 0);
             await File.WriteAllBytesAsync(_folder["start.raw"], twin);
-            _ = await Programs.TryAsync("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow", _folder["start.raw"], _folder["a.qcow"]); // says 1: see above
+            // says 1: see above
+            _ = await Programs.TryAsync("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow", _folder["start.raw"], _folder["a.qcow"]);
             await Programs.CompareAsync(_folder["start.raw"], "raw", _folder["a.qcow"], "qcow");
         }
         else
@@ -134,23 +136,34 @@ public sealed class QcowTests : IDisposable
         byte[] read = new byte[twin.Length];
         await again.ReadAsync(0, read);
         DiskFormat.Same(twin, read);
-        Assert.All((await again.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings, f => Assert.Equal(CheckSeverity.Leak, f.Severity)); // compressed ones that were replaced
+        // compressed ones that were replaced
+        Assert.All(
+            (await again.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings,
+            f => Assert.Equal(CheckSeverity.Leak, f.Severity));
     }
 
     [OracleFact]
     public async Task A_new_image_is_the_one_that_qemu_makes()
     {
         await Images.MakeRawAsync(_folder["base.raw"], 1 << 20, 1);
-        foreach ((string options, string[] given) in new[] { ("size=1M", new[] { "1M" }), ("size=3G", ["3G"]), ("size=64T", ["64T"]), ("size=1M,backing_file=base.raw", ["-b", "base.raw", "-F", "raw"]) })
+        foreach ((
+            string options,
+            string[] given) in new[] { ("size=1M", new[] { "1M" }),
+            ("size=3G", ["3G"]),
+            ("size=64T", ["64T"]),
+            ("size=1M,backing_file=base.raw", ["-b", "base.raw", "-F", "raw"]) })
         {
             File.Delete(_folder["theirs.qcow"]);
             File.Delete(_folder["ours.qcow"]);
             if (options.Contains("64T", StringComparison.Ordinal))
             {
-                Assert.Equal(DiskImageErrorKind.InvalidOption, (await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(_folder["ours.qcow"], "qcow", options))).Kind);
+                Assert.Equal(
+                    DiskImageErrorKind.InvalidOption,
+                    (await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(_folder["ours.qcow"], "qcow", options))).Kind);
                 continue;
             }
-            await Programs.QemuImgAsync(["create", "-q", "-f", "qcow", .. given.Length == 1 ? [] : given, _folder["theirs.qcow"], .. given.Length == 1 ? given : []]);
+            await Programs.QemuImgAsync(["create", "-q", "-f", "qcow", .. given.Length == 1 ? []
+                : given, _folder["theirs.qcow"], .. given.Length == 1 ? given : []]);
             await Images.CreateAsync(_folder["ours.qcow"], "qcow", options);
             DiskFormat.Same(await File.ReadAllBytesAsync(_folder["theirs.qcow"]), await File.ReadAllBytesAsync(_folder["ours.qcow"]));
         }
@@ -194,7 +207,8 @@ public sealed class QcowTests : IDisposable
         await Images.ConvertAsync(_folder["base.raw"], "raw", _folder["a-base-with-a-much-longer-name-than-before.qcow2"], "qcow2");
         await using (BlockNode top = await Images.OpenAsync(_folder["top.qcow"], writable: true))
         {
-            await top.As<IRebasable>()!.SetBackingAsync("a-base-with-a-much-longer-name-than-before.qcow2", "qcow2", null, CancellationToken.None);
+            await top.As<IRebasable>()!.SetBackingAsync(
+                "a-base-with-a-much-longer-name-than-before.qcow2", "qcow2", null, CancellationToken.None);
         }
         await Programs.CompareAsync(_folder["model.raw"], "raw", _folder["top.qcow"], "qcow");
         await using (BlockNode top = await Images.OpenAsync(_folder["top.qcow"], writable: true))
@@ -230,7 +244,13 @@ public sealed class QcowTests : IDisposable
             byte[]? first = null;
             foreach (int workers in new[] { 1, 2, 7 })
             {
-                await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder[$"{compress}{workers}.qcow"], "qcow", "", new ConvertOptions { Workers = workers, Compress = compress });
+                await Images.ConvertAsync(
+                    _folder["disk.raw"],
+                    "raw",
+                    _folder[$"{compress}{workers}.qcow"],
+                    "qcow",
+                    "",
+                    new ConvertOptions { Workers = workers, Compress = compress });
                 byte[] bytes = await File.ReadAllBytesAsync(_folder[$"{compress}{workers}.qcow"]);
                 first ??= bytes;
                 DiskFormat.Same(first, bytes);
@@ -238,7 +258,8 @@ public sealed class QcowTests : IDisposable
         }
         var creatable = (ICreatable)s_qcow.Driver;
         await using BlockNode source = await Images.OpenAsync(_folder["disk.raw"], "raw");
-        ImageMeasurement measured = await ((IMeasurable)s_qcow.Driver).MeasureAsync(creatable.CreateOptions.Bind(OptionSchema.Split("")), source, CancellationToken.None);
+        ImageMeasurement measured = await (
+            (IMeasurable)s_qcow.Driver).MeasureAsync(creatable.CreateOptions.Bind(OptionSchema.Split("")), source, CancellationToken.None);
         Assert.InRange(new FileInfo(_folder["False1.qcow"]).Length, 1, measured.Required);
         await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder["full.qcow"], "qcow", "", new ConvertOptions { SparseSize = 0 });
         Assert.Equal(measured.FullyAllocated, new FileInfo(_folder["full.qcow"]).Length);
@@ -247,8 +268,14 @@ public sealed class QcowTests : IDisposable
     /// <summary>Where (0 L1, 1 L2), what the first entry becomes (null: the same as the one after it), what is found.</summary>
     public static TheoryData<int, ulong?, string> Damage() => new()
     {
-        { 1, 1 << 30, "OutOfFile" }, { 1, 100, "OutOfFile" }, { 1, 0, "Leak" }, { 1, null, "Overlap" }, { 1, 4096, "Overlap" }, { 1, (1UL << 63) | (100UL << 51) | 9000, "BadCluster" },
-        { 1, (1UL << 63) | (100UL << 51) | (1 << 30), "OutOfFile" }, { 1, 1UL << 63, "OutOfFile" }, { 0, 1 << 30, "OutOfFile" }, { 0, ulong.MaxValue, "OutOfFile" }, { 0, null, "Overlap" }, { 0, 0, "Leak" },
+        { 1, 1 << 30, "OutOfFile" }, { 1, 100, "OutOfFile" }, { 1, 0, "Leak" }, { 1, null, "Overlap" }, { 1, 4096, "Overlap" },
+        { 1, (1UL << 63) | (100UL << 51) | 9000, "BadCluster" },
+        { 1, (1UL << 63) | (100UL << 51) | (1 << 30), "OutOfFile" },
+        { 1, 1UL << 63, "OutOfFile" },
+        { 0, 1 << 30, "OutOfFile" },
+        { 0, ulong.MaxValue, "OutOfFile" },
+        { 0, null, "Overlap" },
+        { 0, 0, "Leak" },
     };
 
     [Theory]
@@ -319,7 +346,10 @@ public sealed class QcowTests : IDisposable
         MemoryNode file = await s_qcow.CreateAsync($"size={contents.Length}");
         await using (BlockNode disk = await s_qcow.OpenAsync(file))
         {
-            await new ConvertJob(new MemoryNode(contents, readOnly: true), disk, new ConvertOptions { Compress = compress, SparseSize = 0 }).RunAsync(null, CancellationToken.None);
+            await new ConvertJob(
+                new MemoryNode(contents, readOnly: true),
+                disk,
+                new ConvertOptions { Compress = compress, SparseSize = 0 }).RunAsync(null, CancellationToken.None);
         }
         byte[] image = file.ToArray();
         int table = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(48));

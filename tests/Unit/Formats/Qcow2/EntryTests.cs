@@ -1,4 +1,5 @@
 using DiskImage.Formats.Qcow2;
+using DiskImage.Metadata;
 using FsCheck;
 using FsCheck.Fluent;
 
@@ -18,10 +19,10 @@ public sealed class EntryTests
                 select (bits, offset: (((long)high << 20) + low) & ((1L << (62 - (bits - 8))) - 1), length)),
             given =>
             {
-                var entry = L2Entry.Compressed(given.offset, given.length, given.bits);
-                (long offset, int most) = entry.CompressedRange(given.bits);
-                return entry.IsCompressed && !entry.IsCopied && offset == given.offset
-                    && most >= given.length && most - given.length < 512 && (offset + most) % 512 == 0
+                var entry = L2Entry.Compressed(new(given.offset), given.length, given.bits);
+                (HostOffset place, int most) = entry.CompressedRange(given.bits);
+                return entry.IsCompressed && !entry.IsCopied && place.Value == given.offset
+                    && most >= given.length && most - given.length < 512 && (place.Value + most) % 512 == 0
                     && entry.KindOf(0, extended: false) == ClusterKind.Compressed;
             }).QuickCheckThrowOnFailure();
 
@@ -29,12 +30,12 @@ public sealed class EntryTests
     public void Plain_entries_say_what_they_were_made_of()
     {
         Assert.Equal(ClusterKind.Unallocated, default(L2Entry).KindOf(0, extended: false));
-        Assert.Equal(ClusterKind.Zero, L2Entry.Zero(0, extended: false).KindOf(0, extended: false));
-        Assert.Equal(0, L2Entry.Zero(0, extended: false).HostOffset);
-        var reserved = L2Entry.Zero(65536, extended: false);
-        Assert.Equal((ClusterKind.Zero, 65536L, true), (reserved.KindOf(0, extended: false), reserved.HostOffset, reserved.IsCopied));
-        var normal = L2Entry.Normal(1L << 50, 0);
-        Assert.Equal((ClusterKind.Normal, 1L << 50, true), (normal.KindOf(0, extended: false), normal.HostOffset, normal.IsCopied));
+        Assert.Equal(ClusterKind.Zero, L2Entry.Zero(null, extended: false).KindOf(0, extended: false));
+        Assert.False(L2Entry.Zero(null, extended: false).HasPlace);
+        var reserved = L2Entry.Zero(new HostOffset(65536), extended: false);
+        Assert.Equal((ClusterKind.Zero, 65536L, true), (reserved.KindOf(0, extended: false), reserved.Place.Value, reserved.IsCopied));
+        var normal = L2Entry.Normal(new(1L << 50), 0);
+        Assert.Equal((ClusterKind.Normal, 1L << 50, true), (normal.KindOf(0, extended: false), normal.Place.Value, normal.IsCopied));
         Assert.False(normal.WithCopied(false).IsCopied);
         Assert.Equal(normal, normal.WithCopied(false).WithCopied(true));
         Assert.Equal(1, normal.RunOf(0, extended: false));
@@ -44,7 +45,7 @@ public sealed class EntryTests
     public void Subclusters_are_told_apart_bit_by_bit()
         => Prop.ForAll(ArbMap.Default.ArbFor<ulong>(), Arb.From(Gen.Choose(0, 31)), (bitmap, index) =>
         {
-            var entry = L2Entry.Normal(65536, bitmap);
+            var entry = L2Entry.Normal(new(65536), bitmap);
             ClusterKind kind = Kind(index);
             int run = 1;
             while (index + run < 32 && Kind(index + run) == kind)
@@ -60,7 +61,7 @@ public sealed class EntryTests
     public void Changing_subclusters_changes_no_other()
         => Prop.ForAll(ArbMap.Default.ArbFor<ulong>(), Arb.From(Gen.Choose(0, 31)), Arb.From(Gen.Choose(1, 32)), (bitmap, first, count) =>
         {
-            var entry = L2Entry.Normal(65536, bitmap);
+            var entry = L2Entry.Normal(new(65536), bitmap);
             int end = Math.Min(first + count, 32);
             return All(entry.BitmapWithData(first, end), ClusterKind.Normal)
                 && All(entry.BitmapWithZeroes(first, end), ClusterKind.Zero)

@@ -113,7 +113,7 @@ public sealed class Qcow2CompactTests
         {
             DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await ((ICompactable)disk).CompactAsync(null, CancellationToken.None));
             Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
-            Assert.Contains("Repair-DiskImage", error.Message, StringComparison.Ordinal);
+            Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         }
         Assert.Equal(damaged, bad.ToArray());
     }

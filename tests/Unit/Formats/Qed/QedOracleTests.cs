@@ -18,7 +18,8 @@ public sealed class QedOracleTests : IDisposable
     /// <summary>Pairs of the options' values.</summary>
     public static TheoryData<string> Options() =>
     [
-        "", "cluster_size=4k,table_size=2", "cluster_size=4k,table_size=16", "cluster_size=8k,table_size=4", "cluster_size=64k,table_size=16", "cluster_size=1M,table_size=2",
+        "", "cluster_size=4k,table_size=2", "cluster_size=4k,table_size=16", "cluster_size=8k,table_size=4",
+        "cluster_size=64k,table_size=16", "cluster_size=1M,table_size=2",
         "cluster_size=2M,table_size=2",
     ];
 
@@ -69,9 +70,11 @@ public sealed class QedOracleTests : IDisposable
             await Programs.CheckAsync(_folder["a.qed"], "qed");
             int at = random.Next(Size / 512 / 2) * 512, length = 512 * random.Next(1, 400), zero = at + length + 100_352;
             twin.AsSpan(at, length).Fill((byte)(turn + 1));
-            bool canZero = backing.Equals("none", StringComparison.Ordinal); // QEMU itself loses zeroes over a backing image: see docs/formats/qed.md
+            // QEMU itself loses zeroes over a backing image: see docs/formats/qed.md
+            bool canZero = backing.Equals("none", StringComparison.Ordinal);
             twin.AsSpan(zero, canZero ? 65536 : 0).Clear();
-            await Programs.RunAsync("qemu-io", "-f", "qed", "-c", $"write -P {turn + 1} {at} {length}", "-c", canZero ? $"write -z {zero} 65536" : "flush", _folder["a.qed"]);
+            await Programs.RunAsync("qemu-io", "-f", "qed", "-c", $"write -P {turn + 1} {at} {length}", "-c", canZero
+                ? $"write -z {zero} 65536" : "flush", _folder["a.qed"]);
         }
         await File.WriteAllBytesAsync(_folder["twin.raw"], twin);
         await Programs.CompareAsync(_folder["twin.raw"], "raw", _folder["a.qed"], "qed");
@@ -119,7 +122,8 @@ public sealed class QedOracleTests : IDisposable
                 string info = await Programs.QemuImgAsync("info", "--output=json", _folder[$"{name}-{format}.qed"]);
                 Assert.Contains($"\"backing-filename\": \"base.{format}\"", info, StringComparison.Ordinal);
             }
-            Assert.Equal(await File.ReadAllBytesAsync(_folder[$"theirs-{format}.qed"]), await File.ReadAllBytesAsync(_folder[$"ours-{format}.qed"]));
+            Assert.Equal(
+                await File.ReadAllBytesAsync(_folder[$"theirs-{format}.qed"]), await File.ReadAllBytesAsync(_folder[$"ours-{format}.qed"]));
         }
     }
 
@@ -213,7 +217,10 @@ public sealed class QedOracleTests : IDisposable
         await using (BlockNode disk = await Images.OpenAsync(_folder["a.qed"]))
         {
             Assert.True(disk.As<IDescribed>()!.Describe().Dirty);
-            Assert.Equal(["Misaligned", "OutOfFile"], [.. new[] { "Misaligned" }, .. (await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings.Where(f => f.Severity == CheckSeverity.Corruption).Select(f => f.Kind)]);
+            Assert.Equal(
+                ["Misaligned", "OutOfFile"],
+                [.. new[] { "Misaligned" }, .. (await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings.Where(
+                    f => f.Severity == CheckSeverity.Corruption).Select(f => f.Kind)]);
         }
         Assert.Equal(image, await File.ReadAllBytesAsync(_folder["a.qed"])); // reading changes nothing
         await using (BlockNode disk = await Images.OpenAsync(_folder["a.qed"], writable: true))
@@ -237,11 +244,14 @@ public sealed class QedOracleTests : IDisposable
         foreach (string options in new[] { "", "cluster_size=4k,table_size=1", "cluster_size=1M,table_size=2" })
         {
             await using BlockNode source = await Images.OpenAsync(_folder["disk.raw"], "raw");
-            ImageMeasurement measured = await ((IMeasurable)qed).MeasureAsync(((ICreatable)qed).CreateOptions.Bind(OptionSchema.Split(options)), source, CancellationToken.None);
-            await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder[$"{options}.qed"], "qed", options, new ConvertOptions { SparseSize = 0 });
+            ImageMeasurement measured = await ((IMeasurable)qed).MeasureAsync(
+                ((ICreatable)qed).CreateOptions.Bind(OptionSchema.Split(options)), source, CancellationToken.None);
+            await Images.ConvertAsync(
+                _folder["disk.raw"], "raw", _folder[$"{options}.qed"], "qed", options, new ConvertOptions { SparseSize = 0 });
             Assert.Equal(measured.FullyAllocated, new FileInfo(_folder[$"{options}.qed"]).Length);
             await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder[$"{options}-sparse.qed"], "qed", options);
-            Assert.InRange(new FileInfo(_folder[$"{options}-sparse.qed"]).Length, 1, measured.Required); // written zeroes are counted, and not stored
+            // written zeroes are counted, and not stored
+            Assert.InRange(new FileInfo(_folder[$"{options}-sparse.qed"]).Length, 1, measured.Required);
         }
     }
 
@@ -252,7 +262,13 @@ public sealed class QedOracleTests : IDisposable
         byte[]? first = null;
         foreach (int workers in new[] { 1, 2, 7 })
         {
-            await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder[$"{workers}.qed"], "qed", "cluster_size=16k,table_size=1", new ConvertOptions { Workers = workers });
+            await Images.ConvertAsync(
+                _folder["disk.raw"],
+                "raw",
+                _folder[$"{workers}.qed"],
+                "qed",
+                "cluster_size=16k,table_size=1",
+                new ConvertOptions { Workers = workers });
             byte[] bytes = await File.ReadAllBytesAsync(_folder[$"{workers}.qed"]);
             first ??= bytes;
             Assert.True(first.AsSpan().SequenceEqual(bytes), $"{workers} workers");

@@ -44,7 +44,8 @@ public sealed class QedStructureTests
             }
             long before = file.Length, gained = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None);
             Assert.Equal(before - file.Length, gained);
-            int data2 = model.Values.Count(d => d.AsSpan().ContainsAnyExcept((byte)0)), tables = model.Where(m => m.Value.AsSpan().ContainsAnyExcept((byte)0)).Select(m => m.Key / span).Distinct().Count();
+            int data2 = model.Values.Count(d => d.AsSpan().ContainsAnyExcept((byte)0)), tables = model.Where(
+                m => m.Value.AsSpan().ContainsAnyExcept((byte)0)).Select(m => m.Key / span).Distinct().Count();
             Assert.Equal((1 + table + data2 + (tables * table)) * (long)Cluster, file.Length);
         }
         Assert.Empty((await s_qed.CheckAsync(file.ToArray())).Findings);
@@ -76,7 +77,8 @@ public sealed class QedStructureTests
 
     [Theory]
     [MemberData(nameof(Damage))]
-    public async Task What_is_damaged_is_found_refused_and_repaired_and_the_rest_reads_as_before(int where, int entry, ulong? value, string kind)
+    public async Task What_is_damaged_is_found_refused_and_repaired_and_the_rest_reads_as_before(
+        int where, int entry, ulong? value, string kind)
     {
         byte[] contents = new byte[3 << 20]; // two L2 tables
         new Random(4).NextBytes(contents);
@@ -117,7 +119,8 @@ public sealed class QedStructureTests
         }
         int lost = where == 0 ? 512 * Cluster : Cluster, start = entry * lost;
         Assert.True(contents.AsSpan(0, start).SequenceEqual(read.AsSpan(0, start)));
-        Assert.True(contents.AsSpan(Math.Min(start + lost, contents.Length)).SequenceEqual(read.AsSpan(Math.Min(start + lost, contents.Length))));
+        Assert.True(
+            contents.AsSpan(Math.Min(start + lost, contents.Length)).SequenceEqual(read.AsSpan(Math.Min(start + lost, contents.Length))));
     }
 
     [OracleTheory]
@@ -158,7 +161,13 @@ public sealed class QedStructureTests
         byte[] image = (await s_qed.CreateAsync(options.Replace("table_size=3", "table_size=4", StringComparison.Ordinal))).ToArray();
         List<GuestOperation> operations = GuestOperation.Sequence(
             seed, Sectors, 80, 40, GuestAction.Write, GuestAction.Write, GuestAction.WriteZeroes, GuestAction.Discard, GuestAction.Flush);
-        await s_qed.CrashAsync(image, backing, tags, operations, $"seed {seed}", async disk => _ = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None));
+        await s_qed.CrashAsync(
+            image,
+            backing,
+            tags,
+            operations,
+            $"seed {seed}",
+            async disk => _ = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None));
     }
 
     [Theory]
@@ -195,6 +204,7 @@ public sealed class QedStructureTests
         byte[] contents = new byte[(3 << 20) + 512];
         new Random(1).NextBytes(contents);
         byte[] image = await s_qed.FilledAsync($"size={contents.Length},cluster_size=4k,table_size=1", contents);
-        await s_qed.DamageAsync(image, [(0, 64), (Cluster, 64), (FirstTable, 256), (FirstTable, 4096), (0, image.Length)], first: 1, rounds: 250);
+        await s_qed.DamageAsync(
+            image, [(0, 64), (Cluster, 64), (FirstTable, 256), (FirstTable, 4096), (0, image.Length)], first: 1, rounds: 250);
     }
 }

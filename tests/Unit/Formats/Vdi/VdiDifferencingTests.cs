@@ -97,7 +97,7 @@ public sealed class VdiDifferencingTests : IDisposable
         File.Move(_folder["{another}.vdi"], _folder["elsewhere/a.VDI"]);
         DiskImageException missing = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["child.vdi"]));
         Assert.Equal(DiskImageErrorKind.NotFound, missing.Kind);
-        Assert.Contains("-ParentSearchPath", missing.Message, StringComparison.Ordinal);
+        Assert.Contains(missing.Wording.Remedies, r => r.Kind == RemedyKind.ParentSearchPath);
         OpenPolicy both = OpenPolicy.Default with { ParentFolders = [_folder["elsewhere"], Path.GetDirectoryName(_folder["x"])!, _folder["nowhere"]] };
         await using (BlockNode disk = await Images.OpenAsync(_folder["child.vdi"], policy: both))
         {

@@ -21,7 +21,8 @@ public sealed class VhdxCrashTests
     {
         int seed = Random.Shared.Next();
         byte[]? parent = hasParent
-            ? await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, VhdxDisks.Noise(Size, seed)))
+            ? await VhdxDisks.ChangeAsync(
+                await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, VhdxDisks.Noise(Size, seed)))
             : null;
         byte[] image = await CreateAsync(options, parent);
         var random = new Random(seed);
@@ -62,9 +63,11 @@ public sealed class VhdxCrashTests
     {
         byte[] noise = VhdxDisks.Noise(Size, 3);
         byte[]? parent = hasParent
-            ? await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise))
+            ? await VhdxDisks.ChangeAsync(
+                await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise))
             : null;
-        byte[] image = await VhdxDisks.ChangeAsync(await CreateAsync(options, parent), async n => await n.WriteAsync(0, noise.AsMemory(0, (4 * MiB) + 512)), parent);
+        byte[] image = await VhdxDisks.ChangeAsync(
+            await CreateAsync(options, parent), async n => await n.WriteAsync(0, noise.AsMemory(0, (4 * MiB) + 512)), parent);
         byte[] old = [.. noise[..((4 * MiB) + 512)], .. hasParent ? noise[((4 * MiB) + 512)..] : new byte[Size - (4 * MiB) - 512]];
         await EachPrefixAsync(image, parent, async (node, _) => await node.ResizeAsync(newSize), (disk, _, what) =>
         {
@@ -82,7 +85,8 @@ public sealed class VhdxCrashTests
     {
         byte[] noise = VhdxDisks.Noise(Size, 5);
         byte[]? parent = hasParent
-            ? await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise))
+            ? await VhdxDisks.ChangeAsync(
+                await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise))
             : null;
         byte[] image = await VhdxDisks.ChangeAsync(await CreateAsync("block_size=1M", parent), async n =>
         {
@@ -101,7 +105,8 @@ public sealed class VhdxCrashTests
             (disk, _, what) => Assert.True(disk.AsSpan().SequenceEqual(expected), what));
         byte[] compacted = await VhdxDisks.ChangeAsync(image, async n => await n.CompactAsync(null, CancellationToken.None), parent);
         Assert.True(compacted.Length <= length - (2 * MiB));
-        Assert.Equal(expected, new VhdxSpecReader(compacted, parent is null ? null : new VhdxSpecReader(parent), requireClean: true).Contents());
+        Assert.Equal(
+            expected, new VhdxSpecReader(compacted, parent is null ? null : new VhdxSpecReader(parent), requireClean: true).Contents());
     }
 
     [Theory]
@@ -111,7 +116,8 @@ public sealed class VhdxCrashTests
     {
         byte[] noise = VhdxDisks.Noise(Size, 6);
         byte[]? parent = hasParent
-            ? await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise))
+            ? await VhdxDisks.ChangeAsync(
+                await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise))
             : null;
         byte[] image = await CreateAsync("block_size=1M", parent);
         byte[] data = VhdxDisks.Noise(300_000, 7);
@@ -140,7 +146,8 @@ public sealed class VhdxCrashTests
             {
                 faults.Arm(new Fault(RequestKinds.All, failing, DiskImageErrorKind.NoSpace));
             }
-            VhdxNode node = await AgainAsync(async () => await VhdxDisks.OpenAsync(faults, parent is null ? null : await VhdxDisks.OpenAsync(parent)));
+            VhdxNode node = await AgainAsync(
+                async () => await VhdxDisks.OpenAsync(faults, parent is null ? null : await VhdxDisks.OpenAsync(parent)));
             foreach ((Func<VhdxNode, ValueTask> step, _) in steps)
             {
                 _ = await AgainAsync(async () =>
@@ -153,7 +160,10 @@ public sealed class VhdxCrashTests
             byte[] disk = await VhdxDisks.ReadAllAsync(node);
             Assert.True(disk.AsSpan().SequenceEqual(twin), $"request {failing} of {requests} failed");
             byte[] unclosed = memory.ToArray();
-            Assert.True(failing % 5 != 0 || new VhdxSpecReader(unclosed, parent is null ? null : new VhdxSpecReader(parent)).Contents().AsSpan().SequenceEqual(twin), $"request {failing} of {requests} failed");
+            Assert.True(failing % 5 != 0
+                || new VhdxSpecReader(unclosed, parent is null
+                    ? null
+                    : new VhdxSpecReader(parent)).Contents().AsSpan().SequenceEqual(twin), $"request {failing} of {requests} failed");
             await node.DisposeAsync();
         }
 
@@ -187,7 +197,8 @@ public sealed class VhdxCrashTests
         }
         IReadOnlyList<WriteLogEntry> writes = log.Entries;
         var spec = new VhdxSpecReader(image);
-        int entry = Enumerable.Range(before, writes.Count - before).First(i => writes[i].Kind == WriteLogKind.Write && writes[i].Offset >= spec.LogOffset && writes[i].Offset < spec.LogOffset + spec.LogLength);
+        int entry = Enumerable.Range(before, writes.Count - before).First(i => writes[i].Kind == WriteLogKind.Write
+            && writes[i].Offset >= spec.LogOffset && writes[i].Offset < spec.LogOffset + spec.LogLength);
         for (int torn = 0; torn < writes[entry].Length; torn += 512)
         {
             var file = new MemoryNode((byte[])image.Clone());
@@ -338,7 +349,8 @@ public sealed class VhdxCrashTests
     /// Runs something, then looks at the disk as it would be if only the first n requests had reached the file, for every n; and, since
     /// a host may reorder what lies between two flushes, if any of those after the last flush had been lost.
     /// </summary>
-    private static async Task EachPrefixAsync(byte[] image, byte[]? parent, Func<VhdxNode, WriteLogNode, Task> work, Action<byte[], int, string> require)
+    private static async Task EachPrefixAsync(
+        byte[] image, byte[]? parent, Func<VhdxNode, WriteLogNode, Task> work, Action<byte[], int, string> require)
     {
         var log = new WriteLogNode(new MemoryNode((byte[])image.Clone()));
         await using (VhdxNode node = await VhdxDisks.OpenAsync(log, parent is null ? null : await VhdxDisks.OpenAsync(parent)))
@@ -370,14 +382,18 @@ public sealed class VhdxCrashTests
                 {
                     await WriteLogNode.ReplayAsync(entry, some);
                 }
-                await RequireAsync(some.ToArray(), count, $"after {count} of {entries.Count} requests, some of those after {flushedCount} lost (seed {seed})");
+                await RequireAsync(
+                    some.ToArray(),
+                    count,
+                    $"after {count} of {entries.Count} requests, some of those after {flushedCount} lost (seed {seed})");
             }
         }
 
         async Task RequireAsync(byte[] crashed, int count, string what)
         {
             byte[] disk;
-            await using (VhdxNode node = await VhdxDisks.OpenAsync(new MemoryNode((byte[])crashed.Clone()), parent is null ? null : await VhdxDisks.OpenAsync(parent)))
+            await using (VhdxNode node = await VhdxDisks.OpenAsync(
+                new MemoryNode((byte[])crashed.Clone()), parent is null ? null : await VhdxDisks.OpenAsync(parent)))
             {
                 disk = await VhdxDisks.ReadAllAsync(node);
                 CheckReport report = await node.CheckAsync(null, CancellationToken.None);
@@ -394,7 +410,8 @@ public sealed class VhdxCrashTests
     /// <summary>Everything each sector has held, and what of it a flush has made certain.</summary>
     private sealed class SectorHistory(byte[] start)
     {
-        private readonly List<byte[]>[] _versions = [.. Enumerable.Range(0, start.Length / 512).Select(i => new List<byte[]> { start[(i * 512)..((i + 1) * 512)] })];
+        private readonly List<byte[]>[] _versions = [.. Enumerable.Range(
+            0, start.Length / 512).Select(i => new List<byte[]> { start[(i * 512)..((i + 1) * 512)] })];
         private readonly List<(int Count, int[] Versions)> _flushes = [];
 
         public void Write(int at, byte[] data)

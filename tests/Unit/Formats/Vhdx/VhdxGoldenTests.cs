@@ -106,7 +106,8 @@ public sealed class VhdxGoldenTests
 
     private static byte[] Load(string name)
     {
-        using var packed = new GZipStream(File.OpenRead(Path.Combine(AppContext.BaseDirectory, "Data", "vhdx", name + ".vhdx.gz")), CompressionMode.Decompress);
+        using var packed = new GZipStream(
+            File.OpenRead(Path.Combine(AppContext.BaseDirectory, "Data", "vhdx", name + ".vhdx.gz")), CompressionMode.Decompress);
         using var bytes = new MemoryStream();
         packed.CopyTo(bytes);
         return bytes.ToArray();

@@ -5,10 +5,14 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Vhdx;
 
-/// <summary>Whatever bytes a file has: it opens or is refused with a <see cref="DiskImageException"/>, in bounded time and memory.</summary>
+/// <summary>
+/// Whatever bytes a file has: it opens or is refused with a <see cref="DiskImageException"/>, in bounded time and memory.
+/// </summary>
 public sealed class VhdxHostileTests
 {
-    private const int MiB = 1 << 20, Header1 = 64 << 10, Header2 = 128 << 10, Region1 = 192 << 10, Region2 = 256 << 10, Metadata = 2 * MiB, Items = Metadata + (64 << 10), Bat = 3 * MiB;
+    private const int MiB =
+        1 << 20, Header1 = 64 << 10, Header2 =
+            128 << 10, Region1 = 192 << 10, Region2 = 256 << 10, Metadata = 2 * MiB, Items = Metadata + (64 << 10), Bat = 3 * MiB;
 
     [Fact]
     public async Task Truncations_are_refused_or_read()
@@ -16,7 +20,8 @@ public sealed class VhdxHostileTests
         byte[] image = await VhdxCheckTests.ImageAsync();
         foreach (int length in new[]
         {
-            0, 1, 7, 8, 511, Header1, Header1 + 100, Header2, Header2 + 4096, Region1, Region1 + 16, Region2, Region2 + 65535, MiB, MiB + 1, Metadata, Metadata + 32, Items,
+            0, 1, 7, 8, 511, Header1, Header1 + 100, Header2, Header2 + 4096, Region1, Region1 + 16, Region2, Region2 + 65535, MiB, MiB + 1,
+            Metadata, Metadata + 32, Items,
             Items + 3, Bat, Bat + 8, Bat + 65536, 4 * MiB, (4 * MiB) + 1, (6 * MiB) + 12345, image.Length - 1,
         })
         {

@@ -44,7 +44,9 @@ public sealed class VhdxLocatorBoundsTests
         byte[] locator = Locator();
         for (int length = 0; length < locator.Length; length++)
         {
-            Assert.Equal(DiskImageErrorKind.Corrupt, Assert.Throws<DiskImageException>(() => VhdxParentLocator.Parse(locator.AsSpan(0, length), "a.vhdx", 0)).Kind);
+            Assert.Equal(
+                DiskImageErrorKind.Corrupt,
+                Assert.Throws<DiskImageException>(() => VhdxParentLocator.Parse(locator.AsSpan(0, length), "a.vhdx", 0)).Kind);
         }
         Assert.Equal(2, VhdxParentLocator.Parse(locator, "a.vhdx", 0).Values.Count);
     }
@@ -63,11 +65,13 @@ public sealed class VhdxLocatorBoundsTests
     public void A_value_as_long_as_a_length_can_say_is_read()
     {
         string path = @".\" + new string('x', 32_000);
-        var locator = new VhdxParentLocator(VhdxParentLocator.VhdxType, new Dictionary<string, string>(StringComparer.Ordinal) { ["relative_path"] = path });
+        var locator = new VhdxParentLocator(
+            VhdxParentLocator.VhdxType, new Dictionary<string, string>(StringComparer.Ordinal) { ["relative_path"] = path });
         Assert.Equal(path, VhdxParentLocator.Parse(locator.ToBytes(), "a.vhdx", 0).Values["relative_path"]);
     }
 
     private static byte[] Locator() => new VhdxParentLocator(
         VhdxParentLocator.VhdxType,
-        new Dictionary<string, string>(StringComparer.Ordinal) { ["parent_linkage"] = Guid.Empty.ToString("B"), ["relative_path"] = @".\base.vhdx" }).ToBytes();
+        new Dictionary<string, string>(
+            StringComparer.Ordinal) { ["parent_linkage"] = Guid.Empty.ToString("B"), ["relative_path"] = @".\base.vhdx" }).ToBytes();
 }

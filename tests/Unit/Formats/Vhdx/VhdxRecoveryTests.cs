@@ -45,7 +45,8 @@ public sealed class VhdxRecoveryTests
             byte[] closed = await VhdxDisks.ChangeAsync(crashed, async n =>
                 Assert.True((await VhdxDisks.ReadAllAsync(n)).AsSpan().SequenceEqual(expected), $"after {count}"));
             closed.AsSpan(damaged == Header1 ? Header2 : Header1, 4096).Clear(); // replaying has made both good again
-            Assert.True(new VhdxSpecReader(closed, requireClean: true).Contents().AsSpan().SequenceEqual(expected), $"after {count}, closed");
+            Assert.True(
+                new VhdxSpecReader(closed, requireClean: true).Contents().AsSpan().SequenceEqual(expected), $"after {count}, closed");
             if (count == flushed)
             {
                 Assert.Equal(data, expected[(MiB / 2)..((MiB / 2) + data.Length)]);
@@ -59,7 +60,8 @@ public sealed class VhdxRecoveryTests
     {
         const long Large = 200L << 30; // more entries than fit into the region of 1 MiB
         byte[] noise = VhdxDisks.Noise(4 * MiB, 2);
-        byte[] image = await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise));
+        byte[] image = await VhdxDisks.ChangeAsync(
+            await VhdxDisks.CreateAsync($"size={Size},block_size=1M"), async n => await n.WriteAsync(0, noise));
         var log = new WriteLogNode(new MemoryNode((byte[])image.Clone()));
         long before, after;
         await using (VhdxNode node = await VhdxDisks.OpenAsync(log))
@@ -114,7 +116,8 @@ public sealed class VhdxRecoveryTests
         var log = new WriteLogNode(new MemoryNode((byte[])child.Clone()));
         await using (VhdxNode node = await VhdxDisks.OpenAsync(log, await VhdxDisks.OpenAsync(parent)))
         {
-            await node.AmendAsync(new VhdxAmendOptions { VirtualDiskId = id.ToString(), PhysicalSectorSize = 4096, ParentPath = "deep/down/new.vhdx" });
+            await node.AmendAsync(
+                new VhdxAmendOptions { VirtualDiskId = id.ToString(), PhysicalSectorSize = 4096, ParentPath = "deep/down/new.vhdx" });
         }
         Guid old = new VhdxSpecReader(child).DiskId;
         var seen = new List<(Guid, int, string)>();
@@ -129,7 +132,8 @@ public sealed class VhdxRecoveryTests
             seen.Add((spec.DiskId, spec.PhysicalSectorSize, spec.Locator["relative_path"]));
             await using VhdxNode node = await VhdxDisks.OpenAsync(file.ToArray(), await VhdxDisks.OpenAsync(parent));
             Assert.Equal((spec.DiskId, spec.PhysicalSectorSize), (node.Metadata.VirtualDiskId, node.Metadata.PhysicalSectorSize));
-            Assert.DoesNotContain((await node.CheckAsync(null, CancellationToken.None)).Findings, f => f.Severity == CheckSeverity.Corruption);
+            Assert.DoesNotContain(
+                (await node.CheckAsync(null, CancellationToken.None)).Findings, f => f.Severity == CheckSeverity.Corruption);
         }
         Assert.Equal([(old, 512, @".\old.vhdx"), (id, 4096, @".\deep\down\new.vhdx")], seen.Distinct());
     }

@@ -46,9 +46,12 @@ public sealed class VhdxRepairTests(ITestOutputHelper output)
             byte[] longer = await VhdxDisks.ChangeAsync(after, async n => await n.ResizeAsync(20 * MiB), parent);
             Assert.False((await ContentsAsync(longer, parent)).AsSpan(12 * MiB).ContainsAnyExcept((byte)0));
             await using VhdxNode node = await VhdxDisks.OpenAsync(longer, parent is null ? null : await VhdxDisks.OpenAsync(parent));
-            Assert.DoesNotContain((await node.CheckAsync(null, CancellationToken.None)).Findings, f => f.Severity == CheckSeverity.Corruption && f.HostOffset != Bat + (5000 * 8));
+            Assert.DoesNotContain(
+                (await node.CheckAsync(null, CancellationToken.None)).Findings,
+                f => f.Severity == CheckSeverity.Corruption && f.HostOffset != Bat + (5000 * 8));
         }
-        byte[] mended = await VhdxDisks.ChangeAsync(image, async n => Assert.Empty((await n.RepairAsync(RepairMode.All, null, CancellationToken.None)).Findings), parent);
+        byte[] mended = await VhdxDisks.ChangeAsync(
+            image, async n => Assert.Empty((await n.RepairAsync(RepairMode.All, null, CancellationToken.None)).Findings), parent);
         Assert.Equal(expected, await ContentsAsync(mended, parent));
     }
 
@@ -60,7 +63,8 @@ public sealed class VhdxRepairTests(ITestOutputHelper output)
         byte[] before = await ContentsAsync(image, null);
         foreach (Func<VhdxNode, ValueTask> change in new Func<VhdxNode, ValueTask>[]
         {
-            n => n.WriteAsync(5, new byte[] { 1 }), n => n.WriteZeroesAsync(4096, 4096), n => n.WriteZeroesAsync(0, MiB), n => n.DiscardAsync(0, MiB), n => n.DiscardAsync(0, 4096),
+            n => n.WriteAsync(5, new byte[] { 1 }), n => n.WriteZeroesAsync(4096, 4096), n => n.WriteZeroesAsync(0, MiB),
+            n => n.DiscardAsync(0, MiB), n => n.DiscardAsync(0, 4096),
         })
         {
             var file = new MemoryNode((byte[])image.Clone());
@@ -86,12 +90,13 @@ public sealed class VhdxRepairTests(ITestOutputHelper output)
     {
         (byte[] image, _) = await ImageAsync(hasParent: false);
         byte[] expected = await ContentsAsync(image, null);
-        foreach (int at in new[] { 64 << 10, 128 << 10 }.Where(_ => !what.Equals("region tables", StringComparison.Ordinal)).Concat(new[] { 192 << 10, 256 << 10 }.Where(_ => !what.Equals("headers", StringComparison.Ordinal))))
+        foreach (int at in new[] { 64 << 10, 128 << 10 }.Where(_ => !what.Equals("region tables", StringComparison.Ordinal)).Concat(
+            new[] { 192 << 10, 256 << 10 }.Where(_ => !what.Equals("headers", StringComparison.Ordinal))))
         {
             image[at + 4] ^= 0x5A;
         }
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => VhdxDisks.OpenAsync(image));
-        Assert.Contains("Repair-DiskImage -Mode All", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         var file = new MemoryNode((byte[])image.Clone());
         await using (VhdxNode node = await VhdxDisks.OpenAsync(file, forRepair: true))
         {
@@ -155,7 +160,8 @@ public sealed class VhdxRepairTests(ITestOutputHelper output)
             byte[]?[] after = await BlocksAsync(file.ToArray()) ?? throw new InvalidOperationException($"{what}: does not open any more");
             for (int i = 0; i < Math.Min(before?.Length ?? 0, after.Length); i++)
             {
-                Assert.True(before![i] is null || (after[i] is { } now && now.AsSpan().SequenceEqual(before[i])), $"{what}: part {i} changed");
+                Assert.True(before![i] is null
+                    || (after[i] is { } now && now.AsSpan().SequenceEqual(before[i])), $"{what}: part {i} changed");
             }
             Assert.Equal(before?.Length ?? after.Length, after.Length);
         }

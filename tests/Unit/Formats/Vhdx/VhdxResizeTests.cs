@@ -23,7 +23,9 @@ public sealed class VhdxResizeTests
         var random = new Random(seed);
         int size = 6 * MiB, sector = options.Contains("4096", StringComparison.Ordinal) ? 4096 : 512;
         byte[] start = hasParent ? VhdxDisks.Noise(size, seed) : new byte[size], image;
-        byte[]? parent = hasParent ? await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={size},block_size=1M"), async n => await n.WriteAsync(0, start)) : null;
+        byte[]? parent = hasParent
+            ? await VhdxDisks.ChangeAsync(
+                await VhdxDisks.CreateAsync($"size={size},block_size=1M"), async n => await n.WriteAsync(0, start)) : null;
         await using (VhdxNode? open = parent is null ? null : await VhdxDisks.OpenAsync(parent))
         {
             image = await VhdxDisks.CreateAsync(hasParent ? $"backing_file=p.vhdx,{options}" : $"size={size},{options}", open);
@@ -108,7 +110,8 @@ public sealed class VhdxResizeTests
             await node.DiscardAsync(2 * MiB, 3 * MiB);
             await node.WriteAsync(8 * MiB, new byte[4 * MiB]);
         });
-        byte[] compacted = await VhdxDisks.ChangeAsync(image, async node => Assert.Equal(7 * MiB, await node.CompactAsync(null, CancellationToken.None)));
+        byte[] compacted = await VhdxDisks.ChangeAsync(
+            image, async node => Assert.Equal(7 * MiB, await node.CompactAsync(null, CancellationToken.None)));
         Assert.Equal(image.Length - (7 * MiB), compacted.Length);
         await using VhdxNode again = await VhdxDisks.OpenAsync(compacted);
         byte[] expected = (byte[])noise.Clone();
@@ -169,11 +172,13 @@ public sealed class VhdxResizeTests
             File.Delete(folder["b.vhdx"]);
             await Images.ConvertAsync(folder["a.raw"], "raw", folder["b.vhdx"], "vhdx", options);
             long length = new FileInfo(folder["b.vhdx"]).Length;
-            Assert.True(length <= measured.Required, $"{options}: {length} and {measured.Required}"); // zeroes that are stored are found by converting only
+            // zeroes that are stored are found by converting only
+            Assert.True(length <= measured.Required, $"{options}: {length} and {measured.Required}");
             Assert.True(measured.Required <= measured.FullyAllocated);
         }
         object child = VhdxDisks.Driver.CreateOptions.Bind(DiskImage.Options.OptionSchema.Split("size=1M,backing_file=base.vhdx"));
-        DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(async () => await VhdxDisks.Driver.MeasureAsync(child, null, CancellationToken.None));
+        DiskImageException refused = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await VhdxDisks.Driver.MeasureAsync(child, null, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.InvalidOption, refused.Kind);
     }
 }

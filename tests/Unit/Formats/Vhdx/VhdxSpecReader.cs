@@ -120,7 +120,8 @@ internal sealed class VhdxSpecReader
         (FileWriteGuid, DataWriteGuid, LogGuid) = (Id(current + 16), Id(current + 32), Id(current + 48));
         Require(U16(current + 64) == 0 && U16(current + 66) == 1, "2.2.2 LogVersion and Version");
         (LogLength, LogOffset) = (U32(current + 68), (long)U64(current + 72));
-        Require(LogLength > 0 && LogLength % MiB == 0 && LogOffset % MiB == 0 && LogOffset >= MiB && LogOffset + LogLength <= _file.Length, "2.2.2 place of the log");
+        Require(LogLength > 0 && LogLength % MiB == 0 && LogOffset % MiB == 0 && LogOffset >= MiB
+            && LogOffset + LogLength <= _file.Length, "2.2.2 place of the log");
         Require(_file.AsSpan(current + 80, 4016).IndexOfAnyExcept((byte)0) < 0, "2.2.2 reserved");
     }
 
@@ -134,7 +135,8 @@ internal sealed class VhdxSpecReader
             var run = new List<int>();
             int at = tail;
             ulong sequence = 0;
-            while (EntryIsValid(log, at, out int length) && (run.Count == 0 || BinaryPrimitives.ReadUInt64LittleEndian(log.AsSpan(at + 16)) == sequence + 1) && !run.Contains(at))
+            while (EntryIsValid(log, at, out int length)
+                && (run.Count == 0 || BinaryPrimitives.ReadUInt64LittleEndian(log.AsSpan(at + 16)) == sequence + 1) && !run.Contains(at))
             {
                 sequence = BinaryPrimitives.ReadUInt64LittleEndian(log.AsSpan(at + 16));
                 run.Add(at);
@@ -160,7 +162,8 @@ internal sealed class VhdxSpecReader
         }
         Require(best.Count > 0, "2.3.3 a log that is not empty has a valid sequence");
         int head = best[^1], first = best.IndexOf((int)BinaryPrimitives.ReadUInt32LittleEndian(log.AsSpan(head + 12)));
-        long flushed = BinaryPrimitives.ReadInt64LittleEndian(log.AsSpan(head + 48)), last = BinaryPrimitives.ReadInt64LittleEndian(log.AsSpan(head + 56));
+        long flushed = BinaryPrimitives.ReadInt64LittleEndian(
+            log.AsSpan(head + 48)), last = BinaryPrimitives.ReadInt64LittleEndian(log.AsSpan(head + 56));
         Require(flushed % MiB == 0 && last % MiB == 0, "2.3.1.1 file offsets in whole MiB");
         Require(_file.Length >= flushed, "2.3.3 the file is not shorter than FlushedFileOffset");
         byte[] file = new byte[Math.Max(_file.Length, last)];
@@ -207,7 +210,8 @@ internal sealed class VhdxSpecReader
         byte[] header = Ring(log, at, 64);
         length = (int)BinaryPrimitives.ReadUInt32LittleEndian(header.AsSpan(8));
         ulong sequence = BinaryPrimitives.ReadUInt64LittleEndian(header.AsSpan(16));
-        if (Encoding.ASCII.GetString(header, 0, 4) is not "loge" || length <= 0 || length % 4096 != 0 || length > log.Length || sequence == 0
+        if (Encoding.ASCII.GetString(header, 0, 4) is not "loge" || length <= 0 || length % 4096 != 0 || length > log.Length
+            || sequence == 0
             || new Guid(header.AsSpan(32, 16)) != LogGuid)
         {
             return false;
@@ -230,7 +234,8 @@ internal sealed class VhdxSpecReader
             Require(Encoding.ASCII.GetString(descriptor[..4]) is "desc", "2.3.1.3 signature of a descriptor");
             Span<byte> sector = entry.AsSpan(data, 4096);
             Require(
-                Encoding.ASCII.GetString(sector[..4]) is "data" && BinaryPrimitives.ReadUInt32LittleEndian(sector[4..]) == (uint)(sequence >> 32)
+                Encoding.ASCII.GetString(sector[..4]) is "data"
+                    && BinaryPrimitives.ReadUInt32LittleEndian(sector[4..]) == (uint)(sequence >> 32)
                 && BinaryPrimitives.ReadUInt32LittleEndian(sector[4092..]) == (uint)sequence,
                 "2.3.1.4 data sector");
             data += 4096;
@@ -284,7 +289,8 @@ internal sealed class VhdxSpecReader
         }
         long At(string id, int length)
         {
-            Require(items.TryGetValue(new Guid(id), out (long At, int Length) item) && (length < 0 || item.Length == length), $"2.6.2 item {id}");
+            Require(items.TryGetValue(new Guid(id), out (long At, int Length) item)
+                && (length < 0 || item.Length == length), $"2.6.2 item {id}");
             return item.At;
         }
 
@@ -296,8 +302,11 @@ internal sealed class VhdxSpecReader
         DiskId = Id(At("BECA12AB-B2E6-4523-93EF-C309E000C746", 16));
         SectorSize = (int)U32(At("8141BF1D-A96F-4709-BA47-F233A8FAAB5F", 4));
         PhysicalSectorSize = (int)U32(At("CDA348C7-445D-4471-9CC9-E9885251C556", 4));
-        Require(SectorSize is 512 or 4096 && PhysicalSectorSize is 512 or 4096 && Size % SectorSize == 0 && Size <= 64L << 40, "2.6.2 sizes");
-        Require(items.ContainsKey(new Guid("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C")) == HasParent, "2.6.2.6 a parent locator if there is a parent");
+        Require(SectorSize is 512 or 4096 && PhysicalSectorSize is 512 or 4096 && Size % SectorSize == 0
+            && Size <= 64L << 40, "2.6.2 sizes");
+        Require(
+            items.ContainsKey(new Guid("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C")) == HasParent,
+            "2.6.2.6 a parent locator if there is a parent");
         if (HasParent)
         {
             ReadLocator(At("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C", -1));
@@ -311,10 +320,12 @@ internal sealed class VhdxSpecReader
         {
             long entry = at + 20 + (i * 12);
             Locator.Add(
-                Encoding.Unicode.GetString(_file, (int)(at + U32(entry)), U16(entry + 8)), Encoding.Unicode.GetString(_file, (int)(at + U32(entry + 4)), U16(entry + 10)));
+                Encoding.Unicode.GetString(_file, (int)(at + U32(entry)), U16(entry + 8)),
+                Encoding.Unicode.GetString(_file, (int)(at + U32(entry + 4)), U16(entry + 10)));
         }
         Require(Locator.Keys.Any(k => k is "relative_path" or "volume_path" or "absolute_win32_path"), "2.6.2.6.3 a path");
-        Require(Locator.TryGetValue("parent_linkage", out string? linkage) && !linkage.Any(char.IsUpper) && linkage[0] == '{', "2.6.2.6.3 parent_linkage");
+        Require(Locator.TryGetValue("parent_linkage", out string? linkage) && !linkage.Any(char.IsUpper)
+            && linkage[0] == '{', "2.6.2.6.3 parent_linkage");
         Require(_parent is null || Guid.Parse(linkage!) == _parent.DataWriteGuid, "2.6.2.6.3 the parent's DataWriteGuid");
         Require(_parent is null || _parent.SectorSize == SectorSize, "2.6.2.4 the parent's sector size");
         Require(_parent is null || _parent.DiskId == DiskId, "2.6.1.2 the disk's identity is the parent's");
@@ -322,7 +333,10 @@ internal sealed class VhdxSpecReader
 
     private void CheckBat(long batLength, (long Offset, long Length) metadata)
     {
-        var taken = new SortedDictionary<long, long> { [0] = MiB, [LogOffset] = LogLength, [metadata.Offset] = metadata.Length, [_bat] = batLength };
+        var taken = new SortedDictionary<long, long>
+        {
+            [0] = MiB, [LogOffset] = LogLength, [metadata.Offset] = metadata.Length, [_bat] = batLength,
+        };
         long chunks = (Blocks + _ratio - 1) / _ratio;
         long entries = HasParent ? chunks * (_ratio + 1L) : Blocks + (Blocks == 0 ? 0 : (Blocks - 1) / _ratio);
         Require(entries * 8 <= batLength, "2.5 the BAT has room for every block");
@@ -335,7 +349,9 @@ internal sealed class VhdxSpecReader
             States[state] = States.GetValueOrDefault(state) + (isBitmap || block >= Blocks ? 0 : 1);
             Require((entry & 0xFFFF8) == 0, $"2.5.1 reserved bits of entry {i}");
             bool isOld = AllowVersion095 && state == 5 && !isBitmap;
-            Require(isOld || (isBitmap ? state == 0 || (state == 6 && HasParent) : state is 0 or 1 or 2 or 3 or 6 || (state == 7 && HasParent)), $"2.5.1 state of entry {i}");
+            Require(
+                isOld || (isBitmap ? state == 0 || (state == 6 && HasParent) : state is 0 or 1 or 2 or 3 or 6 || (state == 7 && HasParent)),
+                $"2.5.1 state of entry {i}");
             Require(host == 0 || isOld || state is 6 or 7, $"2.5.1.1 entry {i}: no offset without a block");
             if (state is not (6 or 7))
             {
@@ -346,7 +362,8 @@ internal sealed class VhdxSpecReader
             long length = isBitmap ? MiB : BlockSize;
             Require(host >= MiB && host + length <= _file.Length, $"2.5.1 entry {i}: the block is in the file");
             Require(taken.TryAdd(host, length), $"2.5.1 entry {i}: offsets are unique");
-            Require(state != 7 || (U64(_bat + (((chunk * (_ratio + 1L)) + _ratio) * 8)) & 7) == 6, $"2.5.1.1 entry {i}: the sector bitmap is present");
+            Require(state != 7
+                || (U64(_bat + (((chunk * (_ratio + 1L)) + _ratio) * 8)) & 7) == 6, $"2.5.1.1 entry {i}: the sector bitmap is present");
         }
         long end = 0;
         foreach ((long start, long length) in taken)

@@ -57,11 +57,13 @@ public sealed class VhdxStructureTests
             await node.FlushAsync();
         });
         Assert.Equal(image, opened);
-        var written = new VhdxSpecReader(await VhdxDisks.ChangeAsync(image, async node => await node.WriteAsync(0, new byte[] { 1 })), requireClean: true);
+        var written = new VhdxSpecReader(
+            await VhdxDisks.ChangeAsync(image, async node => await node.WriteAsync(0, new byte[] { 1 })), requireClean: true);
         Assert.NotEqual(before.FileWriteGuid, written.FileWriteGuid);
         Assert.NotEqual(before.DataWriteGuid, written.DataWriteGuid);
         Assert.True(written.HeaderSequence > before.HeaderSequence);
-        var compacted = new VhdxSpecReader(await VhdxDisks.ChangeAsync(image, async node => await node.CompactAsync(null, CancellationToken.None)), requireClean: true);
+        var compacted = new VhdxSpecReader(
+            await VhdxDisks.ChangeAsync(image, async node => await node.CompactAsync(null, CancellationToken.None)), requireClean: true);
         Assert.NotEqual(before.FileWriteGuid, compacted.FileWriteGuid);
         Assert.Equal(before.DataWriteGuid, compacted.DataWriteGuid);
     }
@@ -94,7 +96,8 @@ public sealed class VhdxStructureTests
         const int Size = 9 * MiB;
         int seed = Random.Shared.Next();
         byte[] below = VhdxDisks.Noise(Size - (2 * MiB), seed);
-        byte[] parent = await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"{parentOptions}size={below.Length}"), async node => await node.WriteAsync(0, below));
+        byte[] parent = await VhdxDisks.ChangeAsync(
+            await VhdxDisks.CreateAsync($"{parentOptions}size={below.Length}"), async node => await node.WriteAsync(0, below));
         byte[] child;
         await using (VhdxNode open = await VhdxDisks.OpenAsync(parent))
         {
@@ -115,7 +118,8 @@ public sealed class VhdxStructureTests
     [Fact]
     public async Task A_block_of_a_child_that_is_written_sector_by_sector_needs_no_bitmap_in_the_end()
     {
-        byte[] parent = await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync("size=4M,block_size=1M"), async n => await n.WriteAsync(0, VhdxDisks.Noise(4 * MiB, 1)));
+        byte[] parent = await VhdxDisks.ChangeAsync(
+            await VhdxDisks.CreateAsync("size=4M,block_size=1M"), async n => await n.WriteAsync(0, VhdxDisks.Noise(4 * MiB, 1)));
         byte[] child;
         await using (VhdxNode open = await VhdxDisks.OpenAsync(parent))
         {
@@ -244,6 +248,8 @@ internal sealed class VhdxTwin(byte[] contents, int seed)
     public void RequireSame(byte[] disk)
     {
         int same = disk.AsSpan().CommonPrefixLength(_contents);
-        Assert.True(same == _contents.Length && disk.Length == _contents.Length, $"seed {seed}: differs from offset {same:#,0} on ({disk.Length:#,0} and {_contents.Length:#,0} bytes)");
+        Assert.True(same == _contents.Length
+            && disk.Length == _contents.Length, $"seed {seed}: differs from offset {same:#,0} on "
+                + $"({disk.Length:#,0} and {_contents.Length:#,0} bytes)");
     }
 }

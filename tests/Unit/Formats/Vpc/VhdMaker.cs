@@ -28,7 +28,14 @@ internal static class VhdMaker
         return bytes;
     }
 
-    public static byte[] Header(long table, int entries, uint blockSize, byte parentId = 0, uint parentTime = 0, string parentName = "", params (string Platform, byte[] Text, long Offset)[] locators)
+    public static byte[] Header(
+        long table,
+        int entries,
+        uint blockSize,
+        byte parentId = 0,
+        uint parentTime = 0,
+        string parentName = "",
+        params (string Platform, byte[] Text, long Offset)[] locators)
     {
         byte[] bytes = new byte[1024];
         Encoding.ASCII.GetBytes("cxsparse").CopyTo(bytes, 0);
@@ -53,7 +60,8 @@ internal static class VhdMaker
     }
 
     /// <summary>A dynamic or differencing disk; each block is its number, its bitmap and its data.</summary>
-    public static byte[] Dynamic(byte[] footer, byte[] header, uint blockSize, int entries, params (int Block, byte[] Bitmap, byte[] Data)[] blocks)
+    public static byte[] Dynamic(
+        byte[] footer, byte[] header, uint blockSize, int entries, params (int Block, byte[] Bitmap, byte[] Data)[] blocks)
     {
         using var file = new MemoryStream();
         file.Write(footer);

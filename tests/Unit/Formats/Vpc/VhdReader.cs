@@ -83,7 +83,9 @@ internal sealed class VhdReader
         long blockSize = U32(header + 32);
         Assert.Equal((Size + blockSize - 1) / blockSize, entries);
         Assert.Equal(0, table % 512);
-        var used = new List<(long Start, long End)> { (0, 512), (header, header + 1024), (table, (table + (entries * 4) + 511) / 512 * 512), (_footer, _footer + 512) };
+        var used = new List<(
+            long Start,
+            long End)> { (0, 512), (header, header + 1024), (table, (table + (entries * 4) + 511) / 512 * 512), (_footer, _footer + 512) };
         ReadParent(header, used);
         int bitmap = (int)(((blockSize / 512) + 4095) / 4096) * 512;
         byte[] disk = new byte[Size];
@@ -113,7 +115,9 @@ internal sealed class VhdReader
                 }
                 else if (!isSet && Type == 3)
                 {
-                    Assert.True(!_file.AsSpan(host, 512).ContainsAnyExcept((byte)0), $"sector {sector} of block {i} has no bit but data, which QEMU would show");
+                    Assert.True(
+                        !_file.AsSpan(host, 512).ContainsAnyExcept((byte)0),
+                        $"sector {sector} of block {i} has no bit but data, which QEMU would show");
                 }
             }
         }

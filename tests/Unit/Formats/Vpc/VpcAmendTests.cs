@@ -139,7 +139,8 @@ public sealed class VpcAmendTests : IDisposable
 
     private async Task AmendAsync(string name, string options)
     {
-        await using BlockNode disk = (await Images.Opener.OpenAsync(new OpenRequest(_folder[name]) { Writable = true, WithBacking = false }, CancellationToken.None)).Node;
+        await using BlockNode disk = (await Images.Opener.OpenAsync(
+            new OpenRequest(_folder[name]) { Writable = true, WithBacking = false }, CancellationToken.None)).Node;
         await AmendAsync(disk, options);
     }
 

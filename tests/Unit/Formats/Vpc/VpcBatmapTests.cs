@@ -5,7 +5,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Vpc;
 
-/// <summary>XenServer's batmap, by what blktap's libvhd reads: behind the table, with a bit for each block that is there as a whole.</summary>
+/// <summary>
+/// XenServer's batmap, by what blktap's libvhd reads: behind the table, with a bit for each block that is there as a whole.
+/// </summary>
 public sealed class VpcBatmapTests
 {
     private const uint Block = 4096;
@@ -76,7 +78,9 @@ public sealed class VpcBatmapTests
         Assert.Empty(Whole(memory.ToArray(), 1));
     }
 
-    /// <summary>The blocks that a batmap calls whole; it must stand behind the table, as long as it should be, with the right checksum.</summary>
+    /// <summary>
+    /// The blocks that a batmap calls whole; it must stand behind the table, as long as it should be, with the right checksum.
+    /// </summary>
     private static List<int> Whole(byte[] file, int sectors)
     {
         int entries = (int)BinaryPrimitives.ReadUInt32BigEndian(file.AsSpan(512 + 28)), at = Table + ((entries * 4) + 511) / 512 * 512;
@@ -105,7 +109,12 @@ public sealed class VpcBatmapTests
     {
         byte[] all = [0xFF, .. new byte[511]];
         byte[] image = VhdMaker.Dynamic(
-            VhdMaker.Footer("tap\0", Blocks * Block, (1, 4, 17), 3), VhdMaker.Header(Table, Blocks, Block), Block, Blocks, (0, all, Data(0)), (2, all, Data(2)));
+            VhdMaker.Footer("tap\0", Blocks * Block, (1, 4, 17), 3),
+            VhdMaker.Header(Table, Blocks, Block),
+            Block,
+            Blocks,
+            (0, all, Data(0)),
+            (2, all, Data(2)));
         Encoding.ASCII.GetBytes("tdbatmap").CopyTo(image, BatmapAt);
         BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(BatmapAt + 8), BatmapAt + 512);
         BinaryPrimitives.WriteUInt32BigEndian(image.AsSpan(BatmapAt + 16), 1);

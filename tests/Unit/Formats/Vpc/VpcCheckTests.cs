@@ -47,7 +47,9 @@ public sealed class VpcCheckTests
         {
             CheckReport found = await VpcDisks.CheckAsync(disk);
             CheckFinding finding = Assert.Single(found.Findings, f => f.Kind.Equals(kind, StringComparison.Ordinal));
-            Assert.True(found.Findings.Count == 1 || defect is "block over the table" or "entry one sector on", string.Join("\n", found.Findings)); // these leave a gap, and data as bitmap
+            // these leave a gap, and data as bitmap
+            Assert.True(found.Findings.Count == 1
+                || defect is "block over the table" or "entry one sector on", string.Join("\n", found.Findings));
             Assert.Equal(isRepaired || kind.Equals("FooterShort", StringComparison.Ordinal), finding.Repair is not null);
             before = kind is "OutOfFile" or "Truncated" ? [] : await VpcDisks.ReadAsync(disk);
         }
@@ -67,7 +69,8 @@ public sealed class VpcCheckTests
             await disk.WriteAsync(700, new byte[] { 1, 2, 3 });
         }
         await using BlockNode again = await VpcDisks.OpenAsync(new MemoryNode(memory.ToArray(), readOnly: true));
-        Assert.DoesNotContain((await VpcDisks.CheckAsync(again)).Findings, f => isRepaired && f.Kind.Equals(kind, StringComparison.Ordinal));
+        Assert.DoesNotContain((await VpcDisks.CheckAsync(again)).Findings, f => isRepaired
+            && f.Kind.Equals(kind, StringComparison.Ordinal));
     }
 
     [Fact]
@@ -127,7 +130,7 @@ public sealed class VpcCheckTests
         await disk.ReadAsync(0, new byte[512]);
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await disk.WriteAsync(0, new byte[512]));
         Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
-        Assert.Contains("Repair-DiskImage", error.Message, StringComparison.Ordinal);
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         await disk.DisposeAsync();
         Assert.Equal(image, memory.ToArray());
     }
@@ -146,7 +149,8 @@ public sealed class VpcCheckTests
     [Fact]
     public void Azure_says_what_it_would_refuse()
     {
-        VpcInfo info = VpcInfo.Of(new VpcFooters(VpcFooter.Parse(VhdMaker.Footer("win ", 20 << 20, (602, 4, 17), 2)), 512, null), VpcSizeCalculation.Auto);
+        VpcInfo info = VpcInfo.Of(
+            new VpcFooters(VpcFooter.Parse(VhdMaker.Footer("win ", 20 << 20, (602, 4, 17), 2)), 512, null), VpcSizeCalculation.Auto);
         Assert.Empty(VpcProfile.AzureObjections(info, 20 << 20, (20 << 20) + 512));
         Assert.Single(VpcProfile.AzureObjections(info with { DiskType = nameof(VpcDiskType.Dynamic) }, 20 << 20, 1000));
         Assert.Single(VpcProfile.AzureObjections(info, 20 << 20, (20 << 20) + 1024));

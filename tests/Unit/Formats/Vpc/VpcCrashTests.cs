@@ -5,7 +5,8 @@ namespace DiskImage.Tests.Formats.Vpc;
 
 /// <summary>
 /// Logs every change below a disk, and lets the machine die after each of them; and, since hosts reorder, with some of what was not
-/// flushed lost. What is left must open, read in each sector as what was flushed or as something newer, and need no more than its footer mended.
+/// flushed lost. What is left must open, read in each sector as what was flushed or as something newer, and need no
+/// more than its footer mended.
 /// </summary>
 public sealed class VpcCrashTests
 {
@@ -66,7 +67,9 @@ public sealed class VpcCrashTests
                 states.Add(new State(start, log.Count, model, isDurable));
             }
         }
-        states.Add(states[^1] with { Start = states[^1].End, End = log.Count, IsDurable = !options.Contains("fixed", StringComparison.Ordinal) }); // closing a fixed disk does not flush it
+        // closing a fixed disk does not flush it
+        states.Add(
+            states[^1] with { Start = states[^1].End, End = log.Count, IsDurable = !options.Contains("fixed", StringComparison.Ordinal) });
 
         IReadOnlyList<WriteLogEntry> entries = log.Entries;
         for (int end = 0; end <= entries.Count; end++)
@@ -79,8 +82,10 @@ public sealed class VpcCrashTests
             }
             if (end - flushed > 1 && end % 3 == 0)
             {
-                WriteLogEntry[] kept = [.. entries.Take(flushed), .. entries.Skip(flushed).Take(end - flushed).Where(_ => random.Next(2) == 0)];
-                await VerifyAsync(before, kept, end, 1, $"seed {seed}, {end} of {entries.Count}, some lost"); // two writes into one sector may be half lost
+                WriteLogEntry[] kept = [.. entries.Take(flushed), .. entries.Skip(flushed).Take(end - flushed).Where(
+                    _ => random.Next(2) == 0)];
+                // two writes into one sector may be half lost
+                await VerifyAsync(before, kept, end, 1, $"seed {seed}, {end} of {entries.Count}, some lost");
             }
         }
 
@@ -106,9 +111,16 @@ public sealed class VpcCrashTests
             bool IsOneOf(int at, int length)
                 => possible.Exists(s => at >= s.Contents.Length || now.AsSpan(at, length).SequenceEqual(s.Contents.AsSpan(at, length)));
             CheckReport report = await VpcDisks.CheckAsync(disk);
-            Assert.All(report.Findings, f => Assert.True(f.Severity is CheckSeverity.Leak || f.Kind.StartsWith("Footer", StringComparison.Ordinal) || f.Kind.Equals(Unmarked, StringComparison.Ordinal) || f.Kind.Equals(Behind, StringComparison.Ordinal), $"{what}: {f}"));
+            Assert.All(
+                report.Findings,
+                f => Assert.True(f.Severity is CheckSeverity.Leak || f.Kind.StartsWith("Footer", StringComparison.Ordinal)
+                    || f.Kind.Equals(Unmarked, StringComparison.Ordinal)
+                    || f.Kind.Equals(Behind, StringComparison.Ordinal), $"{what}: {f}"));
             report = await VpcDisks.RepairAsync(disk, RepairMode.All);
-            Assert.True(report.Findings.All(f => f.Kind.Equals(Unmarked, StringComparison.Ordinal) || f.Kind.Equals(Behind, StringComparison.Ordinal)), $"{what}: after repair {string.Join(", ", report.Findings)}");
+            Assert.True(
+                report.Findings.All(f => f.Kind.Equals(Unmarked, StringComparison.Ordinal)
+                    || f.Kind.Equals(Behind, StringComparison.Ordinal)),
+                $"{what}: after repair {string.Join(", ", report.Findings)}");
             byte[] after = await VpcDisks.ReadAsync(disk);
             Assert.True(now.AsSpan().SequenceEqual(after), $"{what}: the repair changed the contents");
         }

@@ -11,9 +11,11 @@ internal static class VpcDisks
     private static readonly VpcDriver Driver = new();
 
     public static async Task CreateAsync(BlockNode file, string options, BlockNode? parent = null)
-        => await Driver.CreateAsync(new FormatCreateContext(file, Driver.CreateOptions.Bind(OptionSchema.Split(options)), parent), CancellationToken.None);
+        => await Driver.CreateAsync(
+            new FormatCreateContext(file, Driver.CreateOptions.Bind(OptionSchema.Split(options)), parent), CancellationToken.None);
 
-    public static async Task<BlockNode> OpenAsync(BlockNode file, Func<BlockNode>? parent = null, string options = "", bool forRepair = false)
+    public static async Task<BlockNode> OpenAsync(
+        BlockNode file, Func<BlockNode>? parent = null, string options = "", bool forRepair = false)
         => await Driver.OpenAsync(
             new FormatOpenContext(
                 file,

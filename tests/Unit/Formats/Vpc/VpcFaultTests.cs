@@ -3,7 +3,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Vpc;
 
-/// <summary>The host fails a request now and then: what was asked for is done or not, and nothing else changes, now or when opened again.</summary>
+/// <summary>
+/// The host fails a request now and then: what was asked for is done or not, and nothing else changes, now or when opened again.
+/// </summary>
 public sealed class VpcFaultTests
 {
     private const int Size = 512 << 10;
@@ -34,7 +36,9 @@ public sealed class VpcFaultTests
             {
                 byte[] next = (byte[])twin.Clone();
                 int length = random.Next(1, 1 << random.Next(3, 18)), at = random.Next(Size - length);
-                faults.Arm(random.Next(3) == 0 ? new Fault(RequestKinds.Changes, random.Next(1, 6)) { WrittenBytes = random.Next(600) } : null);
+                faults.Arm(random.Next(3) == 0
+                    ? new Fault(RequestKinds.Changes, random.Next(1, 6)) { WrittenBytes = random.Next(600) }
+                    : null);
                 try
                 {
                     switch (random.Next(5))
@@ -69,6 +73,7 @@ public sealed class VpcFaultTests
         await using BlockNode again = await VpcDisks.OpenAsync(new MemoryNode(memory.ToArray(), readOnly: true));
         byte[] reread = await VpcDisks.ReadAsync(again);
         Assert.True(twin.AsSpan().SequenceEqual(reread), $"seed {seed}: opened again it reads otherwise");
-        Assert.DoesNotContain((await VpcDisks.CheckAsync(again)).Findings, f => f.Severity is CheckSeverity.Corruption or CheckSeverity.Error);
+        Assert.DoesNotContain(
+            (await VpcDisks.CheckAsync(again)).Findings, f => f.Severity is CheckSeverity.Corruption or CheckSeverity.Error);
     }
 }

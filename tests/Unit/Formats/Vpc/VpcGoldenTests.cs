@@ -24,7 +24,9 @@ public sealed class VpcGoldenTests : IDisposable
         await using BlockNode disk = await OpenAsync(name);
         Assert.Equal(size, disk.Length);
         VpcInfo info = VpcOracleTests.Info(disk);
-        Assert.Equal((Bytes, 300, 4, 17, size == Chs), (info.CurrentSize, info.Cylinders, info.Heads, info.SectorsPerTrack, info.IsSizeFromGeometry));
+        Assert.Equal(
+            (Bytes, 300, 4, 17, size == Chs),
+            (info.CurrentSize, info.Cylinders, info.Heads, info.SectorsPerTrack, info.IsSizeFromGeometry));
         Assert.Equal(new Version(6, 3), info.CreatorVersion);
         byte[] expected = new byte[size];
         expected.AsSpan(0, 2 << 20).Fill(0x5A);
@@ -39,7 +41,9 @@ public sealed class VpcGoldenTests : IDisposable
         Assert.Equal(expected, await VpcDisks.ReadAsync(disk));
         BlockExtent extent = await disk.GetExtentAsync((8 << 20) + (5 * 512), 1 << 20);
         Assert.Equal((3 * 512, true), (extent.Length, extent.IsData));
-        Assert.Equal(size == Chs ? ["SizesDiffer"] : [], (await VpcDisks.CheckAsync(disk)).Findings.Select(f => f.Kind), StringComparer.Ordinal);
+        Assert.Equal(size == Chs
+            ? ["SizesDiffer"]
+            : [], (await VpcDisks.CheckAsync(disk)).Findings.Select(f => f.Kind), StringComparer.Ordinal);
     }
 
     [Theory]

@@ -44,7 +44,8 @@ public sealed class VpcHostileTests
         for (int kind = 0; kind < 3; kind++)
         {
             byte[] image = await SampleAsync(kind);
-            foreach (int length in Enumerable.Range(0, 2600).Where(l => l % 37 < 2).Concat(Enumerable.Range(1, 20).Select(i => image.Length * i / 21)))
+            foreach (int length in Enumerable.Range(0, 2600).Where(l => l % 37 < 2).Concat(
+                Enumerable.Range(1, 20).Select(i => image.Length * i / 21)))
             {
                 await UseAsync(image[..Math.Min(length, image.Length)], length);
             }

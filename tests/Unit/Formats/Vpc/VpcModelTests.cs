@@ -63,9 +63,11 @@ public sealed class VpcModelTests : IDisposable
             await using BlockNode again = await Images.OpenAsync(path);
             byte[] reread = await VpcDisks.ReadAsync(again);
             Assert.True(twin.AsSpan().SequenceEqual(reread), $"seed {seed}, session {session}, opened again");
-            Assert.All((await VpcDisks.CheckAsync(again)).Findings, f => Assert.Equal(CheckSeverity.Leak, f.Severity)); // dropped blocks leave gaps
+            // dropped blocks leave gaps
+            Assert.All((await VpcDisks.CheckAsync(again)).Findings, f => Assert.Equal(CheckSeverity.Leak, f.Severity));
             (_, byte[] independent) = VhdReader.Read(path, parent);
-            Assert.True(twin.AsSpan().SequenceEqual(independent.AsSpan(0, twin.Length)), $"seed {seed}, session {session}, independent reader");
+            Assert.True(
+                twin.AsSpan().SequenceEqual(independent.AsSpan(0, twin.Length)), $"seed {seed}, session {session}, independent reader");
         }
     }
 
@@ -163,7 +165,8 @@ public sealed class VpcModelTests : IDisposable
                 byte[] now = new byte[Math.Min(size, data.Length)];
                 await disk.ReadAsync(0, now);
                 Assert.True(data.AsSpan(0, now.Length).SequenceEqual(now));
-                Assert.All((await VpcDisks.CheckAsync(disk)).Findings, f => Assert.Equal(CheckSeverity.Leak, f.Severity)); // the place of blocks that have moved
+                // the place of blocks that have moved
+                Assert.All((await VpcDisks.CheckAsync(disk)).Findings, f => Assert.Equal(CheckSeverity.Leak, f.Severity));
                 await disk.WriteAsync(size - 512, data.AsMemory(0, 512));
                 await disk.WriteZeroesAsync(size - 512, 512);
                 data.AsSpan((int)Math.Min(data.Length, size - 512)).Clear();
@@ -187,12 +190,15 @@ public sealed class VpcModelTests : IDisposable
         await disk.ResizeAsync(VpcGeometry.Covering((20 << 20) / 512).Sectors * 512);
         Assert.Equal("qemu", VpcOracleTests.Info(disk).CreatorApplication);
         await disk.ResizeAsync(30_000_128); // 58594 sectors: no geometry says so
-        Assert.Equal(("qem2", 30_000_128L, 65535), (VpcOracleTests.Info(disk).CreatorApplication, VpcOracleTests.Info(disk).CurrentSize, VpcOracleTests.Info(disk).Cylinders));
+        Assert.Equal(
+            ("qem2", 30_000_128L, 65535),
+            (VpcOracleTests.Info(disk).CreatorApplication, VpcOracleTests.Info(disk).CurrentSize, VpcOracleTests.Info(disk).Cylinders));
     }
 
     private static async Task<byte[]> StepAsync(BlockNode disk, byte[] twin, Random random)
     {
-        int length = random.Next(1, Math.Max(2, Math.Min(twin.Length, 1 << random.Next(4, 21)))), at = random.Next(twin.Length - length + 1);
+        int length = random.Next(
+            1, Math.Max(2, Math.Min(twin.Length, 1 << random.Next(4, 21)))), at = random.Next(twin.Length - length + 1);
         switch (random.Next(12))
         {
             case <= 4:

@@ -15,7 +15,11 @@ public sealed class VpcOracleTests
         var data = new TheoryData<long, string>();
         foreach (long size in Sizes)
         {
-            foreach (string options in new[] { "", "force_size=off", "subformat=fixed", "subformat=fixed,force_size=off", "block_size=512k,force_size=off", "block_size=4k", "block_size=16M" })
+            foreach (string options in new[]
+            {
+                "", "force_size=off", "subformat=fixed", "subformat=fixed,force_size=off", "block_size=512k,force_size=off",
+                "block_size=4k", "block_size=16M",
+            })
             {
                 if (size > 0 || !options.Contains("fixed", StringComparison.Ordinal)) // QEMU does not open an empty fixed disk
                 {
@@ -68,12 +72,15 @@ public sealed class VpcOracleTests
     {
         using var folder = new TestFolder();
         await Images.MakeRawAsync(folder["a.raw"], size, seed: 2);
-        await Programs.QemuImgAsync(["convert", "-f", "raw", "-O", "vpc", .. options.Length == 0 ? Array.Empty<string>() : ["-o", options], folder["a.raw"], folder["b.vhd"]]);
+        await Programs.QemuImgAsync(["convert", "-f", "raw", "-O", "vpc", .. options.Length == 0 ? Array.Empty<string>()
+            : ["-o", options], folder["a.raw"], folder["b.vhd"]]);
         await using (BlockNode node = await Images.OpenAsync(folder["b.vhd"]))
         {
             Assert.Equal(await VirtualSizeAsync(folder["b.vhd"]), node.Length);
             Assert.Empty((await ((ICheckable)node).CheckAsync(null, CancellationToken.None)).Findings);
-            Assert.Equal(options.Contains("fixed", StringComparison.Ordinal) ? nameof(VpcDiskType.Fixed) : nameof(VpcDiskType.Dynamic), Info(node).DiskType);
+            Assert.Equal(options.Contains("fixed", StringComparison.Ordinal)
+                ? nameof(VpcDiskType.Fixed)
+                : nameof(VpcDiskType.Dynamic), Info(node).DiskType);
         }
         await Images.ConvertAsync(folder["b.vhd"], null, folder["c.raw"], "raw");
         byte[] raw = await File.ReadAllBytesAsync(folder["a.raw"]), ours = await File.ReadAllBytesAsync(folder["c.raw"]);
@@ -90,7 +97,8 @@ public sealed class VpcOracleTests
     {
         using var folder = new TestFolder();
         var random = new Random(3);
-        long[] sizes = [.. Enumerable.Range(0, 12).Select(i => random.NextInt64(1L << random.Next(10, 41))), 1 << 20, 504L << 20, (504L << 20) + 512, 127L << 30, 128L << 30, 2040L << 30];
+        long[] sizes = [.. Enumerable.Range(0, 12).Select(i => random.NextInt64(
+            1L << random.Next(10, 41))), 1 << 20, 504L << 20, (504L << 20) + 512, 127L << 30, 128L << 30, 2040L << 30];
         foreach (long size in options.Equals("force_size=off", StringComparison.Ordinal) ? sizes : sizes.Where(s => s < 1L << 36))
         {
             string ours = folder[$"o{size}.vhd"], theirs = folder[$"t{size}.vhd"];
@@ -111,7 +119,10 @@ public sealed class VpcOracleTests
         const long Bytes = 1 << 30, Chs = 1000L * 16 * 63 * 512;
         foreach ((string creator, long size, bool qemuAgrees) in new[]
         {
-            ("vpc ", Chs, true), ("vs  ", Chs, true), ("qemu", Chs, true), ("zzzz", Bytes, false), ("vbox", Bytes, false), ("simh", Bytes, false), ("qem2", Bytes, true), ("win ", Bytes, true), ("d2v ", Bytes, true),
+            ("vpc ", Chs, true), ("vs  ", Chs, true), ("qemu", Chs, true), (
+                "zzzz",
+                Bytes,
+                false), ("vbox", Bytes, false), ("simh", Bytes, false), ("qem2", Bytes, true), ("win ", Bytes, true), ("d2v ", Bytes, true),
             ("tap\0", Bytes, true), ("CTXS", Bytes, true), ("d2v\0", Bytes, false), ("wa\0\0", Bytes, false),
         })
         {
@@ -120,11 +131,17 @@ public sealed class VpcOracleTests
                 (ushort, byte, byte) geometry = largest ? ((ushort)65535, (byte)16, (byte)255) : ((ushort)1000, (byte)16, (byte)63);
                 byte[] footer = VhdMaker.Footer(creator, Bytes, geometry, 3);
                 await File.WriteAllBytesAsync(folder["a.vhd"], VhdMaker.Dynamic(footer, VhdMaker.Header(1536, 512, 2 << 20), 2 << 20, 512));
-                foreach ((string calculation, long expected) in new[] { ("auto", largest ? Bytes : size), ("chs", largest ? Bytes : Chs), ("current_size", Bytes) })
+                foreach ((
+                    string calculation,
+                    long expected) in new[] { ("auto", largest ? Bytes : size), ("chs", largest ? Bytes : Chs), ("current_size", Bytes) })
                 {
                     await using BlockNode node = await Images.OpenAsync(folder["a.vhd"], options: $"force_size_calc={calculation}");
                     Assert.Equal(expected, node.Length);
-                    string theirs = await Programs.QemuImgAsync("info", "--output=json", "--image-opts", $"driver=vpc,file.filename={folder["a.vhd"]}{(calculation.Equals("auto", StringComparison.Ordinal) ? "" : $",force_size_calc={calculation}")}");
+                    string theirs = await Programs.QemuImgAsync(
+                        "info",
+                        "--output=json",
+                        "--image-opts",
+                        $"driver=vpc,file.filename={folder["a.vhd"]}{(calculation.Equals("auto", StringComparison.Ordinal) ? "" : $",force_size_calc={calculation}")}");
                     if (qemuAgrees || !calculation.Equals("auto", StringComparison.Ordinal) || largest)
                     {
                         Assert.Equal(JsonDocument.Parse(theirs).RootElement.GetProperty("virtual-size").GetInt64(), node.Length);
@@ -201,5 +218,6 @@ public sealed class VpcOracleTests
     internal static VpcInfo Info(BlockNode node) => (VpcInfo)((IDescribed)node).Describe().FormatSpecific!;
 
     internal static async Task<long> VirtualSizeAsync(string path)
-        => JsonDocument.Parse(await Programs.QemuImgAsync("info", "--output=json", "-f", "vpc", path)).RootElement.GetProperty("virtual-size").GetInt64();
+        => JsonDocument.Parse(
+            await Programs.QemuImgAsync("info", "--output=json", "-f", "vpc", path)).RootElement.GetProperty("virtual-size").GetInt64();
 }

@@ -21,7 +21,8 @@ public sealed class VpcParentTests : IDisposable
     {
         Directory.CreateDirectory(_folder["a/b"]);
         byte[] expected = await ChainAsync("base.vhd", "a/mid.vhd", "a/b/top.vhd");
-        await using (BlockNode top = await Images.OpenAsync(_folder["a/b/top.vhd"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles }))
+        await using (BlockNode top = await Images.OpenAsync(
+            _folder["a/b/top.vhd"], policy: new OpenPolicy { References = ReferenceScope.LocalFiles }))
         {
             Assert.Equal(expected, await VpcDisks.ReadAsync(top));
             VpcInfo info = VpcOracleTests.Info(top);
@@ -43,8 +44,8 @@ public sealed class VpcParentTests : IDisposable
     }
 
     /// <summary>
-    /// libvhdi 20210425 takes all sectors from the first set bit to the end of a bitmap's byte for set (a byte of 0xC0 reads as 0xFF), so what it
-    /// judges is written by eight sectors.
+    /// libvhdi 20210425 takes all sectors from the first set bit to the end of a bitmap's byte for set (a byte of 0xC0 reads as 0xFF), so
+    /// what it judges is written by eight sectors.
     /// </summary>
     [VhdiFact]
     public async Task Libvhdi_reads_a_chain_identical()
@@ -150,7 +151,11 @@ public sealed class VpcParentTests : IDisposable
         byte[] expected;
         BlockNode target = await Images.OpenAsync(_folder["p2.vhd"], writable: true);
         await using (BlockNode top = (await Images.Opener.OpenAsync(
-            new OpenRequest(_folder["c.vhd"]) { Writable = true, Opened = new Dictionary<NodeIdentity, BlockNode> { [target.HolderIdentity()!.Value] = target } },
+            new OpenRequest(_folder["c.vhd"])
+            {
+                Writable = true,
+                Opened = new Dictionary<NodeIdentity, BlockNode> { [target.HolderIdentity()!.Value] = target },
+            },
             CancellationToken.None)).Node)
         {
             expected = await VpcDisks.ReadAsync(top);
@@ -177,7 +182,8 @@ public sealed class VpcParentTests : IDisposable
     public async Task Every_kind_of_locator_leads_to_the_parent(string platform, string text)
     {
         Directory.CreateDirectory(_folder["sub"]);
-        await MakeByHandAsync(platform, string.Format(text, _folder.Root), text.StartsWith("an alias", StringComparison.Ordinal) ? "p2.vhd" : "wrong name");
+        await MakeByHandAsync(platform, string.Format(text, _folder.Root), text.StartsWith("an alias", StringComparison.Ordinal)
+            ? "p2.vhd" : "wrong name");
         await using BlockNode child = await Images.OpenAsync(_folder["c.vhd"]);
         byte[] contents = await VpcDisks.ReadAsync(child);
         Assert.Equal(7, contents[0]);
@@ -227,7 +233,8 @@ public sealed class VpcParentTests : IDisposable
         Directory.CreateDirectory(_folder["a"]);
         _ = await ChainAsync("base.vhd", "a/top.vhd");
         var policy = new OpenPolicy { References = ReferenceScope.SameFolder };
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a/top.vhd"], policy: policy));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            () => Images.OpenAsync(_folder["a/top.vhd"], policy: policy));
         Assert.Equal(DiskImageErrorKind.Refused, error.Kind);
     }
 
@@ -236,14 +243,20 @@ public sealed class VpcParentTests : IDisposable
     {
         Directory.CreateDirectory(_folder["sub"]);
         await MakeByHandAsync("W2ru", @".\c.vhd", "c.vhd");
-        Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["c.vhd"], options: "ignore_id_mismatch=on"))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Corrupt,
+            (await Assert.ThrowsAsync<DiskImageException>(
+                () => Images.OpenAsync(_folder["c.vhd"], options: "ignore_id_mismatch=on"))).Kind);
         await MakeByHandAsync("W2ru", @".\d.vhd", "d.vhd");
         File.Copy(_folder["c.vhd"], _folder["d.vhd"]);
         await MakeByHandAsync("W2ru", @".\d.vhd", "d.vhd");
         byte[] back = await File.ReadAllBytesAsync(_folder["d.vhd"]);
         back[2048 + 4] = (byte)'c'; // d names c
         await File.WriteAllBytesAsync(_folder["d.vhd"], back);
-        Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["c.vhd"], options: "ignore_id_mismatch=on"))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Corrupt,
+            (await Assert.ThrowsAsync<DiskImageException>(
+                () => Images.OpenAsync(_folder["c.vhd"], options: "ignore_id_mismatch=on"))).Kind);
     }
 
     [Fact]
@@ -253,7 +266,8 @@ public sealed class VpcParentTests : IDisposable
         await Images.CreateAsync(_folder["p.qcow2"], "qcow2", "size=1M");
         foreach (string name in new[] { "p.raw", "p.qcow2" })
         {
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(_folder["c.vhd"], "vpc", $"size=1M,backing_file={name}"));
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                () => Images.CreateAsync(_folder["c.vhd"], "vpc", $"size=1M,backing_file={name}"));
             Assert.Equal(DiskImageErrorKind.InvalidOption, error.Kind);
         }
         Assert.False(File.Exists(_folder["c.vhd"]));
@@ -288,7 +302,8 @@ public sealed class VpcParentTests : IDisposable
         Assert.Equal(new byte[512], (await VpcDisks.ReadAsync(alone))[(4 << 20)..((4 << 20) + 512)]);
 
         async Task<BlockNode> Alone(string name, bool writable = false)
-            => (await Images.Opener.OpenAsync(new OpenRequest(_folder[name]) { Format = "vpc", WithBacking = false, Writable = writable }, CancellationToken.None)).Node;
+            => (await Images.Opener.OpenAsync(
+                new OpenRequest(_folder[name]) { Format = "vpc", WithBacking = false, Writable = writable }, CancellationToken.None)).Node;
     }
 
     /// <summary>Each image holds something of its own; returns what the last reads as.</summary>
@@ -300,7 +315,9 @@ public sealed class VpcParentTests : IDisposable
         var random = new Random(names.Length);
         for (int i = 0; i < names.Length; i++)
         {
-            string parent = i == 0 ? "" : $",backing_file={Path.GetRelativePath(Path.GetDirectoryName(_folder[names[i]])!, _folder[names[i - 1]])}";
+            string parent = i == 0
+                ? ""
+                : $",backing_file={Path.GetRelativePath(Path.GetDirectoryName(_folder[names[i]])!, _folder[names[i - 1]])}";
             var trusting = new OpenPolicy { References = ReferenceScope.LocalFiles };
             await Images.CreateAsync(_folder[names[i]], "vpc", i == 0 ? $"size={Size},force_size" : $"size={Size}{parent}", trusting);
             await using BlockNode disk = await Images.OpenAsync(_folder[names[i]], writable: true, policy: trusting);
@@ -325,7 +342,9 @@ public sealed class VpcParentTests : IDisposable
         return expected;
     }
 
-    /// <summary>A child with one locator, whose first sector is its own (7), over parents at sub/p.vhd and p2.vhd that are all nines.</summary>
+    /// <summary>
+    /// A child with one locator, whose first sector is its own (7), over parents at sub/p.vhd and p2.vhd that are all nines.
+    /// </summary>
     private async Task MakeByHandAsync(string platform, string text, string parentName, uint parentTime = 77)
     {
         const uint Block = 64 << 10;

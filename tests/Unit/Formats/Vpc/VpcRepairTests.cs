@@ -9,7 +9,8 @@ namespace DiskImage.Tests.Formats.Vpc;
 public sealed class VpcRepairTests
 {
     private const uint Block = 4096;
-    private const int Blocks = 16, Table = 1536, Locator = 2048, First = Table + 512 + (8 * 512), Span = 512 + (int)Block, Size = Blocks * (int)Block;
+    private const int Blocks =
+        16, Table = 1536, Locator = 2048, First = Table + 512 + (8 * 512), Span = 512 + (int)Block, Size = Blocks * (int)Block;
 
     public static TheoryData<bool, int, int> Structures()
     {
@@ -44,16 +45,20 @@ public sealed class VpcRepairTests
             string what = $"bit {bit % 8} of byte {bit / 8}";
             if (before is not null)
             {
-                byte[]?[] read = await SectorsAsync(after, hasParent) ?? throw new InvalidOperationException($"{what}: does not open any more");
+                byte[]?[] read = await SectorsAsync(after, hasParent)
+                    ?? throw new InvalidOperationException($"{what}: does not open any more");
                 for (int i = 0; i < before.Length; i++)
                 {
-                    Assert.True(before[i] is null || (read[i] is { } now && now.AsSpan().SequenceEqual(before[i])), $"{what}: sector {i} changed");
+                    Assert.True(before[i] is null
+                        || (read[i] is { } now && now.AsSpan().SequenceEqual(before[i])), $"{what}: sector {i} changed");
                 }
             }
             bool isSealed = bit / 8 is < Table || start > First; // under a checksum: what it says is the original, or nothing was touched
             if (isSealed && !after.AsSpan().SequenceEqual(damaged) && await SectorsAsync(after, hasParent) is { } mended)
             {
-                Assert.True(mended.Zip(original).All(p => p.First is not null && p.First.AsSpan().SequenceEqual(p.Second)), $"{what}: repaired into something else");
+                Assert.True(
+                    mended.Zip(original).All(p => p.First is not null && p.First.AsSpan().SequenceEqual(p.Second)),
+                    $"{what}: repaired into something else");
             }
         }
         Assert.True(repaired > 0 || start is 1024 or Locator, "nothing was repaired at all");
@@ -65,7 +70,8 @@ public sealed class VpcRepairTests
         byte[] image = Image(hasParent: false);
         image[512 + 16 + 6] ^= 0x10; // the table seems to be 4 KiB further on, where data is
         await using BlockNode disk = await VpcDisks.OpenAsync(new MemoryNode(image, readOnly: true), forRepair: true);
-        CheckFinding finding = (await VpcDisks.CheckAsync(disk)).Findings.Single(f => f.Kind.Equals("HeaderChecksum", StringComparison.Ordinal));
+        CheckFinding finding = (
+            await VpcDisks.CheckAsync(disk)).Findings.Single(f => f.Kind.Equals("HeaderChecksum", StringComparison.Ordinal));
         Assert.Null(finding.Repair);
         foreach (RepairMode mode in Enum.GetValues<RepairMode>())
         {
@@ -81,8 +87,9 @@ public sealed class VpcRepairTests
         byte[] image = Image(hasParent), sound = (byte[])image.Clone();
         image[64] ^= 0xFF;
         image[image.Length - 512 + 65] ^= 0x5A;
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await VpcDisks.OpenAsync(new MemoryNode((byte[])image.Clone())));
-        Assert.Contains("Repair-DiskImage -Mode All", error.Message, StringComparison.Ordinal);
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await VpcDisks.OpenAsync(new MemoryNode((byte[])image.Clone())));
+        Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         await using (BlockNode disk = await VpcDisks.OpenAsync(new MemoryNode((byte[])image.Clone()), forRepair: true))
         {
             CheckFinding finding = Assert.Single((await VpcDisks.CheckAsync(disk)).Findings);
@@ -100,7 +107,8 @@ public sealed class VpcRepairTests
     [Fact]
     public async Task A_fixed_disks_checksum_is_written_anew_if_the_size_fits_the_file()
     {
-        byte[] sound = [.. Enumerable.Repeat((byte)7, 34 << 10), .. VhdMaker.Footer("win ", 34 << 10, (1, 4, 17), 2)], image = (byte[])sound.Clone();
+        byte[] sound = [.. Enumerable.Repeat((byte)7, 34 << 10), .. VhdMaker.Footer(
+            "win ", 34 << 10, (1, 4, 17), 2)], image = (byte[])sound.Clone();
         image[(34 << 10) + 64] ^= 1;
         Assert.Equal(sound, await RepairAsync(image, RepairMode.All));
         image[(34 << 10) + 54] ^= 2; // the current size, too
@@ -132,7 +140,8 @@ public sealed class VpcRepairTests
             byte[]?[] read = await SectorsAsync(after, hasParent) ?? throw new InvalidOperationException($"{what}: does not open any more");
             for (int i = 0; i < before.Length; i++)
             {
-                Assert.True(before[i] is null || (read[i] is { } now && now.AsSpan().SequenceEqual(before[i])), $"{what}: sector {i} changed");
+                Assert.True(before[i] is null
+                    || (read[i] is { } now && now.AsSpan().SequenceEqual(before[i])), $"{what}: sector {i} changed");
             }
             await using BlockNode disk = await VpcDisks.OpenAsync(new MemoryNode(after, readOnly: true));
             Assert.DoesNotContain((await VpcDisks.CheckAsync(disk)).Findings, f => f.Severity == CheckSeverity.Corruption);
@@ -199,7 +208,14 @@ public sealed class VpcRepairTests
     {
         byte[] bits = [.. Enumerable.Repeat((byte)0xFF, 512)], data = [.. Enumerable.Repeat((byte)0x77, (int)Block)];
         return VpcDisks.OpenAsync(new MemoryNode(
-            VhdMaker.Dynamic(VhdMaker.Footer("win ", Size, (1, 4, 17), 3, id: 0x22, time: 77), VhdMaker.Header(1536, Blocks, Block), Block, Blocks, (3, bits, data), (8, bits, data)), readOnly: true))
+            VhdMaker.Dynamic(
+                VhdMaker.Footer("win ", Size, (1, 4, 17), 3, id: 0x22, time: 77),
+                VhdMaker.Header(1536, Blocks, Block),
+                Block,
+                Blocks,
+                (3, bits, data),
+                (8, bits, data)),
+            readOnly: true))
             .GetAwaiter().GetResult();
     }
 
@@ -208,7 +224,9 @@ public sealed class VpcRepairTests
         var random = new Random(1);
         byte[] name = Encoding.Unicode.GetBytes(@".\p.vhd");
         byte[] footer = VhdMaker.Footer("win ", Size, (1, 4, 17), hasParent ? 4 : 3);
-        byte[] header = hasParent ? VhdMaker.Header(Table, Blocks, Block, 0x22, 77, "p.vhd", ("W2ru", name, Locator)) : VhdMaker.Header(Table, Blocks, Block);
+        byte[] header = hasParent
+            ? VhdMaker.Header(Table, Blocks, Block, 0x22, 77, "p.vhd", ("W2ru", name, Locator))
+            : VhdMaker.Header(Table, Blocks, Block);
         VhdMaker.WithLocators(hasParent ? [("W2ru", name, Locator)] : []);
         byte[] Data()
         {

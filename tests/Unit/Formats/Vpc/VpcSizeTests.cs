@@ -3,7 +3,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Vpc;
 
-/// <summary>Which size a disk has, that new ones have exactly the one asked for, and that nothing below the larger of two is lost.</summary>
+/// <summary>
+/// Which size a disk has, that new ones have exactly the one asked for, and that nothing below the larger of two is lost.
+/// </summary>
 public sealed class VpcSizeTests
 {
     private const long Bytes = 30L << 30, DataAt = 20L << 30, Capped = 16383L * 16 * 63 * 512;
@@ -67,7 +69,13 @@ public sealed class VpcSizeTests
     public async Task What_a_table_has_behind_both_sizes_is_kept_until_the_user_gives_it_up()
     {
         byte[] image = VhdMaker.Dynamic(
-            VhdMaker.Footer("win ", 4 * Block, (120, 4, 17), 3), VhdMaker.Header(1536, 8, Block), Block, 8, (1, Bits(), Data(1)), (6, Bits(), Data(6)), (2, Bits(), Data(2)));
+            VhdMaker.Footer("win ", 4 * Block, (120, 4, 17), 3),
+            VhdMaker.Header(1536, 8, Block),
+            Block,
+            8,
+            (1, Bits(), Data(1)),
+            (6, Bits(), Data(6)),
+            (2, Bits(), Data(2)));
         var memory = new MemoryNode(image);
         await using (BlockNode disk = await VpcDisks.OpenAsync(memory, forRepair: true))
         {
@@ -83,7 +91,8 @@ public sealed class VpcSizeTests
         {
             Assert.Equal("Behind", Assert.Single((await VpcDisks.CheckAsync(disk)).Findings).Kind);
             byte[] read = await VpcDisks.ReadAsync(disk);
-            Assert.Equal(((byte)9, (byte)1, (byte)2, (byte)0, (byte)0), (read[0], read[Block], read[2 * Block], read[3 * Block], read[4 * Block]));
+            Assert.Equal(
+                ((byte)9, (byte)1, (byte)2, (byte)0, (byte)0), (read[0], read[Block], read[2 * Block], read[3 * Block], read[4 * Block]));
         }
         await using (BlockNode disk = await VpcDisks.OpenAsync(new MemoryNode(longer)))
         {
@@ -97,14 +106,21 @@ public sealed class VpcSizeTests
     [Fact]
     public async Task An_entry_behind_the_end_that_leads_into_a_live_block_is_found_and_frees_nothing()
     {
-        byte[] image = VhdMaker.Dynamic(VhdMaker.Footer("win ", 4 * Block, (120, 4, 17), 3), VhdMaker.Header(1536, 8, Block), Block, 8, (1, Bits(), Data(1)), (2, Bits(), Data(2)));
+        byte[] image = VhdMaker.Dynamic(
+            VhdMaker.Footer("win ", 4 * Block, (120, 4, 17), 3),
+            VhdMaker.Header(1536, 8, Block),
+            Block,
+            8,
+            (1, Bits(), Data(1)),
+            (2, Bits(), Data(2)));
         image.AsSpan(1536 + 4, 4).CopyTo(image.AsSpan(1536 + (5 * 4))); // block 5 is where block 1 is
         await using BlockNode mended = await VpcDisks.OpenAsync(new MemoryNode((byte[])image.Clone()), forRepair: true);
         Assert.Empty((await VpcDisks.RepairAsync(mended, RepairMode.All)).Findings);
         Assert.Equal(1, (await VpcDisks.ReadAsync(mended))[Block]);
 
         await using BlockNode disk = await VpcDisks.OpenAsync(new MemoryNode(image), forRepair: true);
-        Assert.Equal(("Stale", CheckSeverity.Corruption), Assert.Single((await VpcDisks.CheckAsync(disk)).Findings) is var f ? (f.Kind, f.Severity) : default);
+        Assert.Equal(("Stale", CheckSeverity.Corruption), Assert.Single((await VpcDisks.CheckAsync(disk)).Findings) is var f
+            ? (f.Kind, f.Severity) : default);
         await disk.ResizeAsync(3 * Block);
         await disk.WriteAsync(0, Data(7));
         await disk.ResizeAsync(8 * Block);
@@ -125,7 +141,9 @@ public sealed class VpcSizeTests
         await using BlockNode disk = await VpcDisks.OpenAsync(memory, forRepair: true);
         Assert.Equal(isByGeometry ? Chs : Size, disk.Length);
         Assert.Equal(isByGeometry ? 1 : 0, ((IDescribed)disk).Describe().Warnings.Count);
-        Assert.Equal(isByGeometry ? ["SizesDiffer"] : [], (await VpcDisks.CheckAsync(disk)).Findings.Select(f => f.Kind), StringComparer.Ordinal);
+        Assert.Equal(isByGeometry
+            ? ["SizesDiffer"]
+            : [], (await VpcDisks.CheckAsync(disk)).Findings.Select(f => f.Kind), StringComparer.Ordinal);
         _ = await VpcDisks.RepairAsync(disk, RepairMode.All);
         if (isByGeometry)
         {
@@ -145,7 +163,12 @@ public sealed class VpcSizeTests
     {
         using var folder = new TestFolder();
         var random = new Random(11);
-        long[] sizes = [512, 100 << 20, (100 << 20) + 512, 104_865_792, (1L << 30) - 512, 65535L * 16 * 63 * 512, 65535L * 16 * 255 * 512, (65535L * 16 * 255 * 512) + 512, 2040L << 30, .. Enumerable.Range(0, 20).Select(_ => random.NextInt64(1, 1L << random.Next(1, 32)) * 512)];
+        long[] sizes =
+        [
+            512, 100 << 20, (100 << 20) + 512, 104_865_792, (1L << 30) - 512, 65535L * 16 * 63 * 512, 65535L * 16 * 255 * 512,
+            (65535L * 16 * 255 * 512) + 512, 2040L << 30,
+            .. Enumerable.Range(0, 20).Select(_ => random.NextInt64(1, 1L << random.Next(1, 32)) * 512),
+        ];
         foreach (long size in sizes)
         {
             await Images.CreateAsync(folder["a.vhd"], "vpc", $"size={size},{options}");
@@ -184,15 +207,21 @@ public sealed class VpcSizeTests
             await disk.ReadAsync(size - 512, end);
             Assert.Equal((size + 4096, (byte)3), (disk.Length, end[511]));
         }
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(folder["b.vhd"], "vpc", $"size={size}"));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            () => Images.CreateAsync(folder["b.vhd"], "vpc", $"size={size}"));
         Assert.Contains("2040 GiB", error.Message, StringComparison.Ordinal);
-        error = await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(folder["b.vhd"], "vpc", $"size={(64L << 40) + 512},subformat=fixed"));
+        error = await Assert.ThrowsAsync<DiskImageException>(
+            () => Images.CreateAsync(folder["b.vhd"], "vpc", $"size={(64L << 40) + 512},subformat=fixed"));
         Assert.Contains("64 TiB", error.Message, StringComparison.Ordinal);
     }
 
     private static byte[] Thirty(string creator)
         => VhdMaker.Dynamic(
-            VhdMaker.Footer(creator, Bytes, (16383, 16, 63), 3), VhdMaker.Header(1536, Entries, Block), Block, Entries, ((int)(DataAt / Block), Bits(), Data(5)));
+            VhdMaker.Footer(creator, Bytes, (16383, 16, 63), 3),
+            VhdMaker.Header(1536, Entries, Block),
+            Block,
+            Entries,
+            ((int)(DataAt / Block), Bits(), Data(5)));
 
     private static async Task RequireDataAsync(BlockNode disk)
     {

@@ -1,0 +1,172 @@
+using DiskImage.Block;
+using DiskImage.Graph;
+using DiskImage.Jobs;
+
+namespace DiskImage.Operations;
+
+/// <summary>Which of the source's bitmaps a conversion copies.</summary>
+public enum BitmapChoice
+{
+    /// <summary>None.</summary>
+    None,
+
+    /// <summary>All; one that was not saved properly ends it before anything is written.</summary>
+    All,
+
+    /// <summary>All that were saved properly.</summary>
+    Sound,
+}
+
+/// <summary>What a conversion is to do.</summary>
+public sealed record ConvertRequest
+{
+    /// <summary>The source is a snapshot inside the image, not the present state.</summary>
+    public bool IsSnapshot { get; init; }
+
+    /// <summary>Runs of zeroes of at least this many bytes are not stored; 0 stores everything.</summary>
+    public long SparseSize { get; init; } = 4096;
+
+    /// <summary>Stores data compressed.</summary>
+    public bool Compress { get; init; }
+
+    /// <summary>Which bitmaps are copied.</summary>
+    public BitmapChoice Bitmaps { get; init; }
+
+    /// <summary>Compares the new image with the source before it gets its name.</summary>
+    public bool Verify { get; init; }
+
+    /// <summary>The new image survives a power cut when it is there.</summary>
+    public bool Durable { get; init; }
+
+    /// <summary>Workers; 0 for as many as suit the machine.</summary>
+    public int Workers { get; init; }
+}
+
+/// <summary>
+/// Makes a new image read as another does: says what is lost, copies the disk and its bitmaps, compares, and gives it its name.
+/// </summary>
+/// <param name="front">Who asks.</param>
+/// <param name="source">The source.</param>
+/// <param name="disk">Its disk, or the snapshot of it that is copied.</param>
+/// <param name="request">What is wanted.</param>
+public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockNode disk, ConvertRequest request)
+{
+    private IReadOnlyList<DiskBitmap>? _bitmaps; // null if none are wanted
+
+    /// <summary>Refuses what cannot be done, before anything is made.</summary>
+    /// <exception cref="DiskImageException">InvalidOption; Unsupported: the source keeps no bitmaps; what they say.</exception>
+    public async Task PrepareAsync(CancellationToken cancellationToken)
+    {
+        if (request.Bitmaps == BitmapChoice.None)
+        {
+            return;
+        }
+        if (request.IsSnapshot)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{source.Path}: bitmaps record changes of the present state, so they are not copied "
+                    + $"with {new Remedy(RemedyKind.Snapshot)}.",
+                source.Path);
+        }
+        IBitmapList holder = source.Require<IBitmapList>("keep no dirty bitmaps");
+        _bitmaps = await BitmapCopy.SelectAsync(
+            source.Node, request.Bitmaps == BitmapChoice.Sound, cancellationToken).ConfigureAwait(false);
+        foreach (DiskBitmap broken in (await holder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Where(b => b.IsInUse))
+        {
+            await front.WarnAsync($"{source.Path}: bitmap '{broken.Name}' was not saved properly and is left out.").ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Fills a new image and completes it.</summary>
+    public async Task<ConvertResult> RunAsync(NewImage image, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        foreach (Wording loss in await ConversionFacts.LossesAsync(
+            source.Node, disk, image.Node, _bitmaps is not null, cancellationToken).ConfigureAwait(false))
+        {
+            await front.WarnAsync($"{image.Path}: {loss}.").ConfigureAwait(false);
+        }
+        if (_bitmaps is not null)
+        {
+            await BitmapCopy.RequireHoldsAsync(image.Node, _bitmaps, cancellationToken).ConfigureAwait(false);
+        }
+        ConvertResult result = await CopyAsync(image, cancellationToken).ConfigureAwait(false);
+        if (_bitmaps is not null)
+        {
+            _ = await front.ShowAsync(
+                $"Copying bitmaps of {ByteText.Leaf(source.Node.Name)}",
+                progress => new BitmapCopy(source.Node, image.Node, _bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        }
+        await image.CompleteAsync(request.Durable, request.Verify
+            ? made => VerifyAsync(made, cancellationToken)
+            : null, cancellationToken).ConfigureAwait(false);
+        return result;
+    }
+
+    private async Task<ConvertResult> CopyAsync(NewImage image, CancellationToken cancellationToken)
+    {
+        BlockNode? backing = image.Node.BackingNode();
+        bool same = backing is not null && await HasSameBackingAsync(backing, cancellationToken).ConfigureAwait(false);
+        var how = new ConvertOptions
+        {
+            Workers = request.Workers,
+            SparseSize = request.SparseSize,
+            Compress = request.Compress,
+            InOrder = image.IsSent,
+            TargetReadsZero = backing is null,
+            TargetHasBacking = same,
+        };
+        ConvertResult result = await front.ShowAsync(
+            $"Converting {ByteText.Leaf(disk.Name)} to {ByteText.Leaf(image.Path)}",
+            progress => new ConvertJob(disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        await front.ExplainAsync(
+            $"{image.Path}: {ByteText.Of(result.BytesCopied)} copied, {ByteText.Of(result.BytesZero)} zeroes, "
+            + $"{ByteText.Of(result.BytesSkipped)} left to the backing image, in "
+            + $"{result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+        return result;
+    }
+
+    /// <summary>
+    /// True if the source may leave to the new backing image what it leaves to its own: they are the same file, or read the same.
+    /// </summary>
+    private async Task<bool> HasSameBackingAsync(BlockNode backing, CancellationToken cancellationToken)
+    {
+        if (disk.BackingNode() is not { } own)
+        {
+            await front.ExplainAsync($"{disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
+            return false;
+        }
+        if (own.HolderIdentity() is { } file && file == backing.HolderIdentity()
+            && FormatOf(own).Equals(FormatOf(backing), StringComparison.Ordinal))
+        {
+            return true;
+        }
+        CompareResult comparison = await front.ShowAsync(
+            $"Comparing {ByteText.Leaf(own.Name)} with {ByteText.Leaf(backing.Name)}",
+            progress => new CompareJob(own, backing, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        await front.ExplainAsync(comparison.Identical
+            ? $"{backing.Name}: reads the same as {own.Name}, so what the source has from there is left out"
+            : $"{backing.Name}: differs from {own.Name}, so all of the source is copied").ConfigureAwait(false);
+        return comparison.Identical;
+    }
+
+    private static string FormatOf(BlockNode disk) => disk.As<IDescribed>()?.Describe().Format ?? "";
+
+    private async ValueTask VerifyAsync(BlockNode made, CancellationToken cancellationToken)
+    {
+        CompareResult comparison = await front.ShowAsync(
+            $"Verifying {ByteText.Leaf(made.Name)}",
+            progress => new CompareJob(disk, made, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        if (!comparison.Identical)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{made.Name}: differs from {disk.Name} at offset {comparison.FirstDifference:#,0}. It is removed; "
+                    + "the source may be changing, or the storage may be faulty.",
+                made.Name,
+                comparison.FirstDifference);
+        }
+        await front.ExplainAsync($"{made.Name}: reads the same as {disk.Name}").ConfigureAwait(false);
+    }
+}
