@@ -61,8 +61,9 @@ Describe 'Differencing VDI' {
     }
 
     It 'is told of where its parent is changed' {
-        $null = Resize-DiskImage mid.vdi 8MB -WarningVariable warnings -WarningAction SilentlyContinue
-        "$warnings" | Should -BeLike '*top.vdi*'
+        $null = New-DiskImage other.vdi -BackingPath mid.vdi
+        $null = Merge-DiskImage top.vdi -Confirm:$false -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -BeLike '*other.vdi*'
     }
 
     It 'refuses a parent that was written to, and takes it with -IgnoreIdMismatch' {

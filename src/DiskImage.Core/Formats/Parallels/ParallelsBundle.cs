@@ -66,7 +66,8 @@ internal static class ParallelsBundle
             try
             {
                 ParallelsImage image = storage.Images.GetValueOrDefault(chain[i])
-                    ?? throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{name}: the disk descriptor has no image of the snapshot {chain[i]:B}", name);
+                    ?? throw new DiskImageException(
+                        DiskImageErrorKind.Corrupt, $"{name}: the disk descriptor has no image of the snapshot {chain[i]:B}", name);
                 ReferenceOpener open = isTop ? context.OpenData : context.OpenDataToRead ?? context.OpenData;
                 bytes = await open(image.File, null, cancellationToken).ConfigureAwait(false);
                 if (image.IsPlain && i > 0)

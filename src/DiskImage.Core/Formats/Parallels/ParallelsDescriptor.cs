@@ -75,7 +75,8 @@ internal sealed record ParallelsDescriptor(
         }
         catch (Exception e) when (e is XmlException or ArgumentException)
         {
-            throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{file.Name}: the disk descriptor cannot be read: {e.Message}", file.Name, cause: e);
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{file.Name}: the disk descriptor cannot be read: {e.Message}", file.Name, cause: e);
         }
     }
 
@@ -107,7 +108,8 @@ internal sealed record ParallelsDescriptor(
         }
         if (parameters.Element("Encryption")?.Element("Engine") is { } engine && Guid.TryParse(engine.Value.Trim(), out Guid cipher) && cipher != Guid.Empty)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{file.Name}: the disk is encrypted, by the engine {cipher:B}", file.Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{file.Name}: the disk is encrypted, by the engine {cipher:B}", file.Name);
         }
         var storages = Child(file, root, "StorageData").Elements("Storage").Select(s => Storage(file, s)).OrderBy(s => s.Start).ToList();
         long end = 0;

@@ -55,7 +55,8 @@ internal sealed class ParallelsDriver : FormatDriver, ICreatable, IMeasurable
     public async ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
     {
         ParallelsHeader header = Plan((ParallelsCreateOptions)options, source, "Measuring");
-        long clusters = source is null ? 0 : await DataBlocks.CountAsync(source, header.ClusterSize, cancellationToken).ConfigureAwait(false);
+        long clusters = source is null ? 0 : await DataBlocks.CountAsync(source, header.ClusterSize, cancellationToken)
+            .ConfigureAwait(false);
         return new(header.DataStart + (clusters * header.ClusterSize), header.DataStart + ((long)header.Entries * header.ClusterSize));
     }
 

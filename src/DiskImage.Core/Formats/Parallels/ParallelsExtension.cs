@@ -14,7 +14,8 @@ internal sealed record ParallelsBitmap(DiskBitmap Told, ulong[] Entries);
 
 /// <summary>
 /// The format extension: one cluster of sections, of which dirty bitmaps are understood. It is read and never written: what it says of the
-/// disk's changes is wrong as soon as somebody writes who does not record them, so it goes before the first change. Spec: "Format Extension".
+/// disk's changes is wrong as soon as somebody writes who does not record them, so it goes before the first change. Spec: "Format
+/// Extension".
 /// </summary>
 internal sealed class ParallelsExtension
 {
@@ -140,7 +141,8 @@ internal sealed class ParallelsExtension
         }
     }
 
-    private async ValueTask ReadBitmapAsync(BlockNode file, ParallelsHeader header, long at, uint length, CancellationToken cancellationToken)
+    private async ValueTask ReadBitmapAsync(
+        BlockNode file, ParallelsHeader header, long at, uint length, CancellationToken cancellationToken)
     {
         if (length is < BitmapBytes or > MaximumData)
         {
@@ -213,7 +215,8 @@ internal sealed class ParallelsExtension
         }
     }
 
-    private static async ValueTask WalkClusterAsync(BlockNode file, long place, long bits, Action<long, long> each, CancellationToken cancellationToken)
+    private static async ValueTask WalkClusterAsync(
+        BlockNode file, long place, long bits, Action<long, long> each, CancellationToken cancellationToken)
     {
         byte[] buffer = ArrayPool<byte>.Shared.Rent(PieceBytes);
         try
@@ -221,7 +224,8 @@ internal sealed class ParallelsExtension
             for (long done = 0; done < bits; done += PieceBytes * 8L)
             {
                 long count = Math.Min(bits - done, PieceBytes * 8L);
-                await file.ReadAsync(place + (done / 8), buffer.AsMemory(0, (int)ParallelsHeader.UnitsOf(count, 8)), cancellationToken).ConfigureAwait(false);
+                await file.ReadAsync(place + (done / 8), buffer.AsMemory(0, (int)ParallelsHeader.UnitsOf(count, 8)), cancellationToken)
+                    .ConfigureAwait(false);
                 for (long bit = 0; bit < count;)
                 {
                     byte eight = buffer[bit / 8];

@@ -20,8 +20,11 @@ internal sealed record ParallelsHeader
     /// <summary>The mark of an image that a program has open for writing, or had when it ended.</summary>
     public const uint InUseMark = 0x746F_6E59;
 
-    /// <summary>The mark of an image that was closed by a program that knows the format extension, and kept it. Without one, 0 says the same
-    /// to every program; to ploop any other number is an image in use.</summary>
+    /// <summary>
+    /// The mark of an image that was closed by a program that knows the format extension, and kept it. Without one, 0 says the same to
+    /// every
+    /// program; to ploop any other number is an image in use.
+    /// </summary>
     public const uint KeptMark = 0x312E_3276;
 
     private const int MagicLength = 16, VersionAt = 16, HeadsAt = 20, CylindersAt = 24, TracksAt = 28, EntriesAt = 32, SectorsAt = 36, InUseAt = 44,
@@ -47,7 +50,8 @@ internal sealed record ParallelsHeader
     /// <summary>Sectors of the disk.</summary>
     public long Sectors { get; init; }
 
-    /// <summary>Whether a program has it open: <see cref="InUseMark"/>, <see cref="KeptMark"/>, 0 from one that knows no extension.</summary>
+    /// <summary>Whether a program has it open: <see cref="InUseMark"/>, <see cref="KeptMark"/>, 0 from one that knows no
+    /// extension.</summary>
     public uint InUse { get; init; }
 
     /// <summary>Where the data begin, in sectors, as it stands in the file; 0 where it follows from the BAT.</summary>
@@ -157,8 +161,10 @@ internal sealed record ParallelsHeader
             => new(kind, $"{file.Name}: the header at offset {offset:#,0} says {what}", file.Name, offset);
     }
 
-    /// <summary>The header of a program that has begun to write: in use, not empty, without an extension, with a place for the data that can be.</summary>
-    public ParallelsHeader Opened() => this with { InUse = InUseMark, Flags = Flags & ~EmptyFlag, ExtensionOffset = 0, DataOffset = SoundDataOffset };
+    /// <summary>The header of a program that has begun to write: in use, not empty, without an extension, with a place for the data that
+    /// can be.</summary>
+    public ParallelsHeader Opened()
+        => this with { InUse = InUseMark, Flags = Flags & ~EmptyFlag, ExtensionOffset = 0, DataOffset = SoundDataOffset };
 
     /// <summary>What the field for the data's offset is to say.</summary>
     public uint SoundDataOffset => IsDataOffsetSound ? DataOffset : (uint)(LeastDataStart / SectorSize);

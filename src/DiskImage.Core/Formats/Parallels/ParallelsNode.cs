@@ -71,10 +71,12 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
     };
 
     /// <summary>The bitmaps of the format extension, by their identifiers; none once the disk was changed.</summary>
-    public ValueTask<IReadOnlyList<DiskBitmap>> GetBitmapsAsync(CancellationToken cancellationToken) => Session.RunAsync<IReadOnlyList<DiskBitmap>>(
+    public ValueTask<IReadOnlyList<DiskBitmap>> GetBitmapsAsync(CancellationToken cancellationToken)
+        => Session.RunAsync<IReadOnlyList<DiskBitmap>>(
         _ => new([.. _layout.Extension?.Bitmaps.Select(b => b.Told) ?? []]), cancellationToken);
 
-    public ValueTask<IReadOnlyList<(long Offset, long Length)>> GetDirtyRangesAsync(string name, CancellationToken cancellationToken) => Session.RunAsync(
+    public ValueTask<IReadOnlyList<(long Offset, long Length)>> GetDirtyRangesAsync(string name, CancellationToken cancellationToken)
+        => Session.RunAsync(
         _ =>
         {
             ParallelsBitmap bitmap = _layout.Extension?.Bitmaps.FirstOrDefault(b => b.Told.Name.Equals(name, StringComparison.OrdinalIgnoreCase))
@@ -169,7 +171,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
     {
         if (preallocation != PreallocationMode.Off)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a Parallels disk grows without preallocation only; allowed: off", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{Name}: a Parallels disk grows without preallocation only; allowed: off", Name);
         }
         if (_owner.Facts is not null)
         {
@@ -218,7 +221,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
     }
 
     /// <summary>
-    /// Makes the BAT longer: the clusters in its way are moved behind the others, what they leave is made to say "nowhere", and the header, in one
+    /// Makes the BAT longer: the clusters in its way are moved behind the others, what they leave is made to say "nowhere", and the header,
+    /// in one
     /// step, that the BAT reaches there and the data begin behind it.
     /// </summary>
     private async ValueTask MakeRoomAsync(MetadataSession.Held held, int entries, CancellationToken cancellationToken)
@@ -236,7 +240,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         {
             await File.ResizeAsync(dataStart, cancellationToken: CancellationToken.None).ConfigureAwait(false);
         }
-        await File.WriteZeroesAsync(old.TableEnd, next.TableEnd - old.TableEnd, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+        await File.WriteZeroesAsync(old.TableEnd, next.TableEnd - old.TableEnd, cancellationToken: CancellationToken.None)
+            .ConfigureAwait(false);
         await File.FlushAsync(CancellationToken.None).ConfigureAwait(false);
         await WriteHeaderAsync(held, next with { DataOffset = (uint)(dataStart / ParallelsHeader.SectorSize) }).ConfigureAwait(false);
         Table.SetCount(held, entries, isInFile: true);

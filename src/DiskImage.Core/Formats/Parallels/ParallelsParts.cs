@@ -106,7 +106,8 @@ internal sealed class ParallelsSplitNode : BlockNode, IDescribed, ICheckable
     protected override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
     {
         (long start, BlockNode node) = PartOf(offset);
-        BlockExtent extent = await node.GetExtentAsync(offset - start, Math.Min(length, start + node.Length - offset), cancellationToken).ConfigureAwait(false);
+        BlockExtent extent = await node.GetExtentAsync(offset - start, Math.Min(length, start + node.Length - offset), cancellationToken)
+            .ConfigureAwait(false);
         return extent with { Offset = offset };
     }
 

@@ -84,13 +84,15 @@ internal sealed record VdiHeader
     public long MapEnd => Round.Up(MapOffset + ((long)Blocks * sizeof(uint)), SectorSize);
 
     /// <summary>True if a file's first bytes are a VDI's.</summary>
-    public static bool IsSigned(ReadOnlySpan<byte> file) => file.Length >= SignatureAt + 4 && LittleEndian.U32(file, SignatureAt) == Signature;
+    public static bool IsSigned(ReadOnlySpan<byte> file)
+        => file.Length >= SignatureAt + 4 && LittleEndian.U32(file, SignatureAt) == Signature;
 
     /// <summary>The header of a child of another disk.</summary>
     /// <exception cref="DiskImageException">InvalidOption: the disk would be its own parent.</exception>
     public VdiHeader On(string name, VdiHeader parent)
         => parent.ImageId == ImageId
-            ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: its parent has the same UUID, {ImageId:B}. Give one of them another.", name)
+            ? throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{name}: its parent has the same UUID, {ImageId:B}. Give one of them another.", name)
             : this with { Type = VdiImageType.Differencing, LinkId = parent.ImageId, ParentId = parent.SnapshotId };
 
     /// <summary>The header with another remark.</summary>
@@ -102,7 +104,8 @@ internal sealed record VdiHeader
                 DiskImageErrorKind.InvalidOption, $"{name}: a comment has at most {CommentLength - 1} bytes in UTF-8 and no NUL", name);
 
     /// <summary>A header of a new image.</summary>
-    public static VdiHeader New(VdiImageType type, long diskSize, int blockSize, int blocks, long mapOffset, long dataOffset) => new(NewBytes())
+    public static VdiHeader New(VdiImageType type, long diskSize, int blockSize, int blocks, long mapOffset, long dataOffset)
+        => new(NewBytes())
     {
         Type = type,
         DiskSize = diskSize,
@@ -123,7 +126,8 @@ internal sealed record VdiHeader
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
         if (!IsSigned(bytes))
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a VDI image: the signature at offset {SignatureAt} is missing", file.Name, SignatureAt);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a VDI image: the signature at offset {SignatureAt} is missing", file.Name, SignatureAt);
         }
         uint version = LittleEndian.U32(bytes, VersionAt);
         if (version is not (Version10 or Version11))

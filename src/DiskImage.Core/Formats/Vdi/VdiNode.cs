@@ -169,7 +169,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     {
         if (preallocation != PreallocationMode.Off)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a VDI grows without preallocation only; allowed: off", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{Name}: a VDI grows without preallocation only; allowed: off", Name);
         }
         length = Round.Up(length, VdiHeader.SectorSize);
         long blocks = Round.Units(length, AllocationUnit);
@@ -194,7 +195,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         {
             if (KeepsPlaces)
             {
-                throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: a static disk keeps all of its blocks, so it cannot be emptied", Name);
+                throw new DiskImageException(
+                    DiskImageErrorKind.Unsupported, $"{Name}: a static disk keeps all of its blocks, so it cannot be emptied", Name);
             }
             if (isVisible)
             {
@@ -221,7 +223,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         }
     }
 
-    /// <summary>What the parent holds behind the end of a child must not come up when the child grows: its last block becomes the child's own.</summary>
+    /// <summary>What the parent holds behind the end of a child must not come up when the child grows: its last block becomes the child's
+    /// own.</summary>
     private async ValueTask OwnLastBlockAsync(CancellationToken cancellationToken)
     {
         long start = Round.Down(Length, AllocationUnit);
@@ -281,7 +284,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         long length = Round.Up((long)blocks * sizeof(uint), old.BlockSize), dataOffset = old.DataOffset + length;
         if (dataOffset > uint.MaxValue)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: the block map of a larger disk has no room before offset 4,294,967,296", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{Name}: the block map of a larger disk has no room before offset 4,294,967,296", Name);
         }
         await Maintenance.ClearAsync(held, old.DataOffset, dataOffset, cancellationToken).ConfigureAwait(false);
         byte[] map = new byte[length];

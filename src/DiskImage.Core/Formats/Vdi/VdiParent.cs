@@ -4,16 +4,19 @@ using DiskImage.Drivers;
 namespace DiskImage.Formats.Vdi;
 
 /// <summary>
-/// The parent of a differencing disk. VirtualBox records two identities and no path: its list of media says where a disk is. Here the parent is
+/// The parent of a differencing disk. VirtualBox records two identities and no path: its list of media says where a disk is. Here the
+/// parent is
 /// looked for by its identity among the VDI files near the disk.
 /// </summary>
 internal static class VdiParent
 {
     private static readonly string[] s_endings = [".vdi"];
 
-    /// <summary>Finds and opens the parent, by the user's word or by what is recorded. This layer alone: the name that it has, if it is found.</summary>
+    /// <summary>Finds and opens the parent, by the user's word or by what is recorded. This layer alone: the name that it has, if it is
+    /// found.</summary>
     /// <exception cref="DiskImageException">NotFound; Corrupt if only others were found; what opening says.</exception>
-    public static async ValueTask<(BlockNode? Parent, string? Name)> OpenAsync(FormatOpenContext context, VdiHeader header, CancellationToken cancellationToken)
+    public static async ValueTask<(BlockNode? Parent, string? Name)> OpenAsync(
+        FormatOpenContext context, VdiHeader header, CancellationToken cancellationToken)
     {
         var options = (VdiOpenOptions)context.Options;
         string image = context.File.Name;
@@ -116,7 +119,8 @@ internal static class VdiParent
         return new([.. right, .. changed], right.Count > 0, held);
     }
 
-    /// <summary>Tries the files that are open for writing, as the parent is during a merge: it can be had from there. Null if it is none of them.</summary>
+    /// <summary>Tries the files that are open for writing, as the parent is during a merge: it can be had from there. Null if it is none of
+    /// them.</summary>
     private static async ValueTask<BlockNode?> OpenHeldAsync(
         IReadOnlyList<string> names, ReferenceOpener open, VdiHeader header, Func<BlockNode, DiskImageException?> mismatch, CancellationToken cancellationToken)
     {

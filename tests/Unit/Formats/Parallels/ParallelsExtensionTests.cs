@@ -7,7 +7,8 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Parallels;
 
-/// <summary>The format extension, written by its published layout: it is listed, left alone by readers, and gone before the first change.</summary>
+/// <summary>The format extension, written by its published layout: it is listed, left alone by readers, and gone before the first
+/// change.</summary>
 public sealed class ParallelsExtensionTests
 {
     private const int Cluster = 4096, Count = 16, Size = Count * Cluster;
@@ -151,7 +152,8 @@ public sealed class ParallelsExtensionTests
         }
     }
 
-    private static async Task<IReadOnlyList<DiskBitmap>> ListAsync(BlockNode disk) => await disk.As<IBitmapList>()!.GetBitmapsAsync(CancellationToken.None);
+    private static async Task<IReadOnlyList<DiskBitmap>> ListAsync(BlockNode disk)
+        => await disk.As<IBitmapList>()!.GetBitmapsAsync(CancellationToken.None);
 
     private static byte[] Section(ulong magic, ulong flags, byte[] data)
     {
@@ -163,7 +165,8 @@ public sealed class ParallelsExtensionTests
         return section;
     }
 
-    /// <summary>A bitmap with a bit for each cluster; an entry that is all ones leads to a cluster of its own, in which three bits are set.</summary>
+    /// <summary>A bitmap with a bit for each cluster; an entry that is all ones leads to a cluster of its own, in which three bits are
+    /// set.</summary>
     private static byte[] BitmapData(ulong[] entries)
     {
         byte[] data = new byte[32 + (entries.Length * 8)];

@@ -187,7 +187,8 @@ public sealed class VdiTests : IDisposable
         Assert.Equal(kind, error.Kind);
     }
 
-    /// <summary>Every prefix of the requests, and every prefix less what was not flushed, leaves a disk that opens and reads as what was flushed or newer.</summary>
+    /// <summary>Every prefix of the requests, and every prefix less what was not flushed, leaves a disk that opens and reads as what was
+    /// flushed or newer.</summary>
     [Theory]
     [InlineData(1)]
     [InlineData(2)]
