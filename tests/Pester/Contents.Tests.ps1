@@ -32,7 +32,7 @@ Describe 'Files that no driver opens' {
     }
 
     It 'refuses what qemu-img makes as luks' {
-        $null = Invoke-Qemu qemu-img create -f luks --object 'secret,id=key,data=abc' -o key-secret=key,iter-time=10 made.luks.img 4M
+        $null = Invoke-Qemu qemu-img create -f luks --object 'secret,id=key,data=abc' -o 'key-secret=key,iter-time=10' made.luks.img 4M
         { Convert-DiskImage made.luks.img out.qcow2 -Verify -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
         Test-Path out.qcow2 | Should -BeFalse
     }

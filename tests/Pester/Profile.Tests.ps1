@@ -64,7 +64,7 @@ Describe '-Profile' {
         { New-DiskImage other.vhd 20MB -Profile Azure -Format qcow2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
         { New-DiskImage other.vhd -Profile Azure -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
         $line = 'New-DiskImage x.vhd -Profile '
-        (TabExpansion2 $line $line.Length).CompletionMatches.CompletionText | Should -Be 'Azure', 'HyperV', 'VirtualBox'
+        (TabExpansion2 $line $line.Length).CompletionMatches.CompletionText | Should -Be 'Azure', 'HyperV', 'ESXi', 'VMwareWorkstation', 'VMFS', 'VirtualBox'
     }
 
     It 'says that a disk is smaller than what Azure takes, or empty' {
@@ -101,6 +101,6 @@ Describe '-Profile' {
 
     It 'completes' {
         $line = 'Convert-DiskImage disk.raw x.vhd -Profile '
-        (TabExpansion2 $line $line.Length).CompletionMatches.CompletionText | Should -Be 'Azure', 'HyperV', 'VirtualBox'
+        (TabExpansion2 $line $line.Length).CompletionMatches.CompletionText | Should -Be 'Azure', 'HyperV', 'ESXi', 'VMwareWorkstation', 'VMFS', 'VirtualBox'
     }
 }

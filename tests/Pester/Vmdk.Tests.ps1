@@ -24,7 +24,7 @@ Describe 'VMDK' {
         $null = New-DiskImage flat.vmdk 1MB -Option subformat=monolithicFlat
         Write-DiskImage flat.vmdk 65536 (1, 2, 3)
         (Get-DiskImageMap flat.vmdk | Where-Object Data | Select-Object -First 1).File | Should -BeLike '*flat-flat.vmdk'
-        (Get-DiskImageInfo flat.vmdk).Children.Name | Should -Contain 'extents.0'
+        (Get-DiskImageInfo flat.vmdk).Children.Role | Should -Contain 'extents.0'
     }
 
     It 'stands on a parent, is merged and rebased' {
@@ -48,7 +48,7 @@ Describe 'VMDK' {
         $null = New-DiskImage c.vmdk -BackingPath p.vmdk
         Write-DiskImage p.vmdk 0 (1, 2)
         { Read-DiskImage c.vmdk 0 2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageCorrupt,*' -ExpectedMessage '*content identifier*'
-        Read-DiskImage c.vmdk 0 2 -IgnoreIdMismatch | Should -Be 1, 2
+        (Read-DiskImage c.vmdk 0 2 -IgnoreIdMismatch) -join ',' | Should -Be '1,2'
     }
 
     It 'changes options, grows, compacts' {

@@ -57,7 +57,8 @@ internal sealed record VmdkExtentLine(VmdkAccess Access, long Sectors, VmdkExten
         {
             string access = Access switch { VmdkAccess.ReadWrite => "RW", VmdkAccess.ReadOnly => "RDONLY", _ => "NOACCESS" };
             string name = FileName is null ? "" : $" \"{FileName}\"";
-            string start = Type == VmdkExtentType.Flat ? string.Create(CultureInfo.InvariantCulture, $" {StartSector}") : "";
+            bool hasStart = Type == VmdkExtentType.Flat && (StartSector > 0 || !TypeName.Equals("VMFS", StringComparison.OrdinalIgnoreCase));
+            string start = hasStart ? string.Create(CultureInfo.InvariantCulture, $" {StartSector}") : "";
             return string.Create(CultureInfo.InvariantCulture, $"{access} {Sectors} {TypeName}{name}{start}");
         }
     }

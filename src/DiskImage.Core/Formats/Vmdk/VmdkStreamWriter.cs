@@ -1,3 +1,4 @@
+using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Compression;
@@ -106,9 +107,28 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
 
     public int LargestCompressed => ZlibCompressor.StoredBytes(GrainBytes);
 
-    /// <summary>What does not get smaller is stored as it is, as a stream of its own: so whoever compresses in parallel does that, too.</summary>
+    /// <summary>
+    /// What does not get smaller is stored as it is, as a stream of its own: so whoever compresses in parallel does that, too. A grain is always
+    /// stored whole, with zeroes behind what there is.
+    /// </summary>
     public int? Compress(ReadOnlySpan<byte> unit, Span<byte> output)
-        => ZlibCompressor.Instance.Compress(unit, output[..unit.Length]) ?? ZlibCompressor.Store(unit, output);
+    {
+        if (unit.Length == GrainBytes)
+        {
+            return ZlibCompressor.Instance.Compress(unit, output[..GrainBytes]) ?? ZlibCompressor.Store(unit, output);
+        }
+        byte[] whole = ArrayPool<byte>.Shared.Rent(GrainBytes);
+        try
+        {
+            unit.CopyTo(whole);
+            whole.AsSpan(unit.Length, GrainBytes - unit.Length).Clear();
+            return Compress(whole.AsSpan(0, GrainBytes), output);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(whole);
+        }
+    }
 
     public async ValueTask WriteCompressedAsync(long offset, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
     {
@@ -250,9 +270,7 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
         {
             return;
         }
-        int length = (int)Math.Min(GrainBytes, Length - (_grain * GrainBytes));
-        ReadOnlyMemory<byte> data = _pending.AsMemory(0, length);
-        await StoreAsync(Compress(data.Span, _packed.AsSpan(VmdkSparseExtent.MarkerBytes))!.Value).ConfigureAwait(false);
+        await StoreAsync(Compress(_pending, _packed.AsSpan(VmdkSparseExtent.MarkerBytes))!.Value).ConfigureAwait(false);
     }
 
     /// <summary>Writes the grain in hand, whose bytes are behind the room for its marker.</summary>

@@ -87,6 +87,23 @@ public sealed class VmdkOracleTests : IDisposable
         Assert.Equal(0, (await again.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Corruptions);
     }
 
+    [OracleTheory]
+    [InlineData("subformat=streamOptimized")]
+    [InlineData("subformat=vmfs")]
+    [InlineData("")]
+    public async Task A_disk_that_is_larger_than_what_is_copied_into_it_ends_with_zeroes(string options)
+    {
+        await Images.MakeRawAsync(_folder["disk.raw"], (5 << 20) + 512, seed: 2);
+        byte[] contents = await File.ReadAllBytesAsync(_folder["disk.raw"]);
+        Array.Fill(contents, (byte)1, contents.Length - 512, 512);
+        await File.WriteAllBytesAsync(_folder["disk.raw"], contents);
+        await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder["a.vmdk"], "vmdk", $"size=6M{(options.Length == 0 ? "" : ",")}{options}");
+        await Programs.CompareAsync(_folder["disk.raw"], "raw", _folder["a.vmdk"], "vmdk");
+        await using BlockNode source = await Images.OpenAsync(_folder["disk.raw"], "raw"), disk = await Images.OpenAsync(_folder["a.vmdk"]);
+        Assert.Equal(6 << 20, disk.Length);
+        Assert.True((await new CompareJob(source, disk, strict: false).RunAsync(null, CancellationToken.None)).Identical);
+    }
+
     [OracleFact]
     public async Task A_split_disk_of_several_files_is_read_by_both()
     {
