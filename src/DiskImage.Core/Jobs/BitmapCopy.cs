@@ -9,7 +9,8 @@ namespace DiskImage.Jobs;
 /// <param name="source">The disk whose bitmaps are copied.</param>
 /// <param name="target">The disk that gets them; of the same length, opened for writing.</param>
 /// <param name="bitmaps">Which ones: what <see cref="SelectAsync"/> returned.</param>
-internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyList<DiskBitmap> bitmaps) : BlockJob<IReadOnlyList<DiskBitmap>>
+internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyList<DiskBitmap> bitmaps)
+    : BlockJob<IReadOnlyList<DiskBitmap>>
 {
     /// <summary>
     /// The bitmaps of a disk that can be copied. To be asked before any data is copied, so that it fails first if it must.
@@ -24,7 +25,9 @@ internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyLi
         if (!skipBroken && all.FirstOrDefault(b => b.IsInUse) is { } broken)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Corrupt, $"{source.Name}: bitmap '{broken.Name}' was not saved properly, so it cannot be copied. Remove it, or skip broken bitmaps.", source.Name);
+                DiskImageErrorKind.Corrupt,
+                $"{source.Name}: bitmap '{broken.Name}' was not saved properly, so it cannot be copied. Remove it, or skip broken bitmaps.",
+                source.Name);
         }
         return [.. all.Where(b => !b.IsInUse)];
     }
@@ -32,7 +35,8 @@ internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyLi
     /// <summary>
     /// Makes sure, before any data is copied, that a new disk can hold bitmaps: adds each of them, empty, and removes it again.
     /// </summary>
-    /// <exception cref="DiskImageException">Unsupported: the disk's format, or its version, has no bitmaps. Others as adding one says.</exception>
+    /// <exception cref="DiskImageException">Unsupported: the disk's format, or its version, has no bitmaps. Others as
+    /// adding one says.</exception>
     public static async Task RequireHoldsAsync(BlockNode target, IReadOnlyList<DiskBitmap> bitmaps, CancellationToken cancellationToken)
     {
         IBitmaps to = Of<IBitmaps>(target);
@@ -51,7 +55,8 @@ internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyLi
         for (int i = 0; i < bitmaps.Count; i++)
         {
             DiskBitmap bitmap = bitmaps[i];
-            IReadOnlyList<(long Offset, long Length)> dirty = await from.GetDirtyRangesAsync(bitmap.Name, cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<(long Offset, long Length)> dirty = await from.GetDirtyRangesAsync(
+                bitmap.Name, cancellationToken).ConfigureAwait(false);
             _ = await to.AddBitmapAsync(bitmap.Name, bitmap.Granularity, bitmap.IsEnabled, cancellationToken).ConfigureAwait(false);
             try
             {
@@ -70,5 +75,6 @@ internal sealed class BitmapCopy(BlockNode source, BlockNode target, IReadOnlyLi
 
     private static T Of<T>(BlockNode disk)
         where T : class, IBitmapList
-        => disk.As<T>() ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{disk.Name}: its format does not hold bitmaps", disk.Name);
+        => disk.As<T>() ?? throw new DiskImageException(
+            DiskImageErrorKind.Unsupported, $"{disk.Name}: its format does not hold bitmaps", disk.Name);
 }

@@ -10,8 +10,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats;
 
 /// <summary>
-/// Images of blocks two of which overlap, with and without a parent: a repair, in either mode, leaves an image that opens and reads in every
-/// sector as before, and in which a write to one block changes no other; wherever the machine dies meanwhile, that can still be had.
+/// Images of blocks two of which overlap, with and without a parent: a repair, in either mode, leaves an image that opens and reads in
+/// every sector as before, and in which a write to one block changes no other; wherever the machine dies meanwhile, that can still be had.
 /// </summary>
 public sealed class RepairTrialTests
 {
@@ -108,7 +108,8 @@ public sealed class RepairTrialTests
                 open = (file, forRepair) => VpcDisks.OpenAsync(file, forRepair: forRepair);
                 break;
             case "vhdx":
-                image = await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync("size=200M,block_size=1M"), async n => await n.WriteAsync(0, new byte[] { 1 }));
+                image = await VhdxDisks.ChangeAsync(
+                    await VhdxDisks.CreateAsync("size=200M,block_size=1M"), async n => await n.WriteAsync(0, new byte[] { 1 }));
                 for (int i = 1; i < 200; i++)
                 {
                     image.AsSpan(3 * MiB, 8).CopyTo(image.AsSpan((3 * MiB) + (i * 8)));
@@ -239,10 +240,13 @@ public sealed class RepairTrialTests
         private static async Task<Subject> VpcAsync(bool hasParent, int shift)
         {
             const int Block = 4096, Size = 64 << 10;
-            byte[] parent = await VpcImageAsync($"size={Size},block_size=4k,force_size", null, async d => await d.WriteAsync(0, Noise(Size, 1)));
+            byte[] parent = await VpcImageAsync(
+                $"size={Size},block_size=4k,force_size", null, async d => await d.WriteAsync(0, Noise(Size, 1)));
             BlockNode OpenParent() => VpcDisks.OpenAsync(new MemoryNode(parent, readOnly: true)).GetAwaiter().GetResult();
             Func<BlockNode>? below = hasParent ? OpenParent : null;
-            byte[] image = await VpcImageAsync(hasParent ? "block_size=4k,backing_file=p.vhd" : $"size={Size},block_size=4k,force_size", below, async d =>
+            byte[] image = await VpcImageAsync(hasParent
+                ? "block_size=4k,backing_file=p.vhd"
+                : $"size={Size},block_size=4k,force_size", below, async d =>
             {
                 await d.WriteAsync(Block, Noise(Block, 2));
                 await d.WriteAsync(3 * Block, Noise(2048, 3));
@@ -268,11 +272,14 @@ public sealed class RepairTrialTests
         private static async Task<Subject> VhdxAsync(bool hasParent, int shift)
         {
             const int Block = 2 * MiB, Size = 8 * MiB, Bat = 3 * MiB;
-            byte[] parent = await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={Size},block_size=2M"), async n => await n.WriteAsync(0, Noise(Size, 1)));
+            byte[] parent = await VhdxDisks.ChangeAsync(
+                await VhdxDisks.CreateAsync($"size={Size},block_size=2M"), async n => await n.WriteAsync(0, Noise(Size, 1)));
             byte[] image;
             await using (VhdxNode open = await VhdxDisks.OpenAsync(parent))
             {
-                image = await VhdxDisks.CreateAsync(hasParent ? "backing_file=p.vhdx,block_size=2M" : $"size={Size},block_size=2M", hasParent ? open : null);
+                image = await VhdxDisks.CreateAsync(hasParent
+                    ? "backing_file=p.vhdx,block_size=2M"
+                    : $"size={Size},block_size=2M", hasParent ? open : null);
             }
             image = await VhdxDisks.ChangeAsync(
                 image,
@@ -283,10 +290,16 @@ public sealed class RepairTrialTests
                     await n.WriteAsync(3 * Block, Noise(Block / 2, 3));
                 },
                 hasParent ? parent : null);
-            ulong first = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 8)), third = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 24));
+            ulong first = BinaryPrimitives.ReadUInt64LittleEndian(
+                image.AsSpan(Bat + 8)), third = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 24));
             ulong place = (first & ~0xFFFFFUL) + (ulong)shift;
             BinaryPrimitives.WriteUInt64LittleEndian(image.AsSpan(Bat + 24), place | (third & 7));
-            return new(image, Block, 16, async (file, forRepair) => await VhdxDisks.OpenAsync(file, hasParent ? await VhdxDisks.OpenAsync(parent) : null, forRepair: forRepair));
+            return new(
+                image,
+                Block,
+                16,
+                async (file, forRepair)
+                    => await VhdxDisks.OpenAsync(file, hasParent ? await VhdxDisks.OpenAsync(parent) : null, forRepair: forRepair));
         }
 
         private static async Task<Subject> VdiAsync()
@@ -333,7 +346,8 @@ public sealed class RepairTrialTests
         private static async Task<byte[]> QedImageAsync(byte[]? parent)
         {
             var qed = new DiskFormat("qed");
-            MemoryNode file = await qed.CreateAsync($"size={QedSize},cluster_size=4k,table_size=1{(parent is null ? "" : ",backing_file=p,backing_fmt=raw")}");
+            MemoryNode file = await qed.CreateAsync(
+                $"size={QedSize},cluster_size=4k,table_size=1{(parent is null ? "" : ",backing_file=p,backing_fmt=raw")}");
             await using (BlockNode disk = await qed.OpenAsync(file, parent))
             {
                 await disk.WriteAsync(QedCluster, Noise(3 * QedCluster, 2));

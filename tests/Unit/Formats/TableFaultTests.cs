@@ -6,8 +6,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats;
 
 /// <summary>
-/// The formats whose blocks follow each other, under a raw twin: the host fails a request now and then, tasks write side by side, the disk grows
-/// and shrinks. What was asked for is done or not, and nothing else changes, now or when opened again.
+/// The formats whose blocks follow each other, under a raw twin: the host fails a request now and then, tasks write side by side, the disk
+/// grows and shrinks. What was asked for is done or not, and nothing else changes, now or when opened again.
 /// </summary>
 public sealed class TableFaultTests
 {
@@ -40,7 +40,9 @@ public sealed class TableFaultTests
             {
                 byte[] next = [.. twin];
                 int length = random.Next(1, 1 << random.Next(3, 18)), at = random.Next(Size - length);
-                faults.Arm(random.Next(3) == 0 ? new Fault(RequestKinds.Changes, random.Next(1, 6)) { WrittenBytes = random.Next(600) } : null);
+                faults.Arm(random.Next(3) == 0
+                    ? new Fault(RequestKinds.Changes, random.Next(1, 6)) { WrittenBytes = random.Next(600) }
+                    : null);
                 try
                 {
                     switch (random.Next(5))
@@ -65,7 +67,8 @@ public sealed class TableFaultTests
                     byte[] now = await ReadAsync(disk);
                     for (int b = 0; b < Size; b++)
                     {
-                        Assert.True(now[b] == twin[b] || now[b] == next[b], $"{kind}, seed {seed}, step {i}: byte {b} is neither old nor new");
+                        Assert.True(now[b] == twin[b]
+                            || now[b] == next[b], $"{kind}, seed {seed}, step {i}: byte {b} is neither old nor new");
                     }
                     twin = now;
                 }
@@ -110,7 +113,8 @@ public sealed class TableFaultTests
                 int length = sizes.Next(1, 2 * Size / 512) * 512;
                 await disk.ResizeAsync(length);
                 Array.Resize(ref twin, length);
-                Assert.True((await ReadAsync(disk)).AsSpan().SequenceEqual(twin), $"{kind}, seed {seed}: after the {i}. change of the size");
+                Assert.True(
+                    (await ReadAsync(disk)).AsSpan().SequenceEqual(twin), $"{kind}, seed {seed}: after the {i}. change of the size");
             }
         }
         await RequireAsync(kind, memory, twin, $"{kind}, seed {seed}");
@@ -124,7 +128,8 @@ public sealed class TableFaultTests
         _ => ParallelsDisks.CreateAsync(Size, 3 * 512, isExtended: false, dataOffset: 0),
     };
 
-    private static Task<BlockNode> OpenAsync(string kind, BlockNode file) => kind is "vdi" ? VdiDisks.OpenAsync(file) : ParallelsDisks.OpenAsync(file);
+    private static Task<BlockNode> OpenAsync(string kind, BlockNode file)
+        => kind is "vdi" ? VdiDisks.OpenAsync(file) : ParallelsDisks.OpenAsync(file);
 
     private static async Task<byte[]> ReadAsync(BlockNode disk)
     {

@@ -17,13 +17,16 @@ internal static class ParallelsBundle
         {
             throw new DiskImageException(
                 snapshot is null ? DiskImageErrorKind.Corrupt : DiskImageErrorKind.InvalidOption,
-                $"{file.Name}: there is no snapshot {top:B}; there are: {string.Join(", ", descriptor.Parents.Keys.Select(p => p.ToString("B")))}",
+                $"{file.Name}: there is no snapshot {top:B}; there are: "
+                    + $"{string.Join(", ", descriptor.Parents.Keys.Select(p => p.ToString("B")))}",
                 file.Name);
         }
         if (top != descriptor.Top && !file.IsReadOnly)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.ReadOnly, $"{file.Name}: a snapshot is not written to; only the top layer is, {descriptor.Top:B}", file.Name);
+                DiskImageErrorKind.ReadOnly,
+                $"{file.Name}: a snapshot is not written to; only the top layer is, {descriptor.Top:B}",
+                file.Name);
         }
         IReadOnlyList<Guid> chain = descriptor.ChainTo(file, top);
         var parts = new List<BlockNode>();
@@ -73,7 +76,9 @@ internal static class ParallelsBundle
                 if (image.IsPlain && i > 0)
                 {
                     throw new DiskImageException(
-                        DiskImageErrorKind.Corrupt, $"{name}: the image '{image.File}' is plain, so it cannot hold the changes to another", name);
+                        DiskImageErrorKind.Corrupt,
+                        $"{name}: the image '{image.File}' is plain, so it cannot hold the changes to another",
+                        name);
                 }
                 belowName = i == 0 ? null : storage.Images.GetValueOrDefault(chain[i - 1])?.File;
                 BlockNode? descriptorFile = isTop && isWhole ? context.File : null;

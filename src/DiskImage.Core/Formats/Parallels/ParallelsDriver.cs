@@ -40,7 +40,8 @@ internal sealed class ParallelsDriver : FormatDriver, ICreatable, IMeasurable
             ? await ParallelsNode.OpenAsync(context.File, backing: null, context.ForRepair, cancellationToken).ConfigureAwait(false)
             : throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{context.File.Name}: snapshots are in the descriptor of a bundle, and this is one image of it, or stands alone. Open the descriptor.",
+                $"{context.File.Name}: snapshots are in the descriptor of a bundle, and this is one image of it, "
+                    + $"or stands alone. Open the descriptor.",
                 context.File.Name);
     }
 

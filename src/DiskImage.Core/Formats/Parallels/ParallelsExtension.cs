@@ -101,7 +101,10 @@ internal sealed class ParallelsExtension
         long place = (long)Math.Min(sector, (ulong)(long.MaxValue / ParallelsHeader.SectorSize / 2)) * ParallelsHeader.SectorSize;
         if (place < header.DataStart || (place - header.DataStart) % header.ClusterSize != 0 || place > file.Length - header.ClusterSize)
         {
-            throw Wrong(file, place, $"cannot be there ({what}); allowed: a whole cluster of the data from {header.DataStart:#,0} on, inside the file");
+            throw Wrong(
+                file,
+                place,
+                $"cannot be there ({what}); allowed: a whole cluster of the data from {header.DataStart:#,0} on, inside the file");
         }
         _clusters.Add(new(place, place + header.ClusterSize, what));
         return place;
@@ -155,7 +158,10 @@ internal sealed class ParallelsExtension
         if (sectors != (ulong)header.Sectors || !BitOperations.IsPow2(granularity))
         {
             throw Wrong(
-                file, at, $"has a dirty bitmap of {sectors:#,0} sectors with {granularity:#,0} to a bit; allowed: the disk's {header.Sectors:#,0}, a power of two");
+                file,
+                at,
+                $"has a dirty bitmap of {sectors:#,0} sectors with {granularity:#,0} to a bit; allowed: the disk's "
+                    + $"{header.Sectors:#,0}, a power of two");
         }
         long bits = ParallelsHeader.UnitsOf(header.Sectors, granularity), bytes = ParallelsHeader.UnitsOf(bits, 8);
         if (entries != ParallelsHeader.UnitsOf(bytes, header.ClusterSize) || BitmapBytes + ((long)entries * sizeof(ulong)) > length)
@@ -209,7 +215,11 @@ internal sealed class ParallelsExtension
             {
                 long bits = Math.Min(8L * header.ClusterSize, ParallelsHeader.UnitsOf(header.DiskSize - start, unit));
                 await WalkClusterAsync(
-                    file, (long)bitmap.Entries[i] * ParallelsHeader.SectorSize, bits, (first, end) => Give(start + (first * unit), start + (end * unit)), cancellationToken)
+                    file,
+                    (long)bitmap.Entries[i] * ParallelsHeader.SectorSize,
+                    bits,
+                    (first, end) => Give(start + (first * unit), start + (end * unit)),
+                    cancellationToken)
                     .ConfigureAwait(false);
             }
         }

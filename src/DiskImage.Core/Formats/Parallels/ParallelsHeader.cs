@@ -27,7 +27,8 @@ internal sealed record ParallelsHeader
     /// </summary>
     public const uint KeptMark = 0x312E_3276;
 
-    private const int MagicLength = 16, VersionAt = 16, HeadsAt = 20, CylindersAt = 24, TracksAt = 28, EntriesAt = 32, SectorsAt = 36, InUseAt = 44,
+    private const int MagicLength =
+        16, VersionAt = 16, HeadsAt = 20, CylindersAt = 24, TracksAt = 28, EntriesAt = 32, SectorsAt = 36, InUseAt = 44,
         DataAt = 48, FlagsAt = 52, ExtensionAt = 56;
 
     private const uint Version = 2, EmptyFlag = 1;
@@ -80,7 +81,8 @@ internal sealed record ParallelsHeader
     /// <summary>True if the field for the data's offset says what it may.</summary>
     public bool IsDataOffsetSound
         => DataOffset == 0 ? !IsExtended
-            : (long)DataOffset * SectorSize is var at && at >= LeastDataStart && at % EntryUnit == 0 && at <= Math.Max(FileLength, LeastDataStart);
+            : (long)DataOffset * SectorSize is var at && at >= LeastDataStart && at % EntryUnit == 0
+            && at <= Math.Max(FileLength, LeastDataStart);
 
     /// <summary>Bytes of the file when the header was read: data cannot begin behind them.</summary>
     public long FileLength { get; init; } = long.MaxValue;
@@ -113,9 +115,13 @@ internal sealed record ParallelsHeader
         if (!IsSigned(bytes))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a Parallels image: the signature at offset 0 is missing", file.Name, 0);
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: not a Parallels image: the signature at offset 0 is missing",
+                file.Name,
+                0);
         }
-        uint version = LittleEndian.U32(bytes, VersionAt), tracks = LittleEndian.U32(bytes, TracksAt), entries = LittleEndian.U32(bytes, EntriesAt);
+        uint version = LittleEndian.U32(bytes, VersionAt), tracks =
+            LittleEndian.U32(bytes, TracksAt), entries = LittleEndian.U32(bytes, EntriesAt);
         if (version != Version)
         {
             throw Wrong(DiskImageErrorKind.Unsupported, VersionAt, $"the version {version}; supported: {Version}");
@@ -155,7 +161,9 @@ internal sealed record ParallelsHeader
         return header.TableEnd <= file.Length
             ? header
             : throw Wrong(
-                DiskImageErrorKind.Corrupt, EntriesAt, $"a BAT that ends at {header.TableEnd:#,0}, past the end of the file's {file.Length:#,0} bytes");
+                DiskImageErrorKind.Corrupt,
+                EntriesAt,
+                $"a BAT that ends at {header.TableEnd:#,0}, past the end of the file's {file.Length:#,0} bytes");
 
         DiskImageException Wrong(DiskImageErrorKind kind, long offset, string what)
             => new(kind, $"{file.Name}: the header at offset {offset:#,0} says {what}", file.Name, offset);

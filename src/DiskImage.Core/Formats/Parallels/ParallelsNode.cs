@@ -79,11 +79,14 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         => Session.RunAsync(
         _ =>
         {
-            ParallelsBitmap bitmap = _layout.Extension?.Bitmaps.FirstOrDefault(b => b.Told.Name.Equals(name, StringComparison.OrdinalIgnoreCase))
+            ParallelsBitmap bitmap = _layout.Extension?.Bitmaps.FirstOrDefault(
+                b => b.Told.Name.Equals(name, StringComparison.OrdinalIgnoreCase))
                 ?? throw new DiskImageException(DiskImageErrorKind.NotFound, $"{Name}: has no bitmap '{name}'", Name);
             return bitmap.Told.IsInUse
                 ? throw new DiskImageException(
-                    DiskImageErrorKind.Corrupt, $"{Name}: the bitmap '{name}' is not to be relied on: a program that does not keep it had the image open", Name)
+                    DiskImageErrorKind.Corrupt,
+                    $"{Name}: the bitmap '{name}' is not to be relied on: a program that does not keep it had the image open",
+                    Name)
                 : ParallelsExtension.RangesAsync(File, Header, bitmap, cancellationToken);
         },
         cancellationToken);
@@ -116,28 +119,34 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
     {
         if (Header.IsInUse && !_isMarked)
         {
-            findings.Corruption("Dirty", $"the image was not closed: a program that wrote to it ended, or still has it open", "mark it as closed", host: 0);
+            findings.Corruption(
+                "Dirty", $"the image was not closed: a program that wrote to it ended, or still has it open", "mark it as closed", host: 0);
         }
         if (!Header.IsDataOffsetSound)
         {
             findings.Corruption(
                 "DataOffset",
-                $"the header says that the data begin at sector {Header.DataOffset:#,0}, which cannot be; they begin at {Header.DataStart:#,0}",
+                $"the header says that the data begin at sector {Header.DataOffset:#,0}, which cannot "
+                    + $"be; they begin at {Header.DataStart:#,0}",
                 "write the right number",
                 host: 0);
         }
         if (_extensionFault is { } fault)
         {
-            findings.Corruption("Extension", $"the format extension cannot be read: {fault}", "drop it, with the dirty bitmaps it may hold", host: 0);
+            findings.Corruption(
+                "Extension", $"the format extension cannot be read: {fault}", "drop it, with the dirty bitmaps it may hold", host: 0);
         }
         else if (_layout.Extension is { Bitmaps.Count: > 0 } && Header.InUse != ParallelsHeader.KeptMark)
         {
-            findings.Warning("StaleBitmaps", $"the dirty bitmaps are not to be relied on: a program that does not keep them had the image open");
+            findings.Warning(
+                "StaleBitmaps", $"the dirty bitmaps are not to be relied on: a program that does not keep them had the image open");
         }
         foreach (StoredBlock block in blocks.Where(b => (b.Place - Header.DataStart) % Header.ClusterSize != 0 && findings.HasRoom))
         {
             findings.Warning(
-                "Misaligned", $"{_layout.NameOf(block.Index)} at offset {block.Place:#,0} is not at a whole cluster of the data", host: block.Place);
+                "Misaligned",
+                $"{_layout.NameOf(block.Index)} at offset {block.Place:#,0} is not at a whole cluster of the data",
+                host: block.Place);
         }
     }
 
@@ -178,9 +187,11 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{Name}: a disk with a descriptor is not resized: the sizes of all its snapshots would have to follow. Convert it first.", Name);
+                $"{Name}: a disk with a descriptor is not resized: the sizes of all its snapshots would have to follow. Convert it first.",
+                Name);
         }
-        long sectors = ParallelsHeader.UnitsOf(length, ParallelsHeader.SectorSize), entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);
+        long sectors = ParallelsHeader.UnitsOf(
+            length, ParallelsHeader.SectorSize), entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);
         if (entries > ParallelsHeader.MaximumEntries || (!Header.IsExtended && sectors > uint.MaxValue))
         {
             throw new DiskImageException(
@@ -190,7 +201,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
                 Name);
         }
         return AloneAsync(
-            () => Session.RunAsync(held => ResizeAsync(held, sectors, (int)entries, cancellationToken), cancellationToken), cancellationToken);
+            () => Session.RunAsync(held => ResizeAsync(held, sectors, (int)entries, cancellationToken), cancellationToken),
+            cancellationToken);
     }
 
     private async ValueTask ResizeAsync(MetadataSession.Held held, long sectors, int entries, CancellationToken cancellationToken)
@@ -233,7 +245,9 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         if (dataStart / ParallelsHeader.SectorSize > uint.MaxValue)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{Name}: the BAT of a larger disk leaves no offset for the data that the header can say", Name);
+                DiskImageErrorKind.Unsupported,
+                $"{Name}: the BAT of a larger disk leaves no offset for the data that the header can say",
+                Name);
         }
         await Maintenance.ClearAsync(held, old.DataStart, dataStart, cancellationToken).ConfigureAwait(false);
         if (File.Length < dataStart)
@@ -280,7 +294,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{File.Name}: its format extension has a section 0x{foreign:X16} that this program does not know and that must be kept, so the image is not"
+                $"{File.Name}: its format extension has a section 0x{foreign:X16} that this program does not know and "
+                    + $"that must be kept, so the image is not"
                     + $" written to. Convert it with {new Remedy(RemedyKind.Convert)} and change that.",
                 Name);
         }
@@ -288,7 +303,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{fault}, and it may say that the image must not be changed. Repair it with {new Remedy(RemedyKind.Repair)}, which drops it.",
+                $"{fault}, and it may say that the image must not be changed. Repair it with "
+                    + $"{new Remedy(RemedyKind.Repair)}, which drops it.",
                 Name);
         }
     }

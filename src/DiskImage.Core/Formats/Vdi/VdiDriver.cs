@@ -69,7 +69,8 @@ internal sealed class VdiDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
             LittleEndian.U32(map, block * sizeof(uint), (uint)block);
         }
         await context.File.WriteAsync(MapOffset, map, cancellationToken).ConfigureAwait(false);
-        await context.File.ResizeAsync(header.DataOffset + ((long)header.Allocated * header.BlockSize), cancellationToken: cancellationToken)
+        await context.File.ResizeAsync(
+            header.DataOffset + ((long)header.Allocated * header.BlockSize), cancellationToken: cancellationToken)
             .ConfigureAwait(false);
         await context.File.WriteAsync(0, header.ToBytes(), cancellationToken).ConfigureAwait(false);
     }

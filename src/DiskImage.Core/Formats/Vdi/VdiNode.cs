@@ -18,7 +18,13 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     private bool _isModified; // the identity of the contents is a new one
 
     private VdiNode(
-        BlockNode? parent, string? parentName, MetadataSession session, VdiHeaderStore header, BlockTable<LittleBlockEntry> map, VdiLayout layout, bool forRepair)
+        BlockNode? parent,
+        string? parentName,
+        MetadataSession session,
+        VdiHeaderStore header,
+        BlockTable<LittleBlockEntry> map,
+        VdiLayout layout,
+        bool forRepair)
         : base(parent, session, map, layout, forRepair) => (_header, _layout, _parentName) = (header, layout, parentName);
 
     /// <summary>The header as it is now.</summary>
@@ -34,7 +40,12 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
 
     /// <summary>Reads the map. The file and the parent are the node's on success.</summary>
     public static async ValueTask<VdiNode> OpenAsync(
-        BlockNode file, VdiHeader header, bool forRepair, CancellationToken cancellationToken, BlockNode? parent = null, string? parentName = null)
+        BlockNode file,
+        VdiHeader header,
+        bool forRepair,
+        CancellationToken cancellationToken,
+        BlockNode? parent = null,
+        string? parentName = null)
     {
         var session = new MetadataSession(file);
         var store = new VdiHeaderStore(session.Order, header);
@@ -79,7 +90,10 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
                 header = header.IsDifferencing
                     ? header with { LinkId = IdentifierOption.Parse(Name, "parent_uuid", parent), ParentId = Guid.Empty }
                     : throw new DiskImageException(
-                        DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_uuid={parent} is not possible. Give it one with {new Remedy(RemedyKind.SetBacking)}.", Name);
+                        DiskImageErrorKind.InvalidOption,
+                        $"{Name}: has no parent, so parent_uuid={parent} is not possible. Give it one "
+                            + $"with {new Remedy(RemedyKind.SetBacking)}.",
+                        Name);
             }
             header = options.Uuid is { } id ? header with { ImageId = IdentifierOption.Parse(Name, "uuid", id) } : header;
             header = options.Comment is { } comment ? header.WithComment(Name, comment) : header;
@@ -95,7 +109,9 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
             {
                 VdiHeader header = backingFile is not null
                     ? Header.On(Name, VdiParent.Of(Name, backingFile, backingFormat, isStatic: false, backing))
-                    : Header.IsDifferencing ? Header with { Type = VdiImageType.Dynamic, LinkId = Guid.Empty, ParentId = Guid.Empty } : Header;
+                    : Header.IsDifferencing
+                        ? Header with { Type = VdiImageType.Dynamic, LinkId = Guid.Empty, ParentId = Guid.Empty }
+                        : Header;
                 await RecordAsync(held, header, cancellationToken).ConfigureAwait(false);
                 _parentName = backingFile;
             },
@@ -108,7 +124,9 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
 
     // There is room for one identity of the parent's contents, so until they are known again any will do.
     public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
-        held => Header.IsDifferencing && Backing is not null ? RecordAsync(held, Header with { ParentId = Guid.Empty }, cancellationToken) : default,
+        held => Header.IsDifferencing && Backing is not null
+            ? RecordAsync(held, Header with { ParentId = Guid.Empty }, cancellationToken)
+            : default,
         cancellationToken),
         cancellationToken);
 
@@ -117,7 +135,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         {
             if (Header.IsDifferencing && Backing?.As<VdiNode>() is { } parent)
             {
-                VdiHeader now = await VdiHeader.ReadAsync(parent.File, cancellationToken).ConfigureAwait(false); // others have written there
+                // others have written there
+                VdiHeader now = await VdiHeader.ReadAsync(parent.File, cancellationToken).ConfigureAwait(false);
                 await RecordAsync(held, Header with { ParentId = now.SnapshotId }, cancellationToken).ConfigureAwait(false);
             }
         },
@@ -129,7 +148,10 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     {
         if (!_isModified)
         {
-            await RecordAsync(held, Header with { SnapshotId = NewIdentity.Of("vdi contents", Header.ImageId, Header.SnapshotId) }, CancellationToken.None)
+            await RecordAsync(
+                held,
+                Header with { SnapshotId = NewIdentity.Of("vdi contents", Header.ImageId, Header.SnapshotId) },
+                CancellationToken.None)
                 .ConfigureAwait(false);
             _isModified = true;
         }
@@ -177,7 +199,9 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         if (blocks > VdiHeader.MaximumBlocks)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.OutOfRange, $"{Name}: a VDI cannot have {length:#,0} bytes; allowed: up to {(long)VdiHeader.MaximumBlocks * AllocationUnit:#,0}", Name);
+                DiskImageErrorKind.OutOfRange,
+                $"{Name}: a VDI cannot have {length:#,0} bytes; allowed: up to {(long)VdiHeader.MaximumBlocks * AllocationUnit:#,0}",
+                Name);
         }
         return AloneAsync(async () =>
         {
@@ -185,7 +209,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
             {
                 await OwnLastBlockAsync(cancellationToken).ConfigureAwait(false);
             }
-            await Session.RunAsync(held => ResizeAsync(held, length, (int)blocks, cancellationToken), cancellationToken).ConfigureAwait(false);
+            await Session.RunAsync(
+                held => ResizeAsync(held, length, (int)blocks, cancellationToken), cancellationToken).ConfigureAwait(false);
         },
         cancellationToken);
     }
@@ -228,7 +253,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     private async ValueTask OwnLastBlockAsync(CancellationToken cancellationToken)
     {
         long start = Round.Down(Length, AllocationUnit);
-        if (start < Length && await MapAsync(start, Length - start, cancellationToken).ConfigureAwait(false) is { Status: BlockStatus.None })
+        if (start < Length
+            && await MapAsync(start, Length - start, cancellationToken).ConfigureAwait(false) is { Status: BlockStatus.None })
         {
             await Session.RunAsync(BeginChangesAsync, cancellationToken).ConfigureAwait(false);
             byte[] bytes = new byte[Length - start];

@@ -22,7 +22,8 @@ public sealed class ParallelsExtensionTests
     [Fact]
     public async Task Bitmaps_are_listed_and_kept_by_who_does_not_write()
     {
-        byte[] image = await MakeAsync(Section(Bitmap, 0, BitmapData([0])), Section(Bitmap, 0, BitmapData([ulong.MaxValue])), Section(Bitmap, 0, BitmapData([1])));
+        byte[] image = await MakeAsync(
+            Section(Bitmap, 0, BitmapData([0])), Section(Bitmap, 0, BitmapData([ulong.MaxValue])), Section(Bitmap, 0, BitmapData([1])));
         var file = new MemoryNode([.. image]);
         await using (BlockNode disk = await ParallelsDisks.OpenAsync(file))
         {
@@ -31,7 +32,9 @@ public sealed class ParallelsExtensionTests
             Assert.All(bitmaps, b => Assert.Equal((NameStart, (long)Cluster, false), (b.Name[..^3], b.Granularity, b.IsInUse)));
             IBitmapList list = disk.As<IBitmapList>()!;
             Assert.Empty(await list.GetDirtyRangesAsync(bitmaps[0].Name, CancellationToken.None));
-            Assert.Equal([(0, Cluster), (7 * Cluster, Cluster), (10 * Cluster, Cluster)], await list.GetDirtyRangesAsync(bitmaps[1].Name, CancellationToken.None));
+            Assert.Equal(
+                [(0, Cluster), (7 * Cluster, Cluster), (10 * Cluster, Cluster)],
+                await list.GetDirtyRangesAsync(bitmaps[1].Name, CancellationToken.None));
             Assert.Equal([(0, Size)], await list.GetDirtyRangesAsync(bitmaps[2].Name, CancellationToken.None));
             _ = await Assert.ThrowsAsync<DiskImageException>(async () => await list.GetDirtyRangesAsync("none", CancellationToken.None));
             Assert.Empty((await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings);
@@ -61,8 +64,10 @@ public sealed class ParallelsExtensionTests
             }
             byte[] now = copy.ToArray();
             bool isKept = BinaryPrimitives.ReadUInt64LittleEndian(now.AsSpan(56)) != 0;
-            Assert.True(!isKept || now.AsSpan().SequenceEqual(image), $"{count} requests: the extension is there, and something else is not as it was");
-            Assert.All((await ParallelsDisks.CheckAsync(now)).Findings, f => Assert.True(f.Kind is "Leak" or "Dirty", $"{count} requests: {f}"));
+            Assert.True(!isKept
+                || now.AsSpan().SequenceEqual(image), $"{count} requests: the extension is there, and something else is not as it was");
+            Assert.All(
+                (await ParallelsDisks.CheckAsync(now)).Findings, f => Assert.True(f.Kind is "Leak" or "Dirty", $"{count} requests: {f}"));
             if (count == log.Entries.Count)
             {
                 Assert.Empty((await ParallelsDisks.CheckAsync(now)).Findings); // the clusters of the extension are not left behind

@@ -109,7 +109,8 @@ public sealed class ParallelsTests : IDisposable
     [Fact]
     public async Task A_measurement_is_the_length_that_the_image_gets()
     {
-        await Images.WriteSparseAsync(_folder["disk.raw"], [.. new byte[1 << 20], 1, .. new byte[(3 << 20) - 1], .. Enumerable.Repeat((byte)7, 1 << 20)]);
+        await Images.WriteSparseAsync(
+            _folder["disk.raw"], [.. new byte[1 << 20], 1, .. new byte[(3 << 20) - 1], .. Enumerable.Repeat((byte)7, 1 << 20)]);
         FormatDriver parallels = Images.Registry.Format("parallels");
         foreach (string options in new[] { "", "cluster_size=4k", "cluster_size=32256" })
         {
@@ -234,7 +235,8 @@ public sealed class ParallelsTests : IDisposable
         Assert.Contains((await ParallelsDisks.CheckAsync(bytes)).Findings, f => f.Kind.Equals(kind, StringComparison.Ordinal));
         if (kind is "OutOfFile" or "Overlap")
         {
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => ParallelsDisks.OpenAsync(new MemoryNode([.. bytes])));
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                () => ParallelsDisks.OpenAsync(new MemoryNode([.. bytes])));
             Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         }
         var damaged = new MemoryNode(bytes);
