@@ -14,7 +14,13 @@ namespace DiskImage.Bench;
 /// <param name="OursMakes">The file ours leaves; removed after each run.</param>
 /// <param name="QemuMakes">The file qemu-img leaves.</param>
 internal sealed record Scenario(
-    string Name, string Title, double Target, Func<string, Task> OursAsync, Func<string, string[]> QemuImg, string? OursMakes, string? QemuMakes)
+    string Name,
+    string Title,
+    double Target,
+    Func<string, Task> OursAsync,
+    Func<string, string[]> QemuImg,
+    string? OursMakes,
+    string? QemuMakes)
 {
     /// <summary>Makes what the scenario needs besides the mix; once.</summary>
     public Func<string, Task>? PrepareAsync { get; init; }
@@ -62,7 +68,8 @@ internal sealed record Scenario(
         await using OpenedImage image = await opener.OpenAsync(new OpenRequest(source) { Format = from }, CancellationToken.None);
         FormatDriver format = registry.Format(to);
         object options = ((ICreatable)format).CreateOptions.Bind(OptionSchema.Split($"size={image.Node.Length},{more}"));
-        await using NewImage made = await new ImageCreator(opener).CreateAsync(target, format, options, replace: false, openOptions: null, CancellationToken.None);
+        await using NewImage made = await new ImageCreator(opener).CreateAsync(
+            target, format, options, replace: false, openOptions: null, CancellationToken.None);
         await new ConvertJob(image.Node, made.Node, new ConvertOptions { Compress = compress }).RunAsync(null, CancellationToken.None);
         await made.CompleteAsync(durable: false, CancellationToken.None);
     }
@@ -70,8 +77,10 @@ internal sealed record Scenario(
     private static async Task CompareAsync(string folder)
     {
         var opener = new ImageOpener(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default);
-        await using OpenedImage left = await opener.OpenAsync(new OpenRequest(Path.Combine(folder, Raw)) { Format = "raw" }, CancellationToken.None);
-        await using OpenedImage right = await opener.OpenAsync(new OpenRequest(Path.Combine(folder, Qcow2)) { Format = "qcow2" }, CancellationToken.None);
+        await using OpenedImage left = await opener.OpenAsync(
+            new OpenRequest(Path.Combine(folder, Raw)) { Format = "raw" }, CancellationToken.None);
+        await using OpenedImage right = await opener.OpenAsync(
+            new OpenRequest(Path.Combine(folder, Qcow2)) { Format = "qcow2" }, CancellationToken.None);
         CompareResult result = await new CompareJob(left.Node, right.Node, strict: false).RunAsync(null, CancellationToken.None);
         if (!result.Identical)
         {

@@ -53,7 +53,7 @@ Describe 'Parallels' {
         [BitConverter]::GetBytes(0x746F6E59).CopyTo($bytes, 44)
         [IO.File]::WriteAllBytes("$folder/open.hdd", $bytes)
         (Get-DiskImageInfo open.hdd).DirtyFlag | Should -BeTrue
-        (Test-DiskImage open.hdd).Findings.Kind | Should -Be 'InUse'
+        (Test-DiskImage open.hdd).Findings.Kind | Should -Be 'Dirty'
         (Repair-DiskImage open.hdd -Mode All -Confirm:$false).CorruptionsFixed | Should -Be 1
         Test-DiskImage open.hdd -Quiet | Should -BeTrue
     }

@@ -13,8 +13,8 @@ Describe 'Differencing VDI' {
         $null = New-TestDisk "$folder/disk.raw" 6MB 23
         $null = Convert-DiskImage disk.raw base.vdi
         $null = New-DiskImage mid.vdi -BackingPath base.vdi
-        $null = New-DiskImage top.vdi -BackingPath mid.vdi -Comment 'the third'
         Write-DiskImage mid.vdi 2MB (, 171 * 700)
+        $null = New-DiskImage top.vdi -BackingPath mid.vdi -Comment 'the third'
         Write-DiskImage top.vdi 4MB (, 172 * 700)
         $null = Convert-DiskImage top.vdi expected.raw
         $hash = (Get-DiskImageHash expected.raw -Format raw).Hash
@@ -54,6 +54,16 @@ Describe 'Differencing VDI' {
         Move-Item mid.vdi old/renamed.vdi
         { Get-DiskImageHash top.vdi -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*' -ExpectedMessage '*-ParentSearchPath*'
         (Get-DiskImageHash top.vdi -ParentSearchPath old, .).Hash | Should -Be $hash
+        (Get-DiskImageInfo top.vdi).BackingFile | Should -BeLike '{*}'
+        $check = Test-DiskImage top.vdi
+        $check.IsConsistent | Should -BeTrue
+        $check.Findings.Kind | Should -Be 'Parent'
+    }
+
+    It 'is told of where its parent is changed' {
+        $null = New-DiskImage other.vdi -BackingPath mid.vdi
+        $null = Merge-DiskImage top.vdi -Confirm:$false -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -BeLike '*other.vdi*'
     }
 
     It 'refuses a parent that was written to, and takes it with -IgnoreIdMismatch' {

@@ -78,8 +78,8 @@ public enum ImageRole
 }
 
 /// <summary>
-/// What a user can do, as a value inside a <see cref="Wording"/>: each front end has its own words for it (<c>-Format raw</c>, <c>-f raw</c>).
-/// Its text is what is said where there is no front end; it fits where a parameter's name would stand.
+/// What a user can do, as a value inside a <see cref="Wording"/>: each front end has its own words for it (<c>-Format raw</c>, <c>-f
+/// raw</c>). Its text is what is said where there is no front end; it fits where a parameter's name would stand.
 /// </summary>
 /// <param name="Kind">What.</param>
 /// <param name="Value">With what, where there is a choice.</param>
@@ -111,5 +111,6 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
         _ => "a request for them",
     };
 
-    private string Of => Role switch { ImageRole.Backing => " of the backing image", ImageRole.Difference => " of the other image", ImageRole.Source => " of the source", _ => "" };
+    private string Of => Role switch { ImageRole.Backing => " of the backing image", ImageRole.Difference => " of the other "
+        + "image", ImageRole.Source => " of the source", _ => "" };
 }

@@ -29,7 +29,8 @@ internal sealed unsafe class RuntimeZlib
     /// <exception cref="EntryPointNotFoundException">A function is missing.</exception>
     private RuntimeZlib(nint library)
     {
-        _deflateInit = (delegate* unmanaged<ZStream*, int, int, int, int, int, int>)NativeLibrary.GetExport(library, "CompressionNative_DeflateInit2_");
+        _deflateInit = (
+            delegate* unmanaged<ZStream*, int, int, int, int, int, int>)NativeLibrary.GetExport(library, "CompressionNative_DeflateInit2_");
         _deflate = (delegate* unmanaged<ZStream*, int, int>)NativeLibrary.GetExport(library, "CompressionNative_Deflate");
         _deflateEnd = (delegate* unmanaged<ZStream*, int>)NativeLibrary.GetExport(library, "CompressionNative_DeflateEnd");
         _inflateInit = (delegate* unmanaged<ZStream*, int, int>)NativeLibrary.GetExport(library, "CompressionNative_InflateInit2_");
@@ -132,7 +133,8 @@ internal sealed unsafe class RuntimeZlib
     {
         if (result != Ok)
         {
-            throw new DiskImageException(DiskImageErrorKind.Io, $"zlib could not be started (error {result}): there is no memory left for it");
+            throw new DiskImageException(
+                DiskImageErrorKind.Io, $"zlib could not be started (error {result}): there is no memory left for it");
         }
     }
 

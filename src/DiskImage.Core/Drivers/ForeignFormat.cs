@@ -1,8 +1,8 @@
 namespace DiskImage.Drivers;
 
 /// <summary>
-/// Something that is known by its first or last bytes and that no driver here opens. The one list of them: an entry that names its format is
-/// passed over as soon as a driver of that name is registered, and goes when that driver comes.
+/// Something that is known by its first or last bytes and that no driver here opens. The one list of them: an entry that names its format
+/// is passed over as soon as a driver of that name is registered, and goes when that driver comes.
 /// </summary>
 /// <param name="Format">The name that a driver for it has, as QEMU spells it; null if none is to come.</param>
 /// <param name="Kind">Whether it is a disk.</param>

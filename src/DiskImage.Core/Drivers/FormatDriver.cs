@@ -21,20 +21,28 @@ public delegate ValueTask<BlockNode> CompanionOpener(string locator, bool create
 /// <param name="OpenBacking">Opens the backing node, as a formatted disk; null when the caller wants this layer alone.</param>
 /// <param name="OpenData">Opens a further file that holds data of the image, as plain bytes.</param>
 /// <param name="ForRepair">Open an image that needs repair for writing, unrepaired, so that it can be repaired.</param>
-public sealed record FormatOpenContext(BlockNode File, object Options, ReferenceOpener? OpenBacking, ReferenceOpener OpenData, bool ForRepair = false)
+public sealed record FormatOpenContext(
+    BlockNode File, object Options, ReferenceOpener? OpenBacking, ReferenceOpener OpenData, bool ForRepair = false)
     : NodeContext(Options)
 {
-    /// <summary>True if the user says what the disk stands on: <see cref="OpenBacking"/> opens that, whatever name it is given, also where the image names nothing.</summary>
+    /// <summary>
+    /// True if the user says what the disk stands on: <see cref="OpenBacking"/> opens that, whatever name it is given, also where
+    /// the image names nothing.
+    /// </summary>
     public bool GivesBacking { get; init; }
 
     /// <summary>Like <see cref="FormatOpenContext.OpenData"/>, for what is only read whatever the image is opened for.</summary>
     public ReferenceOpener? OpenDataToRead { get; init; }
 
-    /// <summary>The files whose names have one of some endings in the image's folder and in those where the user has parents looked for, for formats that
-    /// record no path. Their number is bounded; they pass the same gate as recorded names. Null where there is no folder.</summary>
+    /// <summary>
+    /// The files whose names have one of some endings in the image's folder and in those where the user has parents looked for,
+    /// for formats that record no path. Their number is bounded; they pass the same gate as recorded names. Null where there is no folder.
+    /// </summary>
     public Func<IReadOnlyList<string>, IReadOnlyList<string>>? FilesNearby { get; init; }
 
-    /// <summary>Opens what the disk stands on, by the user's word or by the image's; null if neither says anything, or this layer alone is wanted.</summary>
+    /// <summary>
+    /// Opens what the disk stands on, by the user's word or by the image's; null if neither says anything, or this layer alone is wanted.
+    /// </summary>
     /// <param name="recorded">The name as it stands in the image; null for none.</param>
     /// <param name="format">The format the image says it has; null to probe.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
@@ -47,7 +55,8 @@ public sealed record FormatOpenContext(BlockNode File, object Options, Reference
 /// <summary>What a format gets to create an image.</summary>
 /// <param name="File">An empty, writable node that the caller owns and closes.</param>
 /// <param name="Options">The record of the driver's create options.</param>
-/// <param name="Backing">The backing image that the options name, open for reading, for formats that record its identity; null if there is none.</param>
+/// <param name="Backing">The backing image that the options name, open for reading, for formats that record its identity; null
+/// if there is none.</param>
 /// <param name="OpenCompanion">Makes or opens further files of the image.</param>
 /// <param name="Claimed">Told how many bytes of host space are claimed, for formats that claim it ahead.</param>
 public sealed record FormatCreateContext(
@@ -88,17 +97,22 @@ public abstract class FormatDriver : NodeDriver
     /// <summary>The types of the disks that it opens: their interfaces say what can be done with them.</summary>
     public virtual IReadOnlyList<Type> NodeTypes => [];
 
-    /// <summary>How sure the driver is that a file is of its format: 0 not, 1 only if nobody else wants it, 100 the magic matches.</summary>
+    /// <summary>
+    /// How sure the driver is that a file is of its format: 0 not, 1 only if nobody else wants it, 100 the magic matches.
+    /// </summary>
     public abstract int Probe(in ProbeInput input);
 
     /// <summary>
-    /// True if an image of these create options is written from its first byte to its last, so that it can be sent to somebody who cannot go
-    /// back. The last few MiB may still be changed, and bytes ahead of their turn be written.
+    /// True if an image of these create options is written from its first byte to its last, so that it can be sent to somebody who cannot
+    /// go back. The last few MiB may still be changed, and bytes ahead of their turn be written.
     /// </summary>
     /// <param name="createOptions">The record of <see cref="ICreatable.CreateOptions"/>.</param>
     public virtual bool IsWrittenForward(object createOptions) => false;
 
-    /// <summary>How an image is made that is <see cref="IsWrittenForward"/>, in the words of options: "vmdk with subformat=streamOptimized"; null if none is.</summary>
+    /// <summary>
+    /// How an image is made that is <see cref="IsWrittenForward"/>, in the words of options: "vmdk with
+    /// subformat=streamOptimized"; null if none is.
+    /// </summary>
     public virtual string? ForwardForm => null;
 
     /// <summary>The format's own node, be it below filters that let it show through.</summary>
@@ -108,7 +122,9 @@ public abstract class FormatDriver : NodeDriver
     {
         ArgumentNullException.ThrowIfNull(node);
         return node.As<T>() ?? throw new DiskImageException(
-            DiskImageErrorKind.Unsupported, $"{node.Name}: a filter over the image does not let it be changed past itself. Open the image without the filter.", node.Name);
+            DiskImageErrorKind.Unsupported,
+            $"{node.Name}: a filter over the image does not let it be changed past itself. Open the image without the filter.",
+            node.Name);
     }
 
     /// <summary>Opens an image. A failed open leaves <see cref="FormatOpenContext.File"/> to the caller and modifies nothing.</summary>
@@ -179,6 +195,8 @@ public sealed record ImageMeasurement(long Required, long FullyAllocated, long? 
 /// <summary>A format that can tell how large an image would become.</summary>
 public interface IMeasurable
 {
-    /// <summary>Measures an image of <paramref name="options"/> with the contents of <paramref name="source"/>, or empty without one.</summary>
+    /// <summary>
+    /// Measures an image of <paramref name="options"/> with the contents of <paramref name="source"/>, or empty without one.
+    /// </summary>
     ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken);
 }

@@ -4,7 +4,8 @@ using DiskImage.Drivers;
 namespace DiskImage.Formats;
 
 /// <summary>A disk in a format that is read only: there is no way to change such an image in place.</summary>
-internal abstract class ReadOnlyFormatNode(BlockNode file, BlockNode? backing, params (string Role, BlockNode Node)[] others) : FormatNode(file, backing, others)
+internal abstract class ReadOnlyFormatNode(BlockNode file, BlockNode? backing, params (string Role, BlockNode Node)[] others)
+    : FormatNode(file, backing, others)
 {
     /// <summary>One that stands on nothing.</summary>
     protected ReadOnlyFormatNode(BlockNode file, params (string Role, BlockNode Node)[] others)
@@ -24,13 +25,16 @@ internal abstract class ReadOnlyFormatNode(BlockNode file, BlockNode? backing, p
         {
             throw new DiskImageException(
                 DiskImageErrorKind.ReadOnly,
-                $"{context.File.Name}: the format {format} is read-only, so the image cannot be changed or repaired. Convert it with {new Remedy(RemedyKind.Convert)} to"
-                    + $" a format that can be written (qcow2, vhdx, raw …) and change that, or put a qcow2 overlay on it with {new Remedy(RemedyKind.Overlay)}.",
+                $"{context.File.Name}: the format {format} is read-only, so the image cannot be changed or repaired. Convert it "
+                    + $"with {new Remedy(RemedyKind.Convert)} to"
+                    + $" a format that can be written (qcow2, vhdx, raw …) and change that, or put a qcow2 overlay on it "
+                    + $"with {new Remedy(RemedyKind.Overlay)}.",
                 context.File.Name);
         }
     }
 
-    protected sealed override ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken) => throw Refused();
+    protected sealed override ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken)
+        => throw Refused();
 
     protected sealed override ValueTask CommitMappingAsync(WriteMapping mapping) => throw Refused();
 

@@ -4,21 +4,27 @@ using DiskImage.Options;
 namespace DiskImage.Graph;
 
 /// <summary>
-/// What a copy of a disk into a new image keeps beside the bytes, and what it leaves behind. The disk's identity is not kept: a copy is another
-/// disk, and has its own. No I/O but what counting snapshots and bitmaps takes.
+/// What a copy of a disk into a new image keeps beside the bytes, and what it leaves behind. The disk's identity is not kept: a copy is
+/// another disk, and has its own. No I/O but what counting snapshots and bitmaps takes.
 /// </summary>
 public static class ConversionFacts
 {
-    private const string LogicalOption = "logical_sector_size", PhysicalOption = "physical_sector_size"; // in every format that has such facts
+    // in every format that has such facts
+    private const string LogicalOption = "logical_sector_size", PhysicalOption = "physical_sector_size";
 
-    /// <summary>The create options by which a new image without backing keeps what the source says of its disk. What the user gives goes before them.</summary>
+    /// <summary>
+    /// The create options by which a new image without backing keeps what the source says of its disk. What the
+    /// user gives goes before them.
+    /// </summary>
     /// <param name="source">The image that is copied.</param>
     /// <param name="schema">The new image's create options.</param>
     public static IEnumerable<KeyValuePair<string, object?>> KeptOptions(BlockNode source, OptionSchema schema)
     {
         ArgumentNullException.ThrowIfNull(schema);
         ImageDescription? described = source.As<IDescribed>()?.Describe();
-        foreach ((string name, int? value) in new[] { (LogicalOption, described?.LogicalSectorSize), (PhysicalOption, described?.PhysicalSectorSize) })
+        foreach ((
+            string name,
+            int? value) in new[] { (LogicalOption, described?.LogicalSectorSize), (PhysicalOption, described?.PhysicalSectorSize) })
         {
             if (value is not null && schema.Find(name) is { } option)
             {
@@ -43,7 +49,8 @@ public static class ConversionFacts
         if (from?.LogicalSectorSize is int sector && (to?.LogicalSectorSize ?? 512) is var now && now != sector)
         {
             losses.Add(
-                $"its logical sectors had {sector} bytes and have {now} now, so programs do not find its partitions. Use it with logical sectors of {sector} bytes"
+                $"its logical sectors had {sector} bytes and have {now} now, so programs do not find its partitions. Use it "
+                    + $"with logical sectors of {sector} bytes"
                     + $" (QEMU: logical_block_size={sector},physical_block_size={sector}), or convert to vhdx, which records them");
         }
         if (target.Length != disk.Length)
@@ -53,9 +60,11 @@ public static class ConversionFacts
         if (ReferenceEquals(source, disk) && source.As<ISnapshots>() is { } keeper
             && (await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var snapshots)
         {
-            losses.Add($"{Some(snapshots, "snapshot")} inside the source {Is(snapshots)} not copied; a snapshot is copied alone with {new Remedy(RemedyKind.Snapshot)}");
+            losses.Add($"{Some(snapshots, "snapshot")} inside the source {Is(snapshots)} not copied; a snapshot is copied alone "
+                + $"with {new Remedy(RemedyKind.Snapshot)}");
         }
-        if (!copiesBitmaps && source.As<IBitmaps>() is { } recorder && (await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var bitmaps)
+        if (!copiesBitmaps && source.As<IBitmapList>() is { } recorder
+            && (await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Count is > 0 and var bitmaps)
         {
             Wording loss = $"{Some(bitmaps, "dirty bitmap")} of the source {Is(bitmaps)} not copied";
             losses.Add(target.As<IBitmaps>() is null ? loss : (Wording)$"{loss}; they are with {new Remedy(RemedyKind.Bitmaps)}");

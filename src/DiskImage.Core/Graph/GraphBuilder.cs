@@ -4,14 +4,15 @@ using DiskImage.Drivers;
 namespace DiskImage.Graph;
 
 /// <summary>
-/// From a description to open nodes. A description is read from the top: a format opens its file below, a filter its children, a protocol what
-/// the host has. What the description says of a child comes before what the image says; names that only the image gives pass the gate.
+/// From a description to open nodes. A description is read from the top: a format opens its file below, a filter its children, a protocol
+/// what the host has. What the description says of a child comes before what the image says; names that only the image gives pass the gate.
 /// </summary>
 /// <remarks>
-/// <para>One question decides what a description without a driver is: is a disk wanted, or bytes? A disk's file is opened and its format probed;
-/// bytes are what its file name leads to. A protocol where a disk is wanted is a raw disk, unprobed: whoever names the protocol and no format
-/// means its bytes.</para>
-/// <para>What another description refers to by name is opened once, by whoever needs it first, and belongs to the <see cref="ImageGraph"/>.</para>
+/// <para>One question decides what a description without a driver is: is a disk wanted, or bytes? A disk's file is opened and its format
+/// probed; bytes are what its file name leads to. A protocol where a disk is wanted is a raw disk, unprobed: whoever names the protocol and
+/// no format means its bytes.</para>
+/// <para>What another description refers to by name is opened once, by whoever needs it first, and belongs to the
+/// <see cref="ImageGraph"/>.</para>
 /// </remarks>
 internal sealed class GraphBuilder
 {
@@ -19,7 +20,8 @@ internal sealed class GraphBuilder
     private readonly OpenRequest _request;
     private readonly ImageGraph _graph;
     private readonly Dictionary<string, NodeSpec> _named = new(StringComparer.Ordinal); // what descriptions refer to
-    private readonly Dictionary<string, (OpenedDisk Disk, bool IsDisk)> _shared = new(StringComparer.Ordinal); // those of them that are open; the graph owns them
+    // those of them that are open; the graph owns them
+    private readonly Dictionary<string, (OpenedDisk Disk, bool IsDisk)> _shared = new(StringComparer.Ordinal);
     private readonly HashSet<string> _opening = new(StringComparer.Ordinal);
 
     /// <summary>Makes a builder for one image.</summary>
@@ -38,7 +40,8 @@ internal sealed class GraphBuilder
                 throw Invalid($"two nodes of its description have the name '{spec.NodeName}'");
             }
         }
-        var referred = all.SelectMany(s => s.Members).Where(m => m.Key is not NodeSpec.NodeNameKey).Select(m => m.Value).OfType<string>().ToHashSet(StringComparer.Ordinal);
+        var referred = all.SelectMany(s => s.Members).Where(
+            m => m.Key is not NodeSpec.NodeNameKey).Select(m => m.Value).OfType<string>().ToHashSet(StringComparer.Ordinal);
         foreach (string name in _named.Keys.Where(n => !referred.Contains(n)).ToList())
         {
             _ = _named.Remove(name); // a name that nobody uses: the node belongs to who stands on it
@@ -48,7 +51,8 @@ internal sealed class GraphBuilder
     private DriverRegistry Registry => _opener.Registry;
 
     /// <summary>Opens a disk.</summary>
-    /// <param name="spec">Its description; its driver may be a format, a filter over a disk, a protocol (then it is raw), or nobody (then it is probed).</param>
+    /// <param name="spec">Its description; its driver may be a format, a filter over a disk, a protocol (then it is raw), or nobody
+    /// (then it is probed).</param>
     /// <param name="site">Where in the graph it is to be.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
     public async ValueTask<OpenedDisk> OpenDiskAsync(NodeSpec spec, GraphSite site, CancellationToken cancellationToken)
@@ -62,12 +66,15 @@ internal sealed class GraphBuilder
         string? format = site.Format ?? (driver as FormatDriver)?.Name ?? (driver is ProtocolDriver ? Registry.Formats[0].Name : null);
         object? file = driver is ProtocolDriver ? spec : FileOf(spec, driver);
         ChainLink link = LinkOf(file, site);
-        _opener.CheckChain(link, site.Chain); // before it is opened: a file that is open for writing further up would seem to be somebody else's
+        // before it is opened: a file that is open for writing further up would seem to be somebody else's
+        _opener.CheckChain(link, site.Chain);
         BlockNode bytes = await OpenBytesAsync(file, site, cancellationToken).ConfigureAwait(false);
         try
         {
             link = link with { Path = bytes.Name };
-            return await new FormatOpening(this, _opener, _request, driver is ProtocolDriver ? NodeSpec.Of(null) : spec, site with { Chain = [.. site.Chain, link] })
+            return await new FormatOpening(this, _opener, _request, driver is ProtocolDriver
+                ? NodeSpec.Of(null)
+                : spec, site with { Chain = [.. site.Chain, link] })
                 .OpenAsync(bytes, format, cancellationToken).ConfigureAwait(false);
         }
         catch
@@ -108,7 +115,9 @@ internal sealed class GraphBuilder
             cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>A builder for what an image describes: names in it are its own, and what the user's description calls so is out of its reach.</summary>
+    /// <summary>
+    /// A builder for what an image describes: names in it are its own, and what the user's description calls so is out of its reach.
+    /// </summary>
     public GraphBuilder For(NodeSpec recorded) => new(_opener, _request, recorded, _graph);
 
     /// <summary>What of a description plain bytes are: of one that names no format, or says raw and no more, its file.</summary>
@@ -118,7 +127,9 @@ internal sealed class GraphBuilder
             ? file
             : spec;
 
-    /// <summary>What a description is called that only names a file, and which bytes that are; for others its own text and no identity.</summary>
+    /// <summary>
+    /// What a description is called that only names a file, and which bytes that are; for others its own text and no identity.
+    /// </summary>
     public ChainLink LinkOf(object? child, GraphSite site)
     {
         NodeSpec? leaf = (child is string name ? _named.GetValueOrDefault(name) : child as NodeSpec)?.Leaf;
@@ -130,17 +141,21 @@ internal sealed class GraphBuilder
         return new ChainLink(protocol.NameOf(options), protocol.IdentityOf(options));
     }
 
-    /// <summary>True if a description says where its bytes are, and not only how something is to be opened that is named elsewhere.</summary>
+    /// <summary>
+    /// True if a description says where its bytes are, and not only how something is to be opened that is named elsewhere.
+    /// </summary>
     public bool IsComplete(object? child) => child switch
     {
         string => true,
         NodeSpec spec => spec.FileName is not null
-            || IsComplete(spec.Child(spec.Driver is { } filter && Registry.Driver(filter) is FilterDriver { Roles: var roles } ? roles[0] : NodeSpec.FileRole))
+            || IsComplete(spec.Child(
+                spec.Driver is { } filter && Registry.Driver(filter) is FilterDriver { Roles: var roles } ? roles[0] : NodeSpec.FileRole))
             || (spec.Driver is { } name && Registry.Driver(name) is ProtocolDriver { TakesPaths: false }),
         _ => false,
     };
 
-    private async ValueTask<OpenedDisk> OpenFilterAsync(FilterDriver filter, NodeSpec spec, GraphSite site, CancellationToken cancellationToken)
+    private async ValueTask<OpenedDisk> OpenFilterAsync(
+        FilterDriver filter, NodeSpec spec, GraphSite site, CancellationToken cancellationToken)
     {
         bool IsRole(string member) => filter.Roles.Contains(member, StringComparer.Ordinal);
         var roles = new List<string>();
@@ -193,7 +208,9 @@ internal sealed class GraphBuilder
         {
             if (!_named.TryGetValue(name, out NodeSpec? spec))
             {
-                string known = _named.Count == 0 ? "Its description names no nodes; a file is named by file.filename" : $"Nodes: {string.Join(", ", _named.Keys)}";
+                string known = _named.Count == 0
+                    ? "Its description names no nodes; a file is named by file.filename"
+                    : $"Nodes: {string.Join(", ", _named.Keys)}";
                 throw Invalid($"there is no node '{name}'. {known}");
             }
             if (!_opening.Add(name))
@@ -206,7 +223,10 @@ internal sealed class GraphBuilder
             {
                 opened = isDisk
                     ? await OpenDiskAsync(anonymous, site, cancellationToken).ConfigureAwait(false)
-                    : new OpenedDisk(await OpenBytesAsync(anonymous, site, cancellationToken).ConfigureAwait(false), Registry.Formats[0], WasProbed: false);
+                    : new OpenedDisk(
+                        await OpenBytesAsync(anonymous, site, cancellationToken).ConfigureAwait(false),
+                        Registry.Formats[0],
+                        WasProbed: false);
             }
             finally
             {
@@ -224,10 +244,12 @@ internal sealed class GraphBuilder
     }
 
     private object? FileOf(NodeSpec spec, NodeDriver? driver)
-        => spec.Has(NodeSpec.FileRole) && spec.FileName is { } second ? throw Invalid($"it says both file and filename ('{second}'); the file's name is file.filename")
+        => spec.Has(NodeSpec.FileRole) && spec.FileName is { } second
+            ? throw Invalid($"it says both file and filename ('{second}'); the file's name is file.filename")
             : spec.Has(NodeSpec.FileRole) ? spec.Child(NodeSpec.FileRole)
             : spec.FileName is { } name ? NodeSpec.Of(null, (NodeSpec.FileNameKey, name))
-            : throw Invalid($"{(driver is null ? "its description" : $"the format '{driver.Name}'")} says neither file nor file.filename, where the image is");
+            : throw Invalid($"{(driver is null ? "its description" : $"the format '{driver.Name}'")} says neither file "
+                + $"nor file.filename, where the image is");
 
     private NodeDriver DriverOf(NodeSpec spec)
     {
@@ -240,8 +262,8 @@ internal sealed class GraphBuilder
     }
 
     /// <summary>
-    /// The options of a protocol: those that are said, and those that a file name stands for. A relative path is taken from a folder; one of a
-    /// folder that is an image leads to the file in it that opens it.
+    /// The options of a protocol: those that are said, and those that a file name stands for. A relative path is taken from a folder; one
+    /// of a folder that is an image leads to the file in it that opens it.
     /// </summary>
     private object Bind(ProtocolDriver protocol, NodeSpec spec, string? folder)
     {
@@ -249,13 +271,17 @@ internal sealed class GraphBuilder
         if (spec.FileName is { } name)
         {
             string address = protocol.TakesPaths && spec.Driver is null ? ImageLocator.Parse(name).Address : name;
-            address = protocol.TakesPaths && folder is not null ? ImageLocator.PathFrom(folder, address, OperatingSystem.IsWindows()) : address;
+            address = protocol.TakesPaths && folder is not null
+                ? ImageLocator.PathFrom(folder, address, OperatingSystem.IsWindows())
+                : address;
             foreach ((string option, object? value) in protocol.Parse(protocol.TakesPaths ? Inside(protocol, address) : address))
             {
                 options[option] = value;
             }
         }
-        foreach ((string option, object? value) in spec.Options(_ => false).Where(o => !o.Key.Equals(NodeSpec.FileNameKey, StringComparison.Ordinal)))
+        foreach ((
+            string option,
+            object? value) in spec.Options(_ => false).Where(o => !o.Key.Equals(NodeSpec.FileNameKey, StringComparison.Ordinal)))
         {
             options[option] = value;
         }
@@ -264,7 +290,7 @@ internal sealed class GraphBuilder
 
     private string Inside(ProtocolDriver protocol, string path)
     {
-        foreach (string name in Registry.Formats.Select(f => f.FolderFile).OfType<string>())
+        foreach (string name in path.Length == 0 ? [] : Registry.Formats.Select(f => f.FolderFile).OfType<string>())
         {
             string inside = Path.Combine(path, name);
             if (protocol.IdentityOf(protocol.Bind(protocol.Parse(inside))) is not null)

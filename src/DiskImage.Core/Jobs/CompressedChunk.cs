@@ -12,7 +12,8 @@ internal sealed class CompressedChunk(ICompressedWritable target, int chunk, boo
     private const int Plain = -1, Zero = 0;
 
     private readonly int _room = target.LargestCompressed;
-    private readonly byte[] _bytes = GC.AllocateUninitializedArray<byte>(Math.Max(1, chunk / target.CompressionUnit) * target.LargestCompressed);
+    private readonly byte[] _bytes = GC.AllocateUninitializedArray<byte>(
+        Math.Max(1, chunk / target.CompressionUnit) * target.LargestCompressed);
     private readonly int[] _lengths = new int[Math.Max(1, chunk / target.CompressionUnit)];
 
     /// <summary>Bytes of a unit.</summary>
@@ -34,7 +35,9 @@ internal sealed class CompressedChunk(ICompressedWritable target, int chunk, boo
         for (int i = 0; i < Count; i++)
         {
             ReadOnlySpan<byte> unit = data.Slice(i * Unit, Math.Min(Unit, data.Length - (i * Unit)));
-            _lengths[i] = !zeroesAreData && ZeroDetection.IsZero(unit) ? Zero : target.Compress(unit, _bytes.AsSpan(i * _room, _room)) ?? Plain;
+            _lengths[i] = !zeroesAreData && ZeroDetection.IsZero(unit)
+                ? Zero
+                : target.Compress(unit, _bytes.AsSpan(i * _room, _room)) ?? Plain;
         }
     }
 }

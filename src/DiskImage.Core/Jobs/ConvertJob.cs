@@ -51,7 +51,9 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         if (target.Length < source.Length)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.OutOfRange, $"{target.Name}: its {target.Length:#,0} bytes cannot hold the {source.Length:#,0} bytes of {source.Name}", target.Name);
+                DiskImageErrorKind.OutOfRange,
+                $"{target.Name}: its {target.Length:#,0} bytes cannot hold the {source.Length:#,0} bytes of {source.Name}",
+                target.Name);
         }
         int unit = Math.Max(1, target.Limits.AllocationUnit);
         int chunk = Math.Max(Chunk, Math.Max(source.Limits.AllocationUnit, unit));
@@ -59,17 +61,21 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.TargetHasBacking, zeroesAreData: StoresZeroes);
         var order = new InOrder();
         int workers = options.Workers > 0 ? options.Workers : ParallelWork.DefaultWorkers;
-        await ParallelWork.RunAsync(workers, token => WorkAsync(cursor, order, chunk, progress, token), cancellationToken).ConfigureAwait(false);
+        await ParallelWork.RunAsync(
+            workers, token => WorkAsync(cursor, order, chunk, progress, token), cancellationToken).ConfigureAwait(false);
         return new ConvertResult(_copied, _zero, _skipped, Stopwatch.GetElapsedTime(started));
     }
 
     private bool StoresZeroes => options.SparseSize == 0;
 
     private ICompressedWritable? Compressor => options.Compress || target.As<ICompressedWritable>()?.IsAlwaysCompressed == true
-        ? target.As<ICompressedWritable>() ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{target.Name}: its format cannot store compressed data", target.Name)
+        ? target.As<ICompressedWritable>()
+        ?? throw new DiskImageException(
+            DiskImageErrorKind.Unsupported, $"{target.Name}: its format cannot store compressed data", target.Name)
         : null;
 
-    private async Task WorkAsync(ExtentCursor cursor, InOrder order, int chunk, IProgress<JobProgress>? progress, CancellationToken cancellationToken)
+    private async Task WorkAsync(
+        ExtentCursor cursor, InOrder order, int chunk, IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {
         byte[] buffer = GC.AllocateUninitializedArray<byte>(chunk);
         CompressedChunk? packed = Compressor is { } compressor ? new CompressedChunk(compressor, chunk, StoresZeroes) : null;
@@ -146,7 +152,8 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         }
     }
 
-    private async ValueTask StoreCompressedAsync(long offset, ReadOnlyMemory<byte> data, CompressedChunk packed, CancellationToken cancellationToken)
+    private async ValueTask StoreCompressedAsync(
+        long offset, ReadOnlyMemory<byte> data, CompressedChunk packed, CancellationToken cancellationToken)
     {
         for (int i = 0; i < packed.Count; i++)
         {
@@ -173,7 +180,8 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
 
     private long Done => Interlocked.Read(ref _copied) + Interlocked.Read(ref _zero) + Interlocked.Read(ref _skipped);
 
-    private async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, List<(int Length, bool IsZero)> runs, CancellationToken cancellationToken)
+    private async ValueTask WriteAsync(
+        long offset, ReadOnlyMemory<byte> data, List<(int Length, bool IsZero)> runs, CancellationToken cancellationToken)
     {
         foreach ((int length, bool isZero) in runs)
         {

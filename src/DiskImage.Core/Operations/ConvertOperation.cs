@@ -69,7 +69,7 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
                     + $"with {new Remedy(RemedyKind.Snapshot)}.",
                 source.Path);
         }
-        IBitmaps holder = source.Require<IBitmaps>("keep no dirty bitmaps");
+        IBitmapList holder = source.Require<IBitmapList>("keep no dirty bitmaps");
         _bitmaps = await BitmapCopy.SelectAsync(
             source.Node, request.Bitmaps == BitmapChoice.Sound, cancellationToken).ConfigureAwait(false);
         foreach (DiskBitmap broken in (await holder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Where(b => b.IsInUse))

@@ -17,9 +17,11 @@ public static class FolderDependents
     public static async Task<IReadOnlyList<(string Image, string Layer)>> FindAsync(
         DriverRegistry registry, IReadOnlyList<ChainLayer> layers, IReadOnlyList<ChainLayer> chain, CancellationToken cancellationToken)
     {
-        var opener = new ImageOpener(registry, OpenPolicy.Default with { References = ReferenceScope.None, ForceShare = true });
+        string[] folders = [.. layers.Select(l => Path.GetDirectoryName(l.Path)).OfType<string>().Distinct(StringComparer.Ordinal)];
+        OpenPolicy policy = OpenPolicy.Default with { References = ReferenceScope.None, ForceShare = true, ParentFolders = folders };
+        var opener = new ImageOpener(registry, policy);
         var found = new List<(string, string)>();
-        foreach (string file in layers.Select(l => Path.GetDirectoryName(l.Path)).Distinct(StringComparer.Ordinal).SelectMany(FilesIn))
+        foreach (string file in folders.SelectMany(FilesIn))
         {
             cancellationToken.ThrowIfCancellationRequested();
             if (await BackingOfAsync(opener, file, chain, cancellationToken).ConfigureAwait(false) is { } backing
@@ -31,11 +33,11 @@ public static class FolderDependents
         return found;
     }
 
-    private static IReadOnlyList<string> FilesIn(string? folder)
+    private static IReadOnlyList<string> FilesIn(string folder)
     {
         try
         {
-            return folder is null ? [] : [.. Directory.EnumerateFiles(folder).Take(MostFiles).Order(StringComparer.Ordinal)];
+            return [.. Directory.EnumerateFiles(folder).Take(MostFiles).Order(StringComparer.Ordinal)];
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

@@ -8,12 +8,22 @@ namespace DiskImage.PowerShell;
 /// <summary>A cmdlet about the dirty bitmaps inside images.</summary>
 public abstract class BitmapCmdlet : OpenImageCmdlet
 {
-    /// <summary>The ability, or an error that names the format.</summary>
-    private protected static IBitmaps Bitmaps(OpenedImage image) => image.Require<IBitmaps>("keep no dirty bitmaps");
+    /// <summary>The ability to list them, or an error that names the format.</summary>
+    private protected static IBitmapList Listed(OpenedImage image) => image.Require<IBitmapList>("keep no dirty bitmaps");
 
-    /// <summary>The bitmaps of an image with the image's full path, and the files that a change of it writes to. The image is closed again.</summary>
-    private protected Task<(string Path, string Files, IReadOnlyList<DiskBitmap> Bitmaps)> ListAsync(string path, CancellationToken cancellationToken)
-        => LookAsync(path, async image => (image.Path, WrittenFiles.Of(image), await Bitmaps(image).GetBitmapsAsync(cancellationToken).ConfigureAwait(false)), cancellationToken);
+    /// <summary>The ability, or an error that names the format.</summary>
+    private protected static IBitmaps Bitmaps(OpenedImage image) => image.Require<IBitmaps>("keep no dirty bitmaps that can be changed");
+
+    /// <summary>
+    /// The bitmaps of an image with the image's full path, and the files that a change of it writes to. The image is closed again.
+    /// </summary>
+    private protected Task<(string Path, string Files, IReadOnlyList<DiskBitmap> Bitmaps)> ListAsync(
+        string path, CancellationToken cancellationToken)
+        => LookAsync(
+            path,
+            async image => (
+                image.Path, WrittenFiles.Of(image), await Listed(image).GetBitmapsAsync(cancellationToken).ConfigureAwait(false)),
+            cancellationToken);
 
     /// <summary>The bitmaps that names or patterns stand for.</summary>
     /// <exception cref="DiskImageException">NotFound: one without wildcards stands for none.</exception>

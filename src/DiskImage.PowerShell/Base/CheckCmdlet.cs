@@ -17,20 +17,22 @@ public abstract class CheckCmdlet : OpenImageCmdlet
     /// <param name="image">The image.</param>
     /// <param name="also">What is known beside it.</param>
     /// <param name="cancellationToken">Stops the check.</param>
-    private protected Task<DiskImageCheckResult> CheckAsync(OpenedImage image, IReadOnlyList<CheckFinding> also, CancellationToken cancellationToken)
+    private protected Task<DiskImageCheckResult> CheckAsync(
+        OpenedImage image, IReadOnlyList<CheckFinding> also, CancellationToken cancellationToken)
     {
         ICheckable checkable = image.Require<ICheckable>("have no structures that could be checked");
         return ReportAsync(image, "Check", bytes => checkable.CheckAsync(bytes, cancellationToken), also);
     }
 
     /// <summary>
-    /// Why an image does not open on what it stands on; nothing if it does. A backing image that is not at hand is nothing wrong with the image
-    /// itself.
+    /// Why an image does not open on what it stands on; nothing if it does. A backing image that is not at hand is nothing wrong with the
+    /// image itself.
     /// </summary>
     /// <param name="image">The image, open for reading without what it stands on.</param>
     /// <param name="path">Where it is.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    private protected async Task<IReadOnlyList<CheckFinding>> ParentFaultsAsync(OpenedImage image, string path, CancellationToken cancellationToken)
+    private protected async Task<IReadOnlyList<CheckFinding>> ParentFaultsAsync(
+        OpenedImage image, string path, CancellationToken cancellationToken)
     {
         if (image.Node.As<IDescribed>()?.Describe().BackingFile is null)
         {
@@ -39,7 +41,8 @@ public abstract class CheckCmdlet : OpenImageCmdlet
         string kind = image.Format is ICreatable { RecordsBackingIdentity: true } ? "Parent" : "Backing";
         try
         {
-            await (await OpenAsync(Request(path) with { ToDescribe = true }, cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+            await (await OpenAsync(
+                Request(path) with { ToDescribe = true }, cancellationToken).ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
             return [];
         }
         catch (DiskImageException e)
@@ -48,21 +51,28 @@ public abstract class CheckCmdlet : OpenImageCmdlet
         }
     }
 
-    /// <summary>Why files with data of the image's own layer are not open. The structures can be checked without them, the data cannot be read.</summary>
+    /// <summary>
+    /// Why files with data of the image's own layer are not open. The structures can be checked without them, the data cannot be read.
+    /// </summary>
     private protected static IEnumerable<CheckFinding> UnopenedFiles(OpenedImage image)
         => image.Node.Children.Values.OfType<UnopenedNode>().Select(n => new CheckFinding(
-            "DataFile", n.Reason.Kind == DiskImageErrorKind.Refused ? CheckSeverity.Warning : CheckSeverity.Error, RemedyWords.Say(n.Reason)));
+            "DataFile",
+            n.Reason.Kind == DiskImageErrorKind.Refused ? CheckSeverity.Warning : CheckSeverity.Error,
+            RemedyWords.Say(n.Reason)));
 
     /// <summary>Dirty bitmaps that were not saved properly: nothing is wrong with the contents, but nobody can rely on them.</summary>
-    private protected static async ValueTask<IReadOnlyList<CheckFinding>> BrokenBitmapsAsync(OpenedImage image, CancellationToken cancellationToken)
+    private protected static async ValueTask<IReadOnlyList<CheckFinding>> BrokenBitmapsAsync(
+        OpenedImage image, CancellationToken cancellationToken)
     {
         try
         {
-            IReadOnlyList<DiskBitmap> bitmaps = image.Node.As<IBitmaps>() is { } keeper ? await keeper.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
+            IReadOnlyList<DiskBitmap> bitmaps = image.Node.As<IBitmapList>() is { } keeper
+                ? await keeper.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
             return [.. bitmaps.Where(b => b.IsInUse).Select(b => new CheckFinding(
                 "BitmapInUse",
                 CheckSeverity.Warning,
-                $"Bitmap '{b.Name}' was not saved properly, so what it has recorded cannot be relied on. Remove-DiskImageBitmap removes it."))];
+                $"Bitmap '{b.Name}' was not saved properly, so what it has recorded cannot be relied on. "
+                    + $"Remove-DiskImageBitmap removes it."))];
         }
         catch (DiskImageException)
         {
@@ -70,7 +80,8 @@ public abstract class CheckCmdlet : OpenImageCmdlet
         }
     }
 
-    private protected static bool IsDefect(DiskImageErrorKind kind) => kind is DiskImageErrorKind.Corrupt or DiskImageErrorKind.InvalidFormat;
+    private protected static bool IsDefect(DiskImageErrorKind kind)
+        => kind is DiskImageErrorKind.Corrupt or DiskImageErrorKind.InvalidFormat;
 
     /// <summary>Makes a result of what a check or repair reports.</summary>
     /// <param name="image">The image.</param>
@@ -82,8 +93,10 @@ public abstract class CheckCmdlet : OpenImageCmdlet
     {
         long length = image.Node.Length;
         CheckReport report = await ShowAsync(
-            $"{activity}ing {Leaf(image.Path)}", progress => work(new ByteProgress(activity, progress, length)).AsTask()).ConfigureAwait(false);
-        if (image.Node.As<IDescribed>() is { } described && described.Describe().Dirty && !report.Findings.Any(f => f.Kind.Equals(DirtyKind, StringComparison.Ordinal)))
+            $"{activity}ing {Leaf(image.Path)}",
+            progress => work(new ByteProgress(activity, progress, length)).AsTask()).ConfigureAwait(false);
+        if (image.Node.As<IDescribed>() is { } described && described.Describe().Dirty
+            && !report.Findings.Any(f => f.Kind.Equals(DirtyKind, StringComparison.Ordinal)))
         {
             also = [.. also, new CheckFinding(DirtyKind, CheckSeverity.Error, "The image was not closed properly or never completed.")];
         }

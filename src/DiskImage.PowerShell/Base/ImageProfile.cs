@@ -145,7 +145,10 @@ internal sealed record ImageProfile(
     }
 
     private static Dictionary<string, object?> ForVmware(string subformat)
-        => new(StringComparer.Ordinal) { ["subformat"] = subformat, ["adapter_type"] = "lsilogic", ["hwversion"] = VmdkProfile.HardwareVersion };
+        => new(StringComparer.Ordinal)
+        {
+            ["subformat"] = subformat, ["adapter_type"] = "lsilogic", ["hwversion"] = VmdkProfile.HardwareVersion,
+        };
 
     private static IEnumerable<string> VmwareObjections(OpenedImage image, string who, Func<VmdkInfo, long, IEnumerable<string>> objections)
         => Facts(image) is VmdkInfo info ? objections(info, image.Node.Length) : [$"the format is {image.Format.Name}; {who} takes VMDK"];

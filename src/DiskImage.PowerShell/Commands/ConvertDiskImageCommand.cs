@@ -106,7 +106,9 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         if (Verify && await IsSentAsync(target, cancellationToken).ConfigureAwait(false))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{target}: -{nameof(Verify)} reads the new image, and what is sent cannot be read back. Compare it where it has arrived.", target);
+                DiskImageErrorKind.InvalidOption,
+                $"{target}: -{nameof(Verify)} reads the new image, and what is sent cannot be read back. Compare it where it has arrived.",
+                target);
         }
         profile?.Require(target, format, nameof(DestinationFormat));
         RequireOther(source, target);
@@ -114,11 +116,18 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         if (SkipBrokenBitmaps && !Bitmaps)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{source.Path}: -{nameof(SkipBrokenBitmaps)} says how bitmaps are copied, so it needs -{nameof(Bitmaps)}.", source.Path);
+                DiskImageErrorKind.InvalidOption,
+                $"{source.Path}: -{nameof(SkipBrokenBitmaps)} says how bitmaps are copied, so it needs -{nameof(Bitmaps)}.",
+                source.Path);
         }
         var operation = new ConvertOperation(this, source, disk, ConvertRequest);
         await operation.PrepareAsync(cancellationToken).ConfigureAwait(false);
-        NewImageOptions options = Options(source.Node, disk, format, profile, await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
+        NewImageOptions options = Options(
+            source.Node,
+            disk,
+            format,
+            profile,
+            await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
         _ = await options.ResolveBackingAsync(Opener, target, Folder, cancellationToken).ConfigureAwait(false);
         await WarnOfSizeAsync(source, disk, target, profile).ConfigureAwait(false);
         string what = Snapshot is null ? source.Path : $"snapshot {Snapshot} of {source.Path}";
@@ -168,7 +177,9 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         if (Opener.IdentityOf(target) is { } present && _made.Contains(present))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{target}: was just made from another source. Convert this one to another name.", target);
+                DiskImageErrorKind.InvalidOption,
+                $"{target}: was just made from another source. Convert this one to another name.",
+                target);
         }
     }
 

@@ -35,14 +35,17 @@ public sealed class GetDiskImageBitmapCommand : BitmapCmdlet
             async image =>
             {
                 var objects = new List<object>();
-                foreach (DiskBitmap bitmap in Select(image.Path, await Bitmaps(image).GetBitmapsAsync(cancellationToken).ConfigureAwait(false), Name))
+                foreach (DiskBitmap bitmap in Select(
+                    image.Path, await Listed(image).GetBitmapsAsync(cancellationToken).ConfigureAwait(false), Name))
                 {
                     if (!Extents)
                     {
                         objects.Add(DiskImageBitmap.Of(image.Path, bitmap));
                         continue;
                     }
-                    foreach ((long offset, long length) in await Bitmaps(image).GetDirtyRangesAsync(bitmap.Name, cancellationToken).ConfigureAwait(false))
+                    foreach ((
+                        long offset,
+                        long length) in await Listed(image).GetDirtyRangesAsync(bitmap.Name, cancellationToken).ConfigureAwait(false))
                     {
                         objects.Add(new DiskImageDirtyRange(image.Path, bitmap.Name, offset, length));
                     }

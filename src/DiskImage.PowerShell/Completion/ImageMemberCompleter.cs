@@ -18,7 +18,8 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
         return path is null ? [] : [.. Members(path, OptionCompleter.Bound(fakeBoundParameters, FormatParameter))
             .Where(m => m.Name.StartsWith(word, StringComparison.OrdinalIgnoreCase))
             .DistinctBy(m => m.Name, StringComparer.Ordinal)
-            .Select(m => new CompletionResult(Quoted(m.Name), Printable.Of(m.Name), CompletionResultType.ParameterValue, Printable.Of(m.Help)))];
+            .Select(m => new CompletionResult(
+                Quoted(m.Name), Printable.Of(m.Name), CompletionResultType.ParameterValue, Printable.Of(m.Help)))];
     }
 
     /// <summary>The parameters that name the image.</summary>
@@ -31,14 +32,17 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
     private protected abstract ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk);
 
     private static string Quoted(string name)
-        => name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.') ? name : $"'{name.Replace("'", "''", StringComparison.Ordinal)}'";
+        => name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.')
+            ? name
+            : $"'{name.Replace("'", "''", StringComparison.Ordinal)}'";
 
     private IEnumerable<(string Name, string Help)> Members(string path, string? format)
     {
         try
         {
             using var shell = System.Management.Automation.PowerShell.Create(RunspaceMode.CurrentRunspace);
-            string? full = shell.AddCommand("Convert-Path").AddParameter("Path", path).AddParameter("ErrorAction", "Ignore").Invoke<string>().FirstOrDefault();
+            string? full = shell.AddCommand("Convert-Path").AddParameter("Path", path).AddParameter(
+                "ErrorAction", "Ignore").Invoke<string>().FirstOrDefault();
             return full is null ? [] : Task.Run(() => ReadAsync(full, format)).GetAwaiter().GetResult();
         }
         catch (Exception e) when (e is DiskImageException or RuntimeException)
@@ -50,7 +54,9 @@ public abstract class ImageMemberCompleter : IArgumentCompleter
     private async Task<IEnumerable<(string Name, string Help)>> ReadAsync(string path, string? format)
     {
         var opener = new ImageOpener(DiskImageCmdlet.Registry, OpenPolicy.Default with { ForceShare = true });
-        OpenedImage image = await opener.OpenAsync(new OpenRequest(path) { Format = format, WithBacking = false, ToDescribe = true }, CancellationToken.None).ConfigureAwait(false);
+        OpenedImage image = await opener.OpenAsync(
+            new OpenRequest(path) { Format = format, WithBacking = false, ToDescribe = true },
+            CancellationToken.None).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             return await MembersAsync(image.Node).ConfigureAwait(false);
@@ -63,7 +69,8 @@ public class SnapshotNameCompleter : ImageMemberCompleter
 {
     private protected override async ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk)
         => disk.As<ISnapshots>() is { } snapshots
-            ? (await snapshots.GetSnapshotsAsync(CancellationToken.None).ConfigureAwait(false)).Select(s => (s.Name, $"{s.Id}, {s.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss}"))
+            ? (await snapshots.GetSnapshotsAsync(CancellationToken.None).ConfigureAwait(false)).Select(
+                s => (s.Name, $"{s.Id}, {s.Date.ToLocalTime():yyyy-MM-dd HH:mm:ss}"))
             : [];
 }
 
@@ -79,7 +86,8 @@ public sealed class DifferenceSnapshotNameCompleter : SnapshotNameCompleter
 public sealed class BitmapNameCompleter : ImageMemberCompleter
 {
     private protected override async ValueTask<IEnumerable<(string Name, string Help)>> MembersAsync(BlockNode disk)
-        => disk.As<IBitmaps>() is { } bitmaps
-            ? (await bitmaps.GetBitmapsAsync(CancellationToken.None).ConfigureAwait(false)).Select(b => (b.Name, $"granularity {ReadableSize.Of(b.Granularity)}, {ReadableSize.Of(b.DirtyBytes)} dirty"))
+        => disk.As<IBitmapList>() is { } bitmaps
+            ? (await bitmaps.GetBitmapsAsync(CancellationToken.None).ConfigureAwait(false)).Select(
+                b => (b.Name, $"granularity {ReadableSize.Of(b.Granularity)}, {ReadableSize.Of(b.DirtyBytes)} dirty"))
             : [];
 }

@@ -48,8 +48,8 @@ public sealed class DiskImageInfo
     public ReadableList<DiskImageBitmap> Bitmaps { get; init; } = new([]);
 
     /// <summary>
-    /// The smallest size that the disk's partitions leave it; null where there is no partition table that can be read, and for a disk that is open
-    /// without its backing image.
+    /// The smallest size that the disk's partitions leave it; null where there is no partition table that can be read, and for a disk that
+    /// is open without its backing image.
     /// </summary>
     public long? MinimumSize { get; init; }
 
@@ -75,12 +75,16 @@ public sealed class DiskImageInfo
     /// <param name="cancellationToken">Stops it.</param>
     /// <param name="statistics">What a conversion did to make it.</param>
     /// <exception cref="DiskImageException">What its snapshots or bitmaps say that cannot be read.</exception>
-    internal static async Task<DiskImageInfo> OfAsync(BlockNode node, CancellationToken cancellationToken, DiskImageCopyStatistics? statistics = null)
+    internal static async Task<DiskImageInfo> OfAsync(
+        BlockNode node, CancellationToken cancellationToken, DiskImageCopyStatistics? statistics = null)
     {
         ImageDescription described = node.As<IDescribed>()?.Describe()
-            ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{node.Name}: is not a disk image that can describe itself", node.Name);
-        IReadOnlyList<DiskSnapshot> snapshots = node.As<ISnapshots>() is { } keeper ? await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) : [];
-        IReadOnlyList<DiskBitmap> bitmaps = node.As<IBitmaps>() is { } recorder ? await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{node.Name}: is not a disk image that can describe itself", node.Name);
+        IReadOnlyList<DiskSnapshot> snapshots = node.As<ISnapshots>() is { } keeper
+            ? await keeper.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false) : [];
+        IReadOnlyList<DiskBitmap> bitmaps = node.As<IBitmapList>() is { } recorder
+            ? await recorder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false) : [];
         return new DiskImageInfo
         {
             Path = node.Name,
@@ -97,9 +101,11 @@ public sealed class DiskImageInfo
             Snapshots = new(snapshots.Select(s => DiskImageSnapshot.Of(node.Name, s))),
             Bitmaps = new(bitmaps.Select(b => DiskImageBitmap.Of(node.Name, b))),
             MinimumSize = await MinimumSizeAsync(node, described, cancellationToken).ConfigureAwait(false),
-            FragmentationPercentage = node is IFragmented scattered ? await scattered.GetFragmentationAsync(cancellationToken).ConfigureAwait(false) : null,
+            FragmentationPercentage = node is IFragmented scattered
+                ? await scattered.GetFragmentationAsync(cancellationToken).ConfigureAwait(false) : null,
             FormatSpecific = described.FormatSpecific,
-            Children = new(node.Children.Where(c => c.Value is not UnopenedNode).Select(c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength))),
+            Children = new(node.Children.Where(c => c.Value is not UnopenedNode).Select(
+                c => new DiskImageChild(c.Key, c.Value.Name, c.Value.Length, c.Value.AllocatedLength))),
             Statistics = statistics,
         };
     }
@@ -113,7 +119,8 @@ public sealed class DiskImageInfo
         }
         try
         {
-            return (await PartitionTable.ReadAsync(node, described.LogicalSectorSize, cancellationToken).ConfigureAwait(false))?.MinimumSize;
+            return (
+                await PartitionTable.ReadAsync(node, described.LogicalSectorSize, cancellationToken).ConfigureAwait(false))?.MinimumSize;
         }
         catch (DiskImageException)
         {
@@ -188,5 +195,6 @@ public sealed class DiskImageCopyStatistics(long bytesCopied, long bytesZero, lo
     /// <inheritdoc/>
     public override string ToString() => $"{ReadableSize.Of(BytesCopied)} copied";
 
-    internal static DiskImageCopyStatistics Of(ConvertResult result) => new(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed);
+    internal static DiskImageCopyStatistics Of(ConvertResult result)
+        => new(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed);
 }

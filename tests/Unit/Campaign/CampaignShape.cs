@@ -46,7 +46,10 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         new("qcow2-zstd", "qcow2", "cluster_size=16k,compression_type=zstd,refcount_bits=64") { IsCompressed = true },
         new("qcow2-bitmap", "qcow2", "cluster_size=1k") { HasBitmap = true },
         new("qcow2-data-file", "qcow2", "cluster_size=4k,data_file=data.raw") { HasDataFile = true },
-        new("qcow2-data-file-subclusters", "qcow2", "cluster_size=16k,extended_l2=on,data_file=data.raw,data_file_raw=on") { HasDataFile = true },
+        new(
+            "qcow2-data-file-subclusters",
+            "qcow2",
+            "cluster_size=16k,extended_l2=on,data_file=data.raw,data_file_raw=on") { HasDataFile = true },
         new("vpc", "vpc", "subformat=dynamic"),
         new("vpc-fixed", "vpc", "subformat=fixed"),
         new("vhdx", "vhdx", "subformat=dynamic,block_size=1M,log_size=1M"),
@@ -84,9 +87,11 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         }
         var file = new MemoryNode();
         MemoryNode? data = HasDataFile ? new MemoryNode() : null;
-        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split(IsDifferencing ? Options : $"size={DiskBytes},{Options}"));
+        object record = ((ICreatable)Driver).CreateOptions.Bind(
+            OptionSchema.Split(IsDifferencing ? Options : $"size={DiskBytes},{Options}"));
         await ((ICreatable)Driver).CreateAsync(
-            new FormatCreateContext(file, record, backing, (_, _, _) => new(new BorrowedNode(data!, isReadOnly: false))), CancellationToken.None);
+            new FormatCreateContext(file, record, backing, (_, _, _) => new(new BorrowedNode(data!, isReadOnly: false))),
+            CancellationToken.None);
         var image = new CampaignImage(this, file.ToArray(), parent, data?.ToArray() ?? []);
         file = new MemoryNode(image.File);
         data = HasDataFile ? new MemoryNode(image.Data) : null;
@@ -94,7 +99,10 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
         {
             if (IsCompressed)
             {
-                _ = await new ConvertJob(new MemoryNode(contents, readOnly: true), disk, new ConvertOptions { Compress = true, Workers = 1 }).RunAsync(null, CancellationToken.None);
+                _ = await new ConvertJob(
+                    new MemoryNode(contents, readOnly: true),
+                    disk,
+                    new ConvertOptions { Compress = true, Workers = 1 }).RunAsync(null, CancellationToken.None);
             }
             else
             {
@@ -128,17 +136,29 @@ internal sealed record CampaignShape(string Name, string Format, string Options)
     {
         var file = new MemoryNode(parent, readOnly: true);
         return IsDifferencing
-            ? await Driver.OpenAsync(new FormatOpenContext(file, Driver.OpenOptions.Defaults(), null, (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)), CancellationToken.None)
+            ? await Driver.OpenAsync(
+                new FormatOpenContext(
+                    file,
+                    Driver.OpenOptions.Defaults(),
+                    null,
+                    (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)),
+                CancellationToken.None)
             : file;
     }
 
     private async Task<byte[]> MakeParentAsync(byte[] contents)
     {
         var file = new MemoryNode();
-        object record = ((ICreatable)Driver).CreateOptions.Bind(OptionSchema.Split($"size={DiskBytes}{(Format is "vdi" or "vmdk" ? "" : ",subformat=dynamic")}"));
+        object record = ((ICreatable)Driver).CreateOptions.Bind(
+            OptionSchema.Split($"size={DiskBytes}{(Format is "vdi" or "vmdk" ? "" : ",subformat=dynamic")}"));
         await ((ICreatable)Driver).CreateAsync(new FormatCreateContext(file, record), CancellationToken.None);
         BlockNode disk = await Driver.OpenAsync(
-            new FormatOpenContext(new BorrowedNode(file, isReadOnly: false), Driver.OpenOptions.Defaults(), null, (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)), CancellationToken.None);
+            new FormatOpenContext(
+                new BorrowedNode(file, isReadOnly: false),
+                Driver.OpenOptions.Defaults(),
+                null,
+                (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name)),
+            CancellationToken.None);
         await using (disk)
         {
             await disk.WriteAsync(0, contents);

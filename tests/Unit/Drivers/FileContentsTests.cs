@@ -48,10 +48,12 @@ public sealed class FileContentsTests : IDisposable
     public async Task Text_has_no_control_characters(string text, bool isText)
     {
         Assert.Equal(isText ? ContentsKind.Text : ContentsKind.Unknown, (await ContentsAsync(Encoding.UTF8.GetBytes(text))).Kind);
-        Assert.Equal(ContentsKind.Text, (await ContentsAsync([.. Encoding.Unicode.GetPreamble(), .. Encoding.Unicode.GetBytes(text)])).Kind);
+        Assert.Equal(
+            ContentsKind.Text, (await ContentsAsync([.. Encoding.Unicode.GetPreamble(), .. Encoding.Unicode.GetBytes(text)])).Kind);
         byte[] latin = Encoding.Latin1.GetBytes(new string('ä', 100) + " "); // is no UTF-8
         Assert.Equal(ContentsKind.Unknown, (await ContentsAsync(latin)).Kind);
-        Assert.Equal(ContentsKind.Text, (await ContentsAsync(Encoding.UTF8.GetBytes('x' + new string('漢', 2000)))).Kind); // a character is cut
+        // a character is cut
+        Assert.Equal(ContentsKind.Text, (await ContentsAsync(Encoding.UTF8.GetBytes('x' + new string('漢', 2000)))).Kind);
     }
 
     [Fact]
@@ -78,7 +80,8 @@ public sealed class FileContentsTests : IDisposable
             bool isForeign = kind == ContentsKind.Container || (kind == ContentsKind.Disc && promises);
             DiskImageErrorKind? reading = isForeign ? DiskImageErrorKind.Unsupported : null;
             DiskImageErrorKind? writing = reading
-                ?? (promises || kind == ContentsKind.NoDisk || (!isRaw && kind != ContentsKind.PartitionedDisk) ? DiskImageErrorKind.InvalidFormat : null);
+                ?? (promises || kind == ContentsKind.NoDisk || (!isRaw && kind != ContentsKind.PartitionedDisk)
+                ? DiskImageErrorKind.InvalidFormat : null);
             bool warns = !isForeign && (promises || kind == ContentsKind.NoDisk);
 
             Assert.Equal((reading, warns), await OpenAsync(path, writable: false, before: false, description));
@@ -112,7 +115,8 @@ public sealed class FileContentsTests : IDisposable
         Assert.Contains(wayOut, error.Message, StringComparison.Ordinal);
     }
 
-    private static async Task<(DiskImageErrorKind? Refused, bool Warned)> OpenAsync(string path, bool writable, bool before, string description)
+    private static async Task<(DiskImageErrorKind? Refused, bool Warned)> OpenAsync(
+        string path, bool writable, bool before, string description)
     {
         var said = new List<string>();
         try
@@ -153,6 +157,7 @@ public sealed class FileContentsTests : IDisposable
 
         public override int Probe(in ProbeInput input) => 0;
 
-        public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken) => throw new NotSupportedException();
+        public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
+            => throw new NotSupportedException();
     }
 }

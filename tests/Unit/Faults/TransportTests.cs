@@ -6,7 +6,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Faults;
 
-/// <summary>What becomes of disks and jobs over a connection that hangs or is lost: waiting ends when it is told to, and nothing is left over.</summary>
+/// <summary>
+/// What becomes of disks and jobs over a connection that hangs or is lost: waiting ends when it is told to, and nothing is left over.
+/// </summary>
 public sealed class TransportTests
 {
     private const int Size = 6 << 20, Data = 200_000;
@@ -15,7 +17,9 @@ public sealed class TransportTests
 
     public static TheoryData<string, string> Formats => new()
     {
-        { "raw", "" }, { "qcow2", "" }, { "qcow2", "extended_l2=on,cluster_size=128k" }, { "vpc", "" }, { "vpc", "subformat=fixed" }, { "vhdx", "block_size=1M" }, { "vdi", "" },
+        { "raw", "" }, { "qcow2", "" }, { "qcow2", "extended_l2=on,cluster_size=128k" }, { "vpc", "" }, { "vpc", "subformat=fixed" },
+        { "vhdx", "block_size=1M" }, { "vdi", "" },
+        { "parallels", "" },
     };
 
     private static byte[] Contents()
@@ -91,7 +95,8 @@ public sealed class TransportTests
             await disk.FlushAsync();
             if (disk.As<ICheckable>() is { } checkable)
             {
-                Assert.DoesNotContain((await checkable.CheckAsync(null, CancellationToken.None)).Findings, f => f.Severity != CheckSeverity.Leak);
+                Assert.DoesNotContain(
+                    (await checkable.CheckAsync(null, CancellationToken.None)).Findings, f => f.Severity != CheckSeverity.Leak);
             }
         }
         Assert.True(transport.IsClosed);
@@ -151,9 +156,15 @@ public sealed class TransportTests
         transport.Die();
         foreach (Task task in waiting)
         {
-            Assert.Contains("the connection is lost", (await Assert.ThrowsAsync<DiskImageException>(() => task.WaitAsync(s_hang))).Message, StringComparison.Ordinal);
+            Assert.Contains(
+                "the connection is lost",
+                (await Assert.ThrowsAsync<DiskImageException>(() => task.WaitAsync(s_hang))).Message,
+                StringComparison.Ordinal);
         }
-        Assert.Contains("the connection is lost", (await Assert.ThrowsAsync<DiskImageException>(() => disk.ReadAsync(0, new byte[1]).AsTask())).Message, StringComparison.Ordinal);
+        Assert.Contains(
+            "the connection is lost",
+            (await Assert.ThrowsAsync<DiskImageException>(() => disk.ReadAsync(0, new byte[1]).AsTask())).Message,
+            StringComparison.Ordinal);
         try
         {
             await disk.DisposeAsync().AsTask().WaitAsync(s_hang);

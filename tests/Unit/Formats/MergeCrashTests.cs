@@ -7,8 +7,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats;
 
 /// <summary>
-/// A merge of VHD, VHDX and VMDK disks that is cut short after any request, to whichever of the files, leaves a chain that opens without further ado
-/// and reads as it did; and the merge can be run again.
+/// A merge of VHD, VHDX and VMDK disks that is cut short after any request, to whichever of the files, leaves a chain that opens without
+/// further ado and reads as it did; and the merge can be run again.
 /// </summary>
 public sealed class MergeCrashTests
 {
@@ -94,10 +94,13 @@ public sealed class MergeCrashTests
         for (int layer = depth; layer >= 0; layer--)
         {
             var file = new MemoryNode();
-            string made = layer == depth ? $"size={Size},{options}{(driver.Name.Equals("vpc", StringComparison.Ordinal) ? ",force_size" : "")}" : $"backing_file=p,{blockSize}";
+            string made = layer == depth
+                ? $"size={Size},{options}{(driver.Name.Equals("vpc", StringComparison.Ordinal) ? ",force_size" : "")}"
+                : $"backing_file=p,{blockSize}";
             BlockNode? parent = chain.Count == 0 ? null : await OpenChainAsync(driver, chain);
             var creatable = (ICreatable)driver;
-            await creatable.CreateAsync(new FormatCreateContext(file, creatable.CreateOptions.Bind(OptionSchema.Split(made)), parent), CancellationToken.None);
+            await creatable.CreateAsync(
+                new FormatCreateContext(file, creatable.CreateOptions.Bind(OptionSchema.Split(made)), parent), CancellationToken.None);
             BlockNode disk = await OpenAsync(driver, file, parent);
             for (int i = 0; i < 4; i++)
             {
@@ -133,6 +136,8 @@ public sealed class MergeCrashTests
 
     private static async Task<BlockNode> OpenAsync(FormatDriver driver, BlockNode file, BlockNode? parent)
         => await driver.OpenAsync(
-            new FormatOpenContext(file, driver.OpenOptions.Defaults(), parent is null ? null : (_, _, _) => new(parent), (_, _, _) => throw new NotSupportedException()),
+            new FormatOpenContext(file, driver.OpenOptions.Defaults(), parent is null
+                ? null
+                : (_, _, _) => new(parent), (_, _, _) => throw new NotSupportedException()),
             CancellationToken.None);
 }

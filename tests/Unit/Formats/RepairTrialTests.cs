@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using DiskImage.Block;
 using DiskImage.Formats.Vhdx;
+using DiskImage.Tests.Formats.Parallels;
 using DiskImage.Tests.Formats.Vdi;
 using DiskImage.Tests.Formats.Vhdx;
 using DiskImage.Tests.Formats.Vpc;
@@ -9,8 +10,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats;
 
 /// <summary>
-/// Images of blocks two of which overlap, with and without a parent: a repair, in either mode, leaves an image that opens and reads in every
-/// sector as before, and in which a write to one block changes no other; wherever the machine dies meanwhile, that can still be had.
+/// Images of blocks two of which overlap, with and without a parent: a repair, in either mode, leaves an image that opens and reads in
+/// every sector as before, and in which a write to one block changes no other; wherever the machine dies meanwhile, that can still be had.
 /// </summary>
 public sealed class RepairTrialTests
 {
@@ -22,7 +23,7 @@ public sealed class RepairTrialTests
         { "vpc", 0 }, { "vpc", 512 }, { "vpc", 2048 },
         { "vpc-child", 0 }, { "vpc-child", 512 }, { "vpc-child", 2048 }, { "vpc-child", -512 },
         { "vhdx", 0 }, { "vhdx", MiB }, { "vhdx-child", 0 }, { "vhdx-child", MiB }, { "vhdx-child", -MiB },
-        { "vdi", 0 }, { "qed", 0 }, { "qed-child", 0 }, { "qed-table", 0 }, { "bochs", 0 },
+        { "vdi", 0 }, { "parallels", 0 }, { "qed", 0 }, { "qed-child", 0 }, { "qed-table", 0 }, { "bochs", 0 },
     };
 
     [Theory]
@@ -84,6 +85,7 @@ public sealed class RepairTrialTests
     [InlineData("vpc")]
     [InlineData("vhdx")]
     [InlineData("vdi")]
+    [InlineData("parallels")]
     public async Task More_copies_than_the_file_has_bytes_are_not_made(string kind)
     {
         byte[] image;
@@ -106,12 +108,23 @@ public sealed class RepairTrialTests
                 open = (file, forRepair) => VpcDisks.OpenAsync(file, forRepair: forRepair);
                 break;
             case "vhdx":
-                image = await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync("size=200M,block_size=1M"), async n => await n.WriteAsync(0, new byte[] { 1 }));
+                image = await VhdxDisks.ChangeAsync(
+                    await VhdxDisks.CreateAsync("size=200M,block_size=1M"), async n => await n.WriteAsync(0, new byte[] { 1 }));
                 for (int i = 1; i < 200; i++)
                 {
                     image.AsSpan(3 * MiB, 8).CopyTo(image.AsSpan((3 * MiB) + (i * 8)));
                 }
                 open = async (file, forRepair) => await VhdxDisks.OpenAsync(file, forRepair: forRepair);
+                break;
+            case "parallels":
+                MemoryNode hdd = await ParallelsDisks.CreateAsync(200 * MiB, MiB);
+                await hdd.ResizeAsync(hdd.Length + MiB);
+                image = hdd.ToArray();
+                for (int i = 0; i < 200; i++)
+                {
+                    BinaryPrimitives.WriteInt32LittleEndian(image.AsSpan(64 + (i * 4)), 1);
+                }
+                open = ParallelsDisks.OpenAsync;
                 break;
             default:
                 MemoryNode vdi = await VdiDisks.CreateAsync(200 * MiB, MiB);
@@ -151,6 +164,7 @@ public sealed class RepairTrialTests
             "qed" or "qed-child" => QedAsync(hasParent: kind.Length > 3),
             "qed-table" => QedTableAsync(),
             "bochs" => BochsAsync(),
+            "parallels" => ParallelsAsync(),
             _ => VhdxAsync(kind.Length > 4, shift),
         };
 
@@ -226,10 +240,13 @@ public sealed class RepairTrialTests
         private static async Task<Subject> VpcAsync(bool hasParent, int shift)
         {
             const int Block = 4096, Size = 64 << 10;
-            byte[] parent = await VpcImageAsync($"size={Size},block_size=4k,force_size", null, async d => await d.WriteAsync(0, Noise(Size, 1)));
+            byte[] parent = await VpcImageAsync(
+                $"size={Size},block_size=4k,force_size", null, async d => await d.WriteAsync(0, Noise(Size, 1)));
             BlockNode OpenParent() => VpcDisks.OpenAsync(new MemoryNode(parent, readOnly: true)).GetAwaiter().GetResult();
             Func<BlockNode>? below = hasParent ? OpenParent : null;
-            byte[] image = await VpcImageAsync(hasParent ? "block_size=4k,backing_file=p.vhd" : $"size={Size},block_size=4k,force_size", below, async d =>
+            byte[] image = await VpcImageAsync(hasParent
+                ? "block_size=4k,backing_file=p.vhd"
+                : $"size={Size},block_size=4k,force_size", below, async d =>
             {
                 await d.WriteAsync(Block, Noise(Block, 2));
                 await d.WriteAsync(3 * Block, Noise(2048, 3));
@@ -255,11 +272,14 @@ public sealed class RepairTrialTests
         private static async Task<Subject> VhdxAsync(bool hasParent, int shift)
         {
             const int Block = 2 * MiB, Size = 8 * MiB, Bat = 3 * MiB;
-            byte[] parent = await VhdxDisks.ChangeAsync(await VhdxDisks.CreateAsync($"size={Size},block_size=2M"), async n => await n.WriteAsync(0, Noise(Size, 1)));
+            byte[] parent = await VhdxDisks.ChangeAsync(
+                await VhdxDisks.CreateAsync($"size={Size},block_size=2M"), async n => await n.WriteAsync(0, Noise(Size, 1)));
             byte[] image;
             await using (VhdxNode open = await VhdxDisks.OpenAsync(parent))
             {
-                image = await VhdxDisks.CreateAsync(hasParent ? "backing_file=p.vhdx,block_size=2M" : $"size={Size},block_size=2M", hasParent ? open : null);
+                image = await VhdxDisks.CreateAsync(hasParent
+                    ? "backing_file=p.vhdx,block_size=2M"
+                    : $"size={Size},block_size=2M", hasParent ? open : null);
             }
             image = await VhdxDisks.ChangeAsync(
                 image,
@@ -270,10 +290,16 @@ public sealed class RepairTrialTests
                     await n.WriteAsync(3 * Block, Noise(Block / 2, 3));
                 },
                 hasParent ? parent : null);
-            ulong first = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 8)), third = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 24));
+            ulong first = BinaryPrimitives.ReadUInt64LittleEndian(
+                image.AsSpan(Bat + 8)), third = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 24));
             ulong place = (first & ~0xFFFFFUL) + (ulong)shift;
             BinaryPrimitives.WriteUInt64LittleEndian(image.AsSpan(Bat + 24), place | (third & 7));
-            return new(image, Block, 16, async (file, forRepair) => await VhdxDisks.OpenAsync(file, hasParent ? await VhdxDisks.OpenAsync(parent) : null, forRepair: forRepair));
+            return new(
+                image,
+                Block,
+                16,
+                async (file, forRepair)
+                    => await VhdxDisks.OpenAsync(file, hasParent ? await VhdxDisks.OpenAsync(parent) : null, forRepair: forRepair));
         }
 
         private static async Task<Subject> VdiAsync()
@@ -320,7 +346,8 @@ public sealed class RepairTrialTests
         private static async Task<byte[]> QedImageAsync(byte[]? parent)
         {
             var qed = new DiskFormat("qed");
-            MemoryNode file = await qed.CreateAsync($"size={QedSize},cluster_size=4k,table_size=1{(parent is null ? "" : ",backing_file=p,backing_fmt=raw")}");
+            MemoryNode file = await qed.CreateAsync(
+                $"size={QedSize},cluster_size=4k,table_size=1{(parent is null ? "" : ",backing_file=p,backing_fmt=raw")}");
             await using (BlockNode disk = await qed.OpenAsync(file, parent))
             {
                 await disk.WriteAsync(QedCluster, Noise(3 * QedCluster, 2));
@@ -345,6 +372,20 @@ public sealed class RepairTrialTests
             byte[] image = file.ToArray();
             image.AsSpan(512 + 4, 4).CopyTo(image.AsSpan(512 + 12));
             return new(image, extent, 1, async (node, forRepair) => await bochs.OpenAsync(node, forRepair: forRepair));
+        }
+
+        private static async Task<Subject> ParallelsAsync()
+        {
+            const int Block = 4096;
+            MemoryNode file = await ParallelsDisks.CreateAsync(64 << 10, Block);
+            await using (BlockNode disk = await ParallelsDisks.OpenAsync(file))
+            {
+                await disk.WriteAsync(Block, Noise(3 * Block, 2));
+                await disk.WriteAsync(8 * Block, Noise(Block, 3));
+            }
+            byte[] image = file.ToArray();
+            image.AsSpan(64 + 4, 4).CopyTo(image.AsSpan(64 + 12));
+            return new(image, Block, 1, ParallelsDisks.OpenAsync);
         }
 
         private static byte[] Noise(int length, int seed)

@@ -1,11 +1,18 @@
 namespace DiskImage.Block;
 
-/// <summary>A disk that keeps dirty bitmaps inside its image.</summary>
-public interface IBitmaps
+/// <summary>A disk whose image has dirty bitmaps that can be read.</summary>
+public interface IBitmapList
 {
     /// <summary>The bitmaps, in the image's order.</summary>
     ValueTask<IReadOnlyList<DiskBitmap>> GetBitmapsAsync(CancellationToken cancellationToken);
 
+    /// <summary>The ranges that a bitmap says were written, in order, neighbours joined.</summary>
+    ValueTask<IReadOnlyList<(long Offset, long Length)>> GetDirtyRangesAsync(string name, CancellationToken cancellationToken);
+}
+
+/// <summary>A disk that keeps dirty bitmaps inside its image.</summary>
+public interface IBitmaps : IBitmapList
+{
     /// <summary>Adds an empty bitmap. Without a granularity it gets the cluster size, within 4k to 64k as in QEMU.</summary>
     ValueTask<DiskBitmap> AddBitmapAsync(string name, long? granularity, bool enabled, CancellationToken cancellationToken);
 
@@ -20,9 +27,6 @@ public interface IBitmaps
 
     /// <summary>Sets the bits that stand for any of these ranges, of this or another disk.</summary>
     ValueTask MergeBitmapAsync(string name, IReadOnlyList<(long Offset, long Length)> dirty, CancellationToken cancellationToken);
-
-    /// <summary>The ranges that a bitmap says were written, in order, neighbours joined.</summary>
-    ValueTask<IReadOnlyList<(long Offset, long Length)>> GetDirtyRangesAsync(string name, CancellationToken cancellationToken);
 }
 
 /// <summary>A persistent dirty bitmap: which parts of the disk were written since it was cleared.</summary>

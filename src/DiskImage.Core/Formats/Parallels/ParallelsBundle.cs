@@ -17,13 +17,16 @@ internal static class ParallelsBundle
         {
             throw new DiskImageException(
                 snapshot is null ? DiskImageErrorKind.Corrupt : DiskImageErrorKind.InvalidOption,
-                $"{file.Name}: there is no snapshot {top:B}; there are: {string.Join(", ", descriptor.Parents.Keys.Select(p => p.ToString("B")))}",
+                $"{file.Name}: there is no snapshot {top:B}; there are: "
+                    + $"{string.Join(", ", descriptor.Parents.Keys.Select(p => p.ToString("B")))}",
                 file.Name);
         }
         if (top != descriptor.Top && !file.IsReadOnly)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.ReadOnly, $"{file.Name}: a snapshot is not written to; only the top layer is, {descriptor.Top:B}", file.Name);
+                DiskImageErrorKind.ReadOnly,
+                $"{file.Name}: a snapshot is not written to; only the top layer is, {descriptor.Top:B}",
+                file.Name);
         }
         IReadOnlyList<Guid> chain = descriptor.ChainTo(file, top);
         var parts = new List<BlockNode>();
@@ -66,13 +69,16 @@ internal static class ParallelsBundle
             try
             {
                 ParallelsImage image = storage.Images.GetValueOrDefault(chain[i])
-                    ?? throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{name}: the disk descriptor has no image of the snapshot {chain[i]:B}", name);
+                    ?? throw new DiskImageException(
+                        DiskImageErrorKind.Corrupt, $"{name}: the disk descriptor has no image of the snapshot {chain[i]:B}", name);
                 ReferenceOpener open = isTop ? context.OpenData : context.OpenDataToRead ?? context.OpenData;
                 bytes = await open(image.File, null, cancellationToken).ConfigureAwait(false);
                 if (image.IsPlain && i > 0)
                 {
                     throw new DiskImageException(
-                        DiskImageErrorKind.Corrupt, $"{name}: the image '{image.File}' is plain, so it cannot hold the changes to another", name);
+                        DiskImageErrorKind.Corrupt,
+                        $"{name}: the image '{image.File}' is plain, so it cannot hold the changes to another",
+                        name);
                 }
                 belowName = i == 0 ? null : storage.Images.GetValueOrDefault(chain[i - 1])?.File;
                 BlockNode? descriptorFile = isTop && isWhole ? context.File : null;

@@ -71,11 +71,13 @@ internal sealed record ParallelsDescriptor(
             XElement root = XDocument.Load(reader).Root!;
             return root.Name.LocalName is Root && (string?)root.Attribute("Version") is OnlyVersion
                 ? Read(file, root)
-                : throw Wrong(file, $"its root is {root.Name.LocalName} {(string?)root.Attribute("Version")}; supported: {Root} {OnlyVersion}");
+                : throw Wrong(
+                    file, $"its root is {root.Name.LocalName} {(string?)root.Attribute("Version")}; supported: {Root} {OnlyVersion}");
         }
         catch (Exception e) when (e is XmlException or ArgumentException)
         {
-            throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{file.Name}: the disk descriptor cannot be read: {e.Message}", file.Name, cause: e);
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt, $"{file.Name}: the disk descriptor cannot be read: {e.Message}", file.Name, cause: e);
         }
     }
 
@@ -105,9 +107,11 @@ internal sealed record ParallelsDescriptor(
         {
             throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{file.Name}: the disk has padding; supported: none", file.Name);
         }
-        if (parameters.Element("Encryption")?.Element("Engine") is { } engine && Guid.TryParse(engine.Value.Trim(), out Guid cipher) && cipher != Guid.Empty)
+        if (parameters.Element("Encryption")?.Element("Engine") is { } engine && Guid.TryParse(engine.Value.Trim(), out Guid cipher)
+            && cipher != Guid.Empty)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{file.Name}: the disk is encrypted, by the engine {cipher:B}", file.Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{file.Name}: the disk is encrypted, by the engine {cipher:B}", file.Name);
         }
         var storages = Child(file, root, "StorageData").Elements("Storage").Select(s => Storage(file, s)).OrderBy(s => s.Start).ToList();
         long end = 0;
@@ -115,7 +119,8 @@ internal sealed record ParallelsDescriptor(
         {
             if (storage.Start != end || storage.End <= storage.Start)
             {
-                throw Wrong(file, $"a storage has the sectors {storage.Start:#,0} to {storage.End:#,0}, where one from {end:#,0} on should be");
+                throw Wrong(
+                    file, $"a storage has the sectors {storage.Start:#,0} to {storage.End:#,0}, where one from {end:#,0} on should be");
             }
             end = storage.End;
         }
@@ -144,7 +149,9 @@ internal sealed record ParallelsDescriptor(
             if (type is not ("Plain" or "Compressed"))
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.Unsupported, $"{file.Name}: an image is of the type '{type}'; supported: Plain, Compressed", file.Name);
+                    DiskImageErrorKind.Unsupported,
+                    $"{file.Name}: an image is of the type '{type}'; supported: Plain, Compressed",
+                    file.Name);
             }
             if (read.File.Length == 0 || !images.TryAdd(read.Id, read))
             {
@@ -171,7 +178,8 @@ internal sealed record ParallelsDescriptor(
         => parent.Element(name) ?? throw Wrong(file, $"the element {parent.Name.LocalName} has no {name}");
 
     private static long Number(BlockNode file, XElement parent, string name)
-        => Child(file, parent, name).Value.Trim() is var text && long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out long number)
+        => Child(file, parent, name).Value.Trim() is var text
+            && long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out long number)
             ? number
             : throw Wrong(file, $"the element {name} has '{text}'; allowed: a number");
 

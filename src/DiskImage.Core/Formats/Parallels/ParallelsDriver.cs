@@ -40,7 +40,8 @@ internal sealed class ParallelsDriver : FormatDriver, ICreatable, IMeasurable
             ? await ParallelsNode.OpenAsync(context.File, backing: null, context.ForRepair, cancellationToken).ConfigureAwait(false)
             : throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{context.File.Name}: snapshots are in the descriptor of a bundle, and this is one image of it, or stands alone. Open the descriptor.",
+                $"{context.File.Name}: snapshots are in the descriptor of a bundle, and this is one image of it, "
+                    + $"or stands alone. Open the descriptor.",
                 context.File.Name);
     }
 
@@ -55,7 +56,8 @@ internal sealed class ParallelsDriver : FormatDriver, ICreatable, IMeasurable
     public async ValueTask<ImageMeasurement> MeasureAsync(object options, BlockNode? source, CancellationToken cancellationToken)
     {
         ParallelsHeader header = Plan((ParallelsCreateOptions)options, source, "Measuring");
-        long clusters = source is null ? 0 : await DataBlocks.CountAsync(source, header.ClusterSize, cancellationToken).ConfigureAwait(false);
+        long clusters = source is null ? 0 : await DataBlocks.CountAsync(source, header.ClusterSize, cancellationToken)
+            .ConfigureAwait(false);
         return new(header.DataStart + (clusters * header.ClusterSize), header.DataStart + ((long)header.Entries * header.ClusterSize));
     }
 

@@ -8,18 +8,14 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Parallels;
 
 /// <summary>A dirty bitmap of the format extension.</summary>
-/// <param name="Id">What a backup program knows it by.</param>
-/// <param name="Granularity">Bytes of the disk that one bit stands for.</param>
-/// <param name="DirtyBytes">Bytes that its set bits stand for; null if it cannot be relied on.</param>
-public readonly record struct ParallelsBitmapInfo(Guid Id, long Granularity, long? DirtyBytes)
-{
-    /// <inheritdoc/>
-    public override string ToString() => Id.ToString("B");
-}
+/// <param name="Told">What is told of it.</param>
+/// <param name="Entries">Of each cluster of the bitmap: 0 all clear, 1 all set, or its sector in the file.</param>
+internal sealed record ParallelsBitmap(DiskBitmap Told, ulong[] Entries);
 
 /// <summary>
 /// The format extension: one cluster of sections, of which dirty bitmaps are understood. It is read and never written: what it says of the
-/// disk's changes is wrong as soon as somebody writes who does not record them, so it goes before the first change. Spec: "Format Extension".
+/// disk's changes is wrong as soon as somebody writes who does not record them, so it goes before the first change. Spec: "Format
+/// Extension".
 /// </summary>
 internal sealed class ParallelsExtension
 {
@@ -29,7 +25,7 @@ internal sealed class ParallelsExtension
     private const int MaximumSections = 4096, MaximumData = 16 << 20; // ours
 
     private readonly List<FileRange> _clusters = [];
-    private readonly List<ParallelsBitmapInfo> _bitmaps = [];
+    private readonly List<ParallelsBitmap> _bitmaps = [];
 
     private ParallelsExtension()
     {
@@ -39,7 +35,7 @@ internal sealed class ParallelsExtension
     public IReadOnlyList<FileRange> Clusters => _clusters;
 
     /// <summary>The dirty bitmaps, in the order of the file.</summary>
-    public IReadOnlyList<ParallelsBitmapInfo> Bitmaps => _bitmaps;
+    public IReadOnlyList<ParallelsBitmap> Bitmaps => _bitmaps;
 
     /// <summary>A section that this program does not know and that must not be dropped; null if there is none.</summary>
     public ulong? Foreign { get; private set; }
@@ -105,7 +101,10 @@ internal sealed class ParallelsExtension
         long place = (long)Math.Min(sector, (ulong)(long.MaxValue / ParallelsHeader.SectorSize / 2)) * ParallelsHeader.SectorSize;
         if (place < header.DataStart || (place - header.DataStart) % header.ClusterSize != 0 || place > file.Length - header.ClusterSize)
         {
-            throw Wrong(file, place, $"cannot be there ({what}); allowed: a whole cluster of the data from {header.DataStart:#,0} on, inside the file");
+            throw Wrong(
+                file,
+                place,
+                $"cannot be there ({what}); allowed: a whole cluster of the data from {header.DataStart:#,0} on, inside the file");
         }
         _clusters.Add(new(place, place + header.ClusterSize, what));
         return place;
@@ -145,7 +144,8 @@ internal sealed class ParallelsExtension
         }
     }
 
-    private async ValueTask ReadBitmapAsync(BlockNode file, ParallelsHeader header, long at, uint length, CancellationToken cancellationToken)
+    private async ValueTask ReadBitmapAsync(
+        BlockNode file, ParallelsHeader header, long at, uint length, CancellationToken cancellationToken)
     {
         if (length is < BitmapBytes or > MaximumData)
         {
@@ -158,56 +158,107 @@ internal sealed class ParallelsExtension
         if (sectors != (ulong)header.Sectors || !BitOperations.IsPow2(granularity))
         {
             throw Wrong(
-                file, at, $"has a dirty bitmap of {sectors:#,0} sectors with {granularity:#,0} to a bit; allowed: the disk's {header.Sectors:#,0}, a power of two");
+                file,
+                at,
+                $"has a dirty bitmap of {sectors:#,0} sectors with {granularity:#,0} to a bit; allowed: the disk's "
+                    + $"{header.Sectors:#,0}, a power of two");
         }
         long bits = ParallelsHeader.UnitsOf(header.Sectors, granularity), bytes = ParallelsHeader.UnitsOf(bits, 8);
         if (entries != ParallelsHeader.UnitsOf(bytes, header.ClusterSize) || BitmapBytes + ((long)entries * sizeof(ulong)) > length)
         {
             throw Wrong(file, at, $"has a dirty bitmap of {entries:#,0} clusters; its {bits:#,0} bits need another number");
         }
-        long set = 0;
+        ulong[] places = new ulong[entries];
         for (int i = 0; i < entries; i++)
         {
-            ulong entry = LittleEndian.U64(data, BitmapBytes + (i * sizeof(ulong)));
-            long first = i * 8L * header.ClusterSize, count = Math.Min(bits - first, 8L * header.ClusterSize);
-            set += entry == 0 ? 0
-                : entry == 1 ? SectorsOf(first, count, header.Sectors, granularity)
-                : await CountAsync(file, Claim(file, header, entry, "a dirty bitmap"), first, count, header.Sectors, granularity, cancellationToken)
-                    .ConfigureAwait(false);
+            places[i] = LittleEndian.U64(data, BitmapBytes + (i * sizeof(ulong)));
+            if (places[i] > 1)
+            {
+                _ = Claim(file, header, places[i], "a dirty bitmap");
+            }
         }
-        long? dirty = header.InUse == ParallelsHeader.KeptMark ? set * ParallelsHeader.SectorSize : null;
-        _bitmaps.Add(new(new Guid(data.AsSpan(8, 16)), (long)granularity * ParallelsHeader.SectorSize, dirty));
+        long unit = (long)granularity * ParallelsHeader.SectorSize;
+        bool isSaved = header.InUse == ParallelsHeader.KeptMark;
+        string id = new Guid(data.AsSpan(8, 16)).ToString("B");
+        var bitmap = new ParallelsBitmap(new(id, unit, IsEnabled: true, IsInUse: !isSaved, DirtyBytes: null), places);
+        long set = 0;
+        if (isSaved)
+        {
+            await WalkAsync(file, header, bitmap, (start, end) => set += end - start, cancellationToken).ConfigureAwait(false);
+        }
+        _bitmaps.Add(bitmap with { Told = bitmap.Told with { DirtyBytes = isSaved ? set : null } });
     }
 
-    private static async ValueTask<long> CountAsync(
-        BlockNode file, long place, long firstBit, long count, long sectors, long granularity, CancellationToken cancellationToken)
+    /// <summary>The ranges of the disk that a bitmap says were written, in order, neighbours joined.</summary>
+    public static async ValueTask<IReadOnlyList<(long Offset, long Length)>> RangesAsync(
+        BlockNode file, ParallelsHeader header, ParallelsBitmap bitmap, CancellationToken cancellationToken)
+    {
+        var runs = new RunList();
+        await WalkAsync(file, header, bitmap, runs.Add, cancellationToken).ConfigureAwait(false);
+        return [.. runs.Runs.Select(r => (r.Start, r.End - r.Start))];
+    }
+
+    /// <summary>Gives the runs of set bits, in bytes of the disk. The last bit may reach past the disk's end.</summary>
+    private static async ValueTask WalkAsync(
+        BlockNode file, ParallelsHeader header, ParallelsBitmap bitmap, Action<long, long> each, CancellationToken cancellationToken)
+    {
+        long unit = bitmap.Told.Granularity, span = 8L * header.ClusterSize * unit;
+        void Give(long start, long end) => each(start, Math.Min(end, header.DiskSize));
+        for (int i = 0; i < bitmap.Entries.Length; i++)
+        {
+            long start = i * span;
+            if (bitmap.Entries[i] == 1)
+            {
+                Give(start, start + span);
+            }
+            else if (bitmap.Entries[i] != 0)
+            {
+                long bits = Math.Min(8L * header.ClusterSize, ParallelsHeader.UnitsOf(header.DiskSize - start, unit));
+                await WalkClusterAsync(
+                    file,
+                    (long)bitmap.Entries[i] * ParallelsHeader.SectorSize,
+                    bits,
+                    (first, end) => Give(start + (first * unit), start + (end * unit)),
+                    cancellationToken)
+                    .ConfigureAwait(false);
+            }
+        }
+    }
+
+    private static async ValueTask WalkClusterAsync(
+        BlockNode file, long place, long bits, Action<long, long> each, CancellationToken cancellationToken)
     {
         byte[] buffer = ArrayPool<byte>.Shared.Rent(PieceBytes);
         try
         {
-            long set = 0;
-            for (long done = 0; done < count; done += PieceBytes * 8L)
+            for (long done = 0; done < bits; done += PieceBytes * 8L)
             {
-                long bits = Math.Min(count - done, PieceBytes * 8L);
-                int bytes = (int)ParallelsHeader.UnitsOf(bits, 8);
-                await file.ReadAsync(place + (done / 8), buffer.AsMemory(0, bytes), cancellationToken).ConfigureAwait(false);
-                for (long bit = 0; bit < bits; bit++)
+                long count = Math.Min(bits - done, PieceBytes * 8L);
+                await file.ReadAsync(place + (done / 8), buffer.AsMemory(0, (int)ParallelsHeader.UnitsOf(count, 8)), cancellationToken)
+                    .ConfigureAwait(false);
+                for (long bit = 0; bit < count;)
                 {
-                    if ((buffer[bit / 8] & (1 << (int)(bit & 7))) != 0)
+                    byte eight = buffer[bit / 8];
+                    if ((bit & 7) == 0 && (eight is 0 or 0xFF))
                     {
-                        set += SectorsOf(firstBit + done + bit, 1, sectors, granularity);
+                        if (eight != 0)
+                        {
+                            each(done + bit, done + Math.Min(bit + 8, count));
+                        }
+                        bit += 8;
+                        continue;
                     }
+                    if ((eight & (1 << (int)(bit & 7))) != 0)
+                    {
+                        each(done + bit, done + bit + 1);
+                    }
+                    bit++;
                 }
             }
-            return set;
         }
         finally
         {
             ArrayPool<byte>.Shared.Return(buffer);
         }
     }
-
-    /// <summary>Sectors that some bits stand for; the last bit may reach past the disk's end.</summary>
-    private static long SectorsOf(long firstBit, long count, long sectors, long granularity)
-        => Math.Min(sectors, (firstBit + count) * granularity) - (firstBit * granularity);
 }

@@ -20,11 +20,15 @@ internal sealed record ParallelsHeader
     /// <summary>The mark of an image that a program has open for writing, or had when it ended.</summary>
     public const uint InUseMark = 0x746F_6E59;
 
-    /// <summary>The mark of an image that was closed by a program that knows the format extension, and kept it. Without one, 0 says the same
-    /// to every program; to ploop any other number is an image in use.</summary>
+    /// <summary>
+    /// The mark of an image that was closed by a program that knows the format extension, and kept it. Without one, 0 says the same to
+    /// every
+    /// program; to ploop any other number is an image in use.
+    /// </summary>
     public const uint KeptMark = 0x312E_3276;
 
-    private const int MagicLength = 16, VersionAt = 16, HeadsAt = 20, CylindersAt = 24, TracksAt = 28, EntriesAt = 32, SectorsAt = 36, InUseAt = 44,
+    private const int MagicLength =
+        16, VersionAt = 16, HeadsAt = 20, CylindersAt = 24, TracksAt = 28, EntriesAt = 32, SectorsAt = 36, InUseAt = 44,
         DataAt = 48, FlagsAt = 52, ExtensionAt = 56;
 
     private const uint Version = 2, EmptyFlag = 1;
@@ -47,7 +51,8 @@ internal sealed record ParallelsHeader
     /// <summary>Sectors of the disk.</summary>
     public long Sectors { get; init; }
 
-    /// <summary>Whether a program has it open: <see cref="InUseMark"/>, <see cref="KeptMark"/>, 0 from one that knows no extension.</summary>
+    /// <summary>Whether a program has it open: <see cref="InUseMark"/>, <see cref="KeptMark"/>, 0 from one that knows no
+    /// extension.</summary>
     public uint InUse { get; init; }
 
     /// <summary>Where the data begin, in sectors, as it stands in the file; 0 where it follows from the BAT.</summary>
@@ -76,7 +81,8 @@ internal sealed record ParallelsHeader
     /// <summary>True if the field for the data's offset says what it may.</summary>
     public bool IsDataOffsetSound
         => DataOffset == 0 ? !IsExtended
-            : (long)DataOffset * SectorSize is var at && at >= LeastDataStart && at % EntryUnit == 0 && at <= Math.Max(FileLength, LeastDataStart);
+            : (long)DataOffset * SectorSize is var at && at >= LeastDataStart && at % EntryUnit == 0
+            && at <= Math.Max(FileLength, LeastDataStart);
 
     /// <summary>Bytes of the file when the header was read: data cannot begin behind them.</summary>
     public long FileLength { get; init; } = long.MaxValue;
@@ -109,9 +115,13 @@ internal sealed record ParallelsHeader
         if (!IsSigned(bytes))
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a Parallels image: the signature at offset 0 is missing", file.Name, 0);
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: not a Parallels image: the signature at offset 0 is missing",
+                file.Name,
+                0);
         }
-        uint version = LittleEndian.U32(bytes, VersionAt), tracks = LittleEndian.U32(bytes, TracksAt), entries = LittleEndian.U32(bytes, EntriesAt);
+        uint version = LittleEndian.U32(bytes, VersionAt), tracks =
+            LittleEndian.U32(bytes, TracksAt), entries = LittleEndian.U32(bytes, EntriesAt);
         if (version != Version)
         {
             throw Wrong(DiskImageErrorKind.Unsupported, VersionAt, $"the version {version}; supported: {Version}");
@@ -151,14 +161,18 @@ internal sealed record ParallelsHeader
         return header.TableEnd <= file.Length
             ? header
             : throw Wrong(
-                DiskImageErrorKind.Corrupt, EntriesAt, $"a BAT that ends at {header.TableEnd:#,0}, past the end of the file's {file.Length:#,0} bytes");
+                DiskImageErrorKind.Corrupt,
+                EntriesAt,
+                $"a BAT that ends at {header.TableEnd:#,0}, past the end of the file's {file.Length:#,0} bytes");
 
         DiskImageException Wrong(DiskImageErrorKind kind, long offset, string what)
             => new(kind, $"{file.Name}: the header at offset {offset:#,0} says {what}", file.Name, offset);
     }
 
-    /// <summary>The header of a program that has begun to write: in use, not empty, without an extension, with a place for the data that can be.</summary>
-    public ParallelsHeader Opened() => this with { InUse = InUseMark, Flags = Flags & ~EmptyFlag, ExtensionOffset = 0, DataOffset = SoundDataOffset };
+    /// <summary>The header of a program that has begun to write: in use, not empty, without an extension, with a place for the data that
+    /// can be.</summary>
+    public ParallelsHeader Opened()
+        => this with { InUse = InUseMark, Flags = Flags & ~EmptyFlag, ExtensionOffset = 0, DataOffset = SoundDataOffset };
 
     /// <summary>What the field for the data's offset is to say.</summary>
     public uint SoundDataOffset => IsDataOffsetSound ? DataOffset : (uint)(LeastDataStart / SectorSize);

@@ -16,7 +16,8 @@ internal readonly record struct BatEntry(uint Value) : IBlockEntry<BatEntry>
     public void Write(Span<byte> bytes) => BinaryPrimitives.WriteUInt32LittleEndian(bytes, Value);
 }
 
-/// <summary>Where the clusters lie: at whole clusters from the data's beginning on, which an entry says from the file's beginning.</summary>
+/// <summary>Where the clusters lie: at whole clusters from the data's beginning on, which an entry says from the file's
+/// beginning.</summary>
 internal sealed class ParallelsLayout(BlockNode file, ParallelsHeader header, BlockTable<BatEntry> bat) : TableLayout<BatEntry>(file, bat)
 {
     /// <summary>The header as it is in the file.</summary>

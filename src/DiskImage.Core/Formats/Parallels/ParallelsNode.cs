@@ -10,7 +10,7 @@ namespace DiskImage.Formats.Parallels;
 /// <para>The format extension goes with the mark, in one step: its dirty bitmaps know nothing of what comes. The old clusters are only then
 /// anybody else's.</para>
 /// </remarks>
-internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
+internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBitmapList
 {
     private const int MostTransfer = 1 << 20; // clusters are of up to 2 GiB, and nobody should take that much memory for one
 
@@ -65,11 +65,31 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
             Cylinders = Header.Cylinders,
             IsEmpty = Header.IsEmpty,
             HasExtension = Header.ExtensionOffset != 0,
-            DirtyBitmaps = [.. _layout.Extension?.Bitmaps ?? []],
             Snapshots = _owner.Facts?.Snapshots ?? [],
             Storages = _owner.Facts?.Storages ?? 1,
         },
     };
+
+    /// <summary>The bitmaps of the format extension, by their identifiers; none once the disk was changed.</summary>
+    public ValueTask<IReadOnlyList<DiskBitmap>> GetBitmapsAsync(CancellationToken cancellationToken)
+        => Session.RunAsync<IReadOnlyList<DiskBitmap>>(
+        _ => new([.. _layout.Extension?.Bitmaps.Select(b => b.Told) ?? []]), cancellationToken);
+
+    public ValueTask<IReadOnlyList<(long Offset, long Length)>> GetDirtyRangesAsync(string name, CancellationToken cancellationToken)
+        => Session.RunAsync(
+        _ =>
+        {
+            ParallelsBitmap bitmap = _layout.Extension?.Bitmaps.FirstOrDefault(
+                b => b.Told.Name.Equals(name, StringComparison.OrdinalIgnoreCase))
+                ?? throw new DiskImageException(DiskImageErrorKind.NotFound, $"{Name}: has no bitmap '{name}'", Name);
+            return bitmap.Told.IsInUse
+                ? throw new DiskImageException(
+                    DiskImageErrorKind.Corrupt,
+                    $"{Name}: the bitmap '{name}' is not to be relied on: a program that does not keep it had the image open",
+                    Name)
+                : ParallelsExtension.RangesAsync(File, Header, bitmap, cancellationToken);
+        },
+        cancellationToken);
 
     protected override async ValueTask<BlockNode> OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
         => await OpenAsync(file, backing: null, forRepair, cancellationToken, _owner with { Descriptor = null }).ConfigureAwait(false);
@@ -99,28 +119,34 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
     {
         if (Header.IsInUse && !_isMarked)
         {
-            findings.Corruption("InUse", $"the image was not closed: a program that wrote to it ended, or still has it open", "mark it as closed", host: 0);
+            findings.Corruption(
+                "Dirty", $"the image was not closed: a program that wrote to it ended, or still has it open", "mark it as closed", host: 0);
         }
         if (!Header.IsDataOffsetSound)
         {
             findings.Corruption(
                 "DataOffset",
-                $"the header says that the data begin at sector {Header.DataOffset:#,0}, which cannot be; they begin at {Header.DataStart:#,0}",
+                $"the header says that the data begin at sector {Header.DataOffset:#,0}, which cannot "
+                    + $"be; they begin at {Header.DataStart:#,0}",
                 "write the right number",
                 host: 0);
         }
         if (_extensionFault is { } fault)
         {
-            findings.Corruption("Extension", $"the format extension cannot be read: {fault}", "drop it, with the dirty bitmaps it may hold", host: 0);
+            findings.Corruption(
+                "Extension", $"the format extension cannot be read: {fault}", "drop it, with the dirty bitmaps it may hold", host: 0);
         }
         else if (_layout.Extension is { Bitmaps.Count: > 0 } && Header.InUse != ParallelsHeader.KeptMark)
         {
-            findings.Warning("StaleBitmaps", $"the dirty bitmaps are not to be relied on: a program that does not keep them had the image open");
+            findings.Warning(
+                "StaleBitmaps", $"the dirty bitmaps are not to be relied on: a program that does not keep them had the image open");
         }
         foreach (StoredBlock block in blocks.Where(b => (b.Place - Header.DataStart) % Header.ClusterSize != 0 && findings.HasRoom))
         {
             findings.Warning(
-                "Misaligned", $"{_layout.NameOf(block.Index)} at offset {block.Place:#,0} is not at a whole cluster of the data", host: block.Place);
+                "Misaligned",
+                $"{_layout.NameOf(block.Index)} at offset {block.Place:#,0} is not at a whole cluster of the data",
+                host: block.Place);
         }
     }
 
@@ -154,15 +180,18 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
     {
         if (preallocation != PreallocationMode.Off)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a Parallels disk grows without preallocation only; allowed: off", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{Name}: a Parallels disk grows without preallocation only; allowed: off", Name);
         }
         if (_owner.Facts is not null)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{Name}: a disk with a descriptor is not resized: the sizes of all its snapshots would have to follow. Convert it first.", Name);
+                $"{Name}: a disk with a descriptor is not resized: the sizes of all its snapshots would have to follow. Convert it first.",
+                Name);
         }
-        long sectors = ParallelsHeader.UnitsOf(length, ParallelsHeader.SectorSize), entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);
+        long sectors = ParallelsHeader.UnitsOf(
+            length, ParallelsHeader.SectorSize), entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);
         if (entries > ParallelsHeader.MaximumEntries || (!Header.IsExtended && sectors > uint.MaxValue))
         {
             throw new DiskImageException(
@@ -172,7 +201,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
                 Name);
         }
         return AloneAsync(
-            () => Session.RunAsync(held => ResizeAsync(held, sectors, (int)entries, cancellationToken), cancellationToken), cancellationToken);
+            () => Session.RunAsync(held => ResizeAsync(held, sectors, (int)entries, cancellationToken), cancellationToken),
+            cancellationToken);
     }
 
     private async ValueTask ResizeAsync(MetadataSession.Held held, long sectors, int entries, CancellationToken cancellationToken)
@@ -203,7 +233,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
     }
 
     /// <summary>
-    /// Makes the BAT longer: the clusters in its way are moved behind the others, what they leave is made to say "nowhere", and the header, in one
+    /// Makes the BAT longer: the clusters in its way are moved behind the others, what they leave is made to say "nowhere", and the header,
+    /// in one
     /// step, that the BAT reaches there and the data begin behind it.
     /// </summary>
     private async ValueTask MakeRoomAsync(MetadataSession.Held held, int entries, CancellationToken cancellationToken)
@@ -214,14 +245,17 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
         if (dataStart / ParallelsHeader.SectorSize > uint.MaxValue)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{Name}: the BAT of a larger disk leaves no offset for the data that the header can say", Name);
+                DiskImageErrorKind.Unsupported,
+                $"{Name}: the BAT of a larger disk leaves no offset for the data that the header can say",
+                Name);
         }
         await Maintenance.ClearAsync(held, old.DataStart, dataStart, cancellationToken).ConfigureAwait(false);
         if (File.Length < dataStart)
         {
             await File.ResizeAsync(dataStart, cancellationToken: CancellationToken.None).ConfigureAwait(false);
         }
-        await File.WriteZeroesAsync(old.TableEnd, next.TableEnd - old.TableEnd, cancellationToken: CancellationToken.None).ConfigureAwait(false);
+        await File.WriteZeroesAsync(old.TableEnd, next.TableEnd - old.TableEnd, cancellationToken: CancellationToken.None)
+            .ConfigureAwait(false);
         await File.FlushAsync(CancellationToken.None).ConfigureAwait(false);
         await WriteHeaderAsync(held, next with { DataOffset = (uint)(dataStart / ParallelsHeader.SectorSize) }).ConfigureAwait(false);
         Table.SetCount(held, entries, isInFile: true);
@@ -260,7 +294,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{File.Name}: its format extension has a section 0x{foreign:X16} that this program does not know and that must be kept, so the image is not"
+                $"{File.Name}: its format extension has a section 0x{foreign:X16} that this program does not know and "
+                    + $"that must be kept, so the image is not"
                     + $" written to. Convert it with {new Remedy(RemedyKind.Convert)} and change that.",
                 Name);
         }
@@ -268,7 +303,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{fault}, and it may say that the image must not be changed. Repair it with {new Remedy(RemedyKind.Repair)}, which drops it.",
+                $"{fault}, and it may say that the image must not be changed. Repair it with "
+                    + $"{new Remedy(RemedyKind.Repair)}, which drops it.",
                 Name);
         }
     }

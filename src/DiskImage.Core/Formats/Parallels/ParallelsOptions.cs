@@ -56,9 +56,6 @@ public readonly record struct ParallelsInfo()
     /// <summary>It has a format extension.</summary>
     public required bool HasExtension { get; init; }
 
-    /// <summary>The dirty bitmaps of the format extension.</summary>
-    public required IReadOnlyList<ParallelsBitmapInfo> DirtyBitmaps { get; init; }
-
     /// <summary>The snapshots of a bundle, by their identifiers; the top layer is not one.</summary>
     public required IReadOnlyList<string> Snapshots { get; init; }
 
@@ -74,7 +71,6 @@ public readonly record struct ParallelsInfo()
         Cylinders = 0,
         IsEmpty = false,
         HasExtension = false,
-        DirtyBitmaps = [],
         Snapshots = facts.Snapshots,
         Storages = facts.Storages,
     };

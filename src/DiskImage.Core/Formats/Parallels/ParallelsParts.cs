@@ -69,7 +69,14 @@ internal sealed class ParallelsSplitNode : BlockNode, IDescribed, ICheckable
 
     public async ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
-        var all = new CheckReport { Findings = [], TotalClusters = 0, AllocatedClusters = 0, FragmentedClusters = 0, CompressedClusters = 0 };
+        var all = new CheckReport
+        {
+            Findings = [],
+            TotalClusters = 0,
+            AllocatedClusters = 0,
+            FragmentedClusters = 0,
+            CompressedClusters = 0,
+        };
         foreach ((long start, BlockNode part) in _parts)
         {
             if (part.As<ICheckable>() is { } checkable)
@@ -92,10 +99,12 @@ internal sealed class ParallelsSplitNode : BlockNode, IDescribed, ICheckable
     }
 
     protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
-        => EachAsync(offset, buffer.Length, (node, at, done, count) => node.ReadAsync(at, buffer.Slice((int)done, (int)count), cancellationToken));
+        => EachAsync(
+            offset, buffer.Length, (node, at, done, count) => node.ReadAsync(at, buffer.Slice((int)done, (int)count), cancellationToken));
 
     protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
-        => EachAsync(offset, buffer.Length, (node, at, done, count) => node.WriteAsync(at, buffer.Slice((int)done, (int)count), cancellationToken));
+        => EachAsync(
+            offset, buffer.Length, (node, at, done, count) => node.WriteAsync(at, buffer.Slice((int)done, (int)count), cancellationToken));
 
     protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
         => EachAsync(offset, length, (node, at, _, count) => node.WriteZeroesAsync(at, count, mode, cancellationToken));
@@ -106,7 +115,8 @@ internal sealed class ParallelsSplitNode : BlockNode, IDescribed, ICheckable
     protected override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
     {
         (long start, BlockNode node) = PartOf(offset);
-        BlockExtent extent = await node.GetExtentAsync(offset - start, Math.Min(length, start + node.Length - offset), cancellationToken).ConfigureAwait(false);
+        BlockExtent extent = await node.GetExtentAsync(offset - start, Math.Min(length, start + node.Length - offset), cancellationToken)
+            .ConfigureAwait(false);
         return extent with { Offset = offset };
     }
 

@@ -58,8 +58,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         if (!file.IsReadOnly)
         {
             var findings = new CheckFindings();
-            _ = await new QcowChecker(
-                file, header, node._l1).RunAsync(findings, null, decode: false, cancellationToken).ConfigureAwait(false);
+            var checker = new QcowChecker(file, header, node._l1);
+            _ = await checker.RunAsync(findings, null, decode: false, cancellationToken).ConfigureAwait(false);
             if (findings.Corruptions > 0)
             {
                 throw new DiskImageException(

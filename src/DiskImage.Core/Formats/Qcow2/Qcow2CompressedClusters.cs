@@ -46,11 +46,11 @@ internal sealed class Qcow2CompressedClusters(Qcow2Disk disk)
             {
                 throw disk.Corrupt(
                     length < maxLength
-                        ? (Wording)$"the compressed cluster for guest offset {cluster.Value:#,0} goes on past the end of the file of"
+                        ? (Wording)($"the compressed cluster for guest offset {cluster.Value:#,0} goes on past the end of the file of"
                             + $" {File.Length:#,0} bytes: it was cut off."
-                            + $" If this is a copy that was cut short, copy the image again"
-                        : (Wording)$"the compressed cluster for guest offset {cluster.Value:#,0} does not decompress to"
-                            + $" {Geometry.ClusterSize:#,0} bytes",
+                            + $" If this is a copy that was cut short, copy the image again")
+                        : (Wording)($"the compressed cluster for guest offset {cluster.Value:#,0} does not decompress to"
+                            + $" {Geometry.ClusterSize:#,0} bytes"),
                     place.Value);
             }
             if (!whole)

@@ -23,6 +23,7 @@ internal sealed class Qcow2Disk
     public Qcow2Disk(BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options)
     {
         (File, DataNode, Backing, Header, _options, _lengthAtOpen) = (file, dataFile ?? file, backing, header, options, file.Length);
+        (IsExternal, RequiresAll) = (dataFile is not null, options.MissingClusters == Qcow2MissingClusters.Error);
         Geometry = new Qcow2Geometry(header);
         Session = new MetadataSession(
             file, FlushStoresAsync, options.Discard == Qcow2DiscardMode.Unmap ? null : static (_, _) => default, dataFile);
@@ -88,10 +89,10 @@ internal sealed class Qcow2Disk
     public BlockNode? DataFile => IsExternal ? DataNode : null;
 
     /// <summary>Guest data lies in an external data file, where it has no refcounts.</summary>
-    public bool IsExternal => !ReferenceEquals(DataNode, File);
+    public bool IsExternal { get; }
 
     /// <summary>What the tables say to be past the end of its file is an error, not zeroes.</summary>
-    public bool RequiresAll => _options.MissingClusters == Qcow2MissingClusters.Error;
+    public bool RequiresAll { get; }
 
     /// <summary>
     /// The external data file reads like the disk itself, and must go on doing so. Over a backing file it cannot, whatever the bit says.

@@ -84,7 +84,8 @@ internal sealed class Qcow2Eraser(Qcow2Disk disk)
     {
         while (start.Value < end.Value)
         {
-            start += await ChangeAsync(start, end.Value - start.Value, createTables: false, Dropped, CancellationToken.None).ConfigureAwait(false);
+            start += await ChangeAsync(
+                start, end.Value - start.Value, createTables: false, Dropped, CancellationToken.None).ConfigureAwait(false);
         }
 
         static L2Entry? Dropped(L2Entry entry, int first, int last) => default(L2Entry);

@@ -32,16 +32,18 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
     /// <summary>The extent at an offset, as far as one piece of an L2 table tells.</summary>
     public BlockExtent MapInPiece(CachedPiece piece, GuestOffset offset, long end)
     {
-        int index = Tables.IndexOf(offset), entries = Tables.EntriesPerPiece;
-        BlockExtent run = ExtentOf(Tables.EntryAt(piece, index), offset);
+        Qcow2Tables tables = disk.Tables;
+        Qcow2Geometry geometry = disk.Geometry;
+        int index = tables.IndexOf(offset), entries = tables.EntriesPerPiece;
+        BlockExtent run = ExtentOf(tables.EntryAt(piece, index), offset);
         while (run.End < end && !run.IsCompressed)
         {
-            index += Geometry.InCluster(run.End) == 0 ? 1 : 0;
+            index += geometry.InCluster(run.End) == 0 ? 1 : 0;
             if (index == entries)
             {
                 break;
             }
-            BlockExtent next = ExtentOf(Tables.EntryAt(piece, index), new(run.End));
+            BlockExtent next = ExtentOf(tables.EntryAt(piece, index), new(run.End));
             if (!run.IsContinuedBy(next))
             {
                 break;
@@ -71,10 +73,11 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
     private BlockExtent ExtentOf(L2Entry entry, GuestOffset offset)
     {
         Tables.RequireSound(entry, offset);
-        int within = Geometry.InCluster(offset), subcluster = within / Geometry.SubclusterSize;
-        int run = entry.RunOf(subcluster, Geometry.HasSubclusters);
-        long length = ((long)(subcluster + run) * Geometry.SubclusterSize) - within;
-        switch (entry.KindOf(subcluster, Geometry.HasSubclusters))
+        Qcow2Geometry geometry = disk.Geometry;
+        int within = geometry.InCluster(offset), subcluster = within / geometry.SubclusterSize;
+        int run = entry.RunOf(subcluster, geometry.HasSubclusters);
+        long length = ((long)(subcluster + run) * geometry.SubclusterSize) - within;
+        switch (entry.KindOf(subcluster, geometry.HasSubclusters))
         {
             case ClusterKind.Unallocated:
                 return new(offset.Value, length, BlockStatus.None);
@@ -89,7 +92,7 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
                     ? new(offset.Value, length, BlockStatus.Allocated | BlockStatus.Zero, disk.DataNode, (entry.Place + within).Value)
                     : new(offset.Value, length, BlockStatus.Allocated | BlockStatus.Zero);
             case ClusterKind.Compressed:
-                return new(offset.Value, Geometry.ClusterSize - within, BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed);
+                return new(offset.Value, geometry.ClusterSize - within, BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed);
             default:
                 if (entry.Place.Value >= disk.DataNode.Length && disk.RequiresAll)
                 {

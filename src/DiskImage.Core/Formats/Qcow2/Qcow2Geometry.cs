@@ -15,6 +15,7 @@ internal sealed class Qcow2Geometry
         L2Bits = clusterBits - (extendedL2 ? 4 : 3);
         SubclustersPerCluster = extendedL2 ? 32 : 1;
         SubclusterSize = ClusterSize / SubclustersPerCluster;
+        HasSubclusters = extendedL2;
         RefcountOrder = refcountOrder;
         RefcountsPerBlockBits = clusterBits + 3 - refcountOrder;
     }
@@ -41,7 +42,7 @@ internal sealed class Qcow2Geometry
 
     public int SubclusterSize { get; }
 
-    public bool HasSubclusters => SubclustersPerCluster > 1;
+    public bool HasSubclusters { get; }
 
     /// <summary>log2 of the bits of a refcount.</summary>
     public int RefcountOrder { get; }

@@ -95,7 +95,11 @@ internal sealed record Qcow2Header
         check.That(version is 2 or 3, 4, "version", version, "2 or 3", DiskImageErrorKind.Unsupported);
         uint clusterBits = BigEndian.U32(bytes, 20);
         check.That(
-            clusterBits is >= MinClusterBits and <= MaxClusterBits, 20, "cluster_bits", clusterBits, $"{MinClusterBits} to {MaxClusterBits}");
+            clusterBits is >= MinClusterBits and <= MaxClusterBits,
+            20,
+            "cluster_bits",
+            clusterBits,
+            $"{MinClusterBits} to {MaxClusterBits}");
         bool v3 = version == 3;
         uint headerLength = v3 ? BigEndian.U32(bytes, 100) : V2Length;
         bool isLengthPossible = headerLength >= V3Length && headerLength <= 1u << (int)clusterBits;
@@ -137,7 +141,8 @@ internal sealed record Qcow2Header
         const string Multiple = "a multiple of the cluster size";
         long cluster = ClusterSize;
         check.That(L1TableOffset % cluster == 0, 40, "l1_table_offset", L1TableOffset, Multiple);
-        check.That(forRepair || RefcountTableOffset % cluster == 0, RefcountTableAt, "refcount_table_offset", RefcountTableOffset, Multiple);
+        check.That(forRepair
+            || RefcountTableOffset % cluster == 0, RefcountTableAt, "refcount_table_offset", RefcountTableOffset, Multiple);
         check.That(forRepair || SnapshotsOffset % cluster == 0, 64, "snapshots_offset", SnapshotsOffset, Multiple);
         check.That(
             (Incompatible & ~Qcow2Incompatible.Known) != 0 || !Has(Qcow2Incompatible.ExtendedL2) || ClusterBits >= MinExtendedClusterBits,

@@ -77,7 +77,8 @@ internal sealed class Qcow2Node
             await _session.RunAsync(held => _disk.Mark.SettleAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         return await AloneAsync(
-            () => new Qcow2Checker(File, Header, bytes, cancellationToken, _disk.DataFile).RunAsync(), cancellationToken).ConfigureAwait(false);
+            () => new Qcow2Checker(File, Header, bytes, cancellationToken, _disk.DataFile).RunAsync(),
+            cancellationToken).ConfigureAwait(false);
     }
 
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
@@ -148,7 +149,8 @@ internal sealed class Qcow2Node
     public async ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         long before = File.Length;
-        await ChangeAloneAsync(held => new Qcow2Compactor(_disk, held).RunAsync(bytes, cancellationToken), cancellationToken).ConfigureAwait(false);
+        await ChangeAloneAsync(
+            held => new Qcow2Compactor(_disk, held).RunAsync(bytes, cancellationToken), cancellationToken).ConfigureAwait(false);
         bytes?.Report(Length);
         return Math.Max(0, before - File.Length);
     }

@@ -35,8 +35,8 @@ internal sealed class Qcow2PackedCheck(Qcow2Census census)
             {
                 _ = Broken.Add(entry);
                 Wording what = isCut
-                    ? (Wording)$"goes on past the end of the file of {file.Length:#,0} bytes, which has {length:#,0} of its bytes:"
-                        + $" it was cut off"
+                    ? (Wording)($"goes on past the end of the file of {file.Length:#,0} bytes, which has {length:#,0} of its bytes:"
+                        + $" it was cut off")
                     : "does not decompress";
                 census.Findings.Corruption(
                     "CompressedData", $"The compressed cluster for guest offset {guest:#,0} at offset {place.Value:#,0} {what}.",

@@ -43,7 +43,8 @@ internal sealed class Qcow2Preallocator(Qcow2Disk disk, Qcow2Node node)
             long length = Round.Up(fresh, Geometry.ClusterSize) + HostBytesFor(offset, end);
             await disk.File.ResizeAsync(length, HostMode(mode), claimed, cancellationToken).ConfigureAwait(false);
         }
-        await node.RunAloneAsync(() => GivePlacesAsync(offset, end, mode, fresh, cancellationToken), cancellationToken).ConfigureAwait(false);
+        await node.RunAloneAsync(
+            () => GivePlacesAsync(offset, end, mode, fresh, cancellationToken), cancellationToken).ConfigureAwait(false);
         if (!disk.IsExternal)
         {
             await node.ChangeAloneAsync(held => disk.TrimAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);

@@ -325,10 +325,10 @@ internal sealed class Qcow2Refcounts : FileSpace
     private DiskImageException CannotAdd(HostOffset place, int change) => new(
         change > 0 ? DiskImageErrorKind.OutOfRange : DiskImageErrorKind.Corrupt,
         change > 0
-            ? (Wording)$"{File.Name}: a cluster would need a refcount above {Geometry.MaxRefcount},"
-                + $" the most that {1 << Geometry.RefcountOrder} refcount bits hold"
-            : (Wording)$"{File.Name}: the refcount of the cluster at offset {place.Value:#,0} is 0 although it is in use."
-                + $" Check the image with {new Remedy(RemedyKind.Check)}.",
+            ? (Wording)($"{File.Name}: a cluster would need a refcount above {Geometry.MaxRefcount},"
+                + $" the most that {1 << Geometry.RefcountOrder} refcount bits hold")
+            : (Wording)($"{File.Name}: the refcount of the cluster at offset {place.Value:#,0} is 0 although it is in use."
+                + $" Check the image with {new Remedy(RemedyKind.Check)}."),
         File.Name,
         place.Value);
 

@@ -45,7 +45,8 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         }
         finally
         {
-            await node.ChangeAloneAsync(held => _bitmaps.EndResizeAsync(held, length, isDone), CancellationToken.None).ConfigureAwait(false);
+            await node.ChangeAloneAsync(
+                held => _bitmaps.EndResizeAsync(held, length, isDone), CancellationToken.None).ConfigureAwait(false);
         }
     }
 

@@ -173,7 +173,7 @@ internal sealed class Qcow2Tables
 
     public L2Entry EntryAt(CachedPiece piece, int index)
     {
-        L2Entry entry = Geometry.HasSubclusters
+        L2Entry entry = _disk.Geometry.HasSubclusters
             ? new(BigEndian.U64(piece.Bytes, index * 16), BigEndian.U64(piece.Bytes, (index * 16) + 8))
             : new(BigEndian.U64(piece.Bytes, index * 8));
         bool isNowhere = entry is { HasPlace: false, IsCompressed: false, IsCopied: true } && !_disk.IsExternal;

@@ -69,7 +69,9 @@ internal sealed class VdiDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
             LittleEndian.U32(map, block * sizeof(uint), (uint)block);
         }
         await context.File.WriteAsync(MapOffset, map, cancellationToken).ConfigureAwait(false);
-        await context.File.ResizeAsync(header.DataOffset + ((long)header.Allocated * header.BlockSize), cancellationToken: cancellationToken).ConfigureAwait(false);
+        await context.File.ResizeAsync(
+            header.DataOffset + ((long)header.Allocated * header.BlockSize), cancellationToken: cancellationToken)
+            .ConfigureAwait(false);
         await context.File.WriteAsync(0, header.ToBytes(), cancellationToken).ConfigureAwait(false);
     }
 
@@ -82,7 +84,8 @@ internal sealed class VdiDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
         return new(header.DataOffset + (blocks * header.BlockSize), header.DataOffset + ((long)header.Blocks * header.BlockSize));
     }
 
-    /// <summary>The header of a new image. The data begin at a whole block, as VirtualBox does it: that keeps blocks aligned to whatever the host likes.</summary>
+    /// <summary>The header of a new image. The data begin at a whole block, as VirtualBox does it: that keeps blocks aligned to whatever
+    /// the host likes.</summary>
     private static VdiHeader Plan(VdiCreateOptions options, BlockNode? source, string name, BlockNode? parent = null)
     {
         long size = source?.Length ?? options.Size ?? parent?.Length

@@ -31,8 +31,16 @@ internal sealed record VdiHeader
     /// <summary>Entries of a block map at most: what an array of .NET holds, half of QEMU's limit.</summary>
     public const uint MaximumBlocks = 0x1FFF_FFF0;
 
-    private const int SignatureAt = 0x40, VersionAt = 0x44, SizeAt = 0x48, TypeAt = 0x4C, FlagsAt = 0x50, CommentAt = 0x54, CommentLength = 256,
-        MapAt = 0x154, DataAt = 0x158, GeometryAt = 0x15C, SectorAt = 0x168, DiskSizeAt = 0x170, BlockSizeAt = 0x178, ExtraAt = 0x17C, BlocksAt = 0x180,
+    private const int SignatureAt =
+        0x40, VersionAt = 0x44, SizeAt = 0x48, TypeAt = 0x4C, FlagsAt = 0x50, CommentAt = 0x54, CommentLength = 256,
+        MapAt = 0x154,
+        DataAt = 0x158,
+        GeometryAt = 0x15C,
+        SectorAt = 0x168,
+        DiskSizeAt = 0x170,
+        BlockSizeAt = 0x178,
+        ExtraAt = 0x17C,
+        BlocksAt = 0x180,
         AllocatedAt = 0x184, ImageIdAt = 0x188, SnapshotIdAt = 0x198, LinkIdAt = 0x1A8, ParentIdAt = 0x1B8;
 
     private const uint Signature = 0xBEDA_107F, Version10 = 0x0001_0000, Version11 = 0x0001_0001, SizeOfVersion11 = 0x180;
@@ -84,13 +92,15 @@ internal sealed record VdiHeader
     public long MapEnd => Round.Up(MapOffset + ((long)Blocks * sizeof(uint)), SectorSize);
 
     /// <summary>True if a file's first bytes are a VDI's.</summary>
-    public static bool IsSigned(ReadOnlySpan<byte> file) => file.Length >= SignatureAt + 4 && LittleEndian.U32(file, SignatureAt) == Signature;
+    public static bool IsSigned(ReadOnlySpan<byte> file)
+        => file.Length >= SignatureAt + 4 && LittleEndian.U32(file, SignatureAt) == Signature;
 
     /// <summary>The header of a child of another disk.</summary>
     /// <exception cref="DiskImageException">InvalidOption: the disk would be its own parent.</exception>
     public VdiHeader On(string name, VdiHeader parent)
         => parent.ImageId == ImageId
-            ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: its parent has the same UUID, {ImageId:B}. Give one of them another.", name)
+            ? throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{name}: its parent has the same UUID, {ImageId:B}. Give one of them another.", name)
             : this with { Type = VdiImageType.Differencing, LinkId = parent.ImageId, ParentId = parent.SnapshotId };
 
     /// <summary>The header with another remark.</summary>
@@ -102,7 +112,8 @@ internal sealed record VdiHeader
                 DiskImageErrorKind.InvalidOption, $"{name}: a comment has at most {CommentLength - 1} bytes in UTF-8 and no NUL", name);
 
     /// <summary>A header of a new image.</summary>
-    public static VdiHeader New(VdiImageType type, long diskSize, int blockSize, int blocks, long mapOffset, long dataOffset) => new(NewBytes())
+    public static VdiHeader New(VdiImageType type, long diskSize, int blockSize, int blocks, long mapOffset, long dataOffset)
+        => new(NewBytes())
     {
         Type = type,
         DiskSize = diskSize,
@@ -123,14 +134,19 @@ internal sealed record VdiHeader
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
         if (!IsSigned(bytes))
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a VDI image: the signature at offset {SignatureAt} is missing", file.Name, SignatureAt);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidFormat,
+                $"{file.Name}: not a VDI image: the signature at offset {SignatureAt} is missing",
+                file.Name,
+                SignatureAt);
         }
         uint version = LittleEndian.U32(bytes, VersionAt);
         if (version is not (Version10 or Version11))
         {
             throw Unsupported(VersionAt, $"the version {version >> 16}.{version & 0xFFFF}; supported: 1.0, 1.1");
         }
-        uint type = LittleEndian.U32(bytes, TypeAt), blockSize = LittleEndian.U32(bytes, BlockSizeAt), blocks = LittleEndian.U32(bytes, BlocksAt);
+        uint type = LittleEndian.U32(bytes, TypeAt), blockSize =
+            LittleEndian.U32(bytes, BlockSizeAt), blocks = LittleEndian.U32(bytes, BlocksAt);
         ulong size = LittleEndian.U64(bytes, DiskSizeAt);
         if (type is not ((uint)VdiImageType.Dynamic or (uint)VdiImageType.Static or (uint)VdiImageType.Differencing))
         {
@@ -151,13 +167,17 @@ internal sealed record VdiHeader
         }
         if (blocks > MaximumBlocks || size > (ulong)blocks * blockSize)
         {
-            throw Corrupt(BlocksAt, $"{blocks:#,0} blocks of {blockSize:#,0} bytes for a disk of {size:#,0} bytes; allowed: as many as hold it, at most {MaximumBlocks:#,0}");
+            throw Corrupt(
+                BlocksAt,
+                $"{blocks:#,0} blocks of {blockSize:#,0} bytes for a disk of {size:#,0} bytes; allowed: as many as "
+                    + $"hold it, at most {MaximumBlocks:#,0}");
         }
         var header = new VdiHeader(bytes)
         {
             Type = (VdiImageType)type,
             Comment = Encoding.UTF8.GetString(bytes.AsSpan(CommentAt, CommentLength)).Split('\0')[0],
-            Geometry = (LittleEndian.U32(bytes, GeometryAt), LittleEndian.U32(bytes, GeometryAt + 4), LittleEndian.U32(bytes, GeometryAt + 8)),
+            Geometry = (
+                LittleEndian.U32(bytes, GeometryAt), LittleEndian.U32(bytes, GeometryAt + 4), LittleEndian.U32(bytes, GeometryAt + 8)),
             MapOffset = LittleEndian.U32(bytes, MapAt),
             DataOffset = LittleEndian.U32(bytes, DataAt),
             DiskSize = (long)Round.Up((long)size, SectorSize),
@@ -169,16 +189,30 @@ internal sealed record VdiHeader
             LinkId = new Guid(bytes.AsSpan(LinkIdAt, 16)),
             ParentId = new Guid(bytes.AsSpan(ParentIdAt, 16)),
         };
-        if (header.MapOffset % SectorSize != 0 || header.MapOffset < Length || header.DataOffset % SectorSize != 0 || header.DataOffset < header.MapEnd)
+        if (header.MapOffset % SectorSize != 0 || header.MapOffset < Length || header.DataOffset % SectorSize != 0
+            || header.DataOffset < header.MapEnd)
         {
-            throw Corrupt(MapAt, $"the block map at offset {header.MapOffset:#,0} and the data at {header.DataOffset:#,0}; allowed: whole sectors, the map behind the header and before the data");
+            throw Corrupt(
+                MapAt,
+                $"the block map at offset {header.MapOffset:#,0} and the data at {header.DataOffset:#,0}; allowed: whole sectors, the map "
+                    + $"behind the header and before the data");
         }
         return header.MapOffset + ((long)blocks * sizeof(uint)) <= file.Length
             ? header
             : throw Corrupt(MapAt, $"a block map that ends at {header.MapEnd:#,0}, past the end of the file's {file.Length:#,0} bytes");
 
-        DiskImageException Corrupt(long offset, string what) => new(DiskImageErrorKind.Corrupt, $"{file.Name}: the header at offset {offset:#,0} says {what}", file.Name, offset);
-        DiskImageException Unsupported(long offset, string what) => new(DiskImageErrorKind.Unsupported, $"{file.Name}: the header at offset {offset:#,0} says {what}", file.Name, offset);
+        DiskImageException Corrupt(
+            long offset,
+            string what) => new(DiskImageErrorKind.Corrupt,
+            $"{file.Name}: the header at offset {offset:#,0} says {what}",
+            file.Name,
+            offset);
+        DiskImageException Unsupported(
+            long offset,
+            string what) => new(DiskImageErrorKind.Unsupported,
+            $"{file.Name}: the header at offset {offset:#,0} says {what}",
+            file.Name,
+            offset);
     }
 
     /// <summary>The header as it stands in the file: one sector, so that writing it is one step.</summary>
@@ -197,7 +231,8 @@ internal sealed record VdiHeader
             bytes.AsSpan(CommentAt, CommentLength).Clear();
             _ = Encoding.UTF8.GetBytes(Comment, bytes.AsSpan(CommentAt, CommentLength));
         }
-        foreach ((int at, Guid id) in new[] { (ImageIdAt, ImageId), (SnapshotIdAt, SnapshotId), (LinkIdAt, LinkId), (ParentIdAt, ParentId) })
+        foreach (
+            (int at, Guid id) in new[] { (ImageIdAt, ImageId), (SnapshotIdAt, SnapshotId), (LinkIdAt, LinkId), (ParentIdAt, ParentId) })
         {
             _ = id.TryWriteBytes(bytes.AsSpan(at));
         }

@@ -4,7 +4,8 @@ using DiskImage.Metadata;
 namespace DiskImage.Formats.Vdi;
 
 /// <summary>Where the blocks of a VDI lie: one behind the other from the header's data offset on.</summary>
-internal sealed class VdiLayout(BlockNode file, VdiHeaderStore header, BlockTable<LittleBlockEntry> map) : TableLayout<LittleBlockEntry>(file, map)
+internal sealed class VdiLayout(
+    BlockNode file, VdiHeaderStore header, BlockTable<LittleBlockEntry> map) : TableLayout<LittleBlockEntry>(file, map)
 {
     /// <summary>The entry of a block that reads as zeroes and is not in the file.</summary>
     public const uint Discarded = 0xFFFF_FFFE;

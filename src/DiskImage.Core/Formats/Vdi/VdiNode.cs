@@ -18,7 +18,13 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     private bool _isModified; // the identity of the contents is a new one
 
     private VdiNode(
-        BlockNode? parent, string? parentName, MetadataSession session, VdiHeaderStore header, BlockTable<LittleBlockEntry> map, VdiLayout layout, bool forRepair)
+        BlockNode? parent,
+        string? parentName,
+        MetadataSession session,
+        VdiHeaderStore header,
+        BlockTable<LittleBlockEntry> map,
+        VdiLayout layout,
+        bool forRepair)
         : base(parent, session, map, layout, forRepair) => (_header, _layout, _parentName) = (header, layout, parentName);
 
     /// <summary>The header as it is now.</summary>
@@ -34,7 +40,12 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
 
     /// <summary>Reads the map. The file and the parent are the node's on success.</summary>
     public static async ValueTask<VdiNode> OpenAsync(
-        BlockNode file, VdiHeader header, bool forRepair, CancellationToken cancellationToken, BlockNode? parent = null, string? parentName = null)
+        BlockNode file,
+        VdiHeader header,
+        bool forRepair,
+        CancellationToken cancellationToken,
+        BlockNode? parent = null,
+        string? parentName = null)
     {
         var session = new MetadataSession(file);
         var store = new VdiHeaderStore(session.Order, header);
@@ -52,8 +63,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     {
         Format = VdiDriver.FormatName,
         ClusterSize = _header.Current.BlockSize,
-        BackingFile = _parentName,
-        BackingFormat = _parentName is null ? null : VdiDriver.FormatName,
+        BackingFile = _parentName ?? (Header.IsDifferencing ? Header.LinkId.ToString("B") : null), // not found: all that is recorded
+        BackingFormat = Header.IsDifferencing ? VdiDriver.FormatName : null,
         FormatSpecific = new VdiInfo
         {
             ImageType = _header.Current.Type.ToString(),
@@ -79,7 +90,10 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
                 header = header.IsDifferencing
                     ? header with { LinkId = IdentifierOption.Parse(Name, "parent_uuid", parent), ParentId = Guid.Empty }
                     : throw new DiskImageException(
-                        DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_uuid={parent} is not possible. Give it one with {new Remedy(RemedyKind.SetBacking)}.", Name);
+                        DiskImageErrorKind.InvalidOption,
+                        $"{Name}: has no parent, so parent_uuid={parent} is not possible. Give it one "
+                            + $"with {new Remedy(RemedyKind.SetBacking)}.",
+                        Name);
             }
             header = options.Uuid is { } id ? header with { ImageId = IdentifierOption.Parse(Name, "uuid", id) } : header;
             header = options.Comment is { } comment ? header.WithComment(Name, comment) : header;
@@ -95,7 +109,9 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
             {
                 VdiHeader header = backingFile is not null
                     ? Header.On(Name, VdiParent.Of(Name, backingFile, backingFormat, isStatic: false, backing))
-                    : Header.IsDifferencing ? Header with { Type = VdiImageType.Dynamic, LinkId = Guid.Empty, ParentId = Guid.Empty } : Header;
+                    : Header.IsDifferencing
+                        ? Header with { Type = VdiImageType.Dynamic, LinkId = Guid.Empty, ParentId = Guid.Empty }
+                        : Header;
                 await RecordAsync(held, header, cancellationToken).ConfigureAwait(false);
                 _parentName = backingFile;
             },
@@ -108,7 +124,9 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
 
     // There is room for one identity of the parent's contents, so until they are known again any will do.
     public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => AloneAsync(() => Session.RunAsync(
-        held => Header.IsDifferencing && Backing is not null ? RecordAsync(held, Header with { ParentId = Guid.Empty }, cancellationToken) : default,
+        held => Header.IsDifferencing && Backing is not null
+            ? RecordAsync(held, Header with { ParentId = Guid.Empty }, cancellationToken)
+            : default,
         cancellationToken),
         cancellationToken);
 
@@ -117,7 +135,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         {
             if (Header.IsDifferencing && Backing?.As<VdiNode>() is { } parent)
             {
-                VdiHeader now = await VdiHeader.ReadAsync(parent.File, cancellationToken).ConfigureAwait(false); // others have written there
+                // others have written there
+                VdiHeader now = await VdiHeader.ReadAsync(parent.File, cancellationToken).ConfigureAwait(false);
                 await RecordAsync(held, Header with { ParentId = now.SnapshotId }, cancellationToken).ConfigureAwait(false);
             }
         },
@@ -129,7 +148,10 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     {
         if (!_isModified)
         {
-            await RecordAsync(held, Header with { SnapshotId = NewIdentity.Of("vdi contents", Header.ImageId, Header.SnapshotId) }, CancellationToken.None)
+            await RecordAsync(
+                held,
+                Header with { SnapshotId = NewIdentity.Of("vdi contents", Header.ImageId, Header.SnapshotId) },
+                CancellationToken.None)
                 .ConfigureAwait(false);
             _isModified = true;
         }
@@ -169,14 +191,17 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
     {
         if (preallocation != PreallocationMode.Off)
         {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{Name}: a VDI grows without preallocation only; allowed: off", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{Name}: a VDI grows without preallocation only; allowed: off", Name);
         }
         length = Round.Up(length, VdiHeader.SectorSize);
         long blocks = Round.Units(length, AllocationUnit);
         if (blocks > VdiHeader.MaximumBlocks)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.OutOfRange, $"{Name}: a VDI cannot have {length:#,0} bytes; allowed: up to {(long)VdiHeader.MaximumBlocks * AllocationUnit:#,0}", Name);
+                DiskImageErrorKind.OutOfRange,
+                $"{Name}: a VDI cannot have {length:#,0} bytes; allowed: up to {(long)VdiHeader.MaximumBlocks * AllocationUnit:#,0}",
+                Name);
         }
         return AloneAsync(async () =>
         {
@@ -184,7 +209,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
             {
                 await OwnLastBlockAsync(cancellationToken).ConfigureAwait(false);
             }
-            await Session.RunAsync(held => ResizeAsync(held, length, (int)blocks, cancellationToken), cancellationToken).ConfigureAwait(false);
+            await Session.RunAsync(
+                held => ResizeAsync(held, length, (int)blocks, cancellationToken), cancellationToken).ConfigureAwait(false);
         },
         cancellationToken);
     }
@@ -194,7 +220,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         {
             if (KeepsPlaces)
             {
-                throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: a static disk keeps all of its blocks, so it cannot be emptied", Name);
+                throw new DiskImageException(
+                    DiskImageErrorKind.Unsupported, $"{Name}: a static disk keeps all of its blocks, so it cannot be emptied", Name);
             }
             if (isVisible)
             {
@@ -221,11 +248,13 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         }
     }
 
-    /// <summary>What the parent holds behind the end of a child must not come up when the child grows: its last block becomes the child's own.</summary>
+    /// <summary>What the parent holds behind the end of a child must not come up when the child grows: its last block becomes the child's
+    /// own.</summary>
     private async ValueTask OwnLastBlockAsync(CancellationToken cancellationToken)
     {
         long start = Round.Down(Length, AllocationUnit);
-        if (start < Length && await MapAsync(start, Length - start, cancellationToken).ConfigureAwait(false) is { Status: BlockStatus.None })
+        if (start < Length
+            && await MapAsync(start, Length - start, cancellationToken).ConfigureAwait(false) is { Status: BlockStatus.None })
         {
             await Session.RunAsync(BeginChangesAsync, cancellationToken).ConfigureAwait(false);
             byte[] bytes = new byte[Length - start];
@@ -281,7 +310,8 @@ internal sealed class VdiNode : BlockTableNode<LittleBlockEntry>, IDescribed, IR
         long length = Round.Up((long)blocks * sizeof(uint), old.BlockSize), dataOffset = old.DataOffset + length;
         if (dataOffset > uint.MaxValue)
         {
-            throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: the block map of a larger disk has no room before offset 4,294,967,296", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{Name}: the block map of a larger disk has no room before offset 4,294,967,296", Name);
         }
         await Maintenance.ClearAsync(held, old.DataOffset, dataOffset, cancellationToken).ConfigureAwait(false);
         byte[] map = new byte[length];

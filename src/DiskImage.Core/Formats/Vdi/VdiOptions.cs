@@ -15,11 +15,14 @@ internal sealed record VdiOpenOptions
 internal sealed record VdiAmendOptions
 {
     /// <summary>The disk's identity.</summary>
-    [DriverOption("uuid", "The disk's identity, which its children record: a GUID, or new for a random one. Children made before refuse it then")]
+    [DriverOption(
+        "uuid", "The disk's identity, which its children record: a GUID, or new for a random one. Children made before refuse it then")]
     public string? Uuid { get; init; }
 
     /// <summary>The identity of the parent.</summary>
-    [DriverOption("parent_uuid", "The identity of a differencing disk's parent, which is then found by it; what is recorded of its contents is taken away")]
+    [DriverOption(
+        "parent_uuid",
+        "The identity of a differencing disk's parent, which is then found by it; what is recorded of its contents is taken away")]
     public string? ParentUuid { get; init; }
 
     /// <summary>The remark.</summary>
@@ -52,7 +55,9 @@ internal sealed record VdiCreateOptions : ICreateOptions
     public long BlockSize { get; init; } = DefaultBlockSize;
 
     /// <inheritdoc/>
-    [DriverOption("backing_file", "VDI whose contents show through where this one holds nothing; makes a differencing disk, which records its UUID alone")]
+    [DriverOption(
+        "backing_file",
+        "VDI whose contents show through where this one holds nothing; makes a differencing disk, which records its UUID alone")]
     public string? BackingFile { get; init; }
 
     /// <inheritdoc/>

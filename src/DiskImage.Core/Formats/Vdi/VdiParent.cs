@@ -4,16 +4,19 @@ using DiskImage.Drivers;
 namespace DiskImage.Formats.Vdi;
 
 /// <summary>
-/// The parent of a differencing disk. VirtualBox records two identities and no path: its list of media says where a disk is. Here the parent is
+/// The parent of a differencing disk. VirtualBox records two identities and no path: its list of media says where a disk is. Here the
+/// parent is
 /// looked for by its identity among the VDI files near the disk.
 /// </summary>
 internal static class VdiParent
 {
     private static readonly string[] s_endings = [".vdi"];
 
-    /// <summary>Finds and opens the parent, by the user's word or by what is recorded. This layer alone: the name that it has, if it is found.</summary>
+    /// <summary>Finds and opens the parent, by the user's word or by what is recorded. This layer alone: the name that it has, if it is
+    /// found.</summary>
     /// <exception cref="DiskImageException">NotFound; Corrupt if only others were found; what opening says.</exception>
-    public static async ValueTask<(BlockNode? Parent, string? Name)> OpenAsync(FormatOpenContext context, VdiHeader header, CancellationToken cancellationToken)
+    public static async ValueTask<(BlockNode? Parent, string? Name)> OpenAsync(
+        FormatOpenContext context, VdiHeader header, CancellationToken cancellationToken)
     {
         var options = (VdiOpenOptions)context.Options;
         string image = context.File.Name;
@@ -23,7 +26,9 @@ internal static class VdiParent
             DiskImageException? wrong = header.IsDifferencing
                 ? options.IgnoreIdMismatch ? null : Mismatch(image, header, given)
                 : new DiskImageException(
-                    DiskImageErrorKind.InvalidOption, $"{image}: is no differencing disk, so it stands on no other image. Leave out what it is said to stand on.", image);
+                    DiskImageErrorKind.InvalidOption,
+                    $"{image}: is no differencing disk, so it stands on no other image. Leave out what it is said to stand on.",
+                    image);
             if (wrong is not null)
             {
                 await Closing.FailedAsync(given).ConfigureAwait(false);
@@ -43,13 +48,16 @@ internal static class VdiParent
         DiskImageException? MismatchOf(BlockNode parent) => options.IgnoreIdMismatch ? null : Mismatch(image, header, parent);
         try
         {
-            if (!names.HasRight && await OpenHeldAsync(names.Held, open, header, MismatchOf, cancellationToken).ConfigureAwait(false) is { } held)
+            if (!names.HasRight
+                && await OpenHeldAsync(names.Held, open, header, MismatchOf, cancellationToken).ConfigureAwait(false) is { } held)
             {
                 return (held, Shown(image, held.Name));
             }
             (BlockNode Parent, string Name)? found = await new ParentSearch(image, VdiDriver.FormatName, open)
                 .OpenAsync(names.Known, MismatchOf, cancellationToken).ConfigureAwait(false);
-            return found is { } parent ? (parent.Parent, Shown(image, parent.Name)) : throw ParentMismatch.NotNear(image, "UUID", header.LinkId);
+            return found is { } parent
+                ? (parent.Parent, Shown(image, parent.Name))
+                : throw ParentMismatch.NotNear(image, "UUID", header.LinkId);
         }
         catch (DiskImageException) when (context.ForRepair)
         {
@@ -61,11 +69,15 @@ internal static class VdiParent
     /// <exception cref="DiskImageException">InvalidOption: it cannot be.</exception>
     public static VdiHeader Of(string image, string name, string? format, bool isStatic, BlockNode? parent)
         => isStatic ? throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{image}: static and backing_file exclude each other: a differencing disk is never static.", image)
-            : (format is not null && !format.Equals(VdiDriver.FormatName, StringComparison.OrdinalIgnoreCase)) || parent?.As<VdiNode>() is not { } disk
+                DiskImageErrorKind.InvalidOption,
+                $"{image}: static and backing_file exclude each other: a differencing disk is never static.",
+                image)
+            : (format is not null && !format.Equals(VdiDriver.FormatName, StringComparison.OrdinalIgnoreCase))
+            || parent?.As<VdiNode>() is not { } disk
             ? throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{image}: the parent '{name}' must be a VDI image that can be opened: a VDI records its parent's identity. Convert it, or make it accessible.",
+                $"{image}: the parent '{name}' must be a VDI image that can be opened: a VDI records its parent's "
+                    + $"identity. Convert it, or make it accessible.",
                 image)
             : disk.Header;
 
@@ -76,7 +88,12 @@ internal static class VdiParent
             ? ParentMismatch.Identity(image, parent.Name, "UUID", header.LinkId, other.ImageId, "it is another disk")
             : header.ParentId != Guid.Empty && other.SnapshotId != header.ParentId
             ? ParentMismatch.Identity(
-                image, parent.Name, "modification UUID", header.ParentId, other.SnapshotId, "the parent was written to after this disk was made on it")
+                image,
+                parent.Name,
+                "modification UUID",
+                header.ParentId,
+                other.SnapshotId,
+                "the parent was written to after this disk was made on it")
             : null;
 
     /// <summary>The files nearby that may be the parent. Only headers are read.</summary>
@@ -116,9 +133,14 @@ internal static class VdiParent
         return new([.. right, .. changed], right.Count > 0, held);
     }
 
-    /// <summary>Tries the files that are open for writing, as the parent is during a merge: it can be had from there. Null if it is none of them.</summary>
+    /// <summary>Tries the files that are open for writing, as the parent is during a merge: it can be had from there. Null if it is none of
+    /// them.</summary>
     private static async ValueTask<BlockNode?> OpenHeldAsync(
-        IReadOnlyList<string> names, ReferenceOpener open, VdiHeader header, Func<BlockNode, DiskImageException?> mismatch, CancellationToken cancellationToken)
+        IReadOnlyList<string> names,
+        ReferenceOpener open,
+        VdiHeader header,
+        Func<BlockNode, DiskImageException?> mismatch,
+        CancellationToken cancellationToken)
     {
         foreach (string name in names)
         {
@@ -141,7 +163,8 @@ internal static class VdiParent
 
     /// <summary>A file of the disk's own folder is told by its name there.</summary>
     private static string Shown(string image, string name)
-        => Path.GetDirectoryName(image) is { } folder && folder.Equals(Path.GetDirectoryName(name), StringComparison.Ordinal) ? Path.GetFileName(name) : name;
+        => Path.GetDirectoryName(image) is { } folder && folder.Equals(Path.GetDirectoryName(name), StringComparison.Ordinal)
+            ? Path.GetFileName(name) : name;
 
     /// <summary>Files that may be the parent.</summary>
     /// <param name="Known">Those with its identity, the ones first whose contents have the recorded one.</param>

@@ -106,10 +106,10 @@ internal sealed record VpcFooters(VpcFooter? End, int EndLength, VpcFooter? Copy
         return new DiskImageException(
             DiskImageErrorKind.Corrupt,
             found == right
-                ? (Wording)$"{file.Name}: the footer at offset {offset:#,0} is of a fixed disk or has a size out of range, and no footer "
-                    + $"is at the end. The file was cut off or extended."
-                : (Wording)$"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of "
-                    + $"0x{right:X8}, and there is no sound copy{rest}",
+                ? (Wording)($"{file.Name}: the footer at offset {offset:#,0} is of a fixed disk or has a size out of range, and no footer "
+                    + $"is at the end. The file was cut off or extended.")
+                : (Wording)($"{file.Name}: the footer at offset {offset:#,0} has the checksum 0x{found:X8} instead of "
+                    + $"0x{right:X8}, and there is no sound copy{rest}"),
             file.Name,
             offset);
     }

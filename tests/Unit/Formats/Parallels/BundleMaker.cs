@@ -49,7 +49,8 @@ internal sealed class BundleMaker(TestFolder folder, string name)
     }
 
     /// <summary>The descriptor.</summary>
-    public void Describe(long sectors, string storages, string snapshots, string more = "", string prolog = "<?xml version='1.0' encoding='UTF-8'?>\n")
+    public void Describe(
+        long sectors, string storages, string snapshots, string more = "", string prolog = "<?xml version='1.0' encoding='UTF-8'?>\n")
     {
         _ = Directory.CreateDirectory(Folder);
         File.WriteAllText(Descriptor, $"""
@@ -97,7 +98,12 @@ internal sealed class BundleMaker(TestFolder folder, string name)
         Image("top.hds", top);
         Describe(
             8 * Cluster / 512,
-            Storage(0, 8 * Cluster / 512, (Root, isRootPlain ? "Plain" : "Compressed", "root.hds"), (Middle, "Compressed", "middle.hds"), (Top, "Compressed", "top.hds")),
+            Storage(
+                0,
+                8 * Cluster / 512,
+                (Root, isRootPlain ? "Plain" : "Compressed", "root.hds"),
+                (Middle, "Compressed", "middle.hds"),
+                (Top, "Compressed", "top.hds")),
             Shot(Top, Middle) + Shot(Root, Nothing) + Shot(Middle, Root));
         return (atTop, atMiddle);
     }

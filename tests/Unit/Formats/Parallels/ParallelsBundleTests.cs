@@ -41,7 +41,8 @@ public sealed class ParallelsBundleTests : IDisposable
     public async Task Writing_changes_the_top_layer_alone_and_zeroes_hide_what_is_below()
     {
         (byte[] model, _) = _maker.MakeChain();
-        byte[] root = await File.ReadAllBytesAsync(_folder["vm.hdd/root.hds"]), middle = await File.ReadAllBytesAsync(_folder["vm.hdd/middle.hds"]);
+        byte[] root = await File.ReadAllBytesAsync(
+            _folder["vm.hdd/root.hds"]), middle = await File.ReadAllBytesAsync(_folder["vm.hdd/middle.hds"]);
         await using (BlockNode disk = await Images.OpenAsync(_maker.Folder, writable: true))
         {
             model.AsSpan(100, 1000).Fill(7);
@@ -63,6 +64,36 @@ public sealed class ParallelsBundleTests : IDisposable
         Assert.Equal(DiskImageErrorKind.ReadOnly, refused.Kind);
     }
 
+    /// <summary>ploop takes the layers alone, without their descriptor: what it merges is what the bundle reads as.</summary>
+    [OracleFact("ploop")]
+    public async Task What_ploop_merges_is_what_the_chain_reads_as()
+    {
+        const int MiB = 1 << 20;
+        await Images.MakeRawAsync(_folder["disk.raw"], 9 * MiB, seed: 12);
+        _ = Directory.CreateDirectory(_maker.Folder);
+        await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder["vm.hdd/root.hds"], "parallels");
+        await Images.CreateAsync(_folder["vm.hdd/top.hds"], "parallels", $"size={9 * MiB}");
+        _maker.Describe(
+            9 * MiB / 512,
+            BundleMaker.Storage(0, 9 * MiB / 512, (BundleMaker.Root, "Compressed", "root.hds"), (BundleMaker.Top, "Compressed", "top.hds")),
+            BundleMaker.Shot(BundleMaker.Top, BundleMaker.Root) + BundleMaker.Shot(BundleMaker.Root, BundleMaker.Nothing));
+        byte[] model;
+        await using (BlockNode disk = await Images.OpenAsync(_maker.Folder, writable: true))
+        {
+            await disk.WriteAsync((2 * MiB) - 5000, Enumerable.Repeat((byte)8, 10_000).ToArray());
+            await disk.WriteZeroesAsync(5 * MiB, 2 * MiB);
+            model = await ReadAsync(disk);
+        }
+        foreach (string name in new[] { "root.hds", "top.hds" })
+        {
+            await File.WriteAllBytesAsync(_folder[name], await File.ReadAllBytesAsync(_folder[$"vm.hdd/{name}"])); // without holes
+        }
+        await Programs.RunAsync("ploop", "merge", _folder["top.hds"], _folder["root.hds"]);
+        await using BlockNode merged = await Images.OpenAsync(_folder["root.hds"]);
+        Assert.Equal(model, await ReadAsync(merged));
+        Assert.Empty((await merged.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings);
+    }
+
     [Fact]
     public async Task A_split_image_is_its_storages_one_behind_the_other()
     {
@@ -75,10 +106,22 @@ public sealed class ParallelsBundleTests : IDisposable
         _maker.Describe(
             Sectors + (3 * Cluster / 512),
             BundleMaker.Storage(
-                Sectors, Sectors + (3 * Cluster / 512), (BundleMaker.Top, "Compressed", "last-top.hds"), (BundleMaker.Middle, "Compressed", "last-middle.hds"), (BundleMaker.Root, "Plain", "last.hds"))
+                Sectors,
+                Sectors + (3 * Cluster / 512),
+                (BundleMaker.Top, "Compressed", "last-top.hds"),
+                (BundleMaker.Middle, "Compressed", "last-middle.hds"),
+                (BundleMaker.Root, "Plain", "last.hds"))
                 + BundleMaker.Storage(
-                    0, Sectors, (BundleMaker.Root, "Compressed", "root.hds"), (BundleMaker.Middle, "Compressed", "middle.hds"), (BundleMaker.Top, "Compressed", "top.hds")),
-            BundleMaker.Shot(BundleMaker.Root, BundleMaker.Nothing) + BundleMaker.Shot(BundleMaker.Middle, BundleMaker.Root) + BundleMaker.Shot(BundleMaker.Top, BundleMaker.Middle)
+                    0,
+                    Sectors,
+                    (BundleMaker.Root, "Compressed", "root.hds"),
+                    (BundleMaker.Middle, "Compressed", "middle.hds"),
+                    (BundleMaker.Top, "Compressed", "top.hds")),
+            BundleMaker.Shot(
+                BundleMaker.Root,
+                BundleMaker.Nothing) + BundleMaker.Shot(BundleMaker.Middle,
+                BundleMaker.Root) + BundleMaker.Shot(BundleMaker.Top,
+                BundleMaker.Middle)
                 + $"<TopGUID>{BundleMaker.Top}</TopGUID>");
         byte[] model = [.. chain, .. last];
         await using (BlockNode disk = await Images.OpenAsync(_maker.Folder, writable: true))
@@ -95,8 +138,12 @@ public sealed class ParallelsBundleTests : IDisposable
 
     public static TheoryData<string, string, DiskImageErrorKind> Bad()
     {
-        string shots = BundleMaker.Shot(BundleMaker.Top, BundleMaker.Nothing), image = "<Image><GUID>{0}</GUID><Type>Compressed</Type><File>top.hds</File></Image>";
-        string Storage(string images, int start = 0, int end = Sectors) => $"<Storage><Start>{start}</Start><End>{end}</End><Blocksize>128</Blocksize>{images}</Storage>";
+        string shots = BundleMaker.Shot(
+            BundleMaker.Top, BundleMaker.Nothing), image = "<Image><GUID>{0}</GUID><Type>Compressed</Type><File>top.hds</File></Image>";
+        string Storage(
+            string images,
+            int start = 0,
+            int end = Sectors) => $"<Storage><Start>{start}</Start><End>{end}</End><Blocksize>128</Blocksize>{images}</Storage>";
         string good = Storage(image.Replace("{0}", BundleMaker.Top, StringComparison.Ordinal));
         return new()
         {
@@ -117,7 +164,8 @@ public sealed class ParallelsBundleTests : IDisposable
             { good.Replace("top.hds", "json:{}", StringComparison.Ordinal), shots, DiskImageErrorKind.Refused },
             { good.Replace("top.hds", "https://127.0.0.1/x", StringComparison.Ordinal), shots, DiskImageErrorKind.Refused },
             { good.Replace("top.hds", "&lt;bad", StringComparison.Ordinal) + "<unclosed>", shots, DiskImageErrorKind.Corrupt },
-            { string.Concat(Enumerable.Repeat("<a>", 50)) + string.Concat(Enumerable.Repeat("</a>", 50)) + good, shots, DiskImageErrorKind.Corrupt },
+            { string.Concat(
+                Enumerable.Repeat("<a>", 50)) + string.Concat(Enumerable.Repeat("</a>", 50)) + good, shots, DiskImageErrorKind.Corrupt },
         };
     }
 
@@ -144,11 +192,16 @@ public sealed class ParallelsBundleTests : IDisposable
             Assert.Equal(8 * Cluster, good.Length);
         }
         _maker.Describe(Sectors, storages, shots, prolog: "<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/hostname'>]>\n");
-        Assert.Equal(DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Corrupt, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
         _maker.Describe(Sectors, storages, shots, more: "<Encryption><Engine>{11111111-0000-0000-0000-000000000000}</Engine></Encryption>");
-        Assert.Equal(DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
-        await File.WriteAllTextAsync(_maker.Descriptor, (await File.ReadAllTextAsync(_maker.Descriptor)).Replace("<Padding>0", "<Padding>1", StringComparison.Ordinal));
-        Assert.Equal(DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
+        await File.WriteAllTextAsync(
+            _maker.Descriptor,
+            (await File.ReadAllTextAsync(_maker.Descriptor)).Replace("<Padding>0", "<Padding>1", StringComparison.Ordinal));
+        Assert.Equal(
+            DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
     }
 
     [Fact]
@@ -157,10 +210,12 @@ public sealed class ParallelsBundleTests : IDisposable
         (byte[] top, _) = _maker.MakeChain();
         File.Move(_folder["vm.hdd/root.hds"], _folder["out.hds"]);
         await File.WriteAllTextAsync(
-            _maker.Descriptor, (await File.ReadAllTextAsync(_maker.Descriptor)).Replace(">root.hds", ">../out.hds", StringComparison.Ordinal));
+            _maker.Descriptor,
+            (await File.ReadAllTextAsync(_maker.Descriptor)).Replace(">root.hds", ">../out.hds", StringComparison.Ordinal));
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder));
         Assert.Equal(DiskImageErrorKind.Refused, error.Kind);
-        await using BlockNode disk = await Images.OpenAsync(_maker.Folder, policy: OpenPolicy.Default with { References = ReferenceScope.LocalFiles });
+        await using BlockNode disk = await Images.OpenAsync(
+            _maker.Folder, policy: OpenPolicy.Default with { References = ReferenceScope.LocalFiles });
         Assert.Equal(top, await ReadAsync(disk));
     }
 
@@ -186,7 +241,10 @@ public sealed class ParallelsBundleNodeTests : NodeConformance
         byte[] padded = [.. contents, .. new byte[(count * BundleMaker.Cluster) - contents.Length]];
         byte[] Part(int i) => padded[(i * BundleMaker.Cluster)..((i + 1) * BundleMaker.Cluster)];
         long sectors = contents.Length / 512;
-        maker.Image("root.hds", [.. Enumerable.Range(0, count).Select(i => i % 3 == 0 ? null : i % 2 == 0 ? Part(i) : new byte[BundleMaker.Cluster])], sectors);
+        maker.Image(
+            "root.hds",
+            [.. Enumerable.Range(0, count).Select(i => i % 3 == 0 ? null : i % 2 == 0 ? Part(i) : new byte[BundleMaker.Cluster])],
+            sectors);
         maker.Image("top.hds", [.. Enumerable.Range(0, count).Select(i => i % 3 == 0 || i % 2 == 1 ? Part(i) : null)], sectors);
         maker.Describe(
             sectors,

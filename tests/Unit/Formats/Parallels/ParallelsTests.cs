@@ -109,7 +109,8 @@ public sealed class ParallelsTests : IDisposable
     [Fact]
     public async Task A_measurement_is_the_length_that_the_image_gets()
     {
-        await Images.WriteSparseAsync(_folder["disk.raw"], [.. new byte[1 << 20], 1, .. new byte[(3 << 20) - 1], .. Enumerable.Repeat((byte)7, 1 << 20)]);
+        await Images.WriteSparseAsync(
+            _folder["disk.raw"], [.. new byte[1 << 20], 1, .. new byte[(3 << 20) - 1], .. Enumerable.Repeat((byte)7, 1 << 20)]);
         FormatDriver parallels = Images.Registry.Format("parallels");
         foreach (string options in new[] { "", "cluster_size=4k", "cluster_size=32256" })
         {
@@ -212,7 +213,7 @@ public sealed class ParallelsTests : IDisposable
         { "OutOfFile", BatAt + (2 * 4), 4000, 2 },
         { "Overlap", BatAt + (2 * 4), 2, 2 },
         { "Leak", BatAt + (2 * 4), 0, 2 },
-        { "InUse", InUseAt, ParallelsHeader.InUseMark, -1 },
+        { "Dirty", InUseAt, ParallelsHeader.InUseMark, -1 },
         { "DataOffset", DataAt, 3, -1 },
         { "DataOffset", DataAt, 0, -1 },
         { "DataOffset", DataAt, 80_000, -1 },
@@ -234,7 +235,8 @@ public sealed class ParallelsTests : IDisposable
         Assert.Contains((await ParallelsDisks.CheckAsync(bytes)).Findings, f => f.Kind.Equals(kind, StringComparison.Ordinal));
         if (kind is "OutOfFile" or "Overlap")
         {
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => ParallelsDisks.OpenAsync(new MemoryNode([.. bytes])));
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                () => ParallelsDisks.OpenAsync(new MemoryNode([.. bytes])));
             Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         }
         var damaged = new MemoryNode(bytes);
@@ -374,7 +376,7 @@ public sealed class ParallelsTests : IDisposable
                 }
             }
             CheckReport report = await ParallelsDisks.CheckAsync(copy.ToArray());
-            Assert.All(report.Findings, f => Assert.True(f.Kind is "Leak" or "InUse", $"seed {seed}, {count} requests: {f}"));
+            Assert.All(report.Findings, f => Assert.True(f.Kind is "Leak" or "Dirty", $"seed {seed}, {count} requests: {f}"));
             await using BlockNode disk = await ParallelsDisks.OpenAsync(copy);
             await model.VerifyAsync(disk, crashed: true);
         }

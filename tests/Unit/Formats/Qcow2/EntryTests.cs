@@ -54,7 +54,8 @@ public sealed class EntryTests
             }
             return entry.KindOf(index, extended: true) == kind && entry.RunOf(index, extended: true) == run;
 
-            ClusterKind Kind(int i) => (bitmap >> (32 + i) & 1) != 0 ? ClusterKind.Zero : (bitmap >> i & 1) != 0 ? ClusterKind.Normal : ClusterKind.Unallocated;
+            ClusterKind Kind(int i) => (bitmap >> (32 + i) & 1) != 0 ? ClusterKind.Zero : (bitmap >> i & 1) != 0 ? ClusterKind.Normal
+                : ClusterKind.Unallocated;
         }).QuickCheckThrowOnFailure();
 
     [Fact]
@@ -68,7 +69,9 @@ public sealed class EntryTests
                 && All(entry.BitmapWithout(first, end), ClusterKind.Unallocated);
 
             bool All(ulong changed, ClusterKind kind) => Enumerable.Range(0, 32).All(i =>
-                (entry with { Bitmap = changed }).KindOf(i, extended: true) == (i >= first && i < end ? kind : entry.KindOf(i, extended: true)));
+                (entry with { Bitmap = changed }).KindOf(i, extended: true) == (i >= first && i < end
+                    ? kind
+                    : entry.KindOf(i, extended: true)));
         }).QuickCheckThrowOnFailure();
 
     [Theory]

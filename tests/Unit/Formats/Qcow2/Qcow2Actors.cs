@@ -72,16 +72,20 @@ internal sealed class OwnActor(string path) : IQcow2Actor
     public ValueTask<bool> CreateSnapshotAsync(string name)
         => IsPossibleAsync(disk => disk.CreateSnapshotAsync(name, DateTimeOffset.UnixEpoch, CancellationToken.None));
 
-    public ValueTask<bool> RestoreSnapshotAsync(string name) => IsPossibleAsync(disk => disk.RestoreSnapshotAsync(name, CancellationToken.None));
+    public ValueTask<bool> RestoreSnapshotAsync(string name)
+        => IsPossibleAsync(disk => disk.RestoreSnapshotAsync(name, CancellationToken.None));
 
-    public async ValueTask DeleteSnapshotAsync(string name) => _ = await ((ISnapshots)await DiskAsync()).DeleteSnapshotAsync(name, CancellationToken.None);
+    public async ValueTask DeleteSnapshotAsync(string name)
+        => _ = await ((ISnapshots)await DiskAsync()).DeleteSnapshotAsync(name, CancellationToken.None);
 
     public async ValueTask AddBitmapAsync(string name, int granularity)
         => _ = await ((IBitmaps)await DiskAsync()).AddBitmapAsync(name, granularity, enabled: true, CancellationToken.None);
 
-    public async ValueTask ClearBitmapAsync(string name) => await ((IBitmaps)await DiskAsync()).ClearBitmapAsync(name, CancellationToken.None);
+    public async ValueTask ClearBitmapAsync(string name)
+        => await ((IBitmaps)await DiskAsync()).ClearBitmapAsync(name, CancellationToken.None);
 
-    public async ValueTask EnableBitmapAsync(string name, bool enabled) => await ((IBitmaps)await DiskAsync()).EnableBitmapAsync(name, enabled, CancellationToken.None);
+    public async ValueTask EnableBitmapAsync(string name, bool enabled)
+        => await ((IBitmaps)await DiskAsync()).EnableBitmapAsync(name, enabled, CancellationToken.None);
 
     public async ValueTask PauseAsync(bool reopen)
     {
@@ -123,9 +127,12 @@ internal sealed class QemuActor(TestFolder folder, string path) : IQcow2Actor
     private readonly List<string> _commands = []; // for qemu-io, not yet carried out
     private int _patterns;
 
-    public async ValueTask WriteAsync(int offset, byte[] data) => _commands.Add($"write -s {await PatternAsync(data)} {offset} {data.Length}");
+    public async ValueTask WriteAsync(int offset, byte[] data)
+        => _commands.Add($"write -s {await PatternAsync(data)} {offset} {data.Length}");
 
-    /// <summary>QEMU 7.2 can run into its own tables when it packs compressed clusters between plain ones; in a new process it does not pack.</summary>
+    /// <summary>
+    /// QEMU 7.2 can run into its own tables when it packs compressed clusters between plain ones; in a new process it does not pack.
+    /// </summary>
     public async ValueTask<bool> WriteCompressedAsync(int offset, byte[] data)
     {
         await DisposeAsync();
@@ -165,11 +172,13 @@ internal sealed class QemuActor(TestFolder folder, string path) : IQcow2Actor
 
     public ValueTask DeleteSnapshotAsync(string name) => ImageAsync("snapshot", "-d", name, path);
 
-    public ValueTask AddBitmapAsync(string name, int granularity) => ImageAsync("bitmap", "--add", "-g", $"{granularity}", "-f", "qcow2", path, name);
+    public ValueTask AddBitmapAsync(string name, int granularity)
+        => ImageAsync("bitmap", "--add", "-g", $"{granularity}", "-f", "qcow2", path, name);
 
     public ValueTask ClearBitmapAsync(string name) => ImageAsync("bitmap", "--clear", "-f", "qcow2", path, name);
 
-    public ValueTask EnableBitmapAsync(string name, bool enabled) => ImageAsync("bitmap", enabled ? "--enable" : "--disable", "-f", "qcow2", path, name);
+    public ValueTask EnableBitmapAsync(string name, bool enabled)
+        => ImageAsync("bitmap", enabled ? "--enable" : "--disable", "-f", "qcow2", path, name);
 
     public ValueTask PauseAsync(bool reopen)
     {
@@ -329,7 +338,8 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
     /// <summary>QEMU 7.2 leaves what it cuts off inside a cluster, and shows it again after growing: it cuts at clusters only.</summary>
     private int NewSize()
     {
-        int size = Math.Max(4, (model.Size / SectorModel.Bytes) + random.Next(-40, 41)) * SectorModel.Bytes, cluster = model.Shape.ClusterSize;
+        int size = Math.Max(
+            4, (model.Size / SectorModel.Bytes) + random.Next(-40, 41)) * SectorModel.Bytes, cluster = model.Shape.ClusterSize;
         return model.Shape.ByQemu && size < model.Size ? Math.Max(cluster, size / cluster * cluster) : size;
     }
 
@@ -339,7 +349,8 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
     private (int Offset, int Length) Range()
     {
         int unit = random.Next(3) == 0 ? model.Shape.ClusterSize : random.Next(2) == 0 ? model.Shape.UnitSize : SectorModel.Bytes;
-        int units = Math.Max(1, model.Size / unit), most = Math.Max(1, Math.Min(units, Math.Max(3 * model.Shape.ClusterSize, 32768) / unit));
+        int units = Math.Max(
+            1, model.Size / unit), most = Math.Max(1, Math.Min(units, Math.Max(3 * model.Shape.ClusterSize, 32768) / unit));
         int count = random.Next(1, most + 1), offset = random.Next(units - count + 1) * unit;
         int length = Math.Min(count * unit, model.Size - offset);
         return random.Next(12) == 0 ? (offset, model.Size - offset) : (offset, length);

@@ -46,7 +46,8 @@ public sealed class Qcow2AmendCrashTests
     [Fact]
     public void Every_option_that_can_be_changed_has_a_case()
     {
-        string[] changed = [.. s_cases.SelectMany(c => OptionSchema.Split(c.Change)).Select(o => o.Key).Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal)];
+        string[] changed = [.. s_cases.SelectMany(
+            c => OptionSchema.Split(c.Change)).Select(o => o.Key).Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal)];
         string[] options = [.. ((IAmendable)s_qcow2).AmendOptions.Options.Select(o => o.Name).Order(StringComparer.Ordinal)];
         Assert.Equal(options, changed);
     }
@@ -88,14 +89,20 @@ public sealed class Qcow2AmendCrashTests
         {
             byte[] now = await ReadAsync(image, backing, data);
             Assert.True(
-                contents.AsSpan().SequenceEqual(now.AsSpan(0, contents.Length)) && !now.AsSpan(contents.Length).ContainsAnyExcept((byte)0), $"{what}: reads otherwise");
+                contents.AsSpan().SequenceEqual(now.AsSpan(0, contents.Length)) && !now.AsSpan(contents.Length).ContainsAnyExcept((byte)0),
+                $"{what}: reads otherwise");
             var file = new MemoryNode(image);
-            await using BlockNode disk = await OpenAsync(new BorrowedNode(file, isReadOnly: false), backing, data); // what is marked dirty is repaired
+            // what is marked dirty is repaired
+            await using BlockNode disk = await OpenAsync(new BorrowedNode(file, isReadOnly: false), backing, data);
             CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
-            Assert.True(report is { Corruptions: 0, CheckErrors: 0 }, $"{what}: {report.Findings.FirstOrDefault(f => f.Severity != CheckSeverity.Leak)}");
+            Assert.True(
+                report is { Corruptions: 0, CheckErrors: 0 },
+                $"{what}: {report.Findings.FirstOrDefault(f => f.Severity != CheckSeverity.Leak)}");
             now = new byte[disk.Length];
             await disk.ReadAsync(0, now);
-            Assert.True(contents.AsSpan().SequenceEqual(now.AsSpan(0, contents.Length)), $"{what}: reads otherwise after it was opened for writing");
+            Assert.True(
+                contents.AsSpan().SequenceEqual(now.AsSpan(0, contents.Length)),
+                $"{what}: reads otherwise after it was opened for writing");
         }
         catch (DiskImageException e)
         {
@@ -103,7 +110,9 @@ public sealed class Qcow2AmendCrashTests
         }
     }
 
-    /// <summary>Cancelled at any request: no mark is left, no finding but space at the end of the file, and the disk reads the same.</summary>
+    /// <summary>
+    /// Cancelled at any request: no mark is left, no finding but space at the end of the file, and the disk reads the same.
+    /// </summary>
     [Theory]
     [InlineData("cluster_size=4k", "compat=0.10")]
     [InlineData($"cluster_size=4k,{Backing}", "compat=0.10")]
@@ -126,7 +135,8 @@ public sealed class Qcow2AmendCrashTests
                 file.At(number, stop.Cancel);
                 try
                 {
-                    await ((IAmendable)s_qcow2).AmendAsync(disk, ((IAmendable)s_qcow2).AmendOptions.Bind(OptionSchema.Split(change)), null, stop.Token);
+                    await ((IAmendable)s_qcow2).AmendAsync(
+                        disk, ((IAmendable)s_qcow2).AmendOptions.Bind(OptionSchema.Split(change)), null, stop.Token);
                 }
                 catch (OperationCanceledException)
                 {
@@ -148,7 +158,9 @@ public sealed class Qcow2AmendCrashTests
         var driver = (ICreatable)s_qcow2;
         await driver.CreateAsync(
             new FormatCreateContext(
-                file, driver.CreateOptions.Bind(OptionSchema.Split($"size={Size},{options}")), OpenCompanion: (_, _, _) => new(new BorrowedNode(data, isReadOnly: false))),
+                file,
+                driver.CreateOptions.Bind(OptionSchema.Split($"size={Size},{options}")),
+                OpenCompanion: (_, _, _) => new(new BorrowedNode(data, isReadOnly: false))),
             CancellationToken.None);
         await using (BlockNode disk = await OpenAsync(new BorrowedNode(file, isReadOnly: false), backing, data))
         {
@@ -158,7 +170,9 @@ public sealed class Qcow2AmendCrashTests
                 byte[] bytes = new byte[random.Next(1, 20_000)];
                 random.NextBytes(bytes);
                 int at = random.Next(Size - bytes.Length);
-                await (i % 3 == 2 ? disk.WriteZeroesAsync(at, bytes.Length, i % 2 == 0 ? ZeroWriteMode.KeepAllocated : ZeroWriteMode.MayUnmap) : disk.WriteAsync(at, bytes));
+                await (i % 3 == 2
+                    ? disk.WriteZeroesAsync(at, bytes.Length, i % 2 == 0 ? ZeroWriteMode.KeepAllocated : ZeroWriteMode.MayUnmap)
+                    : disk.WriteAsync(at, bytes));
             }
         }
         return file.ToArray();
@@ -175,6 +189,9 @@ public sealed class Qcow2AmendCrashTests
     private static ValueTask<BlockNode> OpenAsync(BlockNode file, byte[] backing, MemoryNode data)
         => s_qcow2.OpenAsync(
             new FormatOpenContext(
-                file, s_qcow2.OpenOptions.Defaults(), (_, _, _) => new(new MemoryNode(backing, readOnly: true)), (_, _, _) => new(new BorrowedNode(data, file.IsReadOnly))),
+                file,
+                s_qcow2.OpenOptions.Defaults(),
+                (_, _, _) => new(new MemoryNode(backing, readOnly: true)),
+                (_, _, _) => new(new BorrowedNode(data, file.IsReadOnly))),
             CancellationToken.None);
 }

@@ -13,7 +13,11 @@ public sealed class Qcow2BitmapTests
     public static TheoryData<string, int> Shapes()
     {
         var data = new TheoryData<string, int>();
-        foreach (string options in new[] { "cluster_size=512", "cluster_size=4k", "cluster_size=64k", "cluster_size=16k,extended_l2=on", "cluster_size=2M,refcount_bits=1" })
+        foreach (string options in new[]
+        {
+            "cluster_size=512", "cluster_size=4k", "cluster_size=64k", "cluster_size=16k,extended_l2=on",
+            "cluster_size=2M,refcount_bits=1",
+        })
         {
             foreach (int seed in new[] { 1, 2, 3 })
             {
@@ -104,13 +108,16 @@ public sealed class Qcow2BitmapTests
             case 9:
                 await disk.DiscardAsync(offset, count);
                 long unit = disk.Limits.AllocationUnit == 16384 ? 512 : disk.Limits.AllocationUnit;
-                long start = (offset + unit - 1) / unit * unit, end = offset + count == disk.Length ? disk.Length : (offset + count) / unit * unit;
+                long start = (offset + unit - 1) / unit * unit, end = offset + count == disk.Length
+                    ? disk.Length
+                    : (offset + count) / unit * unit;
                 models.ForEach(m => m.Record(start, Math.Max(0, end - start)));
                 break;
             case 10:
                 await disk.FlushAsync();
                 break;
-            case 11 when offset / disk.Limits.AllocationUnit * disk.Limits.AllocationUnit is var cluster && cluster + disk.Limits.AllocationUnit <= disk.Length:
+            case 11 when offset / disk.Limits.AllocationUnit * disk.Limits.AllocationUnit is var cluster
+                && cluster + disk.Limits.AllocationUnit <= disk.Length:
                 byte[] packed = new byte[disk.Limits.AllocationUnit];
                 int? size = ((ICompressedWritable)disk).Compress(new byte[disk.Limits.AllocationUnit], packed);
                 await ((ICompressedWritable)disk).WriteCompressedAsync(cluster, packed.AsMemory(0, size!.Value), CancellationToken.None);
@@ -128,9 +135,11 @@ public sealed class Qcow2BitmapTests
     [Fact]
     public async Task Granularity_follows_the_cluster_size_within_4k_and_64k()
     {
-        foreach ((string cluster, long expected) in new[] { ("512", 4096L), ("4k", 4096L), ("16k", 16384L), ("64k", 65536L), ("2M", 65536L) })
+        foreach (
+            (string cluster, long expected) in new[] { ("512", 4096L), ("4k", 4096L), ("16k", 16384L), ("64k", 65536L), ("2M", 65536L) })
         {
-            await using BlockNode disk = await MemoryDisk.OpenAsync(new MemoryNode(await MemoryDisk.NewAsync($"size=1M,cluster_size={cluster}")));
+            await using BlockNode disk = await MemoryDisk.OpenAsync(
+                new MemoryNode(await MemoryDisk.NewAsync($"size=1M,cluster_size={cluster}")));
             Assert.Equal(expected, (await ((IBitmaps)disk).AddBitmapAsync("b", null, enabled: true, CancellationToken.None)).Granularity);
         }
     }
@@ -145,28 +154,36 @@ public sealed class Qcow2BitmapTests
         byte[] before = file.ToArray();
         foreach (string name in new[] { "", new string('x', 1024), new string('ä', 512), "a\0b" })
         {
-            await RefusedAsync(DiskImageErrorKind.InvalidOption, () => bitmaps.AddBitmapAsync(name, null, true, CancellationToken.None).AsTask());
+            await RefusedAsync(
+                DiskImageErrorKind.InvalidOption, () => bitmaps.AddBitmapAsync(name, null, true, CancellationToken.None).AsTask());
         }
         foreach (long granularity in new[] { 0, -1, 256, 1000, 1L << 32, long.MinValue })
         {
-            await RefusedAsync(DiskImageErrorKind.InvalidOption, () => bitmaps.AddBitmapAsync("c", granularity, true, CancellationToken.None).AsTask());
+            await RefusedAsync(
+                DiskImageErrorKind.InvalidOption, () => bitmaps.AddBitmapAsync("c", granularity, true, CancellationToken.None).AsTask());
         }
-        await RefusedAsync(DiskImageErrorKind.AlreadyExists, () => bitmaps.AddBitmapAsync("b", null, true, CancellationToken.None).AsTask());
+        await RefusedAsync(
+            DiskImageErrorKind.AlreadyExists, () => bitmaps.AddBitmapAsync("b", null, true, CancellationToken.None).AsTask());
         await RefusedAsync(DiskImageErrorKind.NotFound, () => bitmaps.RemoveBitmapAsync("B", CancellationToken.None).AsTask());
         await RefusedAsync(DiskImageErrorKind.NotFound, () => bitmaps.GetDirtyRangesAsync("B", CancellationToken.None).AsTask());
-        foreach ((long offset, long length) in new[] { (-1L, 1L), (0L, (1L << 20) + 1), (0L, -1L), (long.MaxValue, 1L), (1L, long.MaxValue) })
+        foreach (
+            (long offset, long length) in new[] { (-1L, 1L), (0L, (1L << 20) + 1), (0L, -1L), (long.MaxValue, 1L), (1L, long.MaxValue) })
         {
-            await RefusedAsync(DiskImageErrorKind.OutOfRange, () => bitmaps.MergeBitmapAsync("b", [(0, 1), (offset, length)], CancellationToken.None).AsTask());
+            await RefusedAsync(
+                DiskImageErrorKind.OutOfRange,
+                () => bitmaps.MergeBitmapAsync("b", [(0, 1), (offset, length)], CancellationToken.None).AsTask());
         }
         Assert.Equal(before, file.ToArray());
         Assert.Equal(0, Assert.Single(await bitmaps.GetBitmapsAsync(CancellationToken.None)).DirtyBytes);
 
         await using BlockNode old = await MemoryDisk.OpenAsync(new MemoryNode(await MemoryDisk.NewAsync("size=1M,compat=0.10")));
-        await RefusedAsync(DiskImageErrorKind.Unsupported, () => ((IBitmaps)old).AddBitmapAsync("b", null, true, CancellationToken.None).AsTask());
+        await RefusedAsync(
+            DiskImageErrorKind.Unsupported, () => ((IBitmaps)old).AddBitmapAsync("b", null, true, CancellationToken.None).AsTask());
         await using BlockNode readOnly = await MemoryDisk.OpenAsync(new MemoryNode(before, readOnly: true));
         await RefusedAsync(DiskImageErrorKind.ReadOnly, () => ((IBitmaps)readOnly).ClearBitmapAsync("b", CancellationToken.None).AsTask());
 
-        async Task RefusedAsync(DiskImageErrorKind kind, Func<Task> action) => Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(action)).Kind);
+        async Task RefusedAsync(DiskImageErrorKind kind, Func<Task> action)
+            => Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(action)).Kind);
     }
 
     [Fact]
@@ -181,16 +198,20 @@ public sealed class Qcow2BitmapTests
             _ = await bitmaps.AddBitmapAsync("b", 512, enabled: true, CancellationToken.None);
             await disk.WriteAsync(Length - 512, new byte[512]);
             await bitmaps.MergeBitmapAsync("b", [(4096, Length - (1L << 40))], CancellationToken.None);
-            Assert.Equal([(4096, Length - (1L << 40)), (Length - 512, 512)], await bitmaps.GetDirtyRangesAsync("b", CancellationToken.None));
+            Assert.Equal(
+                [(4096, Length - (1L << 40)), (Length - 512, 512)], await bitmaps.GetDirtyRangesAsync("b", CancellationToken.None));
             Assert.True(GC.GetTotalAllocatedBytes() - before < 64 << 20);
-            Assert.Equal(DiskImageErrorKind.OutOfRange, (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ResizeAsync(Length + 4096))).Kind);
+            Assert.Equal(
+                DiskImageErrorKind.OutOfRange,
+                (await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ResizeAsync(Length + 4096))).Kind);
         }
         Assert.True(file.Length < 4 << 20);
         await using BlockNode again = await MemoryDisk.OpenAsync(new MemoryNode(file.ToArray(), readOnly: true));
         Assert.Equal(Length - (1L << 40) + 512, Assert.Single(await ((IBitmaps)again).GetBitmapsAsync(CancellationToken.None)).DirtyBytes);
 
         await using BlockNode larger = await MemoryDisk.OpenAsync(new MemoryNode(await MemoryDisk.NewAsync($"size={Length + 4096}")));
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await ((IBitmaps)larger).AddBitmapAsync("b", 512, enabled: true, CancellationToken.None));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await ((IBitmaps)larger).AddBitmapAsync("b", 512, enabled: true, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.OutOfRange, error.Kind);
     }
 
@@ -232,7 +253,9 @@ public sealed class Qcow2BitmapTests
             await bitmaps.MergeBitmapAsync("off", [(0, 1)], CancellationToken.None);
             await bitmaps.RemoveBitmapAsync("on", CancellationToken.None);
             await disk.ResizeAsync(2 << 20);
-            Assert.Equal([new DiskBitmap("off", 4096, IsEnabled: false, IsInUse: false, 4096)], await bitmaps.GetBitmapsAsync(CancellationToken.None));
+            Assert.Equal(
+                [new DiskBitmap("off", 4096, IsEnabled: false, IsInUse: false, 4096)],
+                await bitmaps.GetBitmapsAsync(CancellationToken.None));
         }
         Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(after.ToArray(), "removed")).Leaks);
     }
@@ -244,7 +267,8 @@ public sealed class Qcow2BitmapTests
         await using BlockNode version2 = await MemoryDisk.OpenAsync(new MemoryNode(await MemoryDisk.NewAsync("size=1M,compat=0.10")));
         foreach (BlockNode target in new[] { new MemoryNode(new byte[512]), version2 })
         {
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => BitmapCopy.RequireHoldsAsync(target, bitmaps, CancellationToken.None));
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                () => BitmapCopy.RequireHoldsAsync(target, bitmaps, CancellationToken.None));
             Assert.Equal(DiskImageErrorKind.Unsupported, error.Kind);
         }
         var file = new MemoryNode(await MemoryDisk.NewAsync("size=1M"));
@@ -311,7 +335,8 @@ public sealed class Qcow2BitmapTests
         {
             Assert.Empty(await ((IBitmaps)view).GetBitmapsAsync(CancellationToken.None));
         }
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await ((ISnapshots)disk).RestoreSnapshotAsync("s", CancellationToken.None));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await ((ISnapshots)disk).RestoreSnapshotAsync("s", CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.Unsupported, error.Kind);
     }
 
@@ -331,12 +356,14 @@ public sealed class Qcow2BitmapTests
             for (int changes = random.Next(1, 4); changes > 0; changes--)
             {
                 int at = places[random.Next(places.Count)];
-                image[at] = random.Next(3) switch { 0 => (byte)random.Next(256), 1 => (byte)(image[at] ^ (1 << random.Next(8))), _ => (byte)(random.Next(2) * 255) };
+                image[at] = random.Next(3) switch { 0 => (byte)random.Next(256), 1 => (byte)(
+                    image[at] ^ (1 << random.Next(8))), _ => (byte)(random.Next(2) * 255) };
             }
             image = random.Next(5) == 0 ? image[..random.Next(original.Length * 3 / 4, original.Length)] : image;
             long before = GC.GetTotalAllocatedBytes();
             await UseAsync(image, $"seed {seed}, image {i}");
-            Assert.True(GC.GetTotalAllocatedBytes() - before < 512 << 20, $"seed {seed}, image {i}: {GC.GetTotalAllocatedBytes() - before} bytes");
+            Assert.True(
+                GC.GetTotalAllocatedBytes() - before < 512 << 20, $"seed {seed}, image {i}: {GC.GetTotalAllocatedBytes() - before} bytes");
         }
     }
 
@@ -345,14 +372,18 @@ public sealed class Qcow2BitmapTests
     {
         int clusterSize = 1 << BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(20));
         int extension = image.AsSpan().IndexOf(new byte[] { 0x23, 0x85, 0x28, 0x75 });
-        int directory = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(extension + 24)), length = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(extension + 16));
-        var places = new List<int>([.. Enumerable.Range(extension, 32), .. Enumerable.Range(directory, length), .. Enumerable.Range(directory, length)]);
+        int directory = (int)BinaryPrimitives.ReadInt64BigEndian(
+            image.AsSpan(extension + 24)), length = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(extension + 16));
+        var places = new List<int>(
+            [.. Enumerable.Range(extension, 32), .. Enumerable.Range(directory, length), .. Enumerable.Range(directory, length)]);
         for (int at = directory; at < directory + length;)
         {
-            int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(at)), entries = BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 8));
+            int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(at)), entries = BinaryPrimitives.ReadInt32BigEndian(
+                image.AsSpan(at + 8));
             places.AddRange(Enumerable.Range(table, entries * 8));
             places.AddRange(Enumerable.Range((int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(table)) & ~(clusterSize - 1), 8));
-            at += (24 + BinaryPrimitives.ReadInt16BigEndian(image.AsSpan(at + 18)) + BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 20)) + 7) & ~7;
+            at += (24 + BinaryPrimitives.ReadInt16BigEndian(
+                image.AsSpan(at + 18)) + BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 20)) + 7) & ~7;
         }
         return places;
     }

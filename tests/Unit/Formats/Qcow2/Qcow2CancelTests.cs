@@ -7,8 +7,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats.Qcow2;
 
 /// <summary>
-/// What a cancelled or failed operation leaves behind in an open image: no mark, nothing that the next request or closing would be misled by,
-/// and nothing open.
+/// What a cancelled or failed operation leaves behind in an open image: no mark, nothing that the next request or closing would be misled
+/// by, and nothing open.
 /// </summary>
 public sealed class Qcow2CancelTests
 {
@@ -53,7 +53,8 @@ public sealed class Qcow2CancelTests
             string what = $"{operation}, cancelled at request {number}";
             Assert.True(Marks(memory) == 0, $"{what}: marked");
             Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(memory.ToArray(), what)).Leaks);
-            Assert.True(!isCancelled || (await ReadAsync(memory)).AsSpan(At, data.Length).SequenceEqual(data), $"{what}: what was written is gone");
+            Assert.True(!isCancelled
+                || (await ReadAsync(memory)).AsSpan(At, data.Length).SequenceEqual(data), $"{what}: what was written is gone");
         }
         Assert.True(cancelled > 3, $"cancelled {cancelled} times");
     }
@@ -107,7 +108,8 @@ public sealed class Qcow2CancelTests
         await using BlockNode again = await MemoryDisk.OpenAsync(new MemoryNode(memory.ToArray()));
         DiskBitmap bitmap = Assert.Single(await ((IBitmaps)again).GetBitmapsAsync(CancellationToken.None));
         Assert.False(bitmap.IsInUse);
-        Assert.Contains(await ((IBitmaps)again).GetDirtyRangesAsync("b", CancellationToken.None), r => r.Offset <= At && At < r.Offset + r.Length);
+        Assert.Contains(await ((IBitmaps)again).GetDirtyRangesAsync("b", CancellationToken.None), r => r.Offset <= At
+            && At < r.Offset + r.Length);
     }
 
     /// <summary>A new image that cannot be completed leaves its data file closed, whichever request fails.</summary>
@@ -152,7 +154,8 @@ public sealed class Qcow2CancelTests
         faulty.Arm(new Fault(RequestKinds.Resize, 1, DiskImageErrorKind.NoSpace));
         var data = new Watched(faulty);
         var context = new FormatCreateContext(new MemoryNode(), options, OpenCompanion: (_, _, _) => new(data));
-        _ = await Assert.ThrowsAsync<DiskImageException>(async () => await ((ICreatable)s_qcow2).CreateAsync(context, CancellationToken.None));
+        _ = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await ((ICreatable)s_qcow2).CreateAsync(context, CancellationToken.None));
         Assert.True(data.IsClosed);
     }
 

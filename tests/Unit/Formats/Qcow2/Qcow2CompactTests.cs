@@ -37,10 +37,13 @@ public sealed class Qcow2CompactTests
         byte[] compact = file.ToArray();
         before.SameAs(await CompactImage.ReadAsync(compact), what);
         CheckReport report = await MemoryDisk.LeaksAtMostAsync(compact, what);
-        Assert.True(again == 0 || report.CompressedClusters > 0, $"{what}: {again} bytes shorter when compacted again"); // packed anew it may fit better
+        // packed anew it may fit better
+        Assert.True(again == 0 || report.CompressedClusters > 0, $"{what}: {again} bytes shorter when compacted again");
         Assert.True(report.Leaks == 0, $"{what}: {report.Leaks} leaks");
         (long clusters, long used) = await CompactImage.CountAsync(compact);
-        Assert.True(clusters == used || report.CompressedClusters > 0, $"{what}: {clusters} clusters, {used} in use; before: {await CompactImage.CountAsync(image)}");
+        Assert.True(clusters == used
+            || report.CompressedClusters > 0, $"{what}: {clusters} clusters, {used} in use; before: "
+                + $"{await CompactImage.CountAsync(image)}");
     }
 
     [Theory]
@@ -111,7 +114,8 @@ public sealed class Qcow2CompactTests
         var bad = new MemoryNode((byte[])damaged.Clone());
         await using (BlockNode disk = await MemoryDisk.OpenAsync(bad))
         {
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await ((ICompactable)disk).CompactAsync(null, CancellationToken.None));
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                async () => await ((ICompactable)disk).CompactAsync(null, CancellationToken.None));
             Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
             Assert.Contains(error.Wording.Remedies, r => r.Kind == RemedyKind.Repair);
         }
@@ -123,7 +127,8 @@ public sealed class Qcow2CompactTests
     {
         byte[] image = await CompactImage.MakeAsync("cluster_size=4k", 5, operations: 10);
         await using BlockNode disk = await MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true));
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await ((ICompactable)disk).CompactAsync(null, CancellationToken.None));
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await ((ICompactable)disk).CompactAsync(null, CancellationToken.None));
         Assert.Equal(DiskImageErrorKind.ReadOnly, error.Kind);
     }
 
@@ -154,7 +159,8 @@ public sealed class Qcow2CompactTests
         }
         Assert.Equal(0, (await MemoryDisk.LeaksAtMostAsync(file.ToArray(), options)).Leaks);
         (long clusters, long used) = await CompactImage.CountAsync(file.ToArray());
-        Assert.True(clusters - used < 8, $"{options}: {clusters} clusters, {used} in use"); // a table does not move into a gap that it touches
+        // a table does not move into a gap that it touches
+        Assert.True(clusters - used < 8, $"{options}: {clusters} clusters, {used} in use");
     }
 
     [Fact]

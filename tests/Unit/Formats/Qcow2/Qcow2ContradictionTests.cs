@@ -11,7 +11,9 @@ public sealed class Qcow2ContradictionTests
     private const int Cluster = 64 << 10, AutoClearAt = 88;
     private const ulong OffsetMask = 0x00FF_FFFF_FFFF_FE00;
 
-    /// <summary>Both flags of a subcluster, a stored one without a host cluster: the first with data beside it, the second in an empty cluster.</summary>
+    /// <summary>
+    /// Both flags of a subcluster, a stored one without a host cluster: the first with data beside it, the second in an empty cluster.
+    /// </summary>
     [Theory]
     [InlineData(0, 0x0000_0002_0000_0003UL, true)]
     [InlineData(0, 0xFFFF_FFFF_8000_0000UL, true)]
@@ -76,7 +78,10 @@ public sealed class Qcow2ContradictionTests
         await MemoryDisk.LeaksAtMostAsync(file.ToArray(), "mended");
     }
 
-    /// <summary>A raw data file and a backing file exclude each other; where both are said, the tables decide, and the bit goes with the first write.</summary>
+    /// <summary>
+    /// A raw data file and a backing file exclude each other; where both are said, the tables decide, and the bit
+    /// goes with the first write.
+    /// </summary>
     [Fact]
     public async Task A_raw_data_file_over_a_backing_file_is_none()
     {
@@ -84,7 +89,8 @@ public sealed class Qcow2ContradictionTests
         byte[] below = new byte[4 * Cluster];
         Array.Fill(below, (byte)0xBB);
         await File.WriteAllBytesAsync(folder["base.raw"], below);
-        await Images.CreateAsync(folder["a.qcow2"], "qcow2", $"size={4 * Cluster},backing_file=base.raw,backing_fmt=raw,data_file={folder["a.data"]}");
+        await Images.CreateAsync(
+            folder["a.qcow2"], "qcow2", $"size={4 * Cluster},backing_file=base.raw,backing_fmt=raw,data_file={folder["a.data"]}");
         byte[] image = await File.ReadAllBytesAsync(folder["a.qcow2"]);
         BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(AutoClearAt), 2);
         await File.WriteAllBytesAsync(folder["a.qcow2"], image);

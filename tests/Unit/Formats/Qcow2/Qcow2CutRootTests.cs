@@ -5,8 +5,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats.Qcow2;
 
 /// <summary>
-/// The file was cut before its L1 table, which lay at its end: what is left may be all of the disk's data, and only the table is gone. A repair
-/// that takes space at the end of the file would put something where the table belongs.
+/// The file was cut before its L1 table, which lay at its end: what is left may be all of the disk's data, and only the table is gone. A
+/// repair that takes space at the end of the file would put something where the table belongs.
 /// </summary>
 public sealed class Qcow2CutRootTests
 {
@@ -15,7 +15,11 @@ public sealed class Qcow2CutRootTests
     public static TheoryData<string, int, RepairMode> Cases()
     {
         var data = new TheoryData<string, int, RepairMode>();
-        foreach (string options in new[] { "cluster_size=512", "cluster_size=512,refcount_bits=1", "cluster_size=512,compat=0.10", "cluster_size=512,lazy_refcounts=on", "cluster_size=4k" })
+        foreach (string options in new[]
+        {
+            "cluster_size=512", "cluster_size=512,refcount_bits=1", "cluster_size=512,compat=0.10", "cluster_size=512,lazy_refcounts=on",
+            "cluster_size=4k",
+        })
         {
             foreach (int missing in new[] { 0, 1, 511, 512, 513, 5000 }) // bytes before the table that are gone with it
             {

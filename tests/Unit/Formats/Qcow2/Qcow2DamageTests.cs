@@ -68,7 +68,8 @@ public sealed class Qcow2DamageTests
         foreach ((string id, _, Qcow2SpecView view) in before.Snapshots)
         {
             Qcow2SpecView? kept = after.Snapshots.FirstOrDefault(s => s.Id == id).View;
-            Assert.True(kept is not null || what.Contains("the snapshot table", StringComparison.Ordinal), $"{what}: snapshot {id} is gone");
+            Assert.True(kept is not null
+                || what.Contains("the snapshot table", StringComparison.Ordinal), $"{what}: snapshot {id} is gone");
             if (kept is not null)
             {
                 Unchanged(view, kept, $"{what}: snapshot {id}");
@@ -81,7 +82,9 @@ public sealed class Qcow2DamageTests
         for (long unit = 0; unit < before.Units; unit++)
         {
             byte[]? old = before.Read(unit);
-            Assert.True(old is null || old.AsSpan().SequenceEqual(after.Read(unit)), $"{what}: unit {unit} was {before.KindOf(unit)}, is {after.KindOf(unit)} and reads otherwise");
+            Assert.True(old is null
+                || old.AsSpan().SequenceEqual(after.Read(unit)), $"{what}: unit {unit} was {before.KindOf(unit)}, is "
+                    + $"{after.KindOf(unit)} and reads otherwise");
         }
     }
 
@@ -105,8 +108,10 @@ public sealed class Qcow2DamageTests
         var reader = new Qcow2SpecReader(image);
         (long Cluster, string Kind)[][] kinds =
         [
-            .. reader.Tables.Select(t => (t.Cluster, Kind: string.Join(' ', t.What.Split(' ').Where(w => !char.IsAsciiDigit(w[0]) && w[0] != '\''))))
-                .Where(t => t.Kind is not ("the header" or "the bits of bitmap")).GroupBy(t => t.Kind, StringComparer.Ordinal).Select(g => g.ToArray()),
+            .. reader.Tables.Select(
+                t => (t.Cluster, Kind: string.Join(' ', t.What.Split(' ').Where(w => !char.IsAsciiDigit(w[0]) && w[0] != '\''))))
+                .Where(t => t.Kind is not ("the header" or "the bits of bitmap")).GroupBy(
+                    t => t.Kind, StringComparer.Ordinal).Select(g => g.ToArray()),
         ];
         var done = new List<string>();
         byte[] original = [.. image];

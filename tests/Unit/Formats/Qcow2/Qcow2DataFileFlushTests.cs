@@ -6,7 +6,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats.Qcow2;
 
 /// <summary>
-/// The host could not make an external data file durable: what was written to it may be lost, so no table comes to point there, now or later.
+/// The host could not make an external data file durable: what was written to it may be lost, so no table comes to
+/// point there, now or later.
 /// </summary>
 public sealed class Qcow2DataFileFlushTests
 {
@@ -53,7 +54,8 @@ public sealed class Qcow2DataFileFlushTests
                 }
                 break;
             case "check":
-                _ = await Assert.ThrowsAsync<DiskImageException>(async () => await ((ICheckable)disk).CheckAsync(null, CancellationToken.None));
+                _ = await Assert.ThrowsAsync<DiskImageException>(
+                    async () => await ((ICheckable)disk).CheckAsync(null, CancellationToken.None));
                 break;
         }
         switch (then)
@@ -71,7 +73,8 @@ public sealed class Qcow2DataFileFlushTests
                 _ = await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ResizeAsync(Size + Cluster));
                 break;
             case "snapshot":
-                _ = await Assert.ThrowsAsync<DiskImageException>(async () => await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None));
+                _ = await Assert.ThrowsAsync<DiskImageException>(
+                    async () => await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None));
                 break;
         }
         _ = await Record.ExceptionAsync(async () => await disk.DisposeAsync());
@@ -105,12 +108,15 @@ public sealed class Qcow2DataFileFlushTests
         MemoryNode file = new(), data = new();
         object record = ((ICreatable)s_qcow2).CreateOptions.Bind(OptionSchema.Split($"size={Size},cluster_size={Cluster},data_file=d"));
         await ((ICreatable)s_qcow2).CreateAsync(
-            new FormatCreateContext(file, record, null, (_, _, _) => new(new BorrowedNode(data, isReadOnly: false))), CancellationToken.None);
+            new FormatCreateContext(file, record, null, (_, _, _) => new(new BorrowedNode(data, isReadOnly: false))),
+            CancellationToken.None);
         return (file.ToArray(), data.ToArray());
     }
 
     private static ValueTask<BlockNode> OpenAsync(BlockNode file, BlockNode data)
-        => s_qcow2.OpenAsync(new FormatOpenContext(file, s_qcow2.OpenOptions.Bind(OptionSchema.Split("l2-cache-size=4k")), null, (_, _, _) => new(data)), CancellationToken.None);
+        => s_qcow2.OpenAsync(
+            new FormatOpenContext(file, s_qcow2.OpenOptions.Bind(OptionSchema.Split("l2-cache-size=4k")), null, (_, _, _) => new(data)),
+            CancellationToken.None);
 
     private static byte[] Filled(int length, byte value)
     {

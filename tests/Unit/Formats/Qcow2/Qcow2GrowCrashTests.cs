@@ -22,7 +22,9 @@ public sealed class Qcow2GrowCrashTests
         var image = new MemoryNode([]);
         var driver = (ICreatable)Images.Registry.Format("qcow2");
         await driver.CreateAsync(
-            new FormatCreateContext(image, driver.CreateOptions.Bind(OptionSchema.Split($"size={Old},backing_file=below,backing_fmt=raw,{options}"))), CancellationToken.None);
+            new FormatCreateContext(
+                image, driver.CreateOptions.Bind(OptionSchema.Split($"size={Old},backing_file=below,backing_fmt=raw,{options}"))),
+            CancellationToken.None);
         byte[] expected = new byte[New];
         below.AsSpan(0, Old).CopyTo(expected);
 
@@ -45,9 +47,12 @@ public sealed class Qcow2GrowCrashTests
             Assert.True(length is Old or New, $"{options}, {prefix} of {log.Entries.Count} requests: {length} bytes");
             byte[] now = new byte[length];
             await disk.ReadAsync(0, now);
-            Assert.True(now.AsSpan().SequenceEqual(expected.AsSpan(0, (int)length)), $"{options}, {prefix} of {log.Entries.Count} requests: old backing data shows");
+            Assert.True(
+                now.AsSpan().SequenceEqual(expected.AsSpan(0, (int)length)),
+                $"{options}, {prefix} of {log.Entries.Count} requests: old backing data shows");
             CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
-            Assert.True(report.Corruptions == 0, $"{options}, {prefix} of {log.Entries.Count} requests: {string.Join("; ", report.Findings)}");
+            Assert.True(
+                report.Corruptions == 0, $"{options}, {prefix} of {log.Entries.Count} requests: {string.Join("; ", report.Findings)}");
         }
         Assert.Equal(New, length);
     }
@@ -56,6 +61,11 @@ public sealed class Qcow2GrowCrashTests
     {
         FormatDriver driver = Images.Registry.Format("qcow2");
         return driver.OpenAsync(
-            new FormatOpenContext(file, driver.OpenOptions.Defaults(), (_, _, _) => new(new MemoryNode(below)), (_, _, _) => throw new InvalidOperationException()), CancellationToken.None);
+            new FormatOpenContext(
+                file,
+                driver.OpenOptions.Defaults(),
+                (_, _, _) => new(new MemoryNode(below)),
+                (_, _, _) => throw new InvalidOperationException()),
+            CancellationToken.None);
     }
 }

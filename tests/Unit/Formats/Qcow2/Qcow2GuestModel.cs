@@ -3,7 +3,8 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Formats.Qcow2;
 
 /// <summary>What of an image's making the model has to know.</summary>
-internal sealed record Qcow2Shape(int Version, int ClusterSize, int UnitSize, bool HasBacking, bool HasDataFile, bool DataFileIsRaw, bool ByQemu)
+internal sealed record Qcow2Shape(
+    int Version, int ClusterSize, int UnitSize, bool HasBacking, bool HasDataFile, bool DataFileIsRaw, bool ByQemu)
 {
     public bool HasSubclusters => UnitSize != ClusterSize;
 }
@@ -31,13 +32,19 @@ internal sealed class Qcow2GuestModel
         Contents = new byte[size];
         below.AsSpan(0, Math.Min(below.Length, Contents.Length)).CopyTo(Contents);
         SpecKinds preallocated = shape.ByQemu ? SpecKinds.Data | SpecKinds.AnyZero | SpecKinds.Unallocated
-            : shape.HasSubclusters && !shape.DataFileIsRaw ? SpecKinds.Unallocated : SpecKinds.Data; // a place is reserved, no subcluster is in it
+            // a place is reserved, no subcluster is in it
+            : shape.HasSubclusters && !shape.DataFileIsRaw ? SpecKinds.Unallocated : SpecKinds.Data;
         _kinds = [.. Enumerable.Repeat(isPreallocated ? preallocated : SpecKinds.Unallocated, UnitsOf(size))];
         _isShared = new bool[ClustersOf(size)];
     }
 
     private Qcow2GuestModel(Qcow2GuestModel other)
-        => (_shape, _backing, _kinds, _isShared, Contents) = (other._shape, other._backing, [.. other._kinds], [.. other._isShared], [.. other.Contents]);
+        => (
+            _shape,
+            _backing,
+            _kinds,
+            _isShared,
+            Contents) = (other._shape, other._backing, [.. other._kinds], [.. other._isShared], [.. other.Contents]);
 
     public Qcow2Shape Shape => _shape;
 
@@ -82,7 +89,9 @@ internal sealed class Qcow2GuestModel
     public void Discard(int offset, int length, byte[] now)
     {
         (int first, int end) = WholeUnits(offset, length);
-        (int recorded, int recordedEnd) = _shape.ByQemu ? (offset, offset + length) : (first * _shape.UnitSize, Math.Min(end * _shape.UnitSize, Size));
+        (int recorded, int recordedEnd) = _shape.ByQemu
+            ? (offset, offset + length)
+            : (first * _shape.UnitSize, Math.Min(end * _shape.UnitSize, Size));
         Record(recorded, recordedEnd - recorded);
         for (int at = 0; at < length; at += SectorModel.Bytes)
         {
@@ -90,13 +99,16 @@ internal sealed class Qcow2GuestModel
             ReadOnlySpan<byte> sector = now.AsSpan(at, SectorModel.Bytes);
             bool isOld = sector.SequenceEqual(Contents.AsSpan(offset + at, SectorModel.Bytes)), isZero = !sector.ContainsAnyExcept((byte)0);
             bool mustBeZero = unit >= first && unit < end && GoesAway(unit, first, end) && (_kinds[unit] & SpecKinds.Unallocated) == 0;
-            Assert.True(isZero || (isOld && !mustBeZero), $"sector {(offset + at) / SectorModel.Bytes} was discarded and reads neither as {(mustBeZero ? "zeroes" : "before nor as zeroes")}");
+            Assert.True(isZero
+                || (isOld && !mustBeZero), $"sector {(offset + at) / SectorModel.Bytes} was discarded and reads neither as "
+                    + $"{(mustBeZero ? "zeroes" : "before nor as zeroes")}");
         }
         now.CopyTo(Contents, offset);
         for (int unit = first; unit < end; unit++)
         {
             SpecKinds gone = _shape.Version < 3 ? SpecKinds.Unallocated
-                : SpecKinds.AnyZero | (_kinds[unit] & SpecKinds.Unallocated) | (_shape is { ByQemu: true, HasDataFile: true } ? SpecKinds.Unallocated : 0);
+                : SpecKinds.AnyZero | (_kinds[unit] & SpecKinds.Unallocated) | (_shape is { ByQemu: true, HasDataFile: true }
+                ? SpecKinds.Unallocated : 0);
             _kinds[unit] = GoesAway(unit, first, end) ? gone : _kinds[unit] | (_shape.ByQemu ? gone : 0);
         }
     }
@@ -165,7 +177,9 @@ internal sealed class Qcow2GuestModel
                 _backing.AsSpan(Math.Min(at, _backing.Length)..Math.Min(at + length, _backing.Length)).CopyTo(shown);
                 found = shown;
             }
-            Assert.True(expected.SequenceEqual(found), $"{what}: unit {unit} of {_shape.UnitSize} bytes ({kind}) differs at byte {expected.CommonPrefixLength(found)}");
+            Assert.True(
+                expected.SequenceEqual(found),
+                $"{what}: unit {unit} of {_shape.UnitSize} bytes ({kind}) differs at byte {expected.CommonPrefixLength(found)}");
         }
     }
 
@@ -208,7 +222,8 @@ internal sealed class Qcow2GuestModel
             for (int unit = cluster * perCluster; unit < Math.Min(_kinds.Length, (cluster + 1) * perCluster); unit++)
             {
                 _kinds[unit] = isSure && _kinds[unit] == SpecKinds.Compressed ? SpecKinds.Data
-                    : (_kinds[unit] & SpecKinds.Compressed) != 0 || (_isShared[cluster] && _shape.HasSubclusters) ? _kinds[unit] | SpecKinds.Data
+                    : (_kinds[unit] & SpecKinds.Compressed) != 0 || (_isShared[cluster] && _shape.HasSubclusters)
+                    ? _kinds[unit] | SpecKinds.Data
                     : _kinds[unit];
             }
             _isShared[cluster] &= !isSure;
@@ -229,7 +244,10 @@ internal sealed class Qcow2GuestModel
 
         // Where a part of a range is a part of a compressed cluster, QEMU writes all of the range.
         SpecKinds orWritten = _shape is { ByQemu: true, HasSubclusters: true }
-            && _kinds.AsSpan(offset / _shape.UnitSize, UnitsOf(offset + length) - (offset / _shape.UnitSize)).ContainsAny(SpecKinds.Compressed, SpecKinds.Compressed | SpecKinds.Data) ? SpecKinds.Data : 0;
+            && _kinds.AsSpan(
+                offset / _shape.UnitSize,
+                UnitsOf(offset + length) - (offset / _shape.UnitSize)).ContainsAny(SpecKinds.Compressed,
+                SpecKinds.Compressed | SpecKinds.Data) ? SpecKinds.Data : 0;
         for (int unit = offset / _shape.UnitSize; unit < UnitsOf(offset + length); unit++)
         {
             bool isPart = unit < first || unit >= end;

@@ -28,7 +28,8 @@ internal static class Qcow2Judge
         await Programs.CompareAsync(twin, "raw", path, "qcow2");
         foreach ((string name, Qcow2GuestModel state) in model.Snapshots)
         {
-            _ = await Programs.QemuImgAsync("convert", "-l", $"snapshot.name={name}", "-f", "qcow2", "-O", "raw", path, folder["snapshot.raw"]);
+            _ = await Programs.QemuImgAsync(
+                "convert", "-l", $"snapshot.name={name}", "-f", "qcow2", "-O", "raw", path, folder["snapshot.raw"]);
             byte[] kept = await File.ReadAllBytesAsync(folder["snapshot.raw"]);
             int both = Math.Min(kept.Length, state.Size); // qemu-img shows a snapshot in the present size
             Assert.True(state.Contents.AsSpan(0, both).SequenceEqual(kept.AsSpan(0, both)), $"{what}: snapshot {name} differs");
@@ -43,7 +44,8 @@ internal static class Qcow2Judge
     {
         reader.RequireSound(what);
         model.Verify(reader.Active, what);
-        Assert.True(!model.Shape.DataFileIsRaw || model.Contents.AsSpan().SequenceEqual(reader.Data.AsSpan(0, model.Size)), $"{what}: the data file is not the disk");
+        Assert.True(!model.Shape.DataFileIsRaw
+            || model.Contents.AsSpan().SequenceEqual(reader.Data.AsSpan(0, model.Size)), $"{what}: the data file is not the disk");
         string[] names = [.. model.Snapshots.Select(s => s.Name)], found = [.. reader.Snapshots.Select(s => s.Name)];
         Assert.Equal(names, found);
         foreach (((string name, Qcow2GuestModel state), (_, _, Qcow2SpecView view)) in model.Snapshots.Zip(reader.Snapshots))

@@ -9,7 +9,8 @@ public sealed class Qcow2KeptDataTests
 {
     private const ulong Copied = 1UL << 63, OffsetBits = 0x00FF_FFFF_FFFF_FE00;
 
-    public static TheoryData<string> Shapes() => ["cluster_size=4k", "cluster_size=512,refcount_bits=1", "cluster_size=64k,compat=0.10", "cluster_size=16k,extended_l2=on"];
+    public static TheoryData<string> Shapes()
+        => ["cluster_size=4k", "cluster_size=512,refcount_bits=1", "cluster_size=64k,compat=0.10", "cluster_size=16k,extended_l2=on"];
 
     /// <summary>The table's size claims more than the file has, or than lies there: what the disk needs of it stays.</summary>
     [Theory]
@@ -85,7 +86,9 @@ public sealed class Qcow2KeptDataTests
         {
             // A table that is not in the file is refused.
         }
-        Assert.True(image.AsSpan(4096 * 8, 200_000).SequenceEqual(file.ToArray().AsSpan(4096 * 8, 200_000)), "what may be the disk's data was given up");
+        Assert.True(
+            image.AsSpan(4096 * 8, 200_000).SequenceEqual(file.ToArray().AsSpan(4096 * 8, 200_000)),
+            "what may be the disk's data was given up");
     }
 
     /// <summary>A lost cluster reads as zeroes where it held data; what came from the backing image, or was zero, stays so.</summary>
@@ -94,7 +97,8 @@ public sealed class Qcow2KeptDataTests
     {
         const int Cluster = 64 << 10, Sub = Cluster / 32;
         byte[] backing = Filled(1 << 20, 0xB0);
-        var made = new MemoryNode(await MemoryDisk.NewAsync($"size=1M,cluster_size={Cluster},extended_l2=on,backing_file=b,backing_fmt=raw"));
+        var made = new MemoryNode(
+            await MemoryDisk.NewAsync($"size=1M,cluster_size={Cluster},extended_l2=on,backing_file=b,backing_fmt=raw"));
         await using (BlockNode disk = await MemoryDisk.OpenAsync(made, backing))
         {
             await disk.WriteAsync(2 * Sub, Filled(3 * Sub, 0xA0));
@@ -158,7 +162,8 @@ public sealed class Qcow2KeptDataTests
             CheckReport found = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
             CheckFinding lost = Assert.Single(found.Findings, f => f.Kind.Equals("CompressedData", StringComparison.Ordinal));
             Assert.Contains($"past the end of the file of {cut.Length:#,0} bytes", lost.Message, StringComparison.Ordinal);
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await disk.ReadAsync(lost.GuestOffset!.Value, new byte[512]));
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                async () => await disk.ReadAsync(lost.GuestOffset!.Value, new byte[512]));
             Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
             Assert.Contains($"past the end of the file of {cut.Length:#,0} bytes", error.Message, StringComparison.Ordinal);
         }
@@ -222,7 +227,8 @@ public sealed class Qcow2KeptDataTests
         int at = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(64));
         for (int i = 1; i < Bad; i++)
         {
-            int extra = BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 36)), names = BinaryPrimitives.ReadInt16BigEndian(image.AsSpan(at + 12)) + BinaryPrimitives.ReadInt16BigEndian(image.AsSpan(at + 14));
+            int extra = BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 36)), names = BinaryPrimitives.ReadInt16BigEndian(
+                image.AsSpan(at + 12)) + BinaryPrimitives.ReadInt16BigEndian(image.AsSpan(at + 14));
             at += (40 + extra + names + 7) & ~7;
         }
         BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(at), (1UL << 40) + 1); // its L1 table
@@ -234,13 +240,17 @@ public sealed class Qcow2KeptDataTests
         Assert.Equal(Enumerable.Range(1, Count).Where(i => i != Bad).Select(i => $"snapshot {i}"), kept, StringComparer.Ordinal);
     }
 
-    /// <summary>Two entries that lead to one cluster: nobody can tell whose it is, so each gets its own, and a write to one leaves the other.</summary>
+    /// <summary>
+    /// Two entries that lead to one cluster: nobody can tell whose it is, so each gets its own, and a write to one leaves the other.
+    /// </summary>
     [Theory]
     [MemberData(nameof(Shapes))]
     public async Task What_two_entries_share_is_copied(string options)
     {
         byte[] image = await FilledAsync(options);
-        int l2 = L2Of(image), entry = options.Contains("extended", StringComparison.Ordinal) ? 16 : 8, cluster = 1 << BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(20));
+        int l2 = L2Of(image), entry = options.Contains("extended", StringComparison.Ordinal)
+            ? 16
+            : 8, cluster = 1 << BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(20));
         image.AsSpan(l2 + entry, entry).CopyTo(image.AsSpan(l2));
         byte[] before = await ReadAsync(image);
         var file = new MemoryNode(image);
@@ -277,7 +287,8 @@ public sealed class Qcow2KeptDataTests
     }
 
     private static int L2Of(byte[] image)
-        => (int)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan((int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40)))) & OffsetBits);
+        => (int)(
+            BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan((int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40)))) & OffsetBits);
 
     private static async Task<byte[]> ReadAsync(byte[] image, byte[]? backing = null)
     {

@@ -92,7 +92,8 @@ public sealed class Qcow2LazyRefcountTests
     public async Task Version_2_has_none()
     {
         byte[] image = await MemoryDisk.NewAsync("size=1M,compat=0.10");
-        var error = await Assert.ThrowsAsync<DiskImageException>(async () => await MemoryDisk.OpenAsync(new MemoryNode(image), options: "lazy-refcounts=on"));
+        var error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await MemoryDisk.OpenAsync(new MemoryNode(image), options: "lazy-refcounts=on"));
         Assert.Equal(DiskImageErrorKind.InvalidOption, error.Kind);
         Assert.Contains("lazy-refcounts", error.Message, StringComparison.Ordinal);
     }

@@ -43,7 +43,12 @@ public sealed class Qcow2MergeCrashTests
             await ReplayAsync(merging.Skip(prefix - 1).Take(Math.Min(prefix, 1)), below);
             if (IsLookedAt(prefix, merging.Count, Prefixes))
             {
-                await SoundAsync(below.ToArray(), topImage, contents, $"{prefix} of {merging.Count} requests of the merge", IsLookedAt(prefix, merging.Count, Resumed));
+                await SoundAsync(
+                    below.ToArray(),
+                    topImage,
+                    contents,
+                    $"{prefix} of {merging.Count} requests of the merge",
+                    IsLookedAt(prefix, merging.Count, Resumed));
             }
         }
         var above = new MemoryNode((byte[])topImage.Clone());
@@ -52,7 +57,12 @@ public sealed class Qcow2MergeCrashTests
             await ReplayAsync(emptying.Skip(prefix - 1).Take(Math.Min(prefix, 1)), above);
             if (IsLookedAt(prefix, emptying.Count, Prefixes))
             {
-                await SoundAsync(merged.ToArray(), above.ToArray(), contents, $"{prefix} of {emptying.Count} requests of the emptying", IsLookedAt(prefix, emptying.Count, Resumed));
+                await SoundAsync(
+                    merged.ToArray(),
+                    above.ToArray(),
+                    contents,
+                    $"{prefix} of {emptying.Count} requests of the emptying",
+                    IsLookedAt(prefix, emptying.Count, Resumed));
             }
         }
         Assert.True(above.Length < topImage.Length, "the upper image was not emptied");
@@ -68,7 +78,9 @@ public sealed class Qcow2MergeCrashTests
         {
             await using BlockNode disk = await OpenAsync(file, null); // for writing: what is marked dirty is repaired
             CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
-            Assert.True(report is { Corruptions: 0, CheckErrors: 0 }, $"{what}: {name}: {report.Findings.FirstOrDefault(f => f.Severity != CheckSeverity.Leak)}");
+            Assert.True(
+                report is { Corruptions: 0, CheckErrors: 0 },
+                $"{what}: {name}: {report.Findings.FirstOrDefault(f => f.Severity != CheckSeverity.Leak)}");
         }
         await ViewAsync(below, above, contents, $"{what}, opened again");
         if (resumes)
@@ -87,7 +99,8 @@ public sealed class Qcow2MergeCrashTests
     {
         try
         {
-            await using BlockNode top = await OpenAsync(new MemoryNode(above.ToArray(), readOnly: true), await OpenAsync(new MemoryNode(below.ToArray(), readOnly: true), null));
+            await using BlockNode top = await OpenAsync(
+                new MemoryNode(above.ToArray(), readOnly: true), await OpenAsync(new MemoryNode(below.ToArray(), readOnly: true), null));
             byte[] now = new byte[top.Length];
             await top.ReadAsync(0, now);
             Assert.True(contents.AsSpan().SequenceEqual(now), $"{what}: the disk differs at {contents.AsSpan().CommonPrefixLength(now)}");
@@ -101,7 +114,8 @@ public sealed class Qcow2MergeCrashTests
     private static async Task MergeAsync(BlockNode below, MemoryNode above)
     {
         await using BlockNode target = await OpenAsync(below, null);
-        await using BlockNode top = await OpenAsync(new MemoryNode(above.ToArray(), readOnly: true), new BorrowedNode(target, isReadOnly: true));
+        await using BlockNode top = await OpenAsync(
+            new MemoryNode(above.ToArray(), readOnly: true), new BorrowedNode(target, isReadOnly: true));
         await new CommitJob(top, 1, target).RunAsync(null, CancellationToken.None);
     }
 
@@ -168,6 +182,9 @@ public sealed class Qcow2MergeCrashTests
     private static ValueTask<BlockNode> OpenAsync(BlockNode file, BlockNode? backing)
         => s_qcow2.OpenAsync(
             new FormatOpenContext(
-                new BorrowedNode(file, isReadOnly: false), s_qcow2.OpenOptions.Defaults(), backing is null ? null : (_, _, _) => new(backing), (_, _, _) => throw new InvalidOperationException()),
+                new BorrowedNode(file, isReadOnly: false),
+                s_qcow2.OpenOptions.Defaults(),
+                backing is null ? null : (_, _, _) => new(backing),
+                (_, _, _) => throw new InvalidOperationException()),
             CancellationToken.None);
 }

@@ -12,7 +12,13 @@ namespace DiskImage.Tests.Formats.Qcow2;
 /// <param name="IsSecond">Which of its values they exclude.</param>
 /// <param name="Third">An option without which the two can stand together; null if they never can.</param>
 /// <param name="IsThird">Which values of it.</param>
-internal sealed record OptionConflict(string First, Func<string?, bool> IsFirst, string Second, Func<string?, bool> IsSecond, string? Third = null, Func<string?, bool>? IsThird = null);
+internal sealed record OptionConflict(
+    string First,
+    Func<string?, bool> IsFirst,
+    string Second,
+    Func<string?, bool> IsSecond,
+    string? Third = null,
+    Func<string?, bool>? IsThird = null);
 
 /// <summary>
 /// Combinations of create options, taken from the options record itself: an option with a closed set of values is in the matrix as
@@ -64,10 +70,12 @@ internal sealed class Qcow2OptionMatrix
         {
             return [.. option.AllowedValues];
         }
-        DriverOptionAttribute mark = typeof(Qcow2CreateOptions).GetProperty(option.PropertyName)!.GetCustomAttribute<DriverOptionAttribute>()!;
+        DriverOptionAttribute mark =
+            typeof(Qcow2CreateOptions).GetProperty(option.PropertyName)!.GetCustomAttribute<DriverOptionAttribute>()!;
         if (!mark.PowerOfTwo || mark.Minimum < 1 || mark.Maximum > 1 << 30)
         {
-            Assert.Fail($"The option '{option.Name}' ({option.AllowedText}) has no chosen values: choose some in {nameof(Qcow2OptionMatrix)}.");
+            Assert.Fail(
+                $"The option '{option.Name}' ({option.AllowedText}) has no chosen values: choose some in {nameof(Qcow2OptionMatrix)}.");
         }
         var powers = new List<string?>();
         for (long value = mark.Minimum; value <= mark.Maximum; value *= 2)
@@ -79,7 +87,11 @@ internal sealed class Qcow2OptionMatrix
 
     /// <summary>The seed of all that is random; another is given with DISKIMAGE_TEST_SEED.</summary>
     public static int Seed
-        => int.TryParse(Environment.GetEnvironmentVariable("DISKIMAGE_TEST_SEED"), NumberStyles.None, CultureInfo.InvariantCulture, out int given) ? given : DefaultSeed;
+        => int.TryParse(
+            Environment.GetEnvironmentVariable("DISKIMAGE_TEST_SEED"),
+            NumberStyles.None,
+            CultureInfo.InvariantCulture,
+            out int given) ? given : DefaultSeed;
 
     /// <summary>The rows that are wanted, each with the seed: pairwise, or with DISKIMAGE_TEST_MATRIX=full all of them.</summary>
     public static TheoryData<string, int> Rows(Func<string, bool> keep)
@@ -160,7 +172,8 @@ internal sealed class Qcow2OptionMatrix
         {
             return Complete(row, order, at + 1, uncovered, random);
         }
-        foreach (int value in Enumerable.Range(0, _options[option].Values.Length).OrderByDescending(Gain).ThenBy(_ => random.Next()).ToArray())
+        foreach (
+            int value in Enumerable.Range(0, _options[option].Values.Length).OrderByDescending(Gain).ThenBy(_ => random.Next()).ToArray())
         {
             row[option] = value;
             if (Allowed(row) && Complete(row, order, at + 1, uncovered, random))
@@ -206,5 +219,8 @@ internal sealed class Qcow2OptionMatrix
     }
 
     private string Text(int[] row)
-        => string.Join(',', Enumerable.Range(0, row.Length).Where(o => row[o] >= 0 && _options[o].Values[row[o]] is not null).Select(o => $"{_options[o].Name}={_options[o].Values[row[o]]}"));
+        => string.Join(
+            ',',
+            Enumerable.Range(0, row.Length).Where(o => row[o] >= 0
+                && _options[o].Values[row[o]] is not null).Select(o => $"{_options[o].Name}={_options[o].Values[row[o]]}"));
 }

@@ -50,7 +50,8 @@ public sealed class Qcow2OverlapCheckTests
         byte[] image = await DamagedAsync("none");
         int table = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(64));
         BinaryPrimitives.WriteInt32BigEndian(image.AsSpan(table + 8), 4 << 20); // entries of the snapshot's L1 table
-        var error = await Assert.ThrowsAsync<DiskImageException>(async () => await MemoryDisk.OpenAsync(new MemoryNode(image), options: "overlap-check=all"));
+        var error = await Assert.ThrowsAsync<DiskImageException>(
+            async () => await MemoryDisk.OpenAsync(new MemoryNode(image), options: "overlap-check=all"));
         Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
     }
 

@@ -11,7 +11,10 @@ public sealed class Qcow2PreallocateTests
     public static TheoryData<string, PreallocationMode> Cases()
     {
         var data = new TheoryData<string, PreallocationMode>();
-        foreach (string options in new[] { "cluster_size=64k", "cluster_size=4k", "cluster_size=64k,compat=0.10", "cluster_size=64k,extended_l2=on" })
+        foreach (string options in new[]
+        {
+            "cluster_size=64k", "cluster_size=4k", "cluster_size=64k,compat=0.10", "cluster_size=64k,extended_l2=on",
+        })
         {
             foreach (PreallocationMode mode in new[] { PreallocationMode.Metadata, PreallocationMode.Falloc, PreallocationMode.Full })
             {
@@ -21,7 +24,9 @@ public sealed class Qcow2PreallocateTests
         return data;
     }
 
-    /// <summary>The backing file is longer than the disk was: nothing of it shows in the new space, and all of that has its place.</summary>
+    /// <summary>
+    /// The backing file is longer than the disk was: nothing of it shows in the new space, and all of that has its place.
+    /// </summary>
     [Theory]
     [MemberData(nameof(Cases))]
     public async Task New_space_over_a_longer_backing_file_is_zero_and_has_its_place(string options, PreallocationMode mode)
@@ -59,7 +64,8 @@ public sealed class Qcow2PreallocateTests
     {
         await using BlockNode disk = await MemoryDisk.OpenAsync(new MemoryNode(await MemoryDisk.NewAsync($"size={Old},{options}")));
         await disk.ResizeAsync(New, mode);
-        bool isExtended = options.Contains("extended", StringComparison.Ordinal); // its places are reserved for clusters none of whose subclusters is stored
+        // its places are reserved for clusters none of whose subclusters is stored
+        bool isExtended = options.Contains("extended", StringComparison.Ordinal);
         await RequirePlacesAsync(disk, Old, isExtended ? (Old + 65_535) & -65_536 : New);
         byte[] got = new byte[New];
         await disk.ReadAsync(0, got);
@@ -200,7 +206,9 @@ public sealed class Qcow2PreallocateTests
         }
     }
 
-    /// <summary>If it still has its old size, the image reads as it did, nothing is leaked, and the file has grown by tables at most.</summary>
+    /// <summary>
+    /// If it still has its old size, the image reads as it did, nothing is leaked, and the file has grown by tables at most.
+    /// </summary>
     private static async Task RequireUnchangedAsync(byte[] image, byte[] after, string what)
     {
         await using BlockNode old = await MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true));
@@ -212,7 +220,8 @@ public sealed class Qcow2PreallocateTests
         Assert.False(got.AsSpan(Old).ContainsAnyExcept((byte)0), $"{what}: the new space is not zero");
         CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
         Assert.True(report.Findings.Count == 0, $"{what}: {string.Join('\n', report.Findings.Take(3))}");
-        Assert.True(disk.Length > Old || after.Length <= image.Length + (256 << 10), $"{what}: the file has {after.Length:#,0} bytes, {image.Length:#,0} before");
+        Assert.True(disk.Length > Old
+            || after.Length <= image.Length + (256 << 10), $"{what}: the file has {after.Length:#,0} bytes, {image.Length:#,0} before");
     }
 
     private static async Task RequirePlacesAsync(BlockNode disk, long from, long end)

@@ -28,7 +28,13 @@ internal static class Qcow2RandomImage
             await File.WriteAllBytesAsync(folder[given.KeepDataFile ? Qcow2OptionMatrix.DataFile : Qcow2OptionMatrix.BackingFile], below);
         }
         var shape = new Qcow2Shape(
-            (int)given.Compat, cluster, given.ExtendedL2 ? cluster / 32 : cluster, given.BackingFile is not null, given.DataFile is not null, given.DataFileRaw, byQemu);
+            (int)given.Compat,
+            cluster,
+            given.ExtendedL2 ? cluster / 32 : cluster,
+            given.BackingFile is not null,
+            given.DataFile is not null,
+            given.DataFileRaw,
+            byQemu);
         bool isPreallocated = given.Preallocation != PreallocationMode.Off || given.DataFileRaw;
         return (new Qcow2GuestModel(shape, size, below, isPreallocated), Placed(folder, $"size={size},{options}"));
     }

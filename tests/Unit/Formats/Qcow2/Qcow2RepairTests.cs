@@ -11,7 +11,8 @@ public sealed class Qcow2RepairTests
 {
     private static readonly string[] Shapes =
     [
-        "cluster_size=4k", "cluster_size=512", "cluster_size=4k,compat=0.10", "cluster_size=64k", "cluster_size=1k,refcount_bits=1", "cluster_size=2k,refcount_bits=64",
+        "cluster_size=4k", "cluster_size=512", "cluster_size=4k,compat=0.10", "cluster_size=64k", "cluster_size=1k,refcount_bits=1",
+        "cluster_size=2k,refcount_bits=64",
     ];
 
     public static TheoryData<int> Seeds() => [.. Enumerable.Range(0, 120)];
@@ -131,7 +132,8 @@ public sealed class Qcow2RepairTests
         byte[] contents = new byte[Guests * Cluster];
         contents.AsSpan().Fill(7);
         await File.WriteAllBytesAsync(folder["a.raw"], contents);
-        await Images.ConvertAsync(folder["a.raw"], "raw", path, "qcow2", $"cluster_size={Cluster}{options}", new() { Compress = true, Workers = 1 });
+        await Images.ConvertAsync(
+            folder["a.raw"], "raw", path, "qcow2", $"cluster_size={Cluster}{options}", new() { Compress = true, Workers = 1 });
         byte[] image = await File.ReadAllBytesAsync(path);
         int l1 = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40));
         int l2 = (int)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(l1)) & 0x00FF_FFFF_FFFF_FE00);
@@ -182,7 +184,8 @@ public sealed class Qcow2RepairTests
         await Images.ConvertAsync(folder["a.raw"], "raw", path, "qcow2");
         await Programs.QemuImgAsync("snapshot", "-c", "kept", path);
         byte[] image = await File.ReadAllBytesAsync(path);
-        BinaryPrimitives.WriteInt32BigEndian(image.AsSpan((int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(64)) + 8), int.MaxValue); // its L1 table's size
+        // its L1 table's size
+        BinaryPrimitives.WriteInt32BigEndian(image.AsSpan((int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(64)) + 8), int.MaxValue);
         await File.WriteAllBytesAsync(path, image);
         CheckReport left = await RepairAsync(path, RepairMode.Leaks);
         Assert.Equal(0, left.LeaksFixed);
@@ -278,7 +281,8 @@ public sealed class Qcow2RepairTests
         ulong U64(int at) => BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(at));
 
         int EntryAfter(int at) => at + ((40 + BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 36))
-            + BinaryPrimitives.ReadUInt16BigEndian(image.AsSpan(at + 12)) + BinaryPrimitives.ReadUInt16BigEndian(image.AsSpan(at + 14)) + 7) & ~7);
+            + BinaryPrimitives.ReadUInt16BigEndian(
+                image.AsSpan(at + 12)) + BinaryPrimitives.ReadUInt16BigEndian(image.AsSpan(at + 14)) + 7) & ~7);
     }
 
     /// <summary>A small file whose L1 table leads to the same L2 table over and over must not be read over and over.</summary>
@@ -324,7 +328,8 @@ public sealed class Qcow2RepairTests
     private static void Damage(byte[] image, Random random)
     {
         int cluster = 1 << BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(20));
-        int l1 = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40)), l1Size = BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(36));
+        int l1 = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40)), l1Size =
+            BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(36));
         int refcounts = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(48));
         var tables = new List<(int Offset, int Length)> { (l1, l1Size * 8), (refcounts, cluster) };
         const ulong OffsetBits = 0x00FF_FFFF_FFFF_FE00;
@@ -336,7 +341,9 @@ public sealed class Qcow2RepairTests
                 tables.Add((l2, cluster));
             }
         }
-        tables.Add(((int)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(refcounts)) & OffsetBits), Math.Min(cluster, image.Length / cluster / 8)));
+        tables.Add((
+            (int)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(refcounts)) & OffsetBits),
+            Math.Min(cluster, image.Length / cluster / 8)));
         byte[] original = [.. image];
         do
         {

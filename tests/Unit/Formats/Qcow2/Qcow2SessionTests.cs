@@ -19,8 +19,11 @@ public sealed class Qcow2SessionTests
         int first = int.TryParse(Environment.GetEnvironmentVariable("DISKIMAGE_TEST_SEED"), out int given) ? given : 1;
         foreach (string shape in new[]
         {
-            "cluster_size=512,refcount_bits=64", "cluster_size=512,lazy_refcounts=on", "cluster_size=4k", "cluster_size=2k,compat=0.10", "cluster_size=16k,extended_l2=on",
-            "cluster_size=64k,refcount_bits=8", "cluster_size=4k,backing_file=below,backing_fmt=raw", "cluster_size=16k,extended_l2=on,backing_file=below,backing_fmt=raw",
+            "cluster_size=512,refcount_bits=64", "cluster_size=512,lazy_refcounts=on", "cluster_size=4k", "cluster_size=2k,compat=0.10",
+            "cluster_size=16k,extended_l2=on",
+            "cluster_size=64k,refcount_bits=8",
+            "cluster_size=4k,backing_file=below,backing_fmt=raw",
+            "cluster_size=16k,extended_l2=on,backing_file=below,backing_fmt=raw",
         })
         {
             foreach (int seed in Enumerable.Range(first, 5))
@@ -36,7 +39,8 @@ public sealed class Qcow2SessionTests
     public async Task Any_order_of_changes_leaves_a_sound_image(string options, int seed)
     {
         var random = new Random(seed);
-        bool hasBacking = options.Contains("below", StringComparison.Ordinal), isVersion2 = options.Contains("0.10", StringComparison.Ordinal);
+        bool hasBacking = options.Contains(
+            "below", StringComparison.Ordinal), isVersion2 = options.Contains("0.10", StringComparison.Ordinal);
         byte[] twin = new byte[random.Next(1, MostBytes / 1024) * 1024], below = [];
         if (hasBacking)
         {
@@ -73,7 +77,10 @@ public sealed class Qcow2SessionTests
                         await disk.ReadAsync(0, twin); // zeroes or as before: what counts is that it stays so
                         break;
                     case < 11 when snapshots.Count < MostSnapshots:
-                        snapshots.Add((await ((ISnapshots)disk).CreateSnapshotAsync($"s{step}", DateTimeOffset.UnixEpoch, CancellationToken.None)).Name, (byte[])twin.Clone());
+                        snapshots.Add(
+                            (await ((ISnapshots)disk).CreateSnapshotAsync(
+                                $"s{step}", DateTimeOffset.UnixEpoch, CancellationToken.None)).Name,
+                            (byte[])twin.Clone());
                         break;
                     case < 12 when snapshots.Count > 0:
                         string restored = snapshots.Keys.ElementAt(random.Next(snapshots.Count));
@@ -87,7 +94,9 @@ public sealed class Qcow2SessionTests
                         break;
                     case < 16 when !(isVersion2 && snapshots.Count > 0):
                         int size = random.Next(1, MostBytes / 512) * 512;
-                        PreallocationMode mode = size > twin.Length && !hasBacking ? (PreallocationMode)random.Next(3) : PreallocationMode.Off;
+                        PreallocationMode mode = size > twin.Length && !hasBacking
+                            ? (PreallocationMode)random.Next(3)
+                            : PreallocationMode.Off;
                         await disk.ResizeAsync(size, mode);
                         Array.Resize(ref twin, size);
                         break;
@@ -96,10 +105,15 @@ public sealed class Qcow2SessionTests
                         break;
                     case 17 when !isVersion2:
                         var driver = (IAmendable)Images.Registry.Format("qcow2");
-                        await driver.AmendAsync(disk, driver.AmendOptions.Bind(OptionSchema.Split($"refcount_bits={8 << random.Next(4)}")), null, CancellationToken.None);
+                        await driver.AmendAsync(
+                            disk,
+                            driver.AmendOptions.Bind(OptionSchema.Split($"refcount_bits={8 << random.Next(4)}")),
+                            null,
+                            CancellationToken.None);
                         break;
                     case 18:
-                        Assert.Equal(0, (await ((IRepairable)disk).RepairAsync(RepairMode.All, null, CancellationToken.None)).CorruptionsFixed);
+                        Assert.Equal(
+                            0, (await ((IRepairable)disk).RepairAsync(RepairMode.All, null, CancellationToken.None)).CorruptionsFixed);
                         break;
                     default:
                         await disk.DisposeAsync();
@@ -107,7 +121,9 @@ public sealed class Qcow2SessionTests
                         break;
                 }
                 CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
-                Assert.True(report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 }, $"{options}, seed {seed}, after {string.Join(' ', done)}: {string.Join("; ", report.Findings.Take(3))}");
+                Assert.True(
+                    report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 },
+                    $"{options}, seed {seed}, after {string.Join(' ', done)}: {string.Join("; ", report.Findings.Take(3))}");
                 if (step % 5 == 0 || step == Steps - 1)
                 {
                     await SameAsync(disk, twin, $"{options}, seed {seed}, after {string.Join(' ', done)}");

@@ -4,7 +4,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Qcow2;
 
-/// <summary>A change of snapshots that fails or is cancelled leaves the image as it was: contents, snapshots, and nothing for a check to find.</summary>
+/// <summary>
+/// A change of snapshots that fails or is cancelled leaves the image as it was: contents, snapshots, and nothing for a check to find.
+/// </summary>
 public sealed class Qcow2SnapshotFaultTests
 {
     private const int Size = 640 << 10;
@@ -13,7 +15,10 @@ public sealed class Qcow2SnapshotFaultTests
     public static TheoryData<string, string> Cases()
     {
         var data = new TheoryData<string, string>();
-        foreach (string options in new[] { "cluster_size=4k", "cluster_size=512,refcount_bits=64", "cluster_size=4k,compat=0.10", "cluster_size=16k,extended_l2=on" })
+        foreach (string options in new[]
+        {
+            "cluster_size=4k", "cluster_size=512,refcount_bits=64", "cluster_size=4k,compat=0.10", "cluster_size=16k,extended_l2=on",
+        })
         {
             foreach (string change in new[] { "create", "restore", "delete" })
             {
@@ -36,7 +41,8 @@ public sealed class Qcow2SnapshotFaultTests
             var file = new FaultInjectionNode(memory);
             await FailAsync(
                 image, memory, file, change,
-                () => file.Arm(new Fault(RequestKinds.All, number, DiskImageErrorKind.NoSpace) { WrittenBytes = (int)(number % 2) * 512 }), () => file.Arm(null),
+                () => file.Arm(new Fault(RequestKinds.All, number, DiskImageErrorKind.NoSpace) { WrittenBytes = (int)(number % 2) * 512 }),
+                () => file.Arm(null),
                 $"{options}, {change}, request {number} of {total}");
         }
     }
@@ -56,7 +62,8 @@ public sealed class Qcow2SnapshotFaultTests
         {
             var memory = new MemoryNode((byte[])image.Clone());
             var file = new FullDisk(memory);
-            await FailAsync(image, memory, file, change, () => file.Room = room, () => { }, $"{options}, {change}, room for {room:#,0} bytes");
+            await FailAsync(
+                image, memory, file, change, () => file.Room = room, () => { }, $"{options}, {change}, room for {room:#,0} bytes");
         }
     }
 
@@ -74,7 +81,8 @@ public sealed class Qcow2SnapshotFaultTests
     public async Task A_damaged_snapshot_is_not_touched(string change, string damage)
     {
         byte[] image = await MakeAsync("cluster_size=4k");
-        int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(64)), l1 = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(table));
+        int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(64)), l1 =
+            (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(table));
         int l2 = (int)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(l1)) & OffsetMask), outside = (image.Length + 4096) & -4096;
         (int at, long value) = damage switch
         {
@@ -130,7 +138,9 @@ public sealed class Qcow2SnapshotFaultTests
         }
     }
 
-    /// <summary>Version 2 has no dirty bit: killed while counts go down, the image is put right on the next opening; qemu-img is the judge.</summary>
+    /// <summary>
+    /// Version 2 has no dirty bit: killed while counts go down, the image is put right on the next opening; qemu-img is the judge.
+    /// </summary>
     [OracleTheory]
     [InlineData("create")]
     [InlineData("restore")]
@@ -156,7 +166,8 @@ public sealed class Qcow2SnapshotFaultTests
         }
     }
 
-    private static async Task FailAsync(byte[] image, MemoryNode memory, BlockNode file, string change, Action arm, Action disarm, string what)
+    private static async Task FailAsync(
+        byte[] image, MemoryNode memory, BlockNode file, string change, Action arm, Action disarm, string what)
     {
         byte[] old = await ReadAsync(image);
         bool isDone = true;
@@ -180,7 +191,9 @@ public sealed class Qcow2SnapshotFaultTests
         Assert.True(isDone || now.AsSpan().SequenceEqual(old), $"{what}: it failed, and reads otherwise");
         await using BlockNode again = await MemoryDisk.OpenAsync(new MemoryNode(after, readOnly: true));
         CheckReport report = await ((ICheckable)again).CheckAsync(null, CancellationToken.None);
-        Assert.True(report.Findings.Count == 0, $"{what}, done {isDone}: {report.Findings.Count} findings, {string.Join('\n', report.Findings.Take(3))}");
+        Assert.True(
+            report.Findings.Count == 0,
+            $"{what}, done {isDone}: {report.Findings.Count} findings, {string.Join('\n', report.Findings.Take(3))}");
     }
 
     private static async Task<long> CountAsync(byte[] image, string change)

@@ -39,16 +39,20 @@ public sealed class Qcow2SnapshotTableTests
     [InlineData(40_000, 30)]
     public async Task Longer_names_are_read(int length, int count)
     {
-        Qcow2Snapshot[] snapshots = [.. Enumerable.Range(1, count).Select(i => Empty(i) with { Name = new string((char)('a' + (i % 26)), length) })];
+        Qcow2Snapshot[] snapshots = [.. Enumerable.Range(1, count).Select(
+            i => Empty(i) with { Name = new string((char)('a' + (i % 26)), length) })];
         byte[] image = await WithAsync(snapshots);
         await using BlockNode disk = await MemoryDisk.OpenAsync(new MemoryNode(image));
-        string[] expected = [.. snapshots.Select(s => s.Name)], found = [.. (await ((ISnapshots)disk).GetSnapshotsAsync(CancellationToken.None)).Select(s => s.Name)];
+        string[] expected = [.. snapshots.Select(s => s.Name)], found = [.. (
+            await ((ISnapshots)disk).GetSnapshotsAsync(CancellationToken.None)).Select(s => s.Name)];
         Assert.Equal(expected, found);
         _ = await ((ISnapshots)disk).CreateSnapshotAsync("one more", DateTimeOffset.UnixEpoch, CancellationToken.None);
         Assert.Equal(count + 1, (await ((ISnapshots)disk).GetSnapshotsAsync(CancellationToken.None)).Count);
     }
 
-    /// <summary>QEMU takes 1,024 bytes of extra data: more is read, reported, and left out when the table is written; the snapshot stays.</summary>
+    /// <summary>
+    /// QEMU takes 1,024 bytes of extra data: more is read, reported, and left out when the table is written; the snapshot stays.
+    /// </summary>
     [Theory]
     [InlineData(1_032)]
     [InlineData(100_000)]
@@ -64,7 +68,8 @@ public sealed class Qcow2SnapshotTableTests
                 string[] found = [.. (await ((ISnapshots)disk).GetSnapshotsAsync(CancellationToken.None)).Select(s => s.Name)];
                 Assert.Equal(names, found);
                 CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
-                Assert.Contains(report.Findings, f => f.Kind == "SnapshotTable" && f.Message.Contains($"{length:#,0} bytes of extra data", StringComparison.Ordinal));
+                Assert.Contains(report.Findings, f => f.Kind == "SnapshotTable"
+                    && f.Message.Contains($"{length:#,0} bytes of extra data", StringComparison.Ordinal));
                 if (repairs)
                 {
                     Assert.Equal(0, (await ((IRepairable)disk).RepairAsync(RepairMode.All, null, CancellationToken.None)).Corruptions);
@@ -86,7 +91,8 @@ public sealed class Qcow2SnapshotTableTests
     {
         byte[] image = await MemoryDisk.NewAsync("size=1M");
         BinaryPrimitives.WriteInt64BigEndian(image.AsSpan(OffsetAt), 0x12345);
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true)).AsTask());
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+            () => MemoryDisk.OpenAsync(new MemoryNode(image, readOnly: true)).AsTask());
         Assert.Equal((DiskImageErrorKind.InvalidFormat, (long)OffsetAt), (error.Kind, error.Offset));
         var file = new MemoryNode((byte[])image.Clone());
         await using (BlockNode disk = await MemoryDisk.OpenAsync(file, forRepair: true))

@@ -3,7 +3,8 @@ using System.Text;
 namespace DiskImage.Tests.Formats.Qcow2;
 
 /// <summary>A persistent dirty bitmap as the specification has it. Spec: "Bitmaps".</summary>
-internal sealed record Qcow2SpecBitmap(string Name, int GranularityBits, bool IsInUse, bool IsAuto, IReadOnlyList<(long Offset, long Length)> Dirty)
+internal sealed record Qcow2SpecBitmap(
+    string Name, int GranularityBits, bool IsInUse, bool IsAuto, IReadOnlyList<(long Offset, long Length)> Dirty)
 {
     /// <summary>The directory's entries in order; none that count while the autoclear bit is clear.</summary>
     public static List<Qcow2SpecBitmap> ReadAll(Qcow2SpecReader image, (long Offset, long Length, int Count) directory, bool isValid)
@@ -19,11 +20,14 @@ internal sealed record Qcow2SpecBitmap(string Name, int GranularityBits, bool Is
         for (int i = 0; i < directory.Count && at + 24 <= end; i++)
         {
             (long table, uint entries, uint flags) = ((long)image.U64(at), image.U32(at + 8), image.U32(at + 12));
-            (int type, int granularity, int nameLength, uint extra) = (image.Byte(at + 16), image.Byte(at + 17), image.U16(at + 18), image.U32(at + 20));
+            (int type, int granularity, int nameLength, uint extra) = (
+                image.Byte(at + 16), image.Byte(at + 17), image.U16(at + 18), image.U32(at + 20));
             string name = Encoding.UTF8.GetString(image.Bytes(at + 24 + extra, nameLength));
-            image.Require(type == 1 && granularity < 64 && (flags & ~7u) == 0 && extra == 0, $"bitmap {i}: type {type}, granularity {granularity}, flags {flags:x}, extra {extra}");
+            image.Require(type == 1 && granularity < 64 && (flags & ~7u) == 0
+                && extra == 0, $"bitmap {i}: type {type}, granularity {granularity}, flags {flags:x}, extra {extra}");
             image.Require(nameLength is > 0 and <= 1023 && names.Add(name), $"bitmap {i}: its name '{name}'");
-            bitmaps.Add(new(name, granularity, (flags & 1) != 0, (flags & 2) != 0, ReadBits(image, name, table, entries, Math.Min(granularity, 40))));
+            bitmaps.Add(new(
+                name, granularity, (flags & 1) != 0, (flags & 2) != 0, ReadBits(image, name, table, entries, Math.Min(granularity, 40))));
             at += (24 + extra + nameLength + 7) / 8 * 8;
         }
         image.Require(bitmaps.Count == directory.Count && at == end, "the bitmap directory is as long as its entries");
@@ -44,8 +48,10 @@ internal sealed record Qcow2SpecBitmap(string Name, int GranularityBits, bool Is
         {
             ulong entry = image.U64(table + (first / perCluster * 8));
             long data = (long)(entry & Qcow2SpecReader.OffsetBits);
-            image.Require((entry & ~(Qcow2SpecReader.OffsetBits | 1)) == 0 && (data == 0 || (entry & 1) == 0), $"entry {entry:x} of the table of bitmap '{name}'");
-            byte[] bytes = data != 0 && image.AddTable(data, image.ClusterSize, $"the bits of bitmap '{name}'") ? image.Bytes(data, image.ClusterSize) : [];
+            image.Require((entry & ~(Qcow2SpecReader.OffsetBits | 1)) == 0
+                && (data == 0 || (entry & 1) == 0), $"entry {entry:x} of the table of bitmap '{name}'");
+            byte[] bytes = data != 0 && image.AddTable(data, image.ClusterSize, $"the bits of bitmap '{name}'")
+                ? image.Bytes(data, image.ClusterSize) : [];
             for (long bit = first; bit < Math.Min(bits, first + perCluster); bit++)
             {
                 bool isSet = bytes.Length == 0 ? (entry & 1) != 0 : (bytes[(bit - first) / 8] >> (int)((bit - first) % 8) & 1) != 0;

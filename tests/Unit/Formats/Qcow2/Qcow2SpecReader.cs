@@ -124,7 +124,10 @@ internal sealed class Qcow2SpecReader
 
     public uint U32(long at) => ((uint)U16(at) << 16) | U16(at + 2);
 
-    public ulong U64(long at) => at >= 0 && at <= _file.LongLength - 8 ? BinaryPrimitives.ReadUInt64BigEndian(_file.AsSpan((int)at)) : ((ulong)U32(at) << 32) | U32(at + 4);
+    public ulong U64(long at)
+        => at >= 0 && at <= _file.LongLength - 8
+            ? BinaryPrimitives.ReadUInt64BigEndian(_file.AsSpan((int)at))
+            : ((ulong)U32(at) << 32) | U32(at + 4);
 
     /// <summary>Bytes of the file; zeroes past its end.</summary>
     public byte[] Bytes(long at, int count)
@@ -166,7 +169,8 @@ internal sealed class Qcow2SpecReader
     /// <summary>Counts a reference to the host clusters of a range of guest data.</summary>
     public void AddData(long offset, long length, long guest)
     {
-        Require(offset >= ClusterSize && offset < FileLength && length <= RoundUp(FileLength) - offset, $"the data of guest offset {guest} at {offset}, {length} bytes");
+        Require(offset >= ClusterSize && offset < FileLength
+            && length <= RoundUp(FileLength) - offset, $"the data of guest offset {guest} at {offset}, {length} bytes");
         for (long cluster = offset >> ClusterBits; cluster << ClusterBits < offset + length; cluster++)
         {
             AddReference(cluster);
@@ -256,7 +260,8 @@ internal sealed class Qcow2SpecReader
         var found = new List<(string Id, string Name, Qcow2SpecView View)>();
         for (uint i = 0; i < count && at < FileLength; i++)
         {
-            (long l1, uint entries, int idLength, int nameLength, long extra) = ((long)U64(at), U32(at + 8), U16(at + 12), U16(at + 14), U32(at + 36));
+            (long l1, uint entries, int idLength, int nameLength, long extra) = (
+                (long)U64(at), U32(at + 8), U16(at + 12), U16(at + 14), U32(at + 36));
             Require(Version < 3 || extra >= 16, $"snapshot {i} records its disk size");
             long size = extra >= 16 ? (long)U64(at + 48) : Size;
             (string id, string name) = (Text(at + 40 + extra, idLength), Text(at + 40 + extra + idLength, nameLength));
@@ -278,7 +283,8 @@ internal sealed class Qcow2SpecReader
         {
             ulong stored = StoredRefcount(cluster);
             Require(stored == references, $"host cluster {cluster} has refcount {stored}, {references} references");
-            Require(references == 1 || !_tables.TryGetValue(cluster, out string? table) || table is "an L2 table", $"host cluster {cluster} is shared with {_tables.GetValueOrDefault(cluster)}");
+            Require(references == 1 || !_tables.TryGetValue(cluster, out string? table)
+                || table is "an L2 table", $"host cluster {cluster} is shared with {_tables.GetValueOrDefault(cluster)}");
         }
         long perBlock = ClusterSize * 8L / RefcountBits;
         for (long at = 0; at < _refcountTableBytes && _refcountTable + at < _file.LongLength; at += 8)
@@ -288,7 +294,9 @@ internal sealed class Qcow2SpecReader
             long first = at / 8 * perBlock;
             for (long index = 0; index * RefcountBits / 8 < used; index++)
             {
-                Require(RefcountIn(block, index) == 0 || _references.ContainsKey(first + index), $"host cluster {first + index} has refcount {RefcountIn(block, index)}, no references");
+                Require(RefcountIn(block, index) == 0
+                    || _references.ContainsKey(first
+                        + index), $"host cluster {first + index} has refcount {RefcountIn(block, index)}, no references");
             }
         }
     }

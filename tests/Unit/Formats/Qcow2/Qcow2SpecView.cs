@@ -62,7 +62,9 @@ internal sealed class Qcow2SpecView(Qcow2SpecReader image, long l1, int l1Entrie
     public IEnumerable<long> HostClusters(long unit)
     {
         SpecKinds kind = Find(unit * image.UnitSize, out ulong entry, out _);
-        (long offset, long length) = kind == SpecKinds.Compressed ? CompressedRange(entry) : ((long)(entry & Qcow2SpecReader.OffsetBits), image.ClusterSize);
+        (long offset, long length) = kind == SpecKinds.Compressed
+            ? CompressedRange(entry)
+            : ((long)(entry & Qcow2SpecReader.OffsetBits), image.ClusterSize);
         if (kind is SpecKinds.Compressed or SpecKinds.Data or SpecKinds.ZeroAllocated && !image.HasDataFile)
         {
             for (long cluster = offset >> image.ClusterBits; cluster << image.ClusterBits < offset + length; cluster++)
@@ -88,7 +90,9 @@ internal sealed class Qcow2SpecView(Qcow2SpecReader image, long l1, int l1Entrie
             for (int k = 0; k < EntriesPerTable; k++)
             {
                 long guest = (((long)i * EntriesPerTable) + k) << image.ClusterBits;
-                CountEntry(image.U64(table + (k * _entryBytes)), image.ExtendedL2 ? image.U64(table + (k * _entryBytes) + 8) : 0, guest, isActive);
+                CountEntry(image.U64(table + (k * _entryBytes)), image.ExtendedL2
+                    ? image.U64(table + (k * _entryBytes) + 8)
+                    : 0, guest, isActive);
             }
         }
     }
@@ -118,7 +122,9 @@ internal sealed class Qcow2SpecView(Qcow2SpecReader image, long l1, int l1Entrie
     }
 
     private void RequireCopied(ulong entry, bool expected, string what)
-        => image.Require((entry & Qcow2SpecReader.CopiedBit) != 0 == expected, $"{what} is {entry:x}, its \"refcount is exactly one\" flag should be {(expected ? "set" : "clear")}");
+        => image.Require(
+            (entry & Qcow2SpecReader.CopiedBit) != 0 == expected,
+            $"{what} is {entry:x}, its \"refcount is exactly one\" flag should be {(expected ? "set" : "clear")}");
 
     /// <summary>Spec: "Standard Cluster Descriptor", "Compressed Clusters Descriptor", "Extended L2 Entries".</summary>
     private void CountEntry(ulong entry, ulong bitmap, long guest, bool isActive)
@@ -133,8 +139,11 @@ internal sealed class Qcow2SpecView(Qcow2SpecReader image, long l1, int l1Entrie
             return;
         }
         bool zeroBitAllowed = image.Version >= 3 && !image.ExtendedL2;
-        image.Require((entry & ~(Qcow2SpecReader.OffsetBits | Qcow2SpecReader.CopiedBit | (zeroBitAllowed ? 1UL : 0))) == 0, $"reserved bits of the entry {entry:x} at guest offset {guest}");
-        image.Require(((uint)bitmap & (uint)(bitmap >> 32)) == 0, $"subclusters at guest offset {guest} are both stored and zero: {bitmap:x}");
+        image.Require(
+            (entry & ~(Qcow2SpecReader.OffsetBits | Qcow2SpecReader.CopiedBit | (zeroBitAllowed ? 1UL : 0))) == 0,
+            $"reserved bits of the entry {entry:x} at guest offset {guest}");
+        image.Require(
+            ((uint)bitmap & (uint)(bitmap >> 32)) == 0, $"subclusters at guest offset {guest} are both stored and zero: {bitmap:x}");
         long host = (long)(entry & Qcow2SpecReader.OffsetBits);
         bool hasHost = host != 0 || (image.HasDataFile && (entry & Qcow2SpecReader.CopiedBit) != 0);
         image.Require(hasHost || (entry & Qcow2SpecReader.CopiedBit) == 0, $"bit 63 without a host cluster at guest offset {guest}");
@@ -147,7 +156,8 @@ internal sealed class Qcow2SpecView(Qcow2SpecReader image, long l1, int l1Entrie
         if (image.HasDataFile)
         {
             image.Require(host == guest, $"guest offset {guest} is at {host} of the data file");
-            image.Require(!isActive || (entry & Qcow2SpecReader.CopiedBit) != 0, $"bit 63 of guest offset {guest}, which is in the data file");
+            image.Require(!isActive
+                || (entry & Qcow2SpecReader.CopiedBit) != 0, $"bit 63 of guest offset {guest}, which is in the data file");
         }
         else
         {
@@ -181,7 +191,8 @@ internal sealed class Qcow2SpecView(Qcow2SpecReader image, long l1, int l1Entrie
         if ((entry & Qcow2SpecReader.CompressedBit) != 0)
         {
             (long offset, long length) = CompressedRange(entry);
-            return image.HasDataFile || offset < image.ClusterSize || offset + length > image.FileLength + image.ClusterSize ? SpecKinds.Unreachable : SpecKinds.Compressed;
+            return image.HasDataFile || offset < image.ClusterSize || offset + length > image.FileLength + image.ClusterSize
+                ? SpecKinds.Unreachable : SpecKinds.Compressed;
         }
         if (hasHost && (host % image.ClusterSize != 0 || (!image.HasDataFile && host >= image.FileLength)))
         {

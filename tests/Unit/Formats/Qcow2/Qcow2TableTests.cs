@@ -4,7 +4,9 @@ using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Qcow2;
 
-/// <summary>Tables at the edges: more than the cache holds, none at all, changed underneath by a repair, written by older programs.</summary>
+/// <summary>
+/// Tables at the edges: more than the cache holds, none at all, changed underneath by a repair, written by older programs.
+/// </summary>
 public sealed class Qcow2TableTests
 {
     [Fact]
@@ -132,7 +134,9 @@ public sealed class Qcow2TableTests
         Array.Fill(contents, (byte)'x');
         foreach (string how in new[] { "compressed", "shared", "plain" })
         {
-            var file = how == "compressed" ? new MemoryNode(await MemoryDisk.CompressedAsync(contents, "")) : new MemoryNode(await MemoryDisk.NewAsync($"size={contents.Length}"));
+            var file = how == "compressed"
+                ? new MemoryNode(await MemoryDisk.CompressedAsync(contents, ""))
+                : new MemoryNode(await MemoryDisk.NewAsync($"size={contents.Length}"));
             await using BlockNode disk = await MemoryDisk.OpenAsync(file);
             if (how != "compressed")
             {

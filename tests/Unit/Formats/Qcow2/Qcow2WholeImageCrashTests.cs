@@ -16,9 +16,15 @@ public sealed class Qcow2WholeImageCrashTests
     public static TheoryData<string, string> Cases()
     {
         var data = new TheoryData<string, string>();
-        foreach (string options in new[] { "cluster_size=4k", "cluster_size=512,refcount_bits=64", "cluster_size=4k,compat=0.10", "cluster_size=16k,extended_l2=on" })
+        foreach (string options in new[]
         {
-            foreach (string change in new[] { "create", "restore", "delete", "grow", "shrink", "empty", "rebase", "amend-refcounts", "amend-compat", "repair" })
+            "cluster_size=4k", "cluster_size=512,refcount_bits=64", "cluster_size=4k,compat=0.10", "cluster_size=16k,extended_l2=on",
+        })
+        {
+            foreach (string change in new[]
+            {
+                "create", "restore", "delete", "grow", "shrink", "empty", "rebase", "amend-refcounts", "amend-compat", "repair",
+            })
             {
                 if (!(options.Contains("0.10", StringComparison.Ordinal) && change is "grow" or "shrink"))
                 {
@@ -34,7 +40,8 @@ public sealed class Qcow2WholeImageCrashTests
     public async Task Every_prefix_of_the_writes_shows_old_or_new(string options, string change)
     {
         bool version2 = options.Contains("0.10", StringComparison.Ordinal);
-        if ((version2 && change is "amend-refcounts" or "amend-compat") || (change == "amend-compat" && options.Contains("extended", StringComparison.Ordinal))
+        if ((version2 && change is "amend-refcounts" or "amend-compat")
+            || (change == "amend-compat" && options.Contains("extended", StringComparison.Ordinal))
             || (change == "amend-compat" && options.Contains("refcount_bits", StringComparison.Ordinal)))
         {
             change = "create"; // that option cannot be amended there; the row still tests something
@@ -83,7 +90,8 @@ public sealed class Qcow2WholeImageCrashTests
             await using BlockNode disk = await OpenAsync(file, forRepair: false); // repairs what is marked dirty
             byte[] now = new byte[disk.Length];
             await disk.ReadAsync(0, now);
-            Assert.True(change == "repair" || now.AsSpan().SequenceEqual(old) || now.AsSpan().SequenceEqual(@new), $"{what}: neither the old contents nor the new");
+            Assert.True(change == "repair" || now.AsSpan().SequenceEqual(old)
+                || now.AsSpan().SequenceEqual(@new), $"{what}: neither the old contents nor the new");
             CheckReport report = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
             CheckFinding? bad = report.Findings.FirstOrDefault(f => f.Severity == CheckSeverity.Corruption && !IsHarmless(f));
             Assert.True(bad is null || change == "repair", $"{what}: {bad}");
@@ -93,7 +101,8 @@ public sealed class Qcow2WholeImageCrashTests
                 byte[] got = new byte[view.Length];
                 await view.ReadAsync(0, got);
                 byte[] expected = snapshot.Name == "kept" ? kept : old;
-                Assert.True(change == "repair" || got.AsSpan().SequenceEqual(expected), $"{what}: snapshot {snapshot.Name} reads otherwise");
+                Assert.True(change == "repair"
+                    || got.AsSpan().SequenceEqual(expected), $"{what}: snapshot {snapshot.Name} reads otherwise");
             }
         }
         catch (DiskImageException e) when (change != "repair" || e.Kind != DiskImageErrorKind.Corrupt)
@@ -107,7 +116,8 @@ public sealed class Qcow2WholeImageCrashTests
     }
 
     /// <summary>A clear flag costs a copy and loses nothing; version 2 has no mark that would have it set again.</summary>
-    private static bool IsHarmless(CheckFinding finding) => finding.Kind == "CopiedFlag" && finding.Message.Contains("lacks", StringComparison.Ordinal);
+    private static bool IsHarmless(CheckFinding finding)
+        => finding.Kind == "CopiedFlag" && finding.Message.Contains("lacks", StringComparison.Ordinal);
 
     private static async ValueTask ChangeAsync(BlockNode disk, string change)
     {
@@ -121,8 +131,10 @@ public sealed class Qcow2WholeImageCrashTests
             "shrink" => disk.ResizeAsync(100 << 10),
             "empty" => ((IEmptiable)disk).MakeEmptyAsync(CancellationToken.None),
             "rebase" => ((IRebasable)disk).SetBackingAsync("another-name.qcow2", "qcow2", null, CancellationToken.None),
-            "amend-refcounts" => driver.AmendAsync(disk, driver.AmendOptions.Bind(OptionSchema.Split("refcount_bits=32")), null, CancellationToken.None),
-            "amend-compat" => driver.AmendAsync(disk, driver.AmendOptions.Bind(OptionSchema.Split("compat=0.10")), null, CancellationToken.None),
+            "amend-refcounts" => driver.AmendAsync(
+                disk, driver.AmendOptions.Bind(OptionSchema.Split("refcount_bits=32")), null, CancellationToken.None),
+            "amend-compat" => driver.AmendAsync(
+                disk, driver.AmendOptions.Bind(OptionSchema.Split("compat=0.10")), null, CancellationToken.None),
             _ => Discard(((IRepairable)disk).RepairAsync(RepairMode.All, null, CancellationToken.None)),
         });
 
@@ -133,7 +145,8 @@ public sealed class Qcow2WholeImageCrashTests
     {
         var file = new MemoryNode([]);
         var driver = (ICreatable)Images.Registry.Format("qcow2");
-        await driver.CreateAsync(new FormatCreateContext(file, driver.CreateOptions.Bind(OptionSchema.Split($"size={Size},{options}"))), CancellationToken.None);
+        await driver.CreateAsync(
+            new FormatCreateContext(file, driver.CreateOptions.Bind(OptionSchema.Split($"size={Size},{options}"))), CancellationToken.None);
         byte[] kept = [];
         await using (BlockNode disk = await OpenAsync(new BorrowedNode(file, isReadOnly: false), forRepair: false))
         {
@@ -187,6 +200,8 @@ public sealed class Qcow2WholeImageCrashTests
     {
         FormatDriver driver = Images.Registry.Format("qcow2");
         return driver.OpenAsync(
-            new FormatOpenContext(file, driver.OpenOptions.Defaults(), OpenBacking: null, (_, _, _) => throw new InvalidOperationException(), forRepair), CancellationToken.None);
+            new FormatOpenContext(
+                file, driver.OpenOptions.Defaults(), OpenBacking: null, (_, _, _) => throw new InvalidOperationException(), forRepair),
+            CancellationToken.None);
     }
 }

@@ -71,7 +71,8 @@ public sealed class Qcow2WholeImageTests
             {
                 await ((ICompressedWritable)disk).WriteCompressedAsync(i * Cluster, packed.AsMemory(0, length), CancellationToken.None);
             }
-            var error = await Assert.ThrowsAsync<DiskImageException>(async () => await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None));
+            var error = await Assert.ThrowsAsync<DiskImageException>(
+                async () => await ((ISnapshots)disk).CreateSnapshotAsync("s", DateTimeOffset.UnixEpoch, CancellationToken.None));
             Assert.Equal(DiskImageErrorKind.OutOfRange, error.Kind);
             await disk.WriteAsync(10 * Cluster, cluster);
         }

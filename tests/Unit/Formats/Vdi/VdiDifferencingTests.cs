@@ -98,7 +98,10 @@ public sealed class VdiDifferencingTests : IDisposable
         DiskImageException missing = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["child.vdi"]));
         Assert.Equal(DiskImageErrorKind.NotFound, missing.Kind);
         Assert.Contains(missing.Wording.Remedies, r => r.Kind == RemedyKind.ParentSearchPath);
-        OpenPolicy both = OpenPolicy.Default with { ParentFolders = [_folder["elsewhere"], Path.GetDirectoryName(_folder["x"])!, _folder["nowhere"]] };
+        OpenPolicy both = OpenPolicy.Default with { ParentFolders =
+        [
+            _folder["elsewhere"], Path.GetDirectoryName(_folder["x"])!, _folder["nowhere"],
+        ] };
         await using (BlockNode disk = await Images.OpenAsync(_folder["child.vdi"], policy: both))
         {
             Assert.Equal(model, await ReadAsync(disk));
@@ -126,7 +129,8 @@ public sealed class VdiDifferencingTests : IDisposable
         DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["child.vdi"]));
         Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
         Assert.Contains("written to after", error.Message, StringComparison.Ordinal);
-        await using (BlockNode disk = await Images.OpenAsync(_folder["child.vdi"], policy: OpenPolicy.Default with { IgnoreIdMismatch = true }))
+        await using (
+            BlockNode disk = await Images.OpenAsync(_folder["child.vdi"], policy: OpenPolicy.Default with { IgnoreIdMismatch = true }))
         {
             Assert.Equal(Size, disk.Length);
         }
@@ -168,6 +172,23 @@ public sealed class VdiDifferencingTests : IDisposable
     }
 
     [Fact]
+    public async Task A_merge_that_ends_half_way_leaves_a_chain_that_opens_and_reads_the_same()
+    {
+        byte[] model = await MakeChainAsync();
+        await using (BlockNode target = await OpenAloneAsync("base.vdi"))
+        {
+            var open = new Dictionary<NodeIdentity, BlockNode> { [Images.Opener.IdentityOf(_folder["base.vdi"])!.Value] = target };
+            var request = new OpenRequest(_folder["middle.vdi"]) { Writable = true, Opened = open };
+            await using BlockNode middle = (await Images.Opener.OpenAsync(request, CancellationToken.None)).Node;
+            await middle.As<IBackingRecord>()!.ExpectBackingChangeAsync(changesThis: false, CancellationToken.None);
+            byte[] contents = await ReadAsync(middle);
+            await target.WriteAsync(0, contents.AsMemory(0, Size / 2)); // and no more
+        }
+        await using BlockNode again = await Images.OpenAsync(_folder["child.vdi"]);
+        Assert.Equal(model, await ReadAsync(again));
+    }
+
+    [Fact]
     public async Task What_the_parent_holds_behind_a_child_that_was_cut_does_not_come_up_when_it_grows()
     {
         byte[] contents = new byte[Size];
@@ -191,7 +212,8 @@ public sealed class VdiDifferencingTests : IDisposable
         byte[] model = await MakeChainAsync();
         var id = Guid.NewGuid();
         await AmendAsync("middle.vdi", $"uuid={id},comment=of the second day");
-        Assert.Equal(DiskImageErrorKind.NotFound, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["child.vdi"]))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.NotFound, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["child.vdi"]))).Kind);
         await AmendAsync("child.vdi", $"parent_uuid={id}");
         await using (BlockNode disk = await Images.OpenAsync(_folder["child.vdi"]))
         {
@@ -205,9 +227,12 @@ public sealed class VdiDifferencingTests : IDisposable
         }
         foreach (string bad in new[] { "uuid=x", $"comment={new string('ä', 128)}" })
         {
-            Assert.Equal(DiskImageErrorKind.InvalidOption, (await Assert.ThrowsAsync<DiskImageException>(() => AmendAsync("middle.vdi", bad))).Kind);
+            Assert.Equal(
+                DiskImageErrorKind.InvalidOption, (await Assert.ThrowsAsync<DiskImageException>(() => AmendAsync("middle.vdi", bad))).Kind);
         }
-        Assert.Equal(DiskImageErrorKind.InvalidOption, (await Assert.ThrowsAsync<DiskImageException>(() => AmendAsync("base.vdi", $"parent_uuid={id}"))).Kind);
+        Assert.Equal(
+            DiskImageErrorKind.InvalidOption,
+            (await Assert.ThrowsAsync<DiskImageException>(() => AmendAsync("base.vdi", $"parent_uuid={id}"))).Kind);
     }
 
     [Fact]
@@ -215,10 +240,14 @@ public sealed class VdiDifferencingTests : IDisposable
     {
         _ = await MakeChainAsync();
         await Images.CreateAsync(_folder["b.qcow2"], "qcow2", $"size={Size}");
-        foreach (string options in new[] { "backing_file=b.qcow2", "backing_file=base.vdi,static", "backing_file=base.vdi,backing_fmt=raw" })
+        foreach (
+            string options in new[] { "backing_file=b.qcow2", "backing_file=base.vdi,static", "backing_file=base.vdi,backing_fmt=raw" })
         {
-            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.CreateAsync(_folder["new.vdi"], "vdi", options));
-            Assert.True(error.Kind is DiskImageErrorKind.InvalidOption or DiskImageErrorKind.InvalidFormat, $"{options}: {error.Kind} {error.Message}");
+            DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(
+                () => Images.CreateAsync(_folder["new.vdi"], "vdi", options));
+            Assert.True(
+                error.Kind is DiskImageErrorKind.InvalidOption or DiskImageErrorKind.InvalidFormat,
+                $"{options}: {error.Kind} {error.Message}");
         }
     }
 
@@ -234,9 +263,11 @@ public sealed class VdiDifferencingTests : IDisposable
         random.NextBytes(first);
         random.NextBytes(third);
         Guid parentId = Guid.NewGuid(), parentModified = Guid.NewGuid();
-        await File.WriteAllBytesAsync(_folder["p.vdi"], Write(version, 1, parentId, parentModified, default, default, [0, 1, 2, 3], parent));
         await File.WriteAllBytesAsync(
-            _folder["c.vdi"], Write(version, 4, Guid.NewGuid(), Guid.NewGuid(), parentId, parentModified, [1, -1, 0, -2], [.. third, .. first]));
+            _folder["p.vdi"], Write(version, 1, parentId, parentModified, default, default, [0, 1, 2, 3], parent));
+        await File.WriteAllBytesAsync(
+            _folder["c.vdi"],
+            Write(version, 4, Guid.NewGuid(), Guid.NewGuid(), parentId, parentModified, [1, -1, 0, -2], [.. third, .. first]));
         await using BlockNode disk = await Images.OpenAsync(_folder["c.vdi"]);
         byte[] expected = [.. first, .. parent[Block..(2 * Block)], .. third, .. new byte[Block]];
         Assert.Equal(expected, await ReadAsync(disk));
@@ -259,7 +290,8 @@ public sealed class VdiDifferencingTests : IDisposable
         Put(0x178, Block);
         Put(0x180, (uint)map.Length);
         Put(0x184, (uint)(blocks.Length / Block));
-        foreach ((int at, Guid value) in new[] { (ImageIdAt, id), (ModifiedAt, modified), (LinkAt, link), (ParentModifiedAt, parentModified) })
+        foreach (
+            (int at, Guid value) in new[] { (ImageIdAt, id), (ModifiedAt, modified), (LinkAt, link), (ParentModifiedAt, parentModified) })
         {
             value.ToByteArray().CopyTo(file, at);
         }

@@ -69,7 +69,8 @@ public sealed class VdiTests : IDisposable
             object record = ((ICreatable)vdi).CreateOptions.Bind(OptionSchema.Split(options));
             ImageMeasurement measured = await ((IMeasurable)vdi).MeasureAsync(record, source, CancellationToken.None);
             await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder[$"{options}.vdi"], "vdi", options);
-            Assert.InRange(new FileInfo(_folder[$"{options}.vdi"]).Length, 1, measured.Required); // written zeroes are counted, and not stored
+            // written zeroes are counted, and not stored
+            Assert.InRange(new FileInfo(_folder[$"{options}.vdi"]).Length, 1, measured.Required);
             Assert.Equal((10 << 20) + (1 << 20), measured.FullyAllocated);
         }
     }
@@ -161,7 +162,9 @@ public sealed class VdiTests : IDisposable
         Assert.Empty((await VdiDisks.CheckAsync(damaged.ToArray())).Findings);
         await using BlockNode repaired = await VdiDisks.OpenAsync(damaged);
         await repaired.ReadAsync(0, before);
-        byte[] expected = [.. contents[..(block * Block)], .. entry == 1 ? contents[Block..(2 * Block)] : new byte[Block], .. contents[((block + 1) * Block)..]];
+        byte[] expected = [.. contents[..(block * Block)], .. entry == 1
+            ? contents[Block..(2 * Block)]
+            : new byte[Block], .. contents[((block + 1) * Block)..]];
         Assert.Equal(expected, before);
     }
 
@@ -187,7 +190,8 @@ public sealed class VdiTests : IDisposable
         Assert.Equal(kind, error.Kind);
     }
 
-    /// <summary>Every prefix of the requests, and every prefix less what was not flushed, leaves a disk that opens and reads as what was flushed or newer.</summary>
+    /// <summary>Every prefix of the requests, and every prefix less what was not flushed, leaves a disk that opens and reads as what was
+    /// flushed or newer.</summary>
     [Theory]
     [InlineData(1)]
     [InlineData(2)]
@@ -198,7 +202,8 @@ public sealed class VdiTests : IDisposable
         MemoryNode file = await VdiDisks.CreateAsync(Sectors * 512, Block);
         byte[] before = file.ToArray();
         var log = new WriteLogNode(file);
-        List<GuestOperation> operations = GuestOperation.Sequence(seed, Sectors, 40, 40, GuestAction.Write, GuestAction.WriteZeroes, GuestAction.Flush);
+        List<GuestOperation> operations = GuestOperation.Sequence(
+            seed, Sectors, 40, 40, GuestAction.Write, GuestAction.WriteZeroes, GuestAction.Flush);
         var ends = new List<int>();
         await using (BlockNode disk = await VdiDisks.OpenAsync(log))
         {
