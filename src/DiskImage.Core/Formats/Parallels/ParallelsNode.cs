@@ -194,10 +194,11 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
             length, ParallelsHeader.SectorSize), entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);
         if (entries > ParallelsHeader.MaximumEntries || (!Header.IsExtended && sectors > uint.MaxValue))
         {
+            long most = Math.Min((long)ParallelsHeader.MaximumEntries * Header.Tracks, Header.IsExtended ? long.MaxValue : uint.MaxValue);
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
                 $"{Name}: a Parallels disk with clusters of {Header.ClusterSize:#,0} bytes cannot have {length:#,0} bytes; allowed: up to"
-                    + $" {Math.Min((long)ParallelsHeader.MaximumEntries * Header.Tracks, Header.IsExtended ? long.MaxValue : uint.MaxValue) * 512:#,0}",
+                    + $" {most * ParallelsHeader.SectorSize:#,0}",
                 Name);
         }
         return AloneAsync(
