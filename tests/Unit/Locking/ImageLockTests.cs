@@ -209,7 +209,7 @@ public sealed partial class ImageLockTests : IDisposable
         Assert.Equal(ByteLockResult.Taken, host.ProbeByte(other, 101));
         Assert.Equal(ByteLockResult.Free, host.ProbeByte(other, 102));
         Assert.Equal(ByteLockResult.Free, host.LockByte(other, 101));
-        one.Dispose();
+        host.Close(one);
         Assert.Equal(ByteLockResult.Free, host.ProbeByte(other, 101));
     }
 

@@ -69,7 +69,7 @@ public sealed class OpeningTests : IDisposable
     {
         _ = await Programs.RunAsync("mkfifo", _folder["pipe"]);
         using SafeFileHandle handle = HostFile.Current.Open(_folder["pipe"], writable, HostSharing.Everybody); // would hang here
-        Assert.Equal(HostFileKind.Other, HostFile.Current.KindOf(handle));
+        Assert.Equal(HostFileKind.Pipe, HostFile.Current.KindOf(handle));
     }
 
     [Fact]
