@@ -232,7 +232,7 @@ Describe 'Convert-DiskImage' {
 
     It 'completes <Line>' -ForEach @(
         @{ Line = 'Convert-DiskImage a.raw b.qcow2 -Laz'; Expected = '-LazyRefcounts' }
-        @{ Line = 'Convert-DiskImage a.raw b -DestinationFormat v'; Expected = 'vdi', 'vhdx', 'vpc' }
+        @{ Line = 'Convert-DiskImage a.raw b -DestinationFormat v'; Expected = 'vdi', 'vhdx', 'vmdk', 'vpc' }
         @{ Line = 'Convert-DiskImage a.raw b.raw -Option '; Expected = 'preallocation=', 'nocow=' }
         @{ Line = 'Convert-DiskImage a.raw b.qcow2 -Compat '; Expected = '0.10', '1.1' }
     ) {
