@@ -18,6 +18,7 @@ internal sealed class Qcow2Census
     {
         (File, Header, DataLength, CancellationToken) = (file, header, dataFile?.Length, cancellationToken);
         Geometry = new Qcow2Geometry(header);
+        IsExternal = header.Has(Qcow2Incompatible.ExternalDataFile);
         FileClusters = Geometry.Clusters(file.Length);
         References = new SparseCounters(file.Name);
         _isTable = new SparseCounters(file.Name);
@@ -34,7 +35,7 @@ internal sealed class Qcow2Census
     /// <summary>The length of the external data file, if the image has one and it is at hand.</summary>
     public long? DataLength { get; }
 
-    public bool IsExternal => Header.Has(Qcow2Incompatible.ExternalDataFile);
+    public bool IsExternal { get; }
 
     public long FileClusters { get; }
 

@@ -1,5 +1,6 @@
 using System.Buffers;
 using DiskImage.Binary;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -40,15 +41,19 @@ internal sealed class Qcow2FlagCheck(Qcow2Census census)
 
     private void CheckL2(ReadOnlySpan<byte> table, long l2, long guest)
     {
-        for (int k = 0; k < Geometry.L2Entries; k++, guest += Geometry.ClusterSize)
+        SparseCounters references = census.References;
+        int bits = Geometry.ClusterBits, clusterSize = Geometry.ClusterSize;
+        int bytesOfEntry = Geometry.L2EntryBytes, entries = Geometry.L2Entries;
+        bool isExternal = census.IsExternal;
+        for (int k = 0; k < entries; k++, guest += clusterSize)
         {
-            var entry = new L2Entry(BigEndian.U64(table, k * Geometry.L2EntryBytes));
-            long host = entry.Place.Value, at = l2 + (k * Geometry.L2EntryBytes);
-            if (!census.IsExternal && entry.IsCopied && census.References[host >> Geometry.ClusterBits] == 1)
+            var entry = new L2Entry(BigEndian.U64(table, k * bytesOfEntry));
+            long host = entry.Place.Value, at = l2 + (k * bytesOfEntry);
+            if (!isExternal && entry.IsCopied && references[host >> bits] == 1)
             {
                 continue;
             }
-            if (census.IsExternal && entry is { IsCompressed: false, HasPlace: true, IsCopied: false }) // what lies there has no refcounts
+            if (isExternal && entry is { IsCompressed: false, HasPlace: true, IsCopied: false }) // what lies there has no refcounts
             {
                 census.Findings.Corruption(
                     "CopiedFlag",
@@ -56,7 +61,7 @@ internal sealed class Qcow2FlagCheck(Qcow2Census census)
                         + $" one reference.",
                     "set the flag", guest, Geometry.ClusterSize, at);
             }
-            else if (entry is { IsCompressed: false, HasPlace: true } && Geometry.InCluster(host) == 0 && !census.IsExternal)
+            else if (entry is { IsCompressed: false, HasPlace: true } && Geometry.InCluster(host) == 0 && !isExternal)
             {
                 Check(entry.Raw, host, guest, at, "data cluster");
             }

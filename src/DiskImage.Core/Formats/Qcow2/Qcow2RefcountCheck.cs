@@ -1,4 +1,5 @@
 using DiskImage.Block;
+using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 
@@ -75,14 +76,16 @@ internal sealed class Qcow2RefcountCheck(Qcow2Census census)
     private void Compare(byte[] block, long first, MismatchRun run)
     {
         int perBlock = 1 << Geometry.RefcountsPerBlockBits, end = perBlock;
-        long countedEnd = census.References.End;
+        SparseCounters references = census.References;
+        int order = Geometry.RefcountOrder;
+        long countedEnd = references.End;
         if (first + perBlock > countedEnd)
         {
             end = Math.Max((int)Math.Clamp(countedEnd - first, 0, perBlock), Math.Min(perBlock, LastUsed(block) + 1));
         }
         for (int k = 0; k < end; k++)
         {
-            ulong stored = RefcountBlock.Get(block, k, Geometry.RefcountOrder), counted = census.References[first + k];
+            ulong stored = RefcountBlock.Get(block, k, order), counted = references[first + k];
             if ((stored | counted) == 0)
             {
                 continue;

@@ -18,6 +18,7 @@ internal sealed class Qcow2TableCount(Qcow2Census census, IProgress<long>? bytes
     private readonly List<L2Use> _uses = []; // in the order in which they were met: the active ones first
     private readonly Dictionary<long, int> _usesOf = []; // offset of an L2 table → index in _uses
     private readonly int _neededL1 = (int)census.Geometry.L1EntriesFor(census.Header.Size);
+    private readonly int _clusterSize = census.Geometry.ClusterSize;
     private long _nextContiguous = -1;
 
     /// <summary>Clusters that L1 entries past the end of the disk lead to.</summary>
@@ -115,24 +116,27 @@ internal sealed class Qcow2TableCount(Qcow2Census census, IProgress<long>? bytes
 
     private void CountL2(ReadOnlySpan<byte> table, L2Use use)
     {
+        // A check of a million entries is this loop, so what it asks for stands in locals.
+        SparseCounters references = census.References;
+        int bits = Geometry.ClusterBits, clusterSize = Geometry.ClusterSize;
+        int bytesOfEntry = Geometry.L2EntryBytes, entries = Geometry.L2Entries;
+        ulong end = (ulong)census.FileClusters << bits, inCluster = (ulong)clusterSize - 1;
+        bool hasSubclusters = Geometry.HasSubclusters, plain = !hasSubclusters && !census.IsExternal;
         long guest = use.Guest;
-        ulong end = (ulong)census.FileClusters << Geometry.ClusterBits, inCluster = (ulong)Geometry.ClusterSize - 1;
-        bool plain = !Geometry.HasSubclusters && !census.IsExternal;
-        for (int i = 0; i < Geometry.L2Entries; i++, guest += Geometry.ClusterSize)
+        for (int i = 0, at = 0; i < entries; i++, at += bytesOfEntry, guest += clusterSize)
         {
-            int at = i * Geometry.L2EntryBytes;
             ulong raw = BigEndian.U64(table, at), host = raw & ~(1UL << 63);
-            bool isUsual = host - 1 < end - 1 && (host & inCluster) == 0 && !census.HoldsTable((long)host >> Geometry.ClusterBits);
-            if (plain && (raw == 0 || isUsual))
+            if (plain && raw == 0)
             {
-                if (raw != 0) // a whole cluster inside the file that is no table
-                {
-                    _ = census.References.Add((long)host >> Geometry.ClusterBits, use.Times);
-                    Tally(use.IsActive, (long)host, isCompressed: false);
-                }
                 continue;
             }
-            var entry = new L2Entry(raw, Geometry.HasSubclusters ? BigEndian.U64(table, at + 8) : 0);
+            if (plain && host - 1 < end - 1 && (host & inCluster) == 0 && !census.HoldsTable((long)host >> bits))
+            {
+                _ = references.Add((long)host >> bits, use.Times); // a whole cluster inside the file that is no table
+                Tally(use.IsActive, (long)host, isCompressed: false);
+                continue;
+            }
+            var entry = new L2Entry(raw, hasSubclusters ? BigEndian.U64(table, at + 8) : 0);
             if (entry != default)
             {
                 CountEntry(entry, guest, use.Offset + at, use);
@@ -277,7 +281,7 @@ internal sealed class Qcow2TableCount(Qcow2Census census, IProgress<long>? bytes
             return;
         }
         Fragmented += _nextContiguous >= 0 && host != _nextContiguous ? 1 : 0;
-        _nextContiguous = host + Geometry.ClusterSize;
+        _nextContiguous = host + _clusterSize;
     }
 
     /// <summary>An L2 table, the guest offset of the first L1 entry that leads to it, and how many do.</summary>
