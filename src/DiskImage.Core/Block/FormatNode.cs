@@ -19,6 +19,8 @@ internal abstract class FormatNode : BlockNode
     /// <summary>Copy-on-write joins the old bytes and the new into one request up to this size. Ours.</summary>
     private const int JoinedWriteLimit = 1 << 20;
 
+    private const int MostZeroes = 1 << 20; // bytes of zeroes in one step. Ours
+
     private readonly RangeLock _ranges = new();
 
     /// <summary>Takes over <paramref name="file"/>, <paramref name="backing"/> and any further children.</summary>
@@ -107,28 +109,11 @@ internal abstract class FormatNode : BlockNode
     /// <typeparam name="T">What it returns.</typeparam>
     /// <param name="work">The work. It sees to its own cancelling.</param>
     /// <param name="cancellationToken">Stops waiting for the others.</param>
-    protected async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work, CancellationToken cancellationToken = default)
-    {
-        RangeLock.Hold hold = await _ranges.AcquireAsync(0, long.MaxValue, exclusive: true, cancellationToken).ConfigureAwait(false);
-        try
-        {
-            return await work().ConfigureAwait(false);
-        }
-        finally
-        {
-            _ranges.Release(hold);
-        }
-    }
+    protected ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work, CancellationToken cancellationToken)
+        => _ranges.AloneAsync(work, cancellationToken);
 
     /// <inheritdoc cref="AloneAsync{T}"/>
-    protected async ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken = default)
-        => await AloneAsync(
-            async () =>
-            {
-                await work().ConfigureAwait(false);
-                return true;
-            },
-            cancellationToken).ConfigureAwait(false);
+    protected ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken) => _ranges.AloneAsync(work, cancellationToken);
 
     /// <inheritdoc/>
     protected sealed override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
@@ -272,6 +257,26 @@ internal abstract class FormatNode : BlockNode
         }
     }
 
+    /// <summary>Likewise, zeroes, literally.</summary>
+    protected async ValueTask WriteZeroesMappedAsync(long start, long end, CancellationToken cancellationToken)
+    {
+        byte[] zeroes = ArrayPool<byte>.Shared.Rent((int)Math.Min(end - start, MostZeroes));
+        try
+        {
+            Array.Clear(zeroes);
+            for (long at = start; at < end;)
+            {
+                int count = (int)Math.Min(zeroes.Length, end - at);
+                await WriteMappedAsync(at, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
+                at += count;
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(zeroes);
+        }
+    }
+
     private ValueTask ReadExtentAsync(in BlockExtent extent, Memory<byte> buffer, CancellationToken cancellationToken)
     {
         if (extent.Status == BlockStatus.None)
@@ -378,16 +383,7 @@ internal abstract class FormatNode : BlockNode
         {
             return;
         }
-        byte[] zeroes = ArrayPool<byte>.Shared.Rent(length);
-        try
-        {
-            zeroes.AsSpan(0, length).Clear();
-            await WriteMappedAsync(offset, zeroes.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(zeroes);
-        }
+        await WriteZeroesMappedAsync(offset, offset + length, cancellationToken).ConfigureAwait(false);
     }
 
     private ValueTask<RangeLock.Hold> HoldUnitsAsync(long offset, long length, bool exclusive, CancellationToken cancellationToken)

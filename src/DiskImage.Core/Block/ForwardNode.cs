@@ -53,7 +53,7 @@ internal sealed class ForwardNode : BlockNode
                 await SendLowestAsync(cancellationToken).ConfigureAwait(false);
             }
             await SendZeroesAsync(_length, cancellationToken).ConfigureAwait(false);
-            await SendAsync(default, cancellationToken).ConfigureAwait(false);
+            await TryAsync(() => new(_sink.FlushAsync(cancellationToken))).ConfigureAwait(false);
         }
         finally
         {
@@ -124,8 +124,8 @@ internal sealed class ForwardNode : BlockNode
             RequireHeld(offset, "changed");
             foreach ((long number, byte[] page) in _pages)
             {
-                long start = Math.Clamp(
-                    offset - (number * PageSize), 0, PageSize), end = Math.Clamp(offset + length - (number * PageSize), 0, PageSize);
+                long start = Math.Clamp(offset - (number * PageSize), 0, PageSize);
+                long end = Math.Clamp(offset + length - (number * PageSize), 0, PageSize);
                 page.AsSpan((int)start, (int)Math.Max(0, end - start)).Clear();
             }
             _length = Math.Max(_length, offset + length);
@@ -213,19 +213,15 @@ internal sealed class ForwardNode : BlockNode
         }
     }
 
-    /// <summary>Sends bytes; none to see that all have gone.</summary>
-    private async ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    private ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+        => TryAsync(() => _sink.WriteAsync(bytes, cancellationToken));
+
+    /// <summary>Asks something of who takes it. One failure ends all.</summary>
+    private async ValueTask TryAsync(Func<ValueTask> request)
     {
         try
         {
-            if (bytes.IsEmpty)
-            {
-                await _sink.FlushAsync(cancellationToken).ConfigureAwait(false);
-            }
-            else
-            {
-                await _sink.WriteAsync(bytes, cancellationToken).ConfigureAwait(false);
-            }
+            await request().ConfigureAwait(false);
         }
         catch (Exception e) when (e is not (DiskImageException or OperationCanceledException))
         {

@@ -45,6 +45,33 @@ internal sealed class RangeLock
         }
     }
 
+    /// <summary>Runs something while nothing is held by anybody else.</summary>
+    /// <typeparam name="T">What it returns.</typeparam>
+    /// <param name="work">The work. It sees to its own cancelling.</param>
+    /// <param name="cancellationToken">Stops waiting for the others.</param>
+    public async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work, CancellationToken cancellationToken)
+    {
+        Hold hold = await AcquireAsync(0, long.MaxValue, exclusive: true, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            return await work().ConfigureAwait(false);
+        }
+        finally
+        {
+            Release(hold);
+        }
+    }
+
+    /// <inheritdoc cref="AloneAsync{T}"/>
+    public async ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken)
+        => await AloneAsync(
+            async () =>
+            {
+                await work().ConfigureAwait(false);
+                return true;
+            },
+            cancellationToken).ConfigureAwait(false);
+
     private async Task<Hold> WaitAsync(Hold hold, TaskCompletionSource<Hold> waiter, CancellationToken cancellationToken)
     {
         CancellationTokenRegistration cancel = cancellationToken.UnsafeRegister(

@@ -111,6 +111,11 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
         _ => "a request for them",
     };
 
-    private string Of => Role switch { ImageRole.Backing => " of the backing image", ImageRole.Difference => " of the other "
-        + "image", ImageRole.Source => " of the source", _ => "" };
+    private string Of => Role switch
+    {
+        ImageRole.Backing => " of the backing image",
+        ImageRole.Difference => " of the other image",
+        ImageRole.Source => " of the source",
+        _ => "",
+    };
 }

@@ -14,8 +14,8 @@ namespace DiskImage.Compression;
 internal sealed class LzfseDecoder : IBlockDecompressor
 {
     private const uint RawMagic = 0x2D78_7662, PlainMagic = 0x3178_7662, PackedMagic = 0x3278_7662, LzvnMagic = 0x6E78_7662;
-    private const int LSymbols =
-        20, MSymbols = 20, DSymbols = 64, LiteralSymbols = 256, Symbols = LSymbols + MSymbols + DSymbols + LiteralSymbols;
+    private const int LSymbols = 20, MSymbols = 20, DSymbols = 64, LiteralSymbols = 256;
+    private const int Symbols = LSymbols + MSymbols + DSymbols + LiteralSymbols;
     private const int LStates = 64, MStates = 64, DStates = 256, LiteralStates = 1024;
     private const int MaxMatches = 10_000, MaxLiterals = 4 * MaxMatches;
     private const int PackedHeader = 32, PlainHeader = 52 + (Symbols * 2); // two bytes fill it up
@@ -138,8 +138,8 @@ internal sealed class LzfseDecoder : IBlockDecompressor
             {
                 return false;
             }
-            int literals = Next(
-                tables.L, ref l, ref bits), length = Next(tables.M, ref m, ref bits), given = Next(tables.D, ref d, ref bits);
+            int literals = Next(tables.L, ref l, ref bits), length = Next(tables.M, ref m, ref bits);
+            int given = Next(tables.D, ref d, ref bits);
             distance = given != 0 ? given : distance;
             if (literals > header.Literals - literal || literals > output.Length - written)
             {
@@ -297,8 +297,8 @@ internal sealed class LzfseDecoder : IBlockDecompressor
                 return null;
             }
             Header header = isPacked ? ReadPacked(input) : ReadPlain(input);
-            bool isSound = header is { Literals: <= MaxLiterals and >= 0, Matches: <= MaxMatches
-                and >= 0, LiteralBytes: >= 0, MatchBytes: >= 0 }
+            bool isSound = header is
+                { Literals: >= 0 and <= MaxLiterals, Matches: >= 0 and <= MaxMatches, LiteralBytes: >= 0, MatchBytes: >= 0 }
                 && header.LiteralBits is <= 0 and >= -7 && header.MatchBits is <= 0 and >= -7
                 && header.LState < LStates && header.MState < MStates && header.DState < DStates
                 && Math.Max(

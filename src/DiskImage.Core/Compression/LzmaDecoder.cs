@@ -43,8 +43,8 @@ internal static class Lzma2
             {
                 return false;
             }
-            int size = (((control & 0x1F) << 16) | BigEndian.U16(input, at)) + 1, packed =
-                BigEndian.U16(input, at + 2) + 1, reset = (control >> 5) & 3;
+            int size = (((control & 0x1F) << 16) | BigEndian.U16(input, at)) + 1, packed = BigEndian.U16(input, at + 2) + 1;
+            int reset = (control >> 5) & 3;
             at += 4;
             if (reset >= 2)
             {
@@ -80,12 +80,11 @@ internal sealed class LzmaDecoder
     private const uint Top = 1u << 24;
     private const ushort Half = 1 << (BitModelBits - 1);
 
-    private readonly ushort[] _isMatch =
-        new ushort[States * MaxPositionStates], _isRep = new ushort[States], _isRepG0 = new ushort[States], _isRepG1 = new ushort[States],
-        _isRepG2 = new ushort[States], _isRep0Long = new ushort[States * MaxPositionStates], _slots = new ushort[LengthStates * 64],
-        _positions = new ushort[1 + FullDistances - EndPositionModel],
-        _align = new ushort[1 << AlignBits],
-        _literals = new ushort[0x300 << 4];
+    private readonly ushort[] _isMatch = new ushort[States * MaxPositionStates], _isRep = new ushort[States], _isRepG0 = new ushort[States];
+    private readonly ushort[] _isRepG1 = new ushort[States], _isRepG2 = new ushort[States];
+    private readonly ushort[] _isRep0Long = new ushort[States * MaxPositionStates], _slots = new ushort[LengthStates * 64];
+    private readonly ushort[] _positions = new ushort[1 + FullDistances - EndPositionModel], _align = new ushort[1 << AlignBits];
+    private readonly ushort[] _literals = new ushort[0x300 << 4];
 
     private readonly LengthCoder _matchLength = new(), _repLength = new();
     private int _lc, _literalPositionMask, _positionMask, _state, _rep0, _rep1, _rep2, _rep3;
@@ -102,8 +101,8 @@ internal sealed class LzmaDecoder
     /// <summary>Forgets what was learned.</summary>
     public void Reset()
     {
-        foreach (
-            ushort[] models in new[] { _isMatch, _isRep, _isRepG0, _isRepG1, _isRepG2, _isRep0Long, _slots, _positions, _align, _literals })
+        ushort[][] all = [_isMatch, _isRep, _isRepG0, _isRepG1, _isRepG2, _isRep0Long, _slots, _positions, _align, _literals];
+        foreach (ushort[] models in all)
         {
             Array.Fill(models, Half);
         }
@@ -238,9 +237,8 @@ internal sealed class LzmaDecoder
     /// <summary>Lengths in three ranges: 8, 8 and 256 of them.</summary>
     private sealed class LengthCoder
     {
-        private readonly ushort[] _choice =
-            new ushort[2], _low = new ushort[MaxPositionStates * LowCoder], _middle =
-                new ushort[MaxPositionStates * MiddleCoder], _high = new ushort[HighCoder];
+        private readonly ushort[] _choice = new ushort[2], _low = new ushort[MaxPositionStates * LowCoder];
+        private readonly ushort[] _middle = new ushort[MaxPositionStates * MiddleCoder], _high = new ushort[HighCoder];
 
         public void Reset()
         {

@@ -51,8 +51,12 @@ internal static class LzvnDecoder
                     size = (code & 7) switch { 6 => 1, 7 => 3, _ => 2 };
                     if (size <= input.Length - at)
                     {
-                        distance = size switch { 1 => distance, 3 => LittleEndian.U16(input, at
-                            + 1), _ => ((code & 7) << 8) | input[at + 1] };
+                        distance = size switch
+                        {
+                            1 => distance,
+                            3 => LittleEndian.U16(input, at + 1),
+                            _ => ((code & 7) << 8) | input[at + 1],
+                        };
                     }
                     break;
             }

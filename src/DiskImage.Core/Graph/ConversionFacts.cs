@@ -22,9 +22,8 @@ public static class ConversionFacts
     {
         ArgumentNullException.ThrowIfNull(schema);
         ImageDescription? described = source.As<IDescribed>()?.Describe();
-        foreach ((
-            string name,
-            int? value) in new[] { (LogicalOption, described?.LogicalSectorSize), (PhysicalOption, described?.PhysicalSectorSize) })
+        (string, int?)[] sizes = [(LogicalOption, described?.LogicalSectorSize), (PhysicalOption, described?.PhysicalSectorSize)];
+        foreach ((string name, int? value) in sizes)
         {
             if (value is not null && schema.Find(name) is { } option)
             {

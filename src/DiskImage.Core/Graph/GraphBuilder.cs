@@ -279,11 +279,12 @@ internal sealed class GraphBuilder
                 options[option] = value;
             }
         }
-        foreach ((
-            string option,
-            object? value) in spec.Options(_ => false).Where(o => !o.Key.Equals(NodeSpec.FileNameKey, StringComparison.Ordinal)))
+        foreach ((string option, object? value) in spec.Options(_ => false))
         {
-            options[option] = value;
+            if (!option.Equals(NodeSpec.FileNameKey, StringComparison.Ordinal))
+            {
+                options[option] = value;
+            }
         }
         return protocol.Bind(options);
     }

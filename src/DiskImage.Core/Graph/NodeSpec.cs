@@ -20,10 +20,8 @@ public sealed class NodeSpec
     /// <summary>Members in a whole description at most. Ours.</summary>
     internal const int MaximumMembers = 4096;
 
-    internal const string DriverKey =
-        "driver", NodeNameKey =
-            "node-name", ReadOnlyKey =
-                "read-only", FileNameKey = "filename", ForceShareKey = "force-share", FileRole = "file", ImageRole = "image";
+    internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename";
+    internal const string ForceShareKey = "force-share", FileRole = "file", ImageRole = "image";
 
     private readonly SortedDictionary<string, object?> _members = new(StringComparer.Ordinal);
 

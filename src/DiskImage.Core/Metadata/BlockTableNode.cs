@@ -20,6 +20,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     private const int SectorSize = 512;
 
     private readonly SerialPlaces _places;
+    private readonly BlockTableMap<TEntry> _map;
     private readonly bool _forRepair;
     private long _zeroFrom; // from here on the file reads as zeroes
 
@@ -42,6 +43,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         (Session, Table, Layout, _forRepair) = (session, table, layout, forRepair);
         Maintenance = new BlockMaintenance(session, layout);
         _places = new SerialPlaces(File.Name);
+        _map = new BlockTableMap<TEntry>(table, layout);
         _zeroFrom = SectorEnd(File.Length);
         IsReadOnly = File.IsReadOnly;
     }
@@ -111,22 +113,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
         cancellationToken);
 
     ValueTask<IReadOnlyList<(long Start, long End)>> ITrialRepair.ReadableAsync(CancellationToken cancellationToken)
-    {
-        var runs = new RunList();
-        long size = Layout.BlockBytes;
-        for (int block = 0; block < Table.Count;)
-        {
-            int used = Table.NextUsed(block);
-            runs.Add(block * size, Math.Min(used * size, Length));
-            if (used < Table.Count)
-            {
-                long there = Layout.IsStored(Table[used]) ? Math.Clamp(File.Length - Layout.PlaceOf(Table[used]), 0, size) : size;
-                runs.Add(used * size, Math.Min((used * size) + there, Length));
-            }
-            block = used + 1;
-        }
-        return new(runs.Runs);
-    }
+        => new(_map.Readable());
 
     ValueTask ITrialRepair.RequireUsableAsync() => default; // opening it for writing has done that
 
@@ -212,23 +199,23 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     protected override async ValueTask<BlockExtent> MapAsync(long offset, long length, CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await Session.EnterAsync(cancellationToken).ConfigureAwait(false);
-        return RunOf(offset, length);
+        return _map.RunOf(offset, length);
     }
 
     protected override async ValueTask<WriteMapping> EnsureMappedAsync(long offset, long length, CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await Session.EnterAsync(cancellationToken).ConfigureAwait(false);
         RequireWritable();
-        if (RunOf(offset, length) is { IsData: true } run)
+        if (_map.RunOf(offset, length) is { IsData: true } run)
         {
             return WriteMapping.InPlace(offset, Math.Min(length, run.Length), File, run.HostOffset!.Value);
         }
         long size = Layout.BlockBytes;
         int first = BlockOf(offset);
         long wanted = Math.Min(BlockOf(offset + length - 1) - first + 1, Math.Max(1, MostAtOnce / size));
-        if (!_places.TryTakeReserved(first, wanted, size, out long place, out long count))
+        if (!_places.Reserved.TryTake(first, wanted, size, out long place, out long count))
         {
-            bool IsFree(int block) => !_places.HasSpare && !_places.IsReserved(block) && !Layout.IsStored(Table[block]);
+            bool IsFree(int block) => !_places.HasSpare && !_places.Reserved.Has(block) && !Layout.IsStored(Table[block]);
             while (count < wanted && IsFree(first + (int)count))
             {
                 count++;
@@ -419,44 +406,6 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt, $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
         }
-    }
-
-    private BlockExtent RunOf(long offset, long length)
-    {
-        long end = Math.Min(Length, offset + length);
-        BlockExtent run = ExtentOf(offset);
-        while (run.End < end && ExtentOf(run.End) is var next && run.IsContinuedBy(next))
-        {
-            run = run with { Length = run.Length + next.Length };
-        }
-        return run;
-    }
-
-    private BlockExtent ExtentOf(long offset)
-    {
-        long size = Layout.BlockBytes;
-        int block = BlockOf(offset);
-        long within = offset - (block * size), count = Math.Min(size - within, Length - offset);
-        int used = Table.NextUsed(block);
-        if (used > block)
-        {
-            return new(offset, Math.Min(used * size, Length) - offset, BlockStatus.None);
-        }
-        TEntry entry = Table[block];
-        if (!Layout.IsStored(entry))
-        {
-            return new(offset, count, BlockStatus.Allocated | BlockStatus.Zero);
-        }
-        long place = Layout.PlaceOf(entry);
-        return place + within < File.Length
-            ? new(offset, Math.Min(count, File.Length - place - within), BlockStatus.Allocated | BlockStatus.Data, File, place + within)
-            : throw new DiskImageException(
-                DiskImageErrorKind.Corrupt,
-                $"{File.Name}: {Layout.NameOf(block)} (guest offset {block * size:#,0}) is said to be at "
-                    + $"offset {place:#,0}, {size:#,0} bytes long,"
-                    + $" but the file has {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
-                File.Name,
-                place);
     }
 
     private ValueTask<CheckReport> CheckedAsync(IProgress<long>? bytes, CancellationToken cancellationToken)

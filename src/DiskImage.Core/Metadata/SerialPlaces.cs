@@ -10,11 +10,13 @@ namespace DiskImage.Metadata;
 internal sealed class SerialPlaces(string name)
 {
     private readonly SortedSet<long> _spare = [];
-    private readonly Dictionary<int, long> _reserved = []; // block → place, for writes to come
     private long _next; // the place behind all that were handed out
 
+    /// <summary>What is kept for writes to come.</summary>
+    public ReservedPlaces Reserved { get; } = new();
+
     /// <summary>True if something was handed out that no block took.</summary>
-    public bool HasGaps => _spare.Count + _reserved.Count > 0;
+    public bool HasGaps => _spare.Count + Reserved.Count > 0;
 
     /// <summary>True if the next single place is one that was handed out before.</summary>
     public bool HasSpare => _spare.Count > 0;
@@ -23,37 +25,17 @@ internal sealed class SerialPlaces(string name)
     public void Restart(long next)
     {
         _spare.Clear();
-        _reserved.Clear();
+        Reserved.Clear();
         _next = next;
     }
 
     /// <summary>Keeps a place for a block that has none yet.</summary>
     public void Reserve(int block, long blockBytes, long lastPlace)
     {
-        if (!_reserved.ContainsKey(block))
+        if (!Reserved.Has(block))
         {
-            _reserved.Add(block, Take(1, blockBytes, lastPlace));
+            Reserved.Add(block, Take(1, blockBytes, lastPlace));
         }
-    }
-
-    /// <summary>True if a place is kept for a block.</summary>
-    public bool IsReserved(int block) => _reserved.ContainsKey(block);
-
-    /// <summary>
-    /// The places that are kept for a block and those that follow it, as far as they follow each other; false if there is none.
-    /// </summary>
-    public bool TryTakeReserved(int block, long most, long blockBytes, out long place, out long count)
-    {
-        count = 1;
-        if (!_reserved.Remove(block, out place))
-        {
-            return false;
-        }
-        while (count < most && _reserved.TryGetValue(block + (int)count, out long next) && next == place + (count * blockBytes))
-        {
-            _ = _reserved.Remove(block + (int)count++);
-        }
-        return true;
     }
 
     /// <summary>Hands out places that follow each other; a spare one if only one is wanted.</summary>

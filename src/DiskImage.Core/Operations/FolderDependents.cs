@@ -9,6 +9,8 @@ public static class FolderDependents
 {
     private const int MostFiles = 1000; // of a folder; ours: it is a courtesy, not an inventory
 
+    private static readonly string[] s_anyEnding = [""];
+
     /// <summary>The images in the folders of some layers whose backing image is one of the layers.</summary>
     /// <param name="registry">The drivers.</param>
     /// <param name="layers">The layers.</param>
@@ -20,8 +22,9 @@ public static class FolderDependents
         string[] folders = [.. layers.Select(l => Path.GetDirectoryName(l.Path)).OfType<string>().Distinct(StringComparer.Ordinal)];
         OpenPolicy policy = OpenPolicy.Default with { References = ReferenceScope.None, ForceShare = true, ParentFolders = folders };
         var opener = new ImageOpener(registry, policy);
+        ProtocolDriver files = registry.Protocol("file");
         var found = new List<(string, string)>();
-        foreach (string file in folders.SelectMany(FilesIn))
+        foreach (string file in folders.SelectMany(f => files.FilesIn(f, s_anyEnding, MostFiles)))
         {
             cancellationToken.ThrowIfCancellationRequested();
             if (await BackingOfAsync(opener, file, chain, cancellationToken).ConfigureAwait(false) is { } backing
@@ -31,18 +34,6 @@ public static class FolderDependents
             }
         }
         return found;
-    }
-
-    private static IReadOnlyList<string> FilesIn(string folder)
-    {
-        try
-        {
-            return [.. Directory.EnumerateFiles(folder).Take(MostFiles).Order(StringComparer.Ordinal)];
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return [];
-        }
     }
 
     /// <summary>

@@ -60,8 +60,8 @@ public sealed class OptionSchema
     public static IEnumerable<KeyValuePair<string, object?>> Split(string text)
     {
         const char Comma = '\u0001';
-        foreach (
-            string part in text.Replace(",,", Comma.ToString(), StringComparison.Ordinal).Split(',', StringSplitOptions.RemoveEmptyEntries))
+        string marked = text.Replace(",,", Comma.ToString(), StringComparison.Ordinal);
+        foreach (string part in marked.Split(',', StringSplitOptions.RemoveEmptyEntries))
         {
             string[] pair = part.Replace(Comma, ',').Split('=', 2);
             yield return new(pair[0].Trim(), pair.Length == 2 ? pair[1] : "on");

@@ -12,8 +12,8 @@ namespace DiskImage.Platform;
 internal abstract partial class UnixFile : HostFile
 {
     // Error numbers that are the same on Linux and macOS.
-    private const int NotPermitted =
-        1, NoEntry = 2, Interrupted = 4, NoSuchAddress = 6, Denied = 13, Exists = 17, NotDirectory = 20, IsDirectory = 21;
+    private const int NotPermitted = 1, NoEntry = 2, Interrupted = 4, NoSuchAddress = 6, Denied = 13, Exists = 17, NotDirectory = 20;
+    private const int IsDirectory = 21;
     private const int Busy = 26, FileTooLarge = 27, NoSpace = 28, ReadOnlyFileSystem = 30;
     private const int WriteOnly = 1, ReadWrite = 2; // O_WRONLY, O_RDWR
     private const int SetFlags = 4; // F_SETFL

@@ -43,9 +43,8 @@ public sealed class GetDiskImageBitmapCommand : BitmapCmdlet
                         objects.Add(DiskImageBitmap.Of(image.Path, bitmap));
                         continue;
                     }
-                    foreach ((
-                        long offset,
-                        long length) in await Listed(image).GetDirtyRangesAsync(bitmap.Name, cancellationToken).ConfigureAwait(false))
+                    var ranges = await Listed(image).GetDirtyRangesAsync(bitmap.Name, cancellationToken).ConfigureAwait(false);
+                    foreach ((long offset, long length) in ranges)
                     {
                         objects.Add(new DiskImageDirtyRange(image.Path, bitmap.Name, offset, length));
                     }

@@ -71,6 +71,25 @@ public sealed class RangeLockTests
     }
 
     [Fact]
+    public async Task What_runs_alone_waits_for_everybody_and_a_wait_for_it_can_be_cancelled()
+    {
+        var ranges = new RangeLock();
+        RangeLock.Hold held = await ranges.AcquireAsync(1L << 50, (1L << 50) + 1, exclusive: false);
+        using var cancel = new CancellationTokenSource();
+        bool hasRun = false;
+        Task given = ranges.AloneAsync(() => { hasRun = true; return default; }, cancel.Token).AsTask();
+        Task<int> waiting = ranges.AloneAsync(() => ValueTask.FromResult(7), CancellationToken.None).AsTask();
+        await cancel.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => given);
+        Assert.False(hasRun || waiting.IsCompleted);
+        ranges.Release(held);
+        Assert.Equal(7, await waiting);
+        await Assert.ThrowsAsync<InvalidOperationException>(async ()
+            => await ranges.AloneAsync(() => throw new InvalidOperationException(), CancellationToken.None));
+        ranges.Release(await ranges.AcquireAsync(0, 1, exclusive: true)); // who failed holds nothing
+    }
+
+    [Fact]
     public async Task Counters_under_exclusive_holds_never_lose_a_step()
     {
         const int Tasks = 8, Steps = 400, Cells = 16;

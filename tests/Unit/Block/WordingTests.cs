@@ -67,4 +67,13 @@ public sealed class WordingTests
         }
         Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, 100_000);
     }
+
+    [Fact]
+    public void What_can_be_done_stays_with_what_is_said_when_it_is_said_of_a_file()
+    {
+        Wording said = $"ends too early. Look at all of it with {new Remedy(RemedyKind.Check)}.";
+        Wording ofFile = true ? (Wording)$"disk-s002.vmdk: {said}" : said;
+        Assert.Equal([new Remedy(RemedyKind.Check)], ofFile.Remedies);
+        Assert.Equal($"disk-s002.vmdk: {said}", ofFile.ToString());
+    }
 }

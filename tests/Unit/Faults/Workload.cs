@@ -23,8 +23,8 @@ internal sealed record Workload(byte[] Image, byte[]? Backing, int[] Tags, List<
     public static async Task<Workload> MakeAsync(string name)
     {
         const string SmallCaches = "l2-cache-size=0,refcount-cache-size=0";
-        const GuestAction Write =
-            GuestAction.Write, Zero = GuestAction.WriteZeroes, Discard = GuestAction.Discard, Flush = GuestAction.Flush;
+        const GuestAction Write = GuestAction.Write, Zero = GuestAction.WriteZeroes, Discard = GuestAction.Discard;
+        const GuestAction Flush = GuestAction.Flush;
         const string OverBacking = ",backing_file=base.raw,backing_fmt=raw";
         string size = $"size={Sectors * SectorModel.Bytes}";
         int[] empty = new int[Sectors];

@@ -290,8 +290,8 @@ public sealed class RepairTrialTests
                     await n.WriteAsync(3 * Block, Noise(Block / 2, 3));
                 },
                 hasParent ? parent : null);
-            ulong first = BinaryPrimitives.ReadUInt64LittleEndian(
-                image.AsSpan(Bat + 8)), third = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 24));
+            ulong first = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 8));
+            ulong third = BinaryPrimitives.ReadUInt64LittleEndian(image.AsSpan(Bat + 24));
             ulong place = (first & ~0xFFFFFUL) + (ulong)shift;
             BinaryPrimitives.WriteUInt64LittleEndian(image.AsSpan(Bat + 24), place | (third & 7));
             return new(

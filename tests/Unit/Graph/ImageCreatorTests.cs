@@ -90,8 +90,8 @@ public sealed class ImageCreatorTests : IDisposable
     {
         await using NewImage living = await BeginAsync();
         string inUse = Files();
-        string dead = inUse[..^"00000000.incomplete".Length] + "0a1b2c3d.incomplete", empty = dead.Replace(
-            "0a1b2c3d", "00000000", StringComparison.Ordinal);
+        string dead = inUse[..^"00000000.incomplete".Length] + "0a1b2c3d.incomplete";
+        string empty = dead.Replace("0a1b2c3d", "00000000", StringComparison.Ordinal);
         await File.WriteAllTextAsync(_folder[dead], "left by somebody who died");
         await File.WriteAllTextAsync(_folder[empty], ""); // perhaps made this moment
         string[] others = ["disk.qcow2.incomplete", "diskimage-00000000-0a1b2c3d.incomplete", dead.Replace(

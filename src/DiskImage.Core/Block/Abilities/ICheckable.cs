@@ -41,9 +41,10 @@ public sealed record CheckFinding(
     /// <summary>Makes a finding; what its message says can be done stays with it.</summary>
     internal static CheckFinding Of(
         string kind, CheckSeverity severity, Wording message, long? guestOffset = null, long? guestLength = null, long? hostOffset = null)
-        => new(kind, severity, message.ToString(), guestOffset, guestLength, hostOffset) { Wording = message.Remedies.Any()
-            ? message
-            : null };
+        => new(kind, severity, message.ToString(), guestOffset, guestLength, hostOffset)
+        {
+            Wording = message.Remedies.Any() ? message : null,
+        };
 }
 
 /// <summary>What a check found.</summary>
@@ -87,8 +88,11 @@ public sealed record CheckReport
     public CheckReport RepairedFrom(CheckReport before)
     {
         ArgumentNullException.ThrowIfNull(before);
-        return this with { CorruptionsFixed = Math.Max(
-            0, before.Corruptions - Corruptions), LeaksFixed = Math.Max(0, before.Leaks - Leaks) };
+        return this with
+        {
+            CorruptionsFixed = Math.Max(0, before.Corruptions - Corruptions),
+            LeaksFixed = Math.Max(0, before.Leaks - Leaks),
+        };
     }
 
     /// <summary>Findings that are listed one by one; beyond that they are only counted, so that memory is bounded. Ours.</summary>

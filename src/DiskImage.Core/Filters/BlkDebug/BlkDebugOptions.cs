@@ -114,9 +114,12 @@ internal sealed record InjectedError
     /// <summary>The error as the library has it. Numbers: Linux, errno(3).</summary>
     internal DiskImageException Make(string name, BlkDebugRequests kind, long offset)
     {
-        DiskImageErrorKind error =
-            Error switch { 28 or 122 => DiskImageErrorKind.NoSpace, 1
-                or 13 => DiskImageErrorKind.AccessDenied, _ => DiskImageErrorKind.Io };
+        DiskImageErrorKind error = Error switch
+        {
+            28 or 122 => DiskImageErrorKind.NoSpace,
+            1 or 13 => DiskImageErrorKind.AccessDenied,
+            _ => DiskImageErrorKind.Io,
+        };
         return new(
             error,
             string.Create(

@@ -28,9 +28,8 @@ internal sealed record BochsHeader
     public const int MaxCatalog = 1 << 20, MaxExtent = 8 << 20;
 
     private const uint Version1 = 0x0001_0000, Version2 = 0x0002_0000;
-    private const int TypeAt =
-        32, SubtypeAt = 48, TextBytes = 16, VersionAt = 64, HeaderAt = 68, CatalogAt = 72, BitmapAt = 76, ExtentAt = 80, DiskV1At = 84,
-        TimeAt = 84, DiskV2At = 88;
+    private const int TypeAt = 32, SubtypeAt = 48, TextBytes = 16, VersionAt = 64, HeaderAt = 68, CatalogAt = 72, BitmapAt = 76;
+    private const int ExtentAt = 80, DiskV1At = 84, TimeAt = 84, DiskV2At = 88;
 
     /// <summary>What it is for.</summary>
     public required BochsSubtype Subtype { get; init; }
@@ -126,8 +125,8 @@ internal sealed record BochsHeader
                 SubtypeAt,
                 $"the subtype '{subtype}'; supported: {string.Join(", ", Enum.GetNames<BochsSubtype>())}");
         }
-        uint catalog = LittleEndian.U32(bytes, CatalogAt), bitmap =
-            LittleEndian.U32(bytes, BitmapAt), extent = LittleEndian.U32(bytes, ExtentAt);
+        uint catalog = LittleEndian.U32(bytes, CatalogAt), bitmap = LittleEndian.U32(bytes, BitmapAt);
+        uint extent = LittleEndian.U32(bytes, ExtentAt);
         ulong size = LittleEndian.U64(bytes, version == Version1 ? DiskV1At : DiskV2At);
         if (extent is < SectorSize or > MaxExtent || !BitOperations.IsPow2(extent))
         {

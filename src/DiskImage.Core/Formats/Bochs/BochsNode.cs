@@ -402,8 +402,8 @@ internal sealed class BochsNode : FormatNode, IDescribed, IRepairable, ITrialRep
 
     private void SetBits(CachedPiece bitmap, long start, long end, bool isSet)
     {
-        int first = (int)(
-            start % _header.Extent / BochsHeader.SectorSize), last = (int)((end - 1) % _header.Extent / BochsHeader.SectorSize);
+        int first = (int)(start % _header.Extent / BochsHeader.SectorSize);
+        int last = (int)((end - 1) % _header.Extent / BochsHeader.SectorSize);
         for (int sector = first; sector <= last; sector++)
         {
             if ((sector & 7) == 0 && sector + 7 <= last)

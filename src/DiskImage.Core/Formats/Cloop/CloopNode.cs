@@ -45,8 +45,12 @@ internal sealed class CloopNode : ReadOnlyFormatNode, IDescribed, ICheckable
         Format = CloopDriver.FormatName,
         ClusterSize = _header.BlockSize,
         Compressed = true,
-        FormatSpecific = new CloopInfo { BlockSize = _header.BlockSize, Blocks = _header.Blocks, StoredBytes = Math.Max(
-            0, _end - _header.TableEnd) },
+        FormatSpecific = new CloopInfo
+        {
+            BlockSize = _header.BlockSize,
+            Blocks = _header.Blocks,
+            StoredBytes = Math.Max(0, _end - _header.TableEnd),
+        },
     };
 
     /// <summary>Every block must be in the file, behind its predecessor, and inflate to its size.</summary>
@@ -101,8 +105,8 @@ internal sealed class CloopNode : ReadOnlyFormatNode, IDescribed, ICheckable
 
     private async ValueTask DecodeAsync(long block, Memory<byte> output, CancellationToken cancellationToken)
     {
-        ulong start = await OffsetAsync(
-            block, cancellationToken).ConfigureAwait(false), end = await OffsetAsync(block + 1, cancellationToken).ConfigureAwait(false);
+        ulong start = await OffsetAsync(block, cancellationToken).ConfigureAwait(false);
+        ulong end = await OffsetAsync(block + 1, cancellationToken).ConfigureAwait(false);
         if (start < (ulong)_header.TableEnd || end <= start || end - start > (ulong)_header.MaxStored || end > (ulong)File.Length)
         {
             throw Corrupt(

@@ -54,8 +54,8 @@ internal sealed class DmgDriver : FormatDriver
     private static async ValueTask<(BlockNode File, DmgTrailer Trailer)> OpenPartAsync(
         FormatOpenContext context, DmgTrailer first, int segment, CancellationToken cancellationToken)
     {
-        string path = context.File.Name, name = string.Create(
-            CultureInfo.InvariantCulture, $"{Path.GetFileNameWithoutExtension(path)}.{segment:000}.dmgpart");
+        string path = context.File.Name;
+        string name = string.Create(CultureInfo.InvariantCulture, $"{Path.GetFileNameWithoutExtension(path)}.{segment:000}.dmgpart");
         if (first.Segment > 1)
         {
             throw new DiskImageException(

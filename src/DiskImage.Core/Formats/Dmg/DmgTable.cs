@@ -76,8 +76,8 @@ internal sealed record DmgTable(string Name, long Offset, long Length, DmgChecks
         {
             throw Corrupt($"has {count:#,0} chunks; allowed: as many as are in its {bytes.Length:#,0} bytes");
         }
-        ulong diskSectors = (ulong)diskSize / DmgTrailer.SectorSize, first =
-            BigEndian.U64(bytes, FirstAt), sectors = BigEndian.U64(bytes, SectorsAt), data = BigEndian.U64(bytes, DataAt);
+        ulong diskSectors = (ulong)diskSize / DmgTrailer.SectorSize, first = BigEndian.U64(bytes, FirstAt);
+        ulong sectors = BigEndian.U64(bytes, SectorsAt), data = BigEndian.U64(bytes, DataAt);
         if (first > diskSectors || sectors > diskSectors - first || data > (ulong)forkLength)
         {
             throw Corrupt($"maps {sectors:#,0} sectors from {first:#,0} on, stored from {data:#,0} on; allowed: the disk's "
@@ -107,8 +107,8 @@ internal sealed record DmgTable(string Name, long Offset, long Length, DmgChecks
 
         DmgChunk ChunkOf(ReadOnlySpan<byte> entry, int i, DmgKind kind)
         {
-            ulong start = BigEndian.U64(entry, 8), length =
-                BigEndian.U64(entry, 16), fork = BigEndian.U64(entry, 24), stored = BigEndian.U64(entry, 32);
+            ulong start = BigEndian.U64(entry, 8), length = BigEndian.U64(entry, 16), fork = BigEndian.U64(entry, 24);
+            ulong stored = BigEndian.U64(entry, 32);
             if (kind is not (DmgKind.Zero or DmgKind.Raw or DmgKind.Ignore or DmgKind.Adc or DmgKind.Zlib or DmgKind.Bzip2
                 or DmgKind.Lzfse or DmgKind.Xz))
             {

@@ -32,9 +32,8 @@ internal sealed record DmgTrailer
     /// <summary>Segments at most. Ours.</summary>
     public const int MaxSegments = 1000;
 
-    private const int RunningAt =
-        16, DataAt = 24, DataLengthAt = 32, ForkAt = 40, ForkLengthAt = 48, SegmentAt = 56, SegmentsAt = 60, IdAt = 64, DataChecksumAt = 80,
-        ListAt = 216, ListLengthAt = 224, ChecksumAt = 352, SectorsAt = 492;
+    private const int RunningAt = 16, DataAt = 24, DataLengthAt = 32, ForkAt = 40, ForkLengthAt = 48, SegmentAt = 56, SegmentsAt = 60;
+    private const int IdAt = 64, DataChecksumAt = 80, ListAt = 216, ListLengthAt = 224, ChecksumAt = 352, SectorsAt = 492;
 
     /// <summary>Where this segment's data fork begins in that of all segments.</summary>
     public required long RunningOffset { get; init; }

@@ -22,14 +22,12 @@ internal sealed record ParallelsHeader
 
     /// <summary>
     /// The mark of an image that was closed by a program that knows the format extension, and kept it. Without one, 0 says the same to
-    /// every
-    /// program; to ploop any other number is an image in use.
+    /// every program; to ploop any other number is an image in use.
     /// </summary>
     public const uint KeptMark = 0x312E_3276;
 
-    private const int MagicLength =
-        16, VersionAt = 16, HeadsAt = 20, CylindersAt = 24, TracksAt = 28, EntriesAt = 32, SectorsAt = 36, InUseAt = 44,
-        DataAt = 48, FlagsAt = 52, ExtensionAt = 56;
+    private const int MagicLength = 16, VersionAt = 16, HeadsAt = 20, CylindersAt = 24, TracksAt = 28, EntriesAt = 32, SectorsAt = 36;
+    private const int InUseAt = 44, DataAt = 48, FlagsAt = 52, ExtensionAt = 56;
 
     private const uint Version = 2, EmptyFlag = 1;
 
@@ -120,8 +118,8 @@ internal sealed record ParallelsHeader
                 file.Name,
                 0);
         }
-        uint version = LittleEndian.U32(bytes, VersionAt), tracks =
-            LittleEndian.U32(bytes, TracksAt), entries = LittleEndian.U32(bytes, EntriesAt);
+        uint version = LittleEndian.U32(bytes, VersionAt), tracks = LittleEndian.U32(bytes, TracksAt);
+        uint entries = LittleEndian.U32(bytes, EntriesAt);
         if (version != Version)
         {
             throw Wrong(DiskImageErrorKind.Unsupported, VersionAt, $"the version {version}; supported: {Version}");

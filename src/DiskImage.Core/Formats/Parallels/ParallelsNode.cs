@@ -190,8 +190,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
                 $"{Name}: a disk with a descriptor is not resized: the sizes of all its snapshots would have to follow. Convert it first.",
                 Name);
         }
-        long sectors = ParallelsHeader.UnitsOf(
-            length, ParallelsHeader.SectorSize), entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);
+        long sectors = ParallelsHeader.UnitsOf(length, ParallelsHeader.SectorSize);
+        long entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);
         if (entries > ParallelsHeader.MaximumEntries || (!Header.IsExtended && sectors > uint.MaxValue))
         {
             long most = Math.Min((long)ParallelsHeader.MaximumEntries * Header.Tracks, Header.IsExtended ? long.MaxValue : uint.MaxValue);
@@ -235,8 +235,7 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
 
     /// <summary>
     /// Makes the BAT longer: the clusters in its way are moved behind the others, what they leave is made to say "nowhere", and the header,
-    /// in one
-    /// step, that the BAT reaches there and the data begin behind it.
+    /// in one step, that the BAT reaches there and the data begin behind it.
     /// </summary>
     private async ValueTask MakeRoomAsync(MetadataSession.Held held, int entries, CancellationToken cancellationToken)
     {

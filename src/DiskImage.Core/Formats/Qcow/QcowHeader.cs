@@ -19,8 +19,8 @@ internal sealed record QcowHeader
     private const uint Magic = 0x5146_49FB;
     private const int MinClusterBits = 9, MaxClusterBits = 16, MinL2Bits = 6, MaxL2Bits = 13; // QEMU's limits
     private const int MaxL1Entries = 16 << 20; // 128 MiB. Ours
-    private const int VersionAt =
-        4, NameAt = 8, NameLengthAt = 16, TimeAt = 20, SizeAt = 24, ClusterBitsAt = 32, L2BitsAt = 33, CryptAt = 36, L1At = 40;
+    private const int VersionAt = 4, NameAt = 8, NameLengthAt = 16, TimeAt = 20, SizeAt = 24, ClusterBitsAt = 32, L2BitsAt = 33;
+    private const int CryptAt = 36, L1At = 40;
 
     /// <summary>Bits of an offset inside a cluster.</summary>
     public required int ClusterBits { get; init; }

@@ -22,7 +22,7 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
     private readonly MetadataCache _l2;
     private readonly PointerTable _l1;
     private readonly DecodedUnits _decoded;
-    private readonly Dictionary<long, long> _reserved = []; // cluster → place, for writes to come
+    private readonly ReservedPlaces _reserved = new();
     private QcowHeader _header;
     private long _end; // where the next place is
     private long _zeroFrom; // from here on the file reads as zeroes
@@ -82,16 +82,10 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
     };
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(
-        () => _session.RunAsync(
-            async held =>
-            {
-                if (!IsReadOnly)
-                {
-                    await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-                }
-                return await new QcowChecker(File, _header, _l1).RunAsync(
-                    new CheckFindings(), bytes, decode: true, cancellationToken).ConfigureAwait(false);
-            },
+        () => _session.CheckAsync(
+            token => new QcowChecker(File, _header, _l1).RunAsync(new CheckFindings(), bytes, decode: true, token),
+            bytes: null, // the checker tells
+            Length,
             cancellationToken),
         cancellationToken);
 
@@ -137,10 +131,10 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         long last = (offset + length - 1) >> _header.ClusterBits;
         for (long cluster = offset >> _header.ClusterBits; cluster <= last; cluster++)
         {
-            if (!_reserved.ContainsKey(cluster) && !(await GetAsync(cluster, cancellationToken).ConfigureAwait(false)).IsPlain)
+            if (!_reserved.Has(cluster) && !(await GetAsync(cluster, cancellationToken).ConfigureAwait(false)).IsPlain)
             {
                 await RequireTableAsync(cluster).ConfigureAwait(false);
-                _reserved[cluster] = Take(_header.ClusterSize, _header.ClusterSize);
+                _reserved.Add(cluster, Take(_header.ClusterSize, _header.ClusterSize));
             }
         }
     }
@@ -232,16 +226,9 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
             return WriteMapping.InPlace(offset, Math.Min(length, (count * size) - within), File, (long)entry.Raw + within);
         }
         await RequireTableAsync(first).ConfigureAwait(false);
-        if (_reserved.Remove(first, out long place))
+        if (!_reserved.TryTake(first, wanted, size, out long place, out count))
         {
-            while (count < wanted && _reserved.TryGetValue(first + count, out long next) && next == place + (count * size))
-            {
-                _ = _reserved.Remove(first + count++);
-            }
-        }
-        else
-        {
-            while (count < wanted && !_reserved.ContainsKey(first + count)
+            while (count < wanted && !_reserved.Has(first + count)
                 && !(await GetAsync(first + count, cancellationToken).ConfigureAwait(false)).IsPlain)
             {
                 count++;
@@ -383,20 +370,9 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         bool mustZero = shown > old
             || (old < tail && (await _session.RunAsync(
                 _ => GetAsync(old >> _header.ClusterBits, cancellationToken), cancellationToken).ConfigureAwait(false)).Raw != 0);
-        byte[] zeroes = ArrayPool<byte>.Shared.Rent(1 << 20);
-        Array.Clear(zeroes);
-        try
+        if (mustZero)
         {
-            for (long at = old; mustZero && at < tail;)
-            {
-                int count = (int)Math.Min(zeroes.Length, tail - at);
-                await WriteMappedAsync(at, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
-                at += count;
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(zeroes);
+            await WriteZeroesMappedAsync(old, tail, cancellationToken).ConfigureAwait(false);
         }
         await _session.RunAsync(
             async held =>

@@ -41,9 +41,8 @@ internal sealed record QedHeader
 
     private const uint Magic = 0x0044_4551; // "QED\0"
     private const QedFeatures Known = QedFeatures.BackingFile | QedFeatures.NeedCheck | QedFeatures.BackingFormatNoProbe;
-    private const int ClusterSizeAt =
-        4, TableSizeAt = 8, HeaderSizeAt = 12, FeaturesAt = 16, CompatibleAt = 24, AutoClearAt = 32, L1At = 40, SizeAt = 48,
-        NameAt = 56, NameLengthAt = 60;
+    private const int ClusterSizeAt = 4, TableSizeAt = 8, HeaderSizeAt = 12, FeaturesAt = 16, CompatibleAt = 24, AutoClearAt = 32;
+    private const int L1At = 40, SizeAt = 48, NameAt = 56, NameLengthAt = 60;
 
     /// <summary>Bytes of a cluster.</summary>
     public required int ClusterSize { get; init; }
@@ -114,8 +113,8 @@ internal sealed record QedHeader
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidFormat, $"{file.Name}: not a QED image: the magic at offset 0 is missing", file.Name, 0);
         }
-        uint cluster = LittleEndian.U32(
-            bytes, ClusterSizeAt), table = LittleEndian.U32(bytes, TableSizeAt), headerSize = LittleEndian.U32(bytes, HeaderSizeAt);
+        uint cluster = LittleEndian.U32(bytes, ClusterSizeAt), table = LittleEndian.U32(bytes, TableSizeAt);
+        uint headerSize = LittleEndian.U32(bytes, HeaderSizeAt);
         var features = (QedFeatures)LittleEndian.U64(bytes, FeaturesAt);
         if ((features & ~Known) != QedFeatures.None)
         {
@@ -209,10 +208,8 @@ internal sealed record QedHeader
         const int First = Length, Second = 2048; // both with room for the longest name in the smallest cluster
         if (string.IsNullOrEmpty(name))
         {
-            return (
-                this with { Features = Features & ~(
-                    QedFeatures.BackingFile | QedFeatures.BackingFormatNoProbe), NameOffset = 0, BackingFile = null },
-                []);
+            QedFeatures features = Features & ~(QedFeatures.BackingFile | QedFeatures.BackingFormatNoProbe);
+            return (this with { Features = features, NameOffset = 0, BackingFile = null }, []);
         }
         byte[] bytes = Encoding.UTF8.GetBytes(name);
         if (bytes.Length > MaxBackingName)

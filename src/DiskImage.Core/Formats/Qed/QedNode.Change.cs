@@ -1,4 +1,3 @@
-using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Metadata;
@@ -172,25 +171,6 @@ internal sealed partial class QedNode
             return;
         }
         await WriteZeroesMappedAsync(old, clusterEnd, cancellationToken).ConfigureAwait(false);
-    }
-
-    private async ValueTask WriteZeroesMappedAsync(long start, long end, CancellationToken cancellationToken)
-    {
-        byte[] zeroes = ArrayPool<byte>.Shared.Rent((int)Math.Min(end - start, 1 << 20));
-        Array.Clear(zeroes);
-        try
-        {
-            for (long at = start; at < end;)
-            {
-                int count = (int)Math.Min(zeroes.Length, end - at);
-                await WriteMappedAsync(at, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
-                at += count;
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(zeroes);
-        }
     }
 
     private ValueTask ShrinkAsync(long length, CancellationToken cancellationToken) => _session.RunAsync(

@@ -21,7 +21,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITr
     private readonly QedTables _tables;
     private readonly QedLayout _layout;
     private readonly BlockMaintenance _maintenance;
-    private readonly Dictionary<long, long> _reserved = []; // cluster → place, for writes to come
+    private readonly ReservedPlaces _reserved = new();
     private long _zeroFrom; // from here on the file reads as zeroes
     private bool _gaveUp, _isMarked; // something was given up; the mark in the header is ours
     private bool _isOpening; // a repair is part of opening, so it moves nothing to close gaps
@@ -89,12 +89,12 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITr
         long last = (offset + length - 1) / AllocationUnit;
         for (long cluster = offset / AllocationUnit; cluster <= last; cluster++)
         {
-            if (!_reserved.ContainsKey(cluster)
+            if (!_reserved.Has(cluster)
                 && await _tables.GetAsync(cluster, cancellationToken).ConfigureAwait(false) <= QedTables.Zero)
             {
                 await MarkAsync(held).ConfigureAwait(false);
                 await _tables.RequireTableAsync(held, cluster, _zeroFrom).ConfigureAwait(false);
-                _reserved[cluster] = Space.Allocate(held, AllocationUnit);
+                _reserved.Add(cluster, Space.Allocate(held, AllocationUnit));
             }
         }
     }
@@ -133,16 +133,9 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITr
         }
         await MarkAsync(held).ConfigureAwait(false);
         await _tables.RequireTableAsync(held, first, _zeroFrom).ConfigureAwait(false);
-        if (_reserved.Remove(first, out long place))
+        if (!_reserved.TryTake(first, wanted, size, out long place, out count))
         {
-            while (count < wanted && _reserved.TryGetValue(first + count, out long next) && next == place + (count * size))
-            {
-                _ = _reserved.Remove(first + count++);
-            }
-        }
-        else
-        {
-            while (count < wanted && !_reserved.ContainsKey(first + count)
+            while (count < wanted && !_reserved.Has(first + count)
                 && await _tables.GetAsync(first + count, cancellationToken).ConfigureAwait(false) <= QedTables.Zero)
             {
                 count++;
@@ -262,7 +255,7 @@ internal sealed partial class QedNode : FormatNode, IDescribed, IRepairable, ITr
 
     private async ValueTask FinishAsync(MetadataSession.Held held)
     {
-        foreach (long place in _reserved.Values)
+        foreach (long place in _reserved.Places)
         {
             GiveUp(held, place, AllocationUnit, isLinked: false);
         }

@@ -31,17 +31,10 @@ internal sealed record VdiHeader
     /// <summary>Entries of a block map at most: what an array of .NET holds, half of QEMU's limit.</summary>
     public const uint MaximumBlocks = 0x1FFF_FFF0;
 
-    private const int SignatureAt =
-        0x40, VersionAt = 0x44, SizeAt = 0x48, TypeAt = 0x4C, FlagsAt = 0x50, CommentAt = 0x54, CommentLength = 256,
-        MapAt = 0x154,
-        DataAt = 0x158,
-        GeometryAt = 0x15C,
-        SectorAt = 0x168,
-        DiskSizeAt = 0x170,
-        BlockSizeAt = 0x178,
-        ExtraAt = 0x17C,
-        BlocksAt = 0x180,
-        AllocatedAt = 0x184, ImageIdAt = 0x188, SnapshotIdAt = 0x198, LinkIdAt = 0x1A8, ParentIdAt = 0x1B8;
+    private const int SignatureAt = 0x40, VersionAt = 0x44, SizeAt = 0x48, TypeAt = 0x4C, FlagsAt = 0x50, CommentAt = 0x54;
+    private const int CommentLength = 256, MapAt = 0x154, DataAt = 0x158, GeometryAt = 0x15C, SectorAt = 0x168, DiskSizeAt = 0x170;
+    private const int BlockSizeAt = 0x178, ExtraAt = 0x17C, BlocksAt = 0x180, AllocatedAt = 0x184, ImageIdAt = 0x188, SnapshotIdAt = 0x198;
+    private const int LinkIdAt = 0x1A8, ParentIdAt = 0x1B8;
 
     private const uint Signature = 0xBEDA_107F, Version10 = 0x0001_0000, Version11 = 0x0001_0001, SizeOfVersion11 = 0x180;
 
@@ -145,8 +138,8 @@ internal sealed record VdiHeader
         {
             throw Unsupported(VersionAt, $"the version {version >> 16}.{version & 0xFFFF}; supported: 1.0, 1.1");
         }
-        uint type = LittleEndian.U32(bytes, TypeAt), blockSize =
-            LittleEndian.U32(bytes, BlockSizeAt), blocks = LittleEndian.U32(bytes, BlocksAt);
+        uint type = LittleEndian.U32(bytes, TypeAt), blockSize = LittleEndian.U32(bytes, BlockSizeAt);
+        uint blocks = LittleEndian.U32(bytes, BlocksAt);
         ulong size = LittleEndian.U64(bytes, DiskSizeAt);
         if (type is not ((uint)VdiImageType.Dynamic or (uint)VdiImageType.Static or (uint)VdiImageType.Differencing))
         {
@@ -231,8 +224,8 @@ internal sealed record VdiHeader
             bytes.AsSpan(CommentAt, CommentLength).Clear();
             _ = Encoding.UTF8.GetBytes(Comment, bytes.AsSpan(CommentAt, CommentLength));
         }
-        foreach (
-            (int at, Guid id) in new[] { (ImageIdAt, ImageId), (SnapshotIdAt, SnapshotId), (LinkIdAt, LinkId), (ParentIdAt, ParentId) })
+        (int, Guid)[] ids = [(ImageIdAt, ImageId), (SnapshotIdAt, SnapshotId), (LinkIdAt, LinkId), (ParentIdAt, ParentId)];
+        foreach ((int at, Guid id) in ids)
         {
             _ = id.TryWriteBytes(bytes.AsSpan(at));
         }

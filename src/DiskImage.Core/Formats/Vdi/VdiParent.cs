@@ -5,8 +5,7 @@ namespace DiskImage.Formats.Vdi;
 
 /// <summary>
 /// The parent of a differencing disk. VirtualBox records two identities and no path: its list of media says where a disk is. Here the
-/// parent is
-/// looked for by its identity among the VDI files near the disk.
+/// parent is looked for by its identity among the VDI files near the disk.
 /// </summary>
 internal static class VdiParent
 {

@@ -50,12 +50,12 @@ internal sealed class VhdxCompactor(VhdxDisk disk)
             BatEntry entry = await Bat.PayloadAsync(block, cancellationToken).ConfigureAwait(false);
             BatEntry? instead = entry.State switch
             {
-                BlockState.FullyPresent when await IsZeroAsync(
-                    entry, block, cancellationToken).ConfigureAwait(false) => new BatEntry(BlockState.Zero),
-                BlockState.PartiallyPresent when await Bat.AreAllAsync(
-                    block, value: false, cancellationToken).ConfigureAwait(false) => default(BatEntry),
-                BlockState.Undefined or BlockState.Unmapped
-                    or BlockState.UnmappedOld when entry.FileOffset != 0 => new BatEntry(entry.State),
+                BlockState.FullyPresent when await IsZeroAsync(entry, block, cancellationToken).ConfigureAwait(false)
+                    => new BatEntry(BlockState.Zero),
+                BlockState.PartiallyPresent when await Bat.AreAllAsync(block, value: false, cancellationToken).ConfigureAwait(false)
+                    => default(BatEntry),
+                BlockState.Undefined or BlockState.Unmapped or BlockState.UnmappedOld when entry.FileOffset != 0
+                    => new BatEntry(entry.State),
                 _ => null,
             };
             if (instead is { } state)

@@ -9,9 +9,8 @@ internal sealed record VhdxHeader
     public const int Size = 4096;
     public const uint Signature = 0x64616568; // "head"
     public const ushort SupportedVersion = 1, SupportedLogVersion = 0;
-    private const int ChecksumAt =
-        4, SequenceAt = 8, FileWriteAt =
-            16, DataWriteAt = 32, LogGuidAt = 48, LogVersionAt = 64, VersionAt = 66, LogLengthAt = 68, LogOffsetAt = 72, ReservedAt = 80;
+    private const int ChecksumAt = 4, SequenceAt = 8, FileWriteAt = 16, DataWriteAt = 32, LogGuidAt = 48, LogVersionAt = 64, VersionAt = 66;
+    private const int LogLengthAt = 68, LogOffsetAt = 72, ReservedAt = 80;
 
     public required ulong SequenceNumber { get; init; }
 

@@ -38,4 +38,22 @@ public readonly record struct VhdxInfo()
 
     /// <summary>The parent's paths as they stand in the image, in the order in which they are tried.</summary>
     public IReadOnlyList<string> ParentPaths { get; init; } = [];
+
+    /// <summary>The facts of an open image.</summary>
+    internal static VhdxInfo Of(VhdxDisk disk) => new()
+    {
+        Subformat = (disk.Metadata.HasParent ? VhdxSubformat.Differencing
+            : disk.Metadata.IsFixed ? VhdxSubformat.Fixed
+            : VhdxSubformat.Dynamic).ToString(),
+        BlockSize = disk.Metadata.BlockSize,
+        LogicalSectorSize = disk.Metadata.LogicalSectorSize,
+        PhysicalSectorSize = disk.Metadata.PhysicalSectorSize,
+        VirtualDiskId = disk.Metadata.VirtualDiskId,
+        DataWriteGuid = disk.Header.DataWriteGuid,
+        LogSize = disk.Header.LogLength,
+        HasLog = disk.HadLog,
+        Creator = disk.Creator,
+        ParentLinkage = disk.Metadata.Locator?.Linkage,
+        ParentPaths = disk.Metadata.Locator is { } locator ? [.. locator.Paths] : [],
+    };
 }

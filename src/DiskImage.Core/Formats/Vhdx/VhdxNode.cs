@@ -84,21 +84,7 @@ internal sealed class VhdxNode
         Dirty = _disk.HadLog,
         LogicalSectorSize = Metadata.LogicalSectorSize,
         PhysicalSectorSize = Metadata.PhysicalSectorSize,
-        FormatSpecific = new VhdxInfo
-        {
-            Subformat = (Metadata.HasParent ? VhdxSubformat.Differencing : Metadata.IsFixed ? VhdxSubformat.Fixed
-                : VhdxSubformat.Dynamic).ToString(),
-            BlockSize = Metadata.BlockSize,
-            LogicalSectorSize = Metadata.LogicalSectorSize,
-            PhysicalSectorSize = Metadata.PhysicalSectorSize,
-            VirtualDiskId = Metadata.VirtualDiskId,
-            DataWriteGuid = Header.DataWriteGuid,
-            LogSize = Header.LogLength,
-            HasLog = _disk.HadLog,
-            Creator = _disk.Creator,
-            ParentLinkage = Metadata.Locator?.Linkage,
-            ParentPaths = Metadata.Locator is { } locator ? [.. locator.Paths] : [],
-        },
+        FormatSpecific = VhdxInfo.Of(_disk),
     };
 
     public async ValueTask<int?> GetFragmentationAsync(CancellationToken cancellationToken)

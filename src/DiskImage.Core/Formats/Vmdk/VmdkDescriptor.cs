@@ -9,8 +9,7 @@ namespace DiskImage.Formats.Vmdk;
 /// </summary>
 /// <remarks>
 /// What it says is read from its lines, and a change replaces or adds a line: comments, unknown entries, their order, the encoding and the
-/// line
-/// ends stay as they are.
+/// line ends stay as they are.
 /// </remarks>
 internal sealed class VmdkDescriptor
 {
@@ -23,8 +22,8 @@ internal sealed class VmdkDescriptor
     /// <summary>The content identifier that stands for none.</summary>
     public const uint NoParent = 0xFFFF_FFFF;
 
-    private const string CidKey = "CID", ParentCidKey = "parentCID", HintKey = "parentFileNameHint", TypeKey = "createType",
-        EncodingKey = "encoding";
+    private const string CidKey = "CID", ParentCidKey = "parentCID", HintKey = "parentFileNameHint", TypeKey = "createType";
+    private const string EncodingKey = "encoding";
     private const string LongIdKey = "ddb.longContentID";
 
     /// <summary>Ours: a parent's content identifier that is right as well, while a merge goes on.</summary>

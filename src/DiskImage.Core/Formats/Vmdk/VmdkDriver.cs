@@ -43,8 +43,8 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         BlockNode file = context.File;
         byte[] bytes = new byte[VmdkHeader.SectorSize];
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
-        bool isHosted = VmdkHeader.IsSigned(bytes), isExtent = isHosted || VmdkCowdHeader.IsSigned(bytes)
-            || VmdkSeSparseHeader.IsSigned(bytes);
+        bool isHosted = VmdkHeader.IsSigned(bytes);
+        bool isExtent = isHosted || VmdkCowdHeader.IsSigned(bytes) || VmdkSeSparseHeader.IsSigned(bytes);
         VmdkHeader? header = isHosted ? VmdkHeader.Parse(bytes, file.Name, 0) : null;
         VmdkDescriptorStore? store = header is not null
             ? await VmdkDescriptorStore.ReadEmbeddedAsync(file, header, cancellationToken).ConfigureAwait(false)

@@ -7,10 +7,8 @@ namespace DiskImage.Formats.Vmdk;
 /// <summary>Gives a sparse extent directories and tables for a greater length.</summary>
 /// <remarks>
 /// The tables are made at the end of the file, as other programs want all of them to be there. Directories that lack room for their entries
-/// get
-/// a new place: they are written there, flushed, and the header, one sector, then leads to both. Until the header has the new capacity,
-/// nothing
-/// uses what is new; a crash leaks it.
+/// get a new place: they are written there, flushed, and the header, one sector, then leads to both. Until the header has the new capacity,
+/// nothing uses what is new; a crash leaks it.
 /// </remarks>
 internal sealed class VmdkGrower(BlockNode file, MetadataSession session, VmdkGrainTables tables, VmdkLayout layout, VmdkSpace space)
 {

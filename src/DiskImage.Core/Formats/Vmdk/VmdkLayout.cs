@@ -11,8 +11,7 @@ namespace DiskImage.Formats.Vmdk;
 /// </summary>
 /// <remarks>
 /// The file is read as it is, so nothing may be waiting to be written. A table that lies on one that was seen before is not looked into:
-/// the
-/// work follows the file, not what its directory claims.
+/// the work follows the file, not what its directory claims.
 /// </remarks>
 internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBlockLayout
 {

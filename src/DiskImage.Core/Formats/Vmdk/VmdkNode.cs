@@ -6,12 +6,11 @@ namespace DiskImage.Formats.Vmdk;
 /// <summary>A VMDK disk: extents one behind the other, a descriptor that lists them, and a parent that shows through sparse ones.</summary>
 /// <remarks>
 /// <para>Each extent is a node of its own over its file, with its own tables and lock; what lies in one goes there. What concerns the whole
-/// disk
-/// runs alone: requests hold a lock together that it takes for itself.</para>
+/// disk runs alone: requests hold a lock together that it takes for itself.</para>
 /// <para>The content identifier is changed, durably, before a session first changes what the disk reads as: then a child made before does
 /// not fit any more, whatever happens next.</para>
 /// </remarks>
-internal sealed partial class VmdkNode
+internal sealed class VmdkNode
     : BlockNode, IDescribed, IRepairable, ICompactable, IRebasable, IEmptiable, IReservable, IBackingRecord
 {
     private readonly BlockNode _file;
@@ -65,6 +64,8 @@ internal sealed partial class VmdkNode
     public IReadOnlyList<VmdkExtent> Extents => _extents;
 
     private VmdkDescriptor? Descriptor => _store?.Current;
+
+    private VmdkUpkeep Upkeep => new(_file, Descriptor, _extents);
 
     private bool HasParent => Descriptor?.HasParent == true;
 
@@ -204,6 +205,193 @@ internal sealed partial class VmdkNode
         }
     }
 
+    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        CheckReport report = await Upkeep.EachAsync((extent, progress)
+            => extent.CheckAsync(progress, cancellationToken), bytes).ConfigureAwait(false);
+        return VmdkUpkeep.With(report, Upkeep.CheckDescriptor());
+    }, cancellationToken);
+
+    public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => AloneAsync(async () =>
+    {
+        CheckFindings before = Upkeep.CheckDescriptor();
+        CheckReport report = await Upkeep.EachAsync(
+            (extent, progress)
+                => extent.IsReadOnly ? extent.CheckAsync(progress, cancellationToken)
+                    : extent.RepairAsync(mode, progress, cancellationToken), bytes).ConfigureAwait(false);
+        if (mode == RepairMode.All && before.List.Any(f => f.Repair is not null) && _store is not null
+            && report is { Corruptions: 0, CheckErrors: 0 })
+        {
+            await _store.SetAsync(_store.Current.WithExtents(Lines())).ConfigureAwait(false);
+        }
+        CheckFindings after = Upkeep.CheckDescriptor();
+        return VmdkUpkeep.With(report, after) with
+        {
+            CorruptionsFixed = report.CorruptionsFixed + Math.Max(0, before.Corruptions - after.Corruptions),
+        };
+    }, cancellationToken);
+
+    public ValueTask<long> CompactAsync(IProgress<long>? bytes, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        long gained = 0;
+        foreach (VmdkExtent extent in _extents)
+        {
+            if (extent.Node is VmdkSparseExtent { IsReadOnly: false } sparse)
+            {
+                gained += await sparse.CompactAsync(VmdkUpkeep.Shifted(bytes, extent.Start), cancellationToken).ConfigureAwait(false);
+            }
+        }
+        bytes?.Report(Length);
+        return gained;
+    }, cancellationToken);
+
+    public ValueTask MakeEmptyAsync(CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        RequireAllSparse("emptied");
+        await BeforeChangeAsync().ConfigureAwait(false);
+        await EmptyAsync(cancellationToken).ConfigureAwait(false);
+    }, cancellationToken);
+
+    /// <summary>What the disk reads as does not change, so its identity stays.</summary>
+    public ValueTask MakeEmptyAfterMergeAsync(CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        RequireAllSparse("emptied");
+        await EmptyAsync(cancellationToken).ConfigureAwait(false);
+    }, cancellationToken);
+
+    public ValueTask SetBackingAsync(string? backingFile, string? backingFormat, BlockNode? backing, CancellationToken cancellationToken)
+        => AloneAsync(async () =>
+    {
+        VmdkDescriptorStore store = RequireDescriptor();
+        if (backingFile is null)
+        {
+            await ChangeDescriptorAsync(store.Current.WithParent(VmdkDescriptor.NoParent, null)).ConfigureAwait(false);
+            return;
+        }
+        RequireAllSparse("given a parent");
+        VmdkNode parent = VmdkParent.Of(backing) ?? throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption,
+            $"{Name}: the new parent '{backingFile}' must be a VMDK that can be opened: a VMDK records its parent's content"
+                + " identifier. Convert it, or make it accessible.",
+            Name);
+        await ChangeDescriptorAsync(store.Current.WithParent(parent.Cid, backingFile)).ConfigureAwait(false);
+    }, cancellationToken);
+
+    /// <summary>
+    /// The parent may have its present identity or the one that the next change gives it; with the latter this disk's own follows, if what
+    /// it shows changes.
+    /// </summary>
+    public ValueTask ExpectBackingChangeAsync(bool changesThis, CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        if (_store is null || !HasParent || VmdkParent.Of(_parent) is not { } parent)
+        {
+            return;
+        }
+        VmdkDescriptor changed = _store.Current.WithParent(_store.Current.ParentCid, _store.Current.ParentHint, parent.ComingCid);
+        await ChangeDescriptorAsync(changesThis ? changed.WithCid(ComingCid) : changed).ConfigureAwait(false);
+        _isCidChanged |= changesThis;
+    }, cancellationToken);
+
+    public ValueTask ConfirmBackingChangeAsync(CancellationToken cancellationToken) => AloneAsync(async () =>
+    {
+        if (_store is not null && HasParent && VmdkParent.Of(_parent) is { } parent
+            && (_store.Current.ComingParentCid is not null || _store.Current.ParentCid != parent.Cid))
+        {
+            await ChangeDescriptorAsync(_store.Current.WithParent(parent.Cid, _store.Current.ParentHint)).ConfigureAwait(false);
+        }
+    }, cancellationToken);
+
+    /// <summary>Changes what the descriptor says of the disk.</summary>
+    public ValueTask AmendAsync(VmdkAmendOptions options) => AloneAsync(async () =>
+    {
+        VmdkDescriptorStore store = RequireDescriptor();
+        VmdkDescriptor changed = store.Current;
+        if (options.AdapterType is { } adapter)
+        {
+            changed = changed.With(VmdkText.AdapterKey, VmdkText.Of(adapter), isQuoted: true);
+        }
+        if (options.HardwareVersion is int hardware)
+        {
+            changed = changed.With(VmdkText.HardwareKey, hardware.ToString(CultureInfo.InvariantCulture), isQuoted: true);
+        }
+        if (options.ToolsVersion is long tools)
+        {
+            changed = changed.With(VmdkText.ToolsKey, tools.ToString(CultureInfo.InvariantCulture), isQuoted: true);
+        }
+        if (options.ParentPath is { } path)
+        {
+            changed = !HasParent
+                ? throw new DiskImageException(
+                    DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_path={path} is not possible. Give it"
+                        + $" one with {new Remedy(RemedyKind.SetBacking)}.", Name)
+                : changed.WithParent(changed.ParentCid, path, changed.ComingParentCid);
+        }
+        if (options.Cid is { } cid)
+        {
+            changed = changed.WithCid(CidOf(cid));
+        }
+        await ChangeDescriptorAsync(changed).ConfigureAwait(false);
+    }, CancellationToken.None);
+
+    protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed,
+        CancellationToken cancellationToken)
+        => AloneAsync(async () =>
+        {
+            length = Binary.Round.Up(length, VmdkHeader.SectorSize);
+            await BeforeChangeAsync().ConfigureAwait(false);
+            await new VmdkResizer(this, _extents, _store).RunAsync(length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
+            Volatile.Write(ref _length, length);
+        }, cancellationToken);
+
+    private async ValueTask EmptyAsync(CancellationToken cancellationToken)
+    {
+        foreach (VmdkSparseExtent extent in Sparse)
+        {
+            await extent.MakeEmptyAsync(cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    private async ValueTask ChangeDescriptorAsync(VmdkDescriptor changed)
+    {
+        await _descriptorGate.WaitAsync().ConfigureAwait(false);
+        try
+        {
+            await RequireDescriptor().SetAsync(changed).ConfigureAwait(false);
+        }
+        finally
+        {
+            _ = _descriptorGate.Release();
+        }
+    }
+
+    private VmdkDescriptorStore RequireDescriptor()
+        => _store ?? throw new DiskImageException(
+            DiskImageErrorKind.Unsupported, $"{Name}: is a sparse extent without a descriptor, which is where that would stand."
+                + " Open the descriptor of the disk.", Name);
+
+    private void RequireAllSparse(string what)
+    {
+        if (_extents.Any(e => e.Node is not VmdkSparseExtent { IsReadOnly: false }))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{Name}: has extents that hold all of their sectors, or are not written to, so"
+                    + $" it cannot be {what}", Name);
+        }
+    }
+
+    private uint CidOf(string value)
+        => value.Equals("new", StringComparison.OrdinalIgnoreCase) ? VmdkParent.NewCid(Cid, Length, Guid.NewGuid())
+            : value.Length == 8 && uint.TryParse(value, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out uint cid)
+                && cid != VmdkDescriptor.NoParent ? cid
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{Name}: cid={value} is not possible; allowed: 8 hexadecimal digits other"
+                    + " than ffffffff, or new.", Name);
+
+    /// <summary>The lines of the extents as they are.</summary>
+    private IReadOnlyList<VmdkExtentLine> Lines()
+        => [.. _extents.Select(e => e.Line with { Sectors = e.Node.Length / VmdkHeader.SectorSize })];
+
     private IEnumerable<string> Warnings()
     {
         if (Descriptor is null)
@@ -246,24 +434,11 @@ internal sealed partial class VmdkNode
         }
     }
 
-    private async ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work)
-    {
-        RangeLock.Hold hold = await _requests.AcquireAsync(0, 1, exclusive: true).ConfigureAwait(false);
-        try
-        {
-            return await work().ConfigureAwait(false);
-        }
-        finally
-        {
-            _requests.Release(hold);
-        }
-    }
+    private ValueTask<T> AloneAsync<T>(Func<ValueTask<T>> work, CancellationToken cancellationToken)
+        => _requests.AloneAsync(work, cancellationToken);
 
-    private async ValueTask AloneAsync(Func<ValueTask> work) => await AloneAsync(async () =>
-    {
-        await work().ConfigureAwait(false);
-        return true;
-    }).ConfigureAwait(false);
+    private ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken)
+        => _requests.AloneAsync(work, cancellationToken);
 
     /// <summary>The extent that holds an offset of the disk.</summary>
     private VmdkExtent At(long offset)

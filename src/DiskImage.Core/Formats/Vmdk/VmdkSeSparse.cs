@@ -6,8 +6,7 @@ namespace DiskImage.Formats.Vmdk;
 
 /// <summary>
 /// The tables of a space-efficient sparse extent (seSparse), which ESXi writes for snapshots on VMFS 6. Source: the layout as published
-/// with
-/// QEMU's patch "vmdk: Add read-only support for seSparse snapshots" of 2019; see SPEC.md.
+/// with QEMU's patch "vmdk: Add read-only support for seSparse snapshots" of 2019; see SPEC.md.
 /// </summary>
 /// <remarks>All numbers are little-endian with 64 bits, all places and lengths sectors.</remarks>
 internal sealed record VmdkSeSparseHeader

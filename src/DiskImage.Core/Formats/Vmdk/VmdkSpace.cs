@@ -7,8 +7,7 @@ namespace DiskImage.Formats.Vmdk;
 /// <summary>Where new grains go: into gaps, the lowest first, else to the end of the file.</summary>
 /// <remarks>
 /// Grains begin at any sector of a file of up to 2 TiB, so what is free is kept as gaps, made from the sorted places of the grains: 4 bytes
-/// a
-/// grain while it is made, 32 bytes a gap afterwards.
+/// a grain while it is made, 32 bytes a gap afterwards.
 /// </remarks>
 internal sealed class VmdkSpace : FileSpace
 {

@@ -284,8 +284,8 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
 
     private async ValueTask MendOverheadAsync(MetadataSession.Held held)
     {
-        long end = Round.Up(_layout.Structures.Max(s => s.End),
-            AllocationUnit), overhead = Math.Min(Header.Overhead * VmdkHeader.SectorSize, end);
+        long end = Round.Up(_layout.Structures.Max(s => s.End), AllocationUnit);
+        long overhead = Math.Min(Header.Overhead * VmdkHeader.SectorSize, end);
         if (overhead < Header.Overhead * VmdkHeader.SectorSize && Header.Overhead * VmdkHeader.SectorSize > File.Length)
         {
             await SetHeaderAsync(held, Header with { Overhead = overhead / VmdkHeader.SectorSize }).ConfigureAwait(false);
@@ -439,17 +439,6 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
 
     private ValueTask<bool> IsStoredAsync(long grain, CancellationToken cancellationToken) => _session.RunAsync(
         async _ => IsStored(await _tables.GetAsync(grain, cancellationToken).ConfigureAwait(false)), cancellationToken);
-
-    private async ValueTask WriteZeroesMappedAsync(long start, long end, CancellationToken cancellationToken)
-    {
-        byte[] zeroes = new byte[(int)Math.Min(end - start, 1 << 20)];
-        for (long at = start; at < end;)
-        {
-            int count = (int)Math.Min(zeroes.Length, end - at);
-            await WriteMappedAsync(at, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
-            at += count;
-        }
-    }
 
     private async ValueTask ShrinkAsync(MetadataSession.Held held, long length)
     {

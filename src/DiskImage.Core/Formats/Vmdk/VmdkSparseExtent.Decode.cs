@@ -32,8 +32,8 @@ internal sealed partial class VmdkSparseExtent
     private async ValueTask DecodeAsync(long grain, VmdkEntry entry, Memory<byte> output, CancellationToken cancellationToken)
     {
         RequirePlace(entry, grain);
-        int most = (int)Math.Min(MarkerBytes + (AllocationUnit * 2L), File.Length - entry.Place), first = Math.Min(most,
-            MarkerBytes + AllocationUnit);
+        int most = (int)Math.Min(MarkerBytes + (AllocationUnit * 2L), File.Length - entry.Place);
+        int first = Math.Min(most, MarkerBytes + AllocationUnit);
         byte[] stored = ArrayPool<byte>.Shared.Rent(most);
         try
         {

@@ -8,13 +8,11 @@ namespace DiskImage.Formats.Vmdk;
 /// </summary>
 /// <remarks>
 /// <para>Order of writes: the mark that it is open, before the first change; data; both copies of the grain tables; both directories. So a
-/// crash
-/// leaks at most, and can leave the copies apart where one names a grain that the other does not; the next to write makes them alike
+/// crash leaks at most, and can leave the copies apart where one names a grain that the other does not; the next to write makes them alike
 /// again.</para>
 /// <para>What is taken is known from the tables, which are read once when an extent is opened for writing; one in which two entries lead to
 /// one place, or one out of the file, is not written to. What was given up is used again, and what is left of it is closed up when the
-/// extent is
-/// closed.</para>
+/// extent is closed.</para>
 /// </remarks>
 internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
 {
@@ -25,7 +23,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     private readonly VmdkLayout _layout;
     private readonly BlockMaintenance _maintenance;
     private readonly DecodedUnits? _decoded;
-    private readonly Dictionary<long, long> _reserved = []; // grain → place, for writes to come
+    private readonly ReservedPlaces _reserved = new();
     private readonly VmdkExtentTraits _traits;
     private long _length;
     private bool _isMarked, _gaveUp; // the mark in the header is ours; a grain was given up
@@ -86,11 +84,11 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         long last = (offset + length - 1) / AllocationUnit;
         for (long grain = offset / AllocationUnit; grain <= last; grain++)
         {
-            if (!_reserved.ContainsKey(grain) && !IsStored(await _tables.GetAsync(grain, cancellationToken).ConfigureAwait(false)))
+            if (!_reserved.Has(grain) && !IsStored(await _tables.GetAsync(grain, cancellationToken).ConfigureAwait(false)))
             {
                 await MarkAsync(held).ConfigureAwait(false);
                 await RequireTableAsync(held, grain).ConfigureAwait(false);
-                _reserved[grain] = Space.Allocate(held, 1).Place;
+                _reserved.Add(grain, Space.Allocate(held, 1).Place);
             }
         }
     }
@@ -129,16 +127,9 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         }
         await MarkAsync(held).ConfigureAwait(false);
         await RequireTableAsync(held, first).ConfigureAwait(false);
-        if (_reserved.Remove(first, out long place))
+        if (!_reserved.TryTake(first, wanted, size, out long place, out count))
         {
-            while (count < wanted && _reserved.TryGetValue(first + count, out long next) && next == place + (count * size))
-            {
-                _ = _reserved.Remove(first + count++);
-            }
-        }
-        else
-        {
-            while (count < wanted && !_reserved.ContainsKey(first + count)
+            while (count < wanted && !_reserved.Has(first + count)
                 && !IsStored(await _tables.GetAsync(first + count, cancellationToken).ConfigureAwait(false)))
             {
                 count++;
@@ -183,8 +174,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
 
     /// <summary>
     /// Gives grains up where nothing can show through; marks them as zeroed where the extent has such entries; else, over a parent, zeroes
-    /// are
-    /// written.
+    /// are written.
     /// </summary>
     protected override async ValueTask<long> ZeroUnitsAsync(long offset, long length, ZeroWriteMode mode,
         CancellationToken cancellationToken)
@@ -268,7 +258,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
 
     private async ValueTask FinishAsync(MetadataSession.Held held)
     {
-        foreach (long place in _reserved.Values)
+        foreach (long place in _reserved.Places)
         {
             Space.Free(held, place, AllocationUnit);
             _gaveUp = true;

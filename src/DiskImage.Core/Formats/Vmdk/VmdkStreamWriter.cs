@@ -7,16 +7,15 @@ namespace DiskImage.Formats.Vmdk;
 
 /// <summary>
 /// A stream that is being written: compressed grains in ascending order, each table behind its grains, the directory, the footer. Spec:
-/// Virtual
-/// Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents".
+/// Virtual Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents".
 /// </summary>
 /// <remarks>
 /// <para>
 /// Every request to the file begins where the last one ended. In memory are a table, the directory and one grain that is not complete.
 /// </para>
 /// <para>Layout of a version 3 stream as ESXi and OVF tools make and take it: header with the directory "at the end", descriptor, grains
-/// from
-/// sector 128 on, no redundant copies; a table that would be empty is left out, its entry is 0. What is not written reads as zeroes.</para>
+/// from sector 128 on, no redundant copies; a table that would be empty is left out, its entry is 0. What is not written reads as
+/// zeroes.</para>
 /// </remarks>
 internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWritable
 {
@@ -115,8 +114,7 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
 
     /// <summary>
     /// What does not get smaller is stored as it is, as a stream of its own: so whoever compresses in parallel does that, too. A grain is
-    /// always
-    /// stored whole, with zeroes behind what there is.
+    /// always stored whole, with zeroes behind what there is.
     /// </summary>
     public int? Compress(ReadOnlySpan<byte> unit, Span<byte> output)
     {

@@ -122,8 +122,8 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
         await file.ResizeAsync(end + (faults.Length * Round.Up(tables.TableBytes, VmdkHeader.SectorSize))).ConfigureAwait(false);
         foreach (VmdkTableFault fault in faults)
         {
-            BlockTable<VmdkEntry> own = fault.IsRedundant ? tables.Redundant : tables.Directory, others = fault.IsRedundant
-                ? tables.Directory : tables.Redundant;
+            BlockTable<VmdkEntry> own = fault.IsRedundant ? tables.Redundant : tables.Directory;
+            BlockTable<VmdkEntry> others = fault.IsRedundant ? tables.Directory : tables.Redundant;
             VmdkEntry other = fault.Index < others.Count ? others[fault.Index] : default;
             VmdkEntry from = tables.IsTable(other) && !wrong.Contains((fault.Index, !fault.IsRedundant)) ? other : own[fault.Index];
             if (tables.IsTable(from))
@@ -155,8 +155,8 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
         (int Index, VmdkEntry Table)[] used = [.. tables.Directory.Used().Where(t
             => tables.IsTable(t.Entry) && !tables.IsZeroed(t.Entry)).Select(t => (t.Block, t.Entry))];
         StagedRepair.RequireFewCopies(file, used.Length, tables.TableBytes);
-        long length = Round.Up(tables.Count * (long)sizeof(uint), VmdkHeader.SectorSize), step = Round.Up(tables.TableBytes,
-            VmdkHeader.SectorSize);
+        long length = Round.Up(tables.Count * (long)sizeof(uint), VmdkHeader.SectorSize);
+        long step = Round.Up(tables.TableBytes, VmdkHeader.SectorSize);
         long all = length + (used.Length * step);
         long place = gaps.Where(g => g.End - Round.Up(g.Start, VmdkHeader.SectorSize) >= all).Select(g
             => Round.Up(g.Start, VmdkHeader.SectorSize))

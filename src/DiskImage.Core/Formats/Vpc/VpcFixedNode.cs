@@ -43,9 +43,12 @@ internal sealed class VpcFixedNode : LinearFormatNode, IDescribed, IRepairable, 
         return 0;
     }
 
-    public ImageDescription Describe()
-        => new() { Format = VpcDriver.FormatName, FormatSpecific = VpcInfo.Of(
-            _footers, _calculation), Warnings = VpcSize.Warning(Footer, _calculation) is { } warning ? [warning] : [] };
+    public ImageDescription Describe() => new()
+    {
+        Format = VpcDriver.FormatName,
+        FormatSpecific = VpcInfo.Of(_footers, _calculation),
+        Warnings = VpcSize.Warning(Footer, _calculation) is { } warning ? [warning] : [],
+    };
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {

@@ -8,8 +8,8 @@ namespace DiskImage.Tests.Compression.Zstd;
 /// <summary>XXH64 with seed 0, the hash whose low half ends a frame (RFC 8878, section 3.1.1).</summary>
 internal static class XxHash64
 {
-    private const ulong Prime1 = 0x9E3779B185EBCA87, Prime2 = 0xC2B2AE3D27D4EB4F, Prime3 = 0x165667B19E3779F9,
-        Prime4 = 0x85EBCA77C2B2AE63, Prime5 = 0x27D4EB2F165667C5;
+    private const ulong Prime1 = 0x9E3779B185EBCA87, Prime2 = 0xC2B2AE3D27D4EB4F, Prime3 = 0x165667B19E3779F9, Prime4 = 0x85EBCA77C2B2AE63;
+    private const ulong Prime5 = 0x27D4EB2F165667C5;
 
     /// <summary>The hash of some bytes.</summary>
     public static ulong Hash(ReadOnlySpan<byte> data)

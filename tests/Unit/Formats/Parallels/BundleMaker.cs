@@ -10,8 +10,8 @@ namespace DiskImage.Tests.Formats.Parallels;
 /// </summary>
 internal sealed class BundleMaker(TestFolder folder, string name)
 {
-    public const string Root = "{5fbaabe3-6958-40ff-92a7-860e329aab40}", Middle = "{11111111-2222-3333-4444-555555555555}",
-        Top = "{5fbaabe3-6958-40ff-92a7-860e329aab41}", Nothing = "{00000000-0000-0000-0000-000000000000}";
+    public const string Root = "{5fbaabe3-6958-40ff-92a7-860e329aab40}", Middle = "{11111111-2222-3333-4444-555555555555}";
+    public const string Top = "{5fbaabe3-6958-40ff-92a7-860e329aab41}", Nothing = "{00000000-0000-0000-0000-000000000000}";
 
     public const int Cluster = 64 << 10;
 

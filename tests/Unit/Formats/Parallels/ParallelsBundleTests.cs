@@ -41,8 +41,8 @@ public sealed class ParallelsBundleTests : IDisposable
     public async Task Writing_changes_the_top_layer_alone_and_zeroes_hide_what_is_below()
     {
         (byte[] model, _) = _maker.MakeChain();
-        byte[] root = await File.ReadAllBytesAsync(
-            _folder["vm.hdd/root.hds"]), middle = await File.ReadAllBytesAsync(_folder["vm.hdd/middle.hds"]);
+        byte[] root = await File.ReadAllBytesAsync(_folder["vm.hdd/root.hds"]);
+        byte[] middle = await File.ReadAllBytesAsync(_folder["vm.hdd/middle.hds"]);
         await using (BlockNode disk = await Images.OpenAsync(_maker.Folder, writable: true))
         {
             model.AsSpan(100, 1000).Fill(7);
@@ -138,8 +138,8 @@ public sealed class ParallelsBundleTests : IDisposable
 
     public static TheoryData<string, string, DiskImageErrorKind> Bad()
     {
-        string shots = BundleMaker.Shot(
-            BundleMaker.Top, BundleMaker.Nothing), image = "<Image><GUID>{0}</GUID><Type>Compressed</Type><File>top.hds</File></Image>";
+        string shots = BundleMaker.Shot(BundleMaker.Top, BundleMaker.Nothing);
+        string image = "<Image><GUID>{0}</GUID><Type>Compressed</Type><File>top.hds</File></Image>";
         string Storage(
             string images,
             int start = 0,

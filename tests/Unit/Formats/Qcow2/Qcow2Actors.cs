@@ -338,8 +338,8 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
     /// <summary>QEMU 7.2 leaves what it cuts off inside a cluster, and shows it again after growing: it cuts at clusters only.</summary>
     private int NewSize()
     {
-        int size = Math.Max(
-            4, (model.Size / SectorModel.Bytes) + random.Next(-40, 41)) * SectorModel.Bytes, cluster = model.Shape.ClusterSize;
+        int size = Math.Max(4, (model.Size / SectorModel.Bytes) + random.Next(-40, 41)) * SectorModel.Bytes;
+        int cluster = model.Shape.ClusterSize;
         return model.Shape.ByQemu && size < model.Size ? Math.Max(cluster, size / cluster * cluster) : size;
     }
 
@@ -349,8 +349,8 @@ internal sealed class Qcow2Script(IQcow2Actor actor, Qcow2GuestModel model, Rand
     private (int Offset, int Length) Range()
     {
         int unit = random.Next(3) == 0 ? model.Shape.ClusterSize : random.Next(2) == 0 ? model.Shape.UnitSize : SectorModel.Bytes;
-        int units = Math.Max(
-            1, model.Size / unit), most = Math.Max(1, Math.Min(units, Math.Max(3 * model.Shape.ClusterSize, 32768) / unit));
+        int units = Math.Max(1, model.Size / unit);
+        int most = Math.Max(1, Math.Min(units, Math.Max(3 * model.Shape.ClusterSize, 32768) / unit));
         int count = random.Next(1, most + 1), offset = random.Next(units - count + 1) * unit;
         int length = Math.Min(count * unit, model.Size - offset);
         return random.Next(12) == 0 ? (offset, model.Size - offset) : (offset, length);

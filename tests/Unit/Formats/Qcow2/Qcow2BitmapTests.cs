@@ -108,9 +108,8 @@ public sealed class Qcow2BitmapTests
             case 9:
                 await disk.DiscardAsync(offset, count);
                 long unit = disk.Limits.AllocationUnit == 16384 ? 512 : disk.Limits.AllocationUnit;
-                long start = (offset + unit - 1) / unit * unit, end = offset + count == disk.Length
-                    ? disk.Length
-                    : (offset + count) / unit * unit;
+                long start = (offset + unit - 1) / unit * unit;
+                long end = offset + count == disk.Length ? disk.Length : (offset + count) / unit * unit;
                 models.ForEach(m => m.Record(start, Math.Max(0, end - start)));
                 break;
             case 10:
@@ -372,14 +371,14 @@ public sealed class Qcow2BitmapTests
     {
         int clusterSize = 1 << BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(20));
         int extension = image.AsSpan().IndexOf(new byte[] { 0x23, 0x85, 0x28, 0x75 });
-        int directory = (int)BinaryPrimitives.ReadInt64BigEndian(
-            image.AsSpan(extension + 24)), length = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(extension + 16));
+        int directory = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(extension + 24));
+        int length = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(extension + 16));
         var places = new List<int>(
             [.. Enumerable.Range(extension, 32), .. Enumerable.Range(directory, length), .. Enumerable.Range(directory, length)]);
         for (int at = directory; at < directory + length;)
         {
-            int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(at)), entries = BinaryPrimitives.ReadInt32BigEndian(
-                image.AsSpan(at + 8));
+            int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(at));
+            int entries = BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 8));
             places.AddRange(Enumerable.Range(table, entries * 8));
             places.AddRange(Enumerable.Range((int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(table)) & ~(clusterSize - 1), 8));
             at += (24 + BinaryPrimitives.ReadInt16BigEndian(

@@ -227,8 +227,8 @@ public sealed class Qcow2KeptDataTests
         int at = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(64));
         for (int i = 1; i < Bad; i++)
         {
-            int extra = BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 36)), names = BinaryPrimitives.ReadInt16BigEndian(
-                image.AsSpan(at + 12)) + BinaryPrimitives.ReadInt16BigEndian(image.AsSpan(at + 14));
+            int extra = BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 36));
+            int names = BinaryPrimitives.ReadInt16BigEndian(image.AsSpan(at + 12)) + BinaryPrimitives.ReadInt16BigEndian(image.AsSpan(at + 14));
             at += (40 + extra + names + 7) & ~7;
         }
         BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(at), (1UL << 40) + 1); // its L1 table
@@ -248,9 +248,8 @@ public sealed class Qcow2KeptDataTests
     public async Task What_two_entries_share_is_copied(string options)
     {
         byte[] image = await FilledAsync(options);
-        int l2 = L2Of(image), entry = options.Contains("extended", StringComparison.Ordinal)
-            ? 16
-            : 8, cluster = 1 << BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(20));
+        int l2 = L2Of(image), entry = options.Contains("extended", StringComparison.Ordinal) ? 16 : 8;
+        int cluster = 1 << BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(20));
         image.AsSpan(l2 + entry, entry).CopyTo(image.AsSpan(l2));
         byte[] before = await ReadAsync(image);
         var file = new MemoryNode(image);

@@ -328,8 +328,8 @@ public sealed class Qcow2RepairTests
     private static void Damage(byte[] image, Random random)
     {
         int cluster = 1 << BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(20));
-        int l1 = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40)), l1Size =
-            BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(36));
+        int l1 = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(40));
+        int l1Size = BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(36));
         int refcounts = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(48));
         var tables = new List<(int Offset, int Length)> { (l1, l1Size * 8), (refcounts, cluster) };
         const ulong OffsetBits = 0x00FF_FFFF_FFFF_FE00;

@@ -39,8 +39,8 @@ public sealed class Qcow2SessionTests
     public async Task Any_order_of_changes_leaves_a_sound_image(string options, int seed)
     {
         var random = new Random(seed);
-        bool hasBacking = options.Contains(
-            "below", StringComparison.Ordinal), isVersion2 = options.Contains("0.10", StringComparison.Ordinal);
+        bool hasBacking = options.Contains("below", StringComparison.Ordinal);
+        bool isVersion2 = options.Contains("0.10", StringComparison.Ordinal);
         byte[] twin = new byte[random.Next(1, MostBytes / 1024) * 1024], below = [];
         if (hasBacking)
         {

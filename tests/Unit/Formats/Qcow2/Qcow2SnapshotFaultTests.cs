@@ -81,8 +81,8 @@ public sealed class Qcow2SnapshotFaultTests
     public async Task A_damaged_snapshot_is_not_touched(string change, string damage)
     {
         byte[] image = await MakeAsync("cluster_size=4k");
-        int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(64)), l1 =
-            (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(table));
+        int table = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(64));
+        int l1 = (int)BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(table));
         int l2 = (int)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(l1)) & OffsetMask), outside = (image.Length + 4096) & -4096;
         (int at, long value) = damage switch
         {

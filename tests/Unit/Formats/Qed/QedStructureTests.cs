@@ -44,8 +44,8 @@ public sealed class QedStructureTests
             }
             long before = file.Length, gained = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None);
             Assert.Equal(before - file.Length, gained);
-            int data2 = model.Values.Count(d => d.AsSpan().ContainsAnyExcept((byte)0)), tables = model.Where(
-                m => m.Value.AsSpan().ContainsAnyExcept((byte)0)).Select(m => m.Key / span).Distinct().Count();
+            int data2 = model.Values.Count(d => d.AsSpan().ContainsAnyExcept((byte)0));
+            int tables = model.Where(m => m.Value.AsSpan().ContainsAnyExcept((byte)0)).Select(m => m.Key / span).Distinct().Count();
             Assert.Equal((1 + table + data2 + (tables * table)) * (long)Cluster, file.Length);
         }
         Assert.Empty((await s_qed.CheckAsync(file.ToArray())).Findings);

@@ -10,9 +10,8 @@ namespace DiskImage.Tests.Formats.Vhdx;
 /// </summary>
 public sealed class VhdxHostileTests
 {
-    private const int MiB =
-        1 << 20, Header1 = 64 << 10, Header2 =
-            128 << 10, Region1 = 192 << 10, Region2 = 256 << 10, Metadata = 2 * MiB, Items = Metadata + (64 << 10), Bat = 3 * MiB;
+    private const int MiB = 1 << 20, Header1 = 64 << 10, Header2 = 128 << 10, Region1 = 192 << 10, Region2 = 256 << 10, Metadata = 2 * MiB;
+    private const int Items = Metadata + (64 << 10), Bat = 3 * MiB;
 
     [Fact]
     public async Task Truncations_are_refused_or_read()

@@ -355,8 +355,8 @@ public sealed class VhdxParentTests
         var values = new Dictionary<string, string>(metadata.Locator!.Values, StringComparer.Ordinal);
         edit(values);
         byte[] bytes = (metadata.Locator with { Values = values }).ToBytes();
-        int region = 2 * MiB, index = metadata.Items.Select(
-            (item, i) => (item, i)).First(p => p.item.Id == VhdxItem.ParentLocator).i, at = 128 << 10;
+        int region = 2 * MiB, index = metadata.Items.Select((item, i) => (item, i)).First(p => p.item.Id == VhdxItem.ParentLocator).i;
+        int at = 128 << 10;
         bytes.CopyTo(file, region + at);
         VhdxMetadata.PutEntry(file.AsSpan(region), index, new VhdxItem(VhdxItem.ParentLocator, at, bytes.Length, VhdxItemFlags.IsRequired));
         await File.WriteAllBytesAsync(path, file);

@@ -162,8 +162,8 @@ internal sealed class VhdxSpecReader
         }
         Require(best.Count > 0, "2.3.3 a log that is not empty has a valid sequence");
         int head = best[^1], first = best.IndexOf((int)BinaryPrimitives.ReadUInt32LittleEndian(log.AsSpan(head + 12)));
-        long flushed = BinaryPrimitives.ReadInt64LittleEndian(
-            log.AsSpan(head + 48)), last = BinaryPrimitives.ReadInt64LittleEndian(log.AsSpan(head + 56));
+        long flushed = BinaryPrimitives.ReadInt64LittleEndian(log.AsSpan(head + 48));
+        long last = BinaryPrimitives.ReadInt64LittleEndian(log.AsSpan(head + 56));
         Require(flushed % MiB == 0 && last % MiB == 0, "2.3.1.1 file offsets in whole MiB");
         Require(_file.Length >= flushed, "2.3.3 the file is not shorter than FlushedFileOffset");
         byte[] file = new byte[Math.Max(_file.Length, last)];

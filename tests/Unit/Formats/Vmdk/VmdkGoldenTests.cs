@@ -7,8 +7,7 @@ namespace DiskImage.Tests.Formats.Vmdk;
 
 /// <summary>
 /// Extents that no tool here makes, written by these tests from the published layouts: COWD of ESX and VMware 3 (Virtual Disk Format 5.0,
-/// "ESXi
-/// Host Sparse Extents"), seSparse of ESXi 6.5 (QEMU's patch of 2019 that describes it). QEMU is the second reader of both.
+/// "ESXi Host Sparse Extents"), seSparse of ESXi 6.5 (QEMU's patch of 2019 that describes it). QEMU is the second reader of both.
 /// </summary>
 public sealed class VmdkGoldenTests : IDisposable
 {

@@ -197,8 +197,8 @@ public sealed class VpcModelTests : IDisposable
 
     private static async Task<byte[]> StepAsync(BlockNode disk, byte[] twin, Random random)
     {
-        int length = random.Next(
-            1, Math.Max(2, Math.Min(twin.Length, 1 << random.Next(4, 21)))), at = random.Next(twin.Length - length + 1);
+        int length = random.Next(1, Math.Max(2, Math.Min(twin.Length, 1 << random.Next(4, 21))));
+        int at = random.Next(twin.Length - length + 1);
         switch (random.Next(12))
         {
             case <= 4:

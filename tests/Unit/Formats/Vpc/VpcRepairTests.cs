@@ -9,8 +9,8 @@ namespace DiskImage.Tests.Formats.Vpc;
 public sealed class VpcRepairTests
 {
     private const uint Block = 4096;
-    private const int Blocks =
-        16, Table = 1536, Locator = 2048, First = Table + 512 + (8 * 512), Span = 512 + (int)Block, Size = Blocks * (int)Block;
+    private const int Blocks = 16, Table = 1536, Locator = 2048, First = Table + 512 + (8 * 512), Span = 512 + (int)Block;
+    private const int Size = Blocks * (int)Block;
 
     public static TheoryData<bool, int, int> Structures()
     {
@@ -107,8 +107,8 @@ public sealed class VpcRepairTests
     [Fact]
     public async Task A_fixed_disks_checksum_is_written_anew_if_the_size_fits_the_file()
     {
-        byte[] sound = [.. Enumerable.Repeat((byte)7, 34 << 10), .. VhdMaker.Footer(
-            "win ", 34 << 10, (1, 4, 17), 2)], image = (byte[])sound.Clone();
+        byte[] sound = [.. Enumerable.Repeat((byte)7, 34 << 10), .. VhdMaker.Footer("win ", 34 << 10, (1, 4, 17), 2)];
+        byte[] image = (byte[])sound.Clone();
         image[(34 << 10) + 64] ^= 1;
         Assert.Equal(sound, await RepairAsync(image, RepairMode.All));
         image[(34 << 10) + 54] ^= 2; // the current size, too
