@@ -59,6 +59,15 @@ public enum RemedyKind
 
     /// <summary>Change a create option; the value is the option with its value.</summary>
     SetOption,
+
+    /// <summary>Allow that a disk becomes smaller.</summary>
+    AllowShrink,
+
+    /// <summary>Make a disk as small as its partitions let it.</summary>
+    MinimumSize,
+
+    /// <summary>Remove a bitmap.</summary>
+    RemoveBitmap,
 }
 
 /// <summary>Which of several images in a request is meant.</summary>
@@ -108,6 +117,9 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
         RemedyKind.IgnoreIdMismatch => "the permission",
         RemedyKind.ParentSearchPath => "the folders to search",
         RemedyKind.SetOption => $"the option {Value}",
+        RemedyKind.AllowShrink => "the permission to shrink it",
+        RemedyKind.MinimumSize => "the smallest size",
+        RemedyKind.RemoveBitmap => "its removal",
         _ => "a request for them",
     };
 

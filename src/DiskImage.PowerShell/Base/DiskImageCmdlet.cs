@@ -121,33 +121,16 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
     {
         object record = options.Bind();
         ImageOpener opener = Opener.Naming(record, path);
-        ImageCreator creator = Creator(opener, path);
-        StoragePlace place = await creator.LookAsync(path, mode, cancellationToken).ConfigureAwait(false);
-        if (place.OtherNames > 0)
-        {
-            await WarnAsync(
-                $"{place.Locator}: has {place.OtherNames:#,0} other {(place.OtherNames == 1 ? "name" : "names")} (hard links). "
-                + "They keep the old image; only this name gets the new one. With -InPlace all of them do.").ConfigureAwait(false);
-        }
-        string target = record is ICreateOptions { DataFile: { Length: > 0 } data }
-            ? WrittenFiles.Text(path, [opener.Policy.Admit(data, path).Address])
-            : path;
+        var operation = new CreateOperation(
+            this, opener, Creator(opener, path), new CreateRequest(path, options.Format, record, mode));
+        string target = await operation.LookAsync(cancellationToken).ConfigureAwait(false);
         if (!await ConfirmAsync(target, action(record)).ConfigureAwait(false))
         {
             return;
         }
         DiskImageCopyStatistics? statistics;
         DiskImageInfo? sent = null;
-        NewImage image = await ShowAsync(
-            $"Making {Leaf(path)}",
-            progress => creator.CreateAsync(
-                path,
-                options.Format,
-                record,
-                mode,
-                openOptions: null,
-                new ByteProgress("Claiming space", progress, (record as ICreateOptions)?.Size ?? 0),
-                cancellationToken).AsTask()).ConfigureAwait(false);
+        NewImage image = await operation.RunAsync(cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             // it cannot be looked at afterwards

@@ -32,6 +32,9 @@ internal static class RemedyWords
         RemedyKind.IgnoreIdMismatch => "-IgnoreIdMismatch",
         RemedyKind.ParentSearchPath => "-ParentSearchPath",
         RemedyKind.SetOption => $"Set-DiskImageOption -Option {remedy.Value}",
+        RemedyKind.AllowShrink => "-Shrink",
+        RemedyKind.MinimumSize => "-ToMinimumSize",
+        RemedyKind.RemoveBitmap => "Remove-DiskImageBitmap",
         _ => remedy.ToString(),
     };
 

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using DiskImage.Block;
+using DiskImage.Jobs;
 using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;

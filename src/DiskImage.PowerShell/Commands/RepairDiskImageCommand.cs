@@ -1,6 +1,5 @@
 using System.Management.Automation;
 using DiskImage.Block;
-using DiskImage.Graph;
 using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
@@ -17,59 +16,25 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        OpenRequest request = Request(path) with { WithBacking = false, ForRepair = true };
-        (DiskImageCheckResult found, string files) = await FindAsync(request, cancellationToken).ConfigureAwait(false);
+        var operation = new RepairOperation(this, Request(path));
+        (CheckOutcome outcome, string files) = await operation.FindAsync(cancellationToken).ConfigureAwait(false);
+        DiskImageCheckResult found = DiskImageCheckResult.Of(outcome);
         int count = found.Findings.Count(IsRepaired);
         if (count == 0)
         {
             await VerboseAsync($"{found.Path}: there is nothing that -Mode {Mode} repairs").ConfigureAwait(false);
-            await OutputAsync(await WithParentAsync(found, path, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
-            return;
         }
-        if (!await ConfirmAsync(
+        else if (await ConfirmAsync(
             files, $"Repair {count:#,0} of {found.Findings.Count:#,0} findings in", [.. found.Findings.Select(Step)]).ConfigureAwait(false))
         {
+            outcome = await operation.RunAsync(Mode, cancellationToken).ConfigureAwait(false);
+        }
+        else
+        {
             return;
         }
-        DiskImageCheckResult left = await RepairAsync(request with { Writable = true }, cancellationToken).ConfigureAwait(false);
-        await OutputAsync(await WithParentAsync(left, path, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
-    }
-
-    private async Task<(DiskImageCheckResult Found, string Files)> FindAsync(OpenRequest request, CancellationToken cancellationToken)
-    {
-        OpenedImage image = await OpenAsync(request, cancellationToken).ConfigureAwait(false);
-        await using (image.ConfigureAwait(false))
-        {
-            _ = image.Require<IRepairable>("cannot be repaired");
-            return (await CheckAsync(image, [], cancellationToken).ConfigureAwait(false), WrittenFiles.Of(image));
-        }
-    }
-
-    private async Task<DiskImageCheckResult> RepairAsync(OpenRequest request, CancellationToken cancellationToken)
-    {
-        OpenedImage image = await OpenAsync(request, cancellationToken).ConfigureAwait(false);
-        await using (image.ConfigureAwait(false))
-        {
-            IRepairable repairable = image.Require<IRepairable>("cannot be repaired");
-            DiskImageCheckResult result = await ReportAsync(
-                image, "Repair", bytes => repairable.RepairAsync(Mode, bytes, cancellationToken), []).ConfigureAwait(false);
-            await image.Node.FlushAsync(cancellationToken).ConfigureAwait(false);
-            return result;
-        }
-    }
-
-    /// <summary>Adds what is wrong with the parent, which no repair changes, to the result of a sound image.</summary>
-    private async Task<DiskImageCheckResult> WithParentAsync(DiskImageCheckResult result, string path, CancellationToken cancellationToken)
-    {
-        if (!result.IsConsistent)
-        {
-            return result; // what is wrong may keep it from being opened at all
-        }
-        OpenedImage image = await OpenAsync(path, cancellationToken, withBacking: false).ConfigureAwait(false);
-        await using (image.ConfigureAwait(false))
-        {
-            return result.With(await ParentFaultsAsync(image, path, cancellationToken).ConfigureAwait(false));
-        }
+        await OutputAsync(DiskImageCheckResult.Of(
+            await operation.WithParentAsync(outcome, cancellationToken).ConfigureAwait(false))).ConfigureAwait(false);
     }
 
     private bool IsRepaired(DiskImageFinding finding)

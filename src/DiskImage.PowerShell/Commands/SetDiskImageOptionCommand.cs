@@ -2,6 +2,7 @@ using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
+using DiskImage.Jobs;
 using DiskImage.Operations;
 using DiskImage.Options;
 

@@ -1,4 +1,5 @@
 using DiskImage.Block;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -12,16 +13,16 @@ public sealed class DiskImageCheckResult
     public string? Format { get; init; }
 
     /// <summary>Nothing is wrong: no corruption, no leak, nothing left unchecked, and the image is finished and was closed.</summary>
-    public bool IsConsistent { get; private set; }
+    public bool IsConsistent { get; init; }
 
     /// <summary>Defects that lose or endanger data.</summary>
-    public long Corruptions { get; private set; }
+    public long Corruptions { get; init; }
 
     /// <summary>Units of space that nothing uses.</summary>
     public long Leaks { get; init; }
 
     /// <summary>Things that could not be checked.</summary>
-    public long CheckErrors { get; private set; }
+    public long CheckErrors { get; init; }
 
     /// <summary>Corruptions that a repair put right.</summary>
     public long CorruptionsFixed { get; init; }
@@ -45,7 +46,7 @@ public sealed class DiskImageCheckResult
     public long? ImageEndOffset { get; init; }
 
     /// <summary>One object per defect.</summary>
-    public ReadableList<DiskImageFinding> Findings { get; private set; } = new([]);
+    public ReadableList<DiskImageFinding> Findings { get; init; } = new([]);
 
     /// <summary>Why the service or program of a profile would refuse the image. That is nothing wrong with the image itself.</summary>
     public ReadableList<string> ProfileRefusals { get; private set; } = new([]);
@@ -53,23 +54,23 @@ public sealed class DiskImageCheckResult
     /// <inheritdoc/>
     public override string ToString() => Printable.Of($"{Path}: {(IsConsistent ? "consistent" : "not consistent")}");
 
-    /// <summary>The result of a check, with what is known beside it.</summary>
-    internal static DiskImageCheckResult Of(string path, string? format, CheckReport report, IReadOnlyList<CheckFinding> also) => new()
+    /// <summary>What a check or repair came to.</summary>
+    internal static DiskImageCheckResult Of(CheckOutcome outcome) => new()
     {
-        Path = path,
-        Format = format,
-        IsConsistent = also.All(f => f.Severity == CheckSeverity.Warning) && report is { Corruptions: 0, Leaks: 0, CheckErrors: 0 },
-        Corruptions = report.Corruptions + also.Count(f => f.Severity == CheckSeverity.Corruption),
-        Leaks = report.Leaks,
-        CheckErrors = report.CheckErrors + also.Count(f => f.Severity == CheckSeverity.Error),
-        CorruptionsFixed = report.CorruptionsFixed,
-        LeaksFixed = report.LeaksFixed,
-        TotalClusters = report.TotalClusters,
-        AllocatedClusters = report.AllocatedClusters,
-        FragmentedClusters = report.FragmentedClusters,
-        CompressedClusters = report.CompressedClusters,
-        ImageEndOffset = report.ImageEndOffset,
-        Findings = new(also.Concat(report.Findings).Select(DiskImageFinding.Of)),
+        Path = outcome.Path,
+        Format = outcome.Format,
+        IsConsistent = outcome.IsConsistent,
+        Corruptions = outcome.Corruptions,
+        Leaks = outcome.Report.Leaks,
+        CheckErrors = outcome.CheckErrors,
+        CorruptionsFixed = outcome.Report.CorruptionsFixed,
+        LeaksFixed = outcome.Report.LeaksFixed,
+        TotalClusters = outcome.Report.TotalClusters,
+        AllocatedClusters = outcome.Report.AllocatedClusters,
+        FragmentedClusters = outcome.Report.FragmentedClusters,
+        CompressedClusters = outcome.Report.CompressedClusters,
+        ImageEndOffset = outcome.Report.ImageEndOffset,
+        Findings = new(outcome.Findings.Select(DiskImageFinding.Of)),
     };
 
     /// <summary>The same with what a profile has against the image.</summary>
@@ -77,17 +78,6 @@ public sealed class DiskImageCheckResult
     {
         var result = (DiskImageCheckResult)MemberwiseClone();
         result.ProfileRefusals = new(refusals);
-        return result;
-    }
-
-    /// <summary>The same with more findings, in front.</summary>
-    internal DiskImageCheckResult With(IReadOnlyList<CheckFinding> also)
-    {
-        var result = (DiskImageCheckResult)MemberwiseClone();
-        result.IsConsistent &= also.All(f => f.Severity == CheckSeverity.Warning);
-        result.Corruptions += also.Count(f => f.Severity == CheckSeverity.Corruption);
-        result.CheckErrors += also.Count(f => f.Severity == CheckSeverity.Error);
-        result.Findings = new(also.Select(DiskImageFinding.Of).Concat(Findings));
         return result;
     }
 }
