@@ -59,6 +59,18 @@ public interface IStorage
     ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken);
 }
 
+/// <summary>A protocol that can hold what is needed for a while.</summary>
+public interface ITemporaryStorage
+{
+    /// <summary>
+    /// Makes a new, empty node, open for writing, that nobody else sees and that is gone when it is closed; where the host can do that
+    /// (not on Windows for a process that is killed with its machine) also when the process dies.
+    /// </summary>
+    /// <param name="name">What it is called in messages.</param>
+    /// <exception cref="DiskImageException">AccessDenied, NoSpace and the like: what the host says.</exception>
+    BlockNode OpenTemporary(string name);
+}
+
 /// <summary>A new node that has not taken its place. Disposed before it is published it is gone without a trace.</summary>
 public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
 {

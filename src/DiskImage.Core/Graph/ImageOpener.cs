@@ -14,6 +14,12 @@ public sealed record OpenRequest(string Locator)
     /// <summary>Open the top image for writing. Everything below it stays read-only.</summary>
     public bool Writable { get; init; }
 
+    /// <summary>
+    /// What is written goes to an overlay that is gone when the image is closed; the image itself is opened to be read. A description says
+    /// the same with <c>snapshot=on</c>.
+    /// </summary>
+    public bool TemporaryOverlay { get; init; }
+
     /// <summary>Open options of the format: text, a dictionary, or null.</summary>
     public object? Options { get; init; }
 
@@ -195,16 +201,23 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         OpenRequest request, ImageLocator locator, IReadOnlyList<ChainLink> chain, CancellationToken cancellationToken)
     {
         var graph = new ImageGraph();
+        bool overlaid = request.Writable && (request.TemporaryOverlay || locator.Spec.Switch(NodeSpec.SnapshotKey));
         var site = new GraphSite(chain, request.Folder)
         {
-            Writable = request.Writable, Format = request.Format, Options = request.Options, Role = request.Role,
+            Writable = request.Writable && !overlaid, Format = request.Format, Options = request.Options, Role = request.Role,
         };
         try
         {
             OpenedDisk disk = await Builder(
                 request, locator, graph).OpenDiskAsync(locator.Spec, site, cancellationToken).ConfigureAwait(false);
             graph.Complete(disk.Node);
-            return new OpenedImage(disk.Node, disk.Format, disk.Node.Name, disk.WasProbed, graph);
+            string path = disk.Node.Name;
+            if (overlaid)
+            {
+                disk = await TemporaryOverlay.OverAsync(Registry, disk, cancellationToken).ConfigureAwait(false);
+                graph.Complete(disk.Node);
+            }
+            return new OpenedImage(disk.Node, disk.Format, path, disk.WasProbed, graph);
         }
         catch
         {

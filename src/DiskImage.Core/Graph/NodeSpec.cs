@@ -21,7 +21,7 @@ public sealed class NodeSpec
     internal const int MaximumMembers = 4096;
 
     internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename";
-    internal const string ForceShareKey = "force-share", FileRole = "file", ImageRole = "image";
+    internal const string ForceShareKey = "force-share", SnapshotKey = "snapshot", FileRole = "file", ImageRole = "image";
 
     private readonly SortedDictionary<string, object?> _members = new(StringComparer.Ordinal);
 
@@ -93,7 +93,8 @@ public sealed class NodeSpec
     public IEnumerable<KeyValuePair<string, object?>> Options(Predicate<string> roles)
     {
         ArgumentNullException.ThrowIfNull(roles);
-        return Flat(this, "").Where(p => p.Key is not (DriverKey or NodeNameKey or ReadOnlyKey or ForceShareKey) && !roles(Head(p.Key)));
+        return Flat(this, "").Where(
+            p => p.Key is not (DriverKey or NodeNameKey or ReadOnlyKey or ForceShareKey or SnapshotKey) && !roles(Head(p.Key)));
     }
 
     /// <summary>What is at the bottom of the files: the description of a protocol, as a rule.</summary>

@@ -12,7 +12,9 @@ namespace DiskImage.Operations;
 /// <param name="target">What it is to be.</param>
 public sealed class CreateOperation(IFrontEnd front, ImageOpener opener, ImageCreator creator, CreateRequest target)
 {
-    /// <summary>The files that will be written, for whoever is asked to agree. Says what a replacement does to other names of a file.</summary>
+    /// <summary>
+    /// The files that will be written, for whoever is asked to agree. Says what a replacement does to other names of a file.
+    /// </summary>
     /// <exception cref="DiskImageException">AlreadyExists, AccessDenied and the like: the place cannot be taken so.</exception>
     public async Task<string> LookAsync(CancellationToken cancellationToken)
     {

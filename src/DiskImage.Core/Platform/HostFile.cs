@@ -30,6 +30,18 @@ internal abstract class HostFile
     /// throws them.</exception>
     public abstract SafeFileHandle Open(string path, bool writable, HostSharing sharing);
 
+    /// <summary>
+    /// Makes an empty file for a while, which no other user may open: it is gone when it is closed. Here it has a name until then; a host
+    /// where an open file needs none takes it away at once.
+    /// </summary>
+    /// <exception cref="IOException">As <see cref="Open"/>.</exception>
+    public virtual SafeFileHandle OpenTemporary() => File.OpenHandle(
+        Path.Combine(Path.GetTempPath(), Path.GetRandomFileName()),
+        FileMode.CreateNew,
+        FileAccess.ReadWrite,
+        FileShare.None,
+        FileOptions.DeleteOnClose);
+
     /// <summary>Opens a pipe to write to, once somebody reads it. What is read no more fails to be written.</summary>
     /// <exception cref="IOException">As <see cref="Open"/>.</exception>
     public abstract ValueTask<Stream> OpenPipeAsync(string path, CancellationToken cancellationToken);

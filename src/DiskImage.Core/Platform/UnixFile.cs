@@ -61,6 +61,21 @@ internal abstract partial class UnixFile : HostFile
         return handle;
     }
 
+    // Its folder is the user's alone, so nobody opens the file while it has a name.
+    public override SafeFileHandle OpenTemporary()
+    {
+        DirectoryInfo folder = Directory.CreateTempSubdirectory("diskimage-");
+        try
+        {
+            string path = Path.Combine(folder.FullName, "overlay");
+            return File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None);
+        }
+        finally
+        {
+            folder.Delete(recursive: true);
+        }
+    }
+
     // A pipe that nobody reads yet cannot be opened without waiting, so this asks until somebody does. The runtime's own kind of pipe can
     // be told to stop while it waits for its reader.
     public override async ValueTask<Stream> OpenPipeAsync(string path, CancellationToken cancellationToken)

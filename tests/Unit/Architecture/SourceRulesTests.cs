@@ -32,7 +32,7 @@ public sealed partial class SourceRulesTests
         ["Protocols"] = ["Block", "Binary", "Options", "Drivers", "Platform", "Locking", "Crypto"],
         ["Jobs"] = ["Block", "Binary"],
         ["Graph"] = ["Block", "Options", "Drivers", "Locking"],
-        ["Operations"] = ["Block", "Drivers", "Graph", "Jobs"],
+        ["Operations"] = ["Block", "Drivers", "Graph", "Jobs", "Partitions"],
     };
 
     /// <summary>Folders of which each subfolder stands alone: no format knows another.</summary>

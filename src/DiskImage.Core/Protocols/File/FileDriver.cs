@@ -12,7 +12,7 @@ namespace DiskImage.Protocols.File;
 /// Regular files of the host. Pipes and folders are refused; devices have a driver of their own. One writer excludes every other use, by
 /// the host's own file sharing and by the byte locks that QEMU heeds.
 /// </summary>
-internal sealed class FileDriver : ProtocolDriver, IStorage
+internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
 {
     private const int Attempts = 16; // at a temporary name; ours: chance makes a second one rare
 
@@ -161,6 +161,15 @@ internal sealed class FileDriver : ProtocolDriver, IStorage
             throw;
         }
     }
+
+    /// <summary>A file in the host's folder for temporary files (TMPDIR).</summary>
+    public BlockNode OpenTemporary(string name) => Try<BlockNode>(name, $"make a temporary file in {Path.GetTempPath()}", () =>
+    {
+        SafeFileHandle handle = HostFile.Current.OpenTemporary();
+        HostFile.Current.AllowHoles(handle);
+        HostFile.Current.SurviveFileSizeLimit();
+        return new FileNode(name, handle, isReadOnly: false);
+    });
 
     private static async ValueTask<Stream> OpenPipeAsync(StoragePlace place, CancellationToken cancellationToken)
     {
