@@ -1,4 +1,6 @@
+using System.Numerics;
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using DiskImage.Block;
 
 namespace DiskImage.Metadata;
@@ -60,6 +62,55 @@ internal sealed class SparseCounters(string path)
         _large[unit] = sum;
         count = InTable;
         return sum;
+    }
+
+    /// <summary>Counts one more reference to each of several units that follow each other.</summary>
+    public void AddRun(long first, int count)
+    {
+        while (count > 0)
+        {
+            int within = (int)(first & (PageSize - 1)), part = Math.Min(count, PageSize - within);
+            Span<byte> counters = Page(first, create: true).AsSpan(within, part);
+            if (counters.IndexOfAnyInRange((byte)(InTable - 1), InTable) >= 0)
+            {
+                for (int i = 0; i < part; i++)
+                {
+                    _ = Add(first + i);
+                }
+            }
+            else
+            {
+                Span<Vector<byte>> vectors = MemoryMarshal.Cast<byte, Vector<byte>>(counters);
+                for (int i = 0; i < vectors.Length; i++)
+                {
+                    vectors[i] += Vector<byte>.One;
+                }
+                foreach (ref byte counter in counters[(vectors.Length * Vector<byte>.Count)..])
+                {
+                    counter++;
+                }
+            }
+            (first, count) = (first + part, count - part);
+        }
+    }
+
+    /// <summary>True if each of several units that follow each other was counted so often.</summary>
+    /// <param name="first">The first unit.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="times">0 to 254.</param>
+    public bool AreAll(long first, int count, byte times)
+    {
+        while (count > 0)
+        {
+            int within = (int)(first & (PageSize - 1)), part = Math.Min(count, PageSize - within);
+            byte[]? page = first >> PageBits == _lastIndex ? _last : Page(first, create: false);
+            if (page is null ? times != 0 : page.AsSpan(within, part).ContainsAnyExcept(times))
+            {
+                return false;
+            }
+            (first, count) = (first + part, count - part);
+        }
+        return true;
     }
 
     private byte[]? Page(long unit, bool create)

@@ -1,4 +1,6 @@
+using System.Buffers.Binary;
 using System.Numerics;
+using System.Runtime.InteropServices;
 using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
@@ -168,6 +170,25 @@ internal readonly record struct L2Entry(ulong Raw, ulong Bitmap = 0)
 
     /// <summary>The same entry, stored elsewhere. Not for a compressed cluster.</summary>
     public L2Entry WithPlace(HostOffset place) => this with { Raw = (Raw & ~OffsetMask) | (ulong)place.Value };
+
+    /// <summary>
+    /// How many plain entries of a table, from <paramref name="index"/> on, lead to clusters that follow each other with the same flags.
+    /// </summary>
+    /// <param name="table">Entries without subclusters, as they are stored.</param>
+    /// <param name="index">The first of them.</param>
+    /// <param name="raw">That one.</param>
+    /// <param name="clusterSize">Bytes of a cluster.</param>
+    public static int RunIn(ReadOnlySpan<byte> table, int index, ulong raw, int clusterSize)
+    {
+        ReadOnlySpan<ulong> entries = MemoryMarshal.Cast<byte, ulong>(table);
+        int end = index + 1;
+        while (end < entries.Length
+            && entries[end] == BinaryPrimitives.ReverseEndianness(raw + ((ulong)(end - index) * (ulong)clusterSize)))
+        {
+            end++;
+        }
+        return end - index;
+    }
 
     private static int OffsetBits(int clusterBits) => 62 - (clusterBits - 8);
 

@@ -152,6 +152,9 @@ internal sealed class Qcow2Census
     /// <summary>True if some table lies in a cluster.</summary>
     public bool HoldsTable(long cluster) => _isTable[cluster] != 0;
 
+    /// <summary>True if no table lies in any of several clusters.</summary>
+    public bool HoldsNoTable(long first, int count) => _isTable.AreAll(first, count, 0);
+
     /// <summary>True if some table lies in a range already.</summary>
     public bool HoldsTable(long offset, long length)
     {

@@ -44,13 +44,18 @@ internal sealed class Qcow2FlagCheck(Qcow2Census census)
         SparseCounters references = census.References;
         int bits = Geometry.ClusterBits, clusterSize = Geometry.ClusterSize;
         int bytesOfEntry = Geometry.L2EntryBytes, entries = Geometry.L2Entries;
-        bool isExternal = census.IsExternal;
+        bool isExternal = census.IsExternal, plain = !isExternal && !Geometry.HasSubclusters;
         for (int k = 0; k < entries; k++, guest += clusterSize)
         {
             var entry = new L2Entry(BigEndian.U64(table, k * bytesOfEntry));
             long host = entry.Place.Value, at = l2 + (k * bytesOfEntry);
             if (!isExternal && entry.IsCopied && references[host >> bits] == 1)
             {
+                int run = plain && !entry.IsCompressed ? L2Entry.RunIn(table, k, entry.Raw, clusterSize) : 1;
+                if (run > 1 && references.AreAll(host >> bits, run, 1))
+                {
+                    (k, guest) = (k + run - 1, guest + ((run - 1L) * clusterSize));
+                }
                 continue;
             }
             if (isExternal && entry is { IsCompressed: false, HasPlace: true, IsCopied: false }) // what lies there has no refcounts

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using DiskImage.Block;
 using DiskImage.Metadata;
 
@@ -7,6 +8,7 @@ namespace DiskImage.Formats.Qcow2;
 internal sealed class Qcow2RefcountCheck(Qcow2Census census)
 {
     private const string Rebuild = "build the refcounts anew";
+    private const int OnesLength = 256; // counts that are looked at together: most are 1
 
     /// <summary>The refcount table, as far as it could be read.</summary>
     public ulong[] Table { get; private set; } = [];
@@ -85,6 +87,14 @@ internal sealed class Qcow2RefcountCheck(Qcow2Census census)
         }
         for (int k = 0; k < end; k++)
         {
+            if (k % OnesLength == 0 && k + OnesLength <= end && order == 4 && AreAllOne(block, k)
+                && references.AreAll(first + k, OnesLength, 1))
+            {
+                k += OnesLength - 1;
+                Highest = Math.Max(Highest, first + k);
+                run.End();
+                continue;
+            }
             ulong stored = RefcountBlock.Get(block, k, order), counted = references[first + k];
             if ((stored | counted) == 0)
             {
@@ -102,6 +112,9 @@ internal sealed class Qcow2RefcountCheck(Qcow2Census census)
             IsRootUnused |= stored == 0 && counted > 0 && census.IsTable((first + k) << Geometry.ClusterBits, Qcow2Census.ActiveL1);
             run.Add(first + k, stored, counted);
         }
+
+        static bool AreAllOne(ReadOnlySpan<byte> block, int index) // of 16 bits each, big-endian
+            => !MemoryMarshal.Cast<byte, ushort>(block).Slice(index, OnesLength).ContainsAnyExcept((ushort)0x0100);
 
         static int LastUsed(ReadOnlySpan<byte> bytes)
         {

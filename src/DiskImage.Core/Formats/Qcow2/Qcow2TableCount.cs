@@ -130,11 +130,17 @@ internal sealed class Qcow2TableCount(Qcow2Census census, IProgress<long>? bytes
             {
                 continue;
             }
-            if (plain && host - 1 < end - 1 && (host & inCluster) == 0 && !census.HoldsTable((long)host >> bits))
+            if (plain && host - 1 < end - 1 && (host & inCluster) == 0)
             {
-                _ = references.Add((long)host >> bits, use.Times); // a whole cluster inside the file that is no table
-                Tally(use.IsActive, (long)host, isCompressed: false);
-                continue;
+                // Whole clusters inside the file, one after the other. What is no table is counted together.
+                int run = (int)Math.Min((ulong)L2Entry.RunIn(table, i, raw, clusterSize), (end - host) >> bits);
+                if (use.Times == 1 && census.HoldsNoTable((long)host >> bits, run))
+                {
+                    references.AddRun((long)host >> bits, run);
+                    Tally(use.IsActive, (long)host, run);
+                    (i, at, guest) = (i + run - 1, at + ((run - 1) * bytesOfEntry), guest + ((run - 1L) * clusterSize));
+                    continue;
+                }
             }
             var entry = new L2Entry(raw, hasSubclusters ? BigEndian.U64(table, at + 8) : 0);
             if (entry != default)
@@ -187,7 +193,7 @@ internal sealed class Qcow2TableCount(Qcow2Census census, IProgress<long>? bytes
             return;
         }
         census.AddData(entry.Place.Value, Geometry.ClusterSize, guest, at, use.Times);
-        Tally(use.IsActive, entry.Place.Value, isCompressed: false);
+        Tally(use.IsActive, entry.Place.Value, 1);
     }
 
     private void CountCompressed(L2Entry entry, long guest, long at, L2Use use)
@@ -219,7 +225,7 @@ internal sealed class Qcow2TableCount(Qcow2Census census, IProgress<long>? bytes
                 _ = Packed.TryAdd(entry.WithCopied(false), (guest, at));
             }
         }
-        Tally(use.IsActive, -1, isCompressed: true);
+        TallyCompressed(use.IsActive);
     }
 
     private void CheckDescriptor(L2Entry entry, long offset, int length, long guest, long at)
@@ -267,21 +273,23 @@ internal sealed class Qcow2TableCount(Qcow2Census census, IProgress<long>? bytes
         }
     }
 
-    private void Tally(bool isActive, long host, bool isCompressed)
+    /// <summary>Counts clusters that follow each other in the file.</summary>
+    private void Tally(bool isActive, long host, int count)
     {
-        if (!isActive)
+        if (isActive)
         {
-            return;
+            Allocated += count;
+            Fragmented += _nextContiguous >= 0 && host != _nextContiguous ? 1 : 0;
+            _nextContiguous = host + ((long)count * _clusterSize);
         }
-        Allocated++;
-        if (isCompressed)
-        {
-            Compressed++;
-            Fragmented++; // compressed clusters are fragmented by nature
-            return;
-        }
-        Fragmented += _nextContiguous >= 0 && host != _nextContiguous ? 1 : 0;
-        _nextContiguous = host + _clusterSize;
+    }
+
+    private void TallyCompressed(bool isActive)
+    {
+        int count = isActive ? 1 : 0;
+        Allocated += count;
+        Compressed += count;
+        Fragmented += count; // compressed clusters are fragmented by nature
     }
 
     /// <summary>An L2 table, the guest offset of the first L1 entry that leads to it, and how many do.</summary>
