@@ -27,11 +27,23 @@ public sealed class HeaderBitTests
             "vmdk" => [(0, 79), (512, 300)],
             _ => [(64 << 10, 80), (128 << 10, 80), (192 << 10, 80), (256 << 10, 80)],
         };
-        var failures = new List<string>();
         int[] bits = [.. fields.SelectMany(f => Enumerable.Range(f.Start * 8, f.Length * 8))];
         bool isWhole = CampaignTests.Setting("DISKIMAGE_CAMPAIGN", 0) > 0;
         int seed = CampaignTests.Setting("DISKIMAGE_TEST_SEED", Random.Shared.Next(1, int.MaxValue));
-        foreach (int bit in isWhole ? bits : new Random(seed).GetItems(bits, Sample))
+        await FlipAsync(image, isWhole ? bits : new Random(seed).GetItems(bits, Sample), seed);
+    }
+
+    /// <summary>Bits that cost something once.</summary>
+    [Theory]
+    [InlineData("vmdk-zeroed", 513, 5)] // a zero in the descriptor's first line
+    [InlineData("vmdk-zeroed", 584, 1)] // the parent's content identifier
+    public async Task A_bit_of_before(string name, int at, int bit)
+        => await FlipAsync(await CampaignShape.All.Single(s => s.Name.Equals(name, StringComparison.Ordinal)).MakeAsync(), [(at * 8) + bit], 0);
+
+    private static async Task FlipAsync(CampaignImage image, int[] bits, int seed)
+    {
+        var failures = new List<string>();
+        foreach (int bit in bits)
         {
             byte[] damaged = (byte[])image.File.Clone();
             damaged[bit / 8] ^= (byte)(1 << (bit % 8));

@@ -119,7 +119,9 @@ internal sealed class VmdkDescriptor
     /// <summary>True if bytes begin like a descriptor: its first line that says something is the signature or the version.</summary>
     public static bool IsSigned(ReadOnlySpan<byte> bytes)
     {
-        string start = Encoding.Latin1.GetString(bytes[..Math.Min(bytes.Length, 2048)]).TrimStart('\u00EF', '\u00BB', '\u00BF');
+        bytes = bytes[..Math.Min(bytes.Length, 2048)];
+        int zero = bytes.IndexOf((byte)0); // which ends it
+        string start = Encoding.Latin1.GetString(zero < 0 ? bytes : bytes[..zero]).TrimStart('\u00EF', '\u00BB', '\u00BF');
         foreach (string part in start.Split('\n'))
         {
             string line = part.Trim(' ', '\t', '\r');

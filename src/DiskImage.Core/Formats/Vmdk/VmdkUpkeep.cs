@@ -18,6 +18,14 @@ internal sealed class VmdkUpkeep(BlockNode file, VmdkDescriptor? descriptor, IRe
             findings.Corruption("DescriptorLost",
                 $"there is no descriptor at sector {first.DescriptorSector:#,0}, where the header says that it is", host: 28);
         }
+        if (descriptor is { HasParent: true, ParentHint: null })
+        {
+            findings.Corruption(
+                "ParentUnnamed",
+                $"the descriptor says that the disk stands on one with the content identifier {VmdkParent.Text(descriptor.ParentCid)},"
+                    + $" and not where that is; {new Remedy(RemedyKind.RecordBacking)} says so, or that there is none",
+                null);
+        }
         foreach (VmdkExtent extent in extents)
         {
             if (extent.Node is VmdkFlatExtent flat && flat.Missing is > 0 and var missing)
