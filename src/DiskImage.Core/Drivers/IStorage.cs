@@ -30,7 +30,8 @@ public enum TargetMode
 /// <param name="AllowsHoles">It may be marked sparse. If not, it is marked neither sparse nor compressed nor encrypted, also where its
 /// folder says so: Hyper-V refuses such files.</param>
 /// <param name="NoCow">Its data are to be overwritten in place where the file system would copy on write (btrfs).</param>
-public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow);
+/// <param name="Like">What is there already whose owner and access rights it gets, unless it replaces something; null for nothing.</param>
+public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow, string? Like = null);
 
 /// <summary>Where a new node is to be, as it was found before anything was made there.</summary>
 /// <param name="Locator">What the node is called: canonical, but as it was given where symbolic links lead elsewhere.</param>
@@ -57,6 +58,13 @@ public interface IStorage
     /// <param name="traits">What the host is to know about it from the start.</param>
     /// <param name="cancellationToken">Stops it.</param>
     ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken);
+
+    /// <summary>Removes a node that is closed. Nothing happens if another one is there by now, or none.</summary>
+    /// <param name="locator">Where it is.</param>
+    /// <param name="identity">Which one it was.</param>
+    /// <exception cref="DiskImageException">What the host says; Unsupported where nothing can be removed.</exception>
+    ValueTask RemoveAsync(string locator, NodeIdentity identity)
+        => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{locator}: cannot be removed", locator);
 }
 
 /// <summary>A new node that has not taken its place. Disposed before it is published it is gone without a trace.</summary>
