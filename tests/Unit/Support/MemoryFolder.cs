@@ -178,7 +178,7 @@ internal sealed class MemoryFolder : ISiblingFiles
         public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
             => new(new Watched(folder, file));
 
-        public override ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
+        public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
         {
             Assert.True(durable);
             folder.Step(file, null, name);

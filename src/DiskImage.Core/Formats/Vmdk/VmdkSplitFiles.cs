@@ -188,7 +188,7 @@ internal sealed class VmdkAddedFiles : IAsyncDisposable
     {
         foreach (PendingNode file in _files)
         {
-            await file.PublishAsync(durable: true, CancellationToken.None).ConfigureAwait(false);
+            await file.PublishAsync(durable: true, revocable: true, CancellationToken.None).ConfigureAwait(false);
         }
     }
 
