@@ -40,6 +40,9 @@ public sealed record FormatOpenContext(
     /// </summary>
     public Func<IReadOnlyList<string>, IReadOnlyList<string>>? FilesNearby { get; init; }
 
+    /// <summary>Makes and removes further files of the image, for disks that get or lose some; null where that cannot be.</summary>
+    public ISiblingFiles? Siblings { get; init; }
+
     /// <summary>
     /// Opens what the disk stands on, by the user's word or by the image's; null if neither says anything, or this layer alone is wanted.
     /// </summary>

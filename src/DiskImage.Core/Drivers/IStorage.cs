@@ -30,7 +30,8 @@ public enum TargetMode
 /// <param name="AllowsHoles">It may be marked sparse. If not, it is marked neither sparse nor compressed nor encrypted, also where its
 /// folder says so: Hyper-V refuses such files.</param>
 /// <param name="NoCow">Its data are to be overwritten in place where the file system would copy on write (btrfs).</param>
-public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow);
+/// <param name="Like">What is there already whose owner and access rights it gets, unless it replaces something; null for nothing.</param>
+public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow, string? Like = null);
 
 /// <summary>Where a new node is to be, as it was found before anything was made there.</summary>
 /// <param name="Locator">What the node is called: canonical, but as it was given where symbolic links lead elsewhere.</param>
@@ -57,6 +58,13 @@ public interface IStorage
     /// <param name="traits">What the host is to know about it from the start.</param>
     /// <param name="cancellationToken">Stops it.</param>
     ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken);
+
+    /// <summary>Removes a node that is closed. Nothing happens if another one is there by now, or none.</summary>
+    /// <param name="locator">Where it is.</param>
+    /// <param name="identity">Which one it was.</param>
+    /// <exception cref="DiskImageException">What the host says; Unsupported where nothing can be removed.</exception>
+    ValueTask RemoveAsync(string locator, NodeIdentity identity)
+        => throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{locator}: cannot be removed", locator);
 }
 
 /// <summary>A protocol that can hold what is needed for a while.</summary>
@@ -88,12 +96,14 @@ public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
 
     /// <summary>Gives it its name, after <see cref="Node"/> was closed. What appeared there meanwhile is not overwritten.</summary>
     /// <param name="durable">True to return only when its name would survive a power cut. Its bytes are flushed by way of the node.</param>
+    /// <param name="revocable">True to keep what it replaces until it is disposed, so that <see cref="Withdraw"/> can put that back.</param>
     /// <param name="cancellationToken">Stops what takes long; where a single step is all there is, it is not asked.</param>
     /// <exception cref="DiskImageException">AlreadyExists; what the host says.</exception>
-    public abstract ValueTask PublishAsync(bool durable, CancellationToken cancellationToken);
+    public abstract ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken);
 
     /// <summary>
-    /// Takes a published node back, because what belongs to it could not be published. Does nothing where it took the place of another.
+    /// Takes a published node back, because what belongs to it could not be published, and puts back what it replaced, if it was published
+    /// so as to. Does nothing where it took the place of another otherwise.
     /// </summary>
     public abstract void Withdraw();
 

@@ -56,6 +56,8 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
             : null, DataOpener(site), request.ForRepair && site.Chain.Count == 1)
         {
             FilesNearby = Path.IsPathRooted(ImagePath) ? FilesNearby : null,
+            Siblings = Path.IsPathRooted(ImagePath)
+                ? new SiblingFiles(opener, ImagePath, format is not ICreatable { AllowsSparseFile: false }) : null,
             OpenDataToRead = DataOpener(site with { Writable = false }),
             GivesBacking = withBacking && builder.IsComplete(spec.Child(BackingChild)),
             Access = site.AccessUnder(opener.Policy),

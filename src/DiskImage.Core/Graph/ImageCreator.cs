@@ -152,7 +152,10 @@ public sealed class ImageCreator(ImageOpener opener)
             {
                 throw Itself();
             }
-            (IStorage storage, StoragePlace place) = await PlaceAsync(locator.Address, TargetMode.New, token).ConfigureAwait(false);
+            // what the user names is a file of its own, what the format names is the image's
+            bool isNamed = options is ICreateOptions { DataFile: { } named } && named.Equals(name, StringComparison.Ordinal);
+            TargetMode mode = target.Place.Mode == TargetMode.Replace && !isNamed ? TargetMode.Replace : TargetMode.New;
+            (IStorage storage, StoragePlace place) = await PlaceAsync(locator.Address, mode, token).ConfigureAwait(false);
             return await target.AddAsync(storage, place, TraitsOf(creatable, options), token).ConfigureAwait(false);
 
             DiskImageException Itself() => new(

@@ -148,7 +148,8 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
             request,
             nothing,
             new GraphSite([image], null) { Options = options });
-        return format.OpenAsync(opening.Context(file, format, withBacking: true) with { OpenData = data }, cancellationToken);
+        return format.OpenAsync(
+            opening.Context(file, format, withBacking: true) with { OpenData = data, Siblings = null }, cancellationToken);
     }
 
     /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to.</summary>

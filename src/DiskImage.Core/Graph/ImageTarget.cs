@@ -25,6 +25,9 @@ internal sealed class ImageTarget : IAsyncDisposable
     /// <summary>Where the image is to be.</summary>
     public StoragePlace Place => _image.Place;
 
+    /// <summary>One of its files is to take the place of another.</summary>
+    public bool Replaces => _companions.Append(_image).Any(n => n.Place is { Present: not null, Mode: TargetMode.Replace });
+
     /// <summary>The file that is to hold it.</summary>
     public BlockNode File { get; }
 
@@ -69,7 +72,7 @@ internal sealed class ImageTarget : IAsyncDisposable
             foreach (PendingNode node in _companions.Append(_image))
             {
                 published.Push(node);
-                await node.PublishAsync(durable, cancellationToken).ConfigureAwait(false);
+                await node.PublishAsync(durable, revocable: !ReferenceEquals(node, _image), cancellationToken).ConfigureAwait(false);
             }
         }
         catch

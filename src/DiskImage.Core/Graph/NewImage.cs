@@ -42,7 +42,7 @@ public sealed class NewImage : IAsyncDisposable
         {
             await unfinished.SetUnfinishedAsync(false, cancellationToken).ConfigureAwait(false);
         }
-        if (durable || _target.Place is { Present: not null, Mode: TargetMode.Replace })
+        if (durable || _target.Replaces)
         {
             _target.EndDeferral();
             await Node.FlushAsync(cancellationToken).ConfigureAwait(false);

@@ -41,8 +41,23 @@ internal abstract class HostNames
     /// <summary>Renames, unless the new name is taken: then false.</summary>
     public abstract bool TryRename(string path, string newPath);
 
+    /// <summary>
+    /// Gives a file another name, by which it is there when the first one is given to another: as well as the first one, or instead of it
+    /// where a file has one name only.
+    /// </summary>
+    public void Keep(string path, string otherName)
+    {
+        if (!TryLink(path, otherName))
+        {
+            File.Move(path, otherName, overwrite: false);
+        }
+    }
+
     /// <summary>Renames, replacing the file that bears the new name in one step.</summary>
     public static void Replace(string path, string newPath) => File.Move(path, newPath, overwrite: true);
+
+    /// <summary>Gives a file a second name (a hard link); false where that cannot be.</summary>
+    protected abstract bool TryLink(string path, string otherName);
 
     /// <summary>
     /// When this returns, what was renamed in a folder stays so after a power cut. Does nothing where the host sees to it by itself.

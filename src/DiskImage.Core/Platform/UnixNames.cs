@@ -111,6 +111,8 @@ internal abstract partial class UnixNames : HostNames
         }
     }
 
+    protected override bool TryLink(string path, string otherName) => Link(path, otherName) == 0;
+
     /// <summary>renameat2(RENAME_NOREPLACE) or renamex_np(RENAME_EXCL): 0, or -1 with the error set.</summary>
     protected abstract int RenameExclusive(string path, string newPath);
 
@@ -161,6 +163,9 @@ internal abstract partial class UnixNames : HostNames
 
     [LibraryImport("libc", EntryPoint = "realpath", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial nint RealPath(string path, [Out] byte[] resolved);
+
+    [LibraryImport("libc", EntryPoint = "link", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int Link(string path, string otherName);
 
     [LibraryImport("libc", EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial int Open(string path, int flags);

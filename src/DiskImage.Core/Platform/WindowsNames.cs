@@ -76,6 +76,8 @@ internal sealed partial class WindowsNames : HostNames
         }
     }
 
+    protected override bool TryLink(string path, string otherName) => CreateHardLink(otherName, path, 0);
+
     /// <summary>Only a privileged user may make somebody else the owner; the access rights, which decide, are kept in any case.</summary>
     private static void TakeOwner(string path, FileSecurity model)
     {
@@ -108,6 +110,10 @@ internal sealed partial class WindowsNames : HostNames
     [LibraryImport("kernel32", EntryPoint = "CreateFileW", SetLastError = true, StringMarshalling = StringMarshalling.Utf16)]
     private static partial SafeFileHandle CreateFile(
         string path, uint access, uint share, nint security, uint disposition, uint flags, nint template);
+
+    [LibraryImport("kernel32", EntryPoint = "CreateHardLinkW", SetLastError = true, StringMarshalling = StringMarshalling.Utf16)]
+    [return: MarshalAs(UnmanagedType.Bool)]
+    private static partial bool CreateHardLink(string newName, string path, nint security);
 
     [LibraryImport("kernel32", EntryPoint = "GetFileInformationByHandleEx", SetLastError = true)]
     [return: MarshalAs(UnmanagedType.Bool)]

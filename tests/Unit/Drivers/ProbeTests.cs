@@ -135,7 +135,7 @@ public sealed class ProbeTests
 
             public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken) => new(Node);
 
-            public override ValueTask PublishAsync(bool durable, CancellationToken cancellationToken) => default;
+            public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken) => default;
 
             public override void Withdraw()
             {

@@ -60,6 +60,72 @@ public sealed class NewImageFaultTests : IDisposable
         await RequireOldAsync();
     }
 
+    [Theory]
+    [InlineData("monolithicFlat", "disk-flat.vmdk", "")]
+    [InlineData("twoGbMaxExtentSparse", "disk-s001.vmdk", "")]
+    [InlineData("monolithicFlat", "disk-flat.vmdk", "disk-flat.vmdk")]
+    [InlineData("monolithicFlat", "disk-flat.vmdk", "disk.qcow2")]
+    [InlineData("twoGbMaxExtentSparse", "disk-s001.vmdk", "disk.qcow2")]
+    [InlineData("twoGbMaxExtentFlat", "disk-f002.vmdk", "disk-f003.vmdk")]
+    [InlineData("twoGbMaxExtentFlat", "disk-f002.vmdk", "disk-f001.vmdk")]
+    public async Task Further_files_that_are_there_are_replaced_with_the_image_or_stay_with_it(string subformat, string further, string failing)
+    {
+        await File.WriteAllTextAsync(_folder["disk.qcow2"], "old");
+        await File.WriteAllTextAsync(_folder[further], "old extent");
+        if (!OperatingSystem.IsWindows())
+        {
+            File.SetUnixFileMode(_folder[further], UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        }
+        string options = $"size=5G,subformat={subformat}", before = Files();
+        Assert.Equal(DiskImageErrorKind.AlreadyExists, (await Assert.ThrowsAsync<DiskImageException>(()
+            => BeginAsync(TargetMode.New, "vmdk", options))).Kind);
+        await using (NewImage image = await BeginAsync(TargetMode.Replace, "vmdk", options))
+        {
+            await image.Node.WriteAsync(0, new byte[] { 7 });
+            Assert.Equal("old extent", await File.ReadAllTextAsync(_folder[further])); // until the last step
+            _storage.FailingRename = failing;
+            if (failing.Length == 0)
+            {
+                await image.CompleteAsync(durable: false, CancellationToken.None);
+            }
+            else
+            {
+                _ = await Assert.ThrowsAsync<DiskImageException>(async ()
+                    => await image.CompleteAsync(durable: false, CancellationToken.None));
+            }
+        }
+        Assert.True(_storage.AllClosed);
+        if (!OperatingSystem.IsWindows())
+        {
+            Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(_folder[further]));
+        }
+        if (failing.Length > 0)
+        {
+            Assert.Equal(before, Files());
+            Assert.Equal("old", await File.ReadAllTextAsync(_folder["disk.qcow2"]));
+            Assert.Equal("old extent", await File.ReadAllTextAsync(_folder[further]));
+            return;
+        }
+        Assert.True(_storage.FlushedBeforePublished);
+        Assert.DoesNotContain("incomplete", Files(), StringComparison.Ordinal);
+        await using BlockNode disk = await Images.OpenAsync(_folder["disk.qcow2"], "vmdk");
+        byte[] read = new byte[1];
+        await disk.ReadAsync(0, read);
+        Assert.Equal((5L << 30, 7), (disk.Length, read[0]));
+    }
+
+    [Fact]
+    public async Task A_further_file_that_is_in_use_is_not_replaced()
+    {
+        await File.WriteAllTextAsync(_folder["disk-flat.vmdk"], "in use");
+        await using (BlockNode user = await Images.OpenAsync(_folder["disk-flat.vmdk"], "raw"))
+        {
+            Assert.Equal(DiskImageErrorKind.Locked, (await Assert.ThrowsAsync<DiskImageException>(()
+                => BeginAsync(TargetMode.Replace, "vmdk", "size=1M,subformat=monolithicFlat"))).Kind);
+        }
+        Assert.Equal("disk-flat.vmdk", Files());
+    }
+
     [Fact]
     public async Task A_name_that_is_taken_meanwhile_takes_the_companion_back()
     {

@@ -75,7 +75,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
         public override async ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
             => storage.Watch(await below.OpenAsync(writable, cancellationToken));
 
-        public override async ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
+        public override async ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
         {
             string name = Path.GetFileName(Place.Address);
             storage.FlushedBeforePublished &= storage._dirty.Count == 0;
@@ -83,7 +83,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
             {
                 throw new DiskImageException(DiskImageErrorKind.Io, $"{Place.Locator}: told to fail", Place.Locator);
             }
-            await below.PublishAsync(durable, cancellationToken);
+            await below.PublishAsync(durable, revocable, cancellationToken);
             storage._published.Add(name);
         }
 

@@ -211,7 +211,8 @@ internal static class VmdkCreator
         await file.WriteAsync(DescriptorSector * VmdkHeader.SectorSize, text, cancellationToken).ConfigureAwait(false);
     }
 
-    private static async ValueTask WriteSparseAsync(BlockNode file, VmdkHeader header, CancellationToken cancellationToken)
+    /// <summary>Writes a new sparse extent, without a descriptor, into an empty file.</summary>
+    public static async ValueTask WriteSparseAsync(BlockNode file, VmdkHeader header, CancellationToken cancellationToken)
     {
         // the tables are all zero
         await file.ResizeAsync(header.Overhead * VmdkHeader.SectorSize, cancellationToken: cancellationToken).ConfigureAwait(false);

@@ -68,7 +68,8 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
                 store,
                 isExtent ? await extents.OpenOwnAsync(cancellationToken).ConfigureAwait(false)
                     : await extents.OpenListedAsync(cancellationToken).ConfigureAwait(false),
-                parent);
+                parent,
+                isExtent || context.Siblings is null ? null : new VmdkSplitFiles(extents, context.Siblings, parent));
         }
         catch
         {

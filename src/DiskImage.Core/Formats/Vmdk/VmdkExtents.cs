@@ -41,16 +41,24 @@ internal sealed class VmdkExtents(FormatOpenContext context, VmdkDescriptor? des
 
     /// <summary>Opens the extents of a descriptor in a file of its own.</summary>
     /// <exception cref="DiskImageException">What opening says; then all that was opened is closed.</exception>
-    public async ValueTask<IReadOnlyList<VmdkExtent>> OpenListedAsync(CancellationToken cancellationToken)
+    public ValueTask<IReadOnlyList<VmdkExtent>> OpenListedAsync(CancellationToken cancellationToken)
+        => OpenListedAsync(descriptor!.Extents, 0, cancellationToken);
+
+    /// <summary>Opens the last extents of a disk.</summary>
+    /// <param name="lines">How they are described.</param>
+    /// <param name="start">Where on the disk the first one begins.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <exception cref="DiskImageException">What opening says; then all that was opened is closed.</exception>
+    public async ValueTask<IReadOnlyList<VmdkExtent>> OpenListedAsync(IReadOnlyList<VmdkExtentLine> lines, long start,
+        CancellationToken cancellationToken)
     {
         var extents = new List<VmdkExtent>();
         var files = new Dictionary<string, BlockNode>(StringComparer.Ordinal); // several flat extents may lie in one file
         try
         {
-            long start = 0;
-            foreach (VmdkExtentLine line in descriptor!.Extents)
+            foreach (VmdkExtentLine line in lines)
             {
-                bool isLast = ReferenceEquals(line, descriptor.Extents[^1]);
+                bool isLast = ReferenceEquals(line, lines[^1]);
                 extents.Add(await OpenLineAsync(line, start, isLast, files, cancellationToken).ConfigureAwait(false));
                 start += line.Length;
             }

@@ -17,31 +17,26 @@ internal sealed class VmdkNode
     private readonly VmdkDescriptorStore? _store;
     private readonly List<VmdkExtent> _extents;
     private readonly BlockNode? _parent;
+    private readonly VmdkSplitFiles? _files;
     private readonly RangeLock _requests = new(); // shared by requests, exclusive for what concerns the whole disk
     private readonly SemaphoreSlim _descriptorGate = new(1, 1); // guards the descriptor and the two fields below
     private uint? _comingCid;
     private volatile bool _isCidChanged;
+    private volatile IReadOnlyDictionary<string, BlockNode> _children;
     private long _length;
 
-    public VmdkNode(BlockNode file, VmdkDescriptorStore? store, IReadOnlyList<VmdkExtent> extents, BlockNode? parent)
+    /// <summary>A disk over its open parts, which it owns.</summary>
+    /// <param name="file">The file that is named to open it.</param>
+    /// <param name="store">Its descriptor; null for none.</param>
+    /// <param name="extents">Its extents in the order of the disk.</param>
+    /// <param name="parent">What it stands on; null for nothing, or for this layer alone.</param>
+    /// <param name="files">Makes and removes the files of a split disk; null where that cannot be.</param>
+    public VmdkNode(BlockNode file, VmdkDescriptorStore? store, IReadOnlyList<VmdkExtent> extents, BlockNode? parent, VmdkSplitFiles? files)
     {
-        (_file, _store, _extents, _parent) = (file, store, [.. extents], parent);
+        (_file, _store, _extents, _parent, _files) = (file, store, [.. extents], parent, files);
         _length = extents.Count == 0 ? 0 : extents[^1].End;
         IsReadOnly = file.IsReadOnly || (extents.Count > 0 && extents.All(e => e.Node.IsReadOnly));
-        var children = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { ["file"] = file };
-        var seen = new HashSet<BlockNode>(ReferenceEqualityComparer.Instance) { file };
-        foreach ((int index, VmdkExtent extent) in extents.Index())
-        {
-            if (extent.File is { } own && seen.Add(own))
-            {
-                children.Add(string.Create(CultureInfo.InvariantCulture, $"extents.{index}"), own);
-            }
-        }
-        if (parent is not null)
-        {
-            children.Add("backing", parent);
-        }
-        Children = children;
+        _children = FindChildren();
     }
 
     public override string Name => _file.Name;
@@ -52,7 +47,7 @@ internal sealed class VmdkNode
 
     public override DateTimeOffset? LastWriteTime => _extents.Select(e => e.File?.LastWriteTime).Append(_file.LastWriteTime).Max();
 
-    public override IReadOnlyDictionary<string, BlockNode> Children { get; }
+    public override IReadOnlyDictionary<string, BlockNode> Children => _children;
 
     public override BlockLimits Limits
         => _extents.Count == 0 ? BlockLimits.None : _extents.MaxBy(e => e.Node.Limits.AllocationUnit)!.Node.Limits;
@@ -303,36 +298,8 @@ internal sealed class VmdkNode
     }, cancellationToken);
 
     /// <summary>Changes what the descriptor says of the disk.</summary>
-    public ValueTask AmendAsync(VmdkAmendOptions options) => AloneAsync(async () =>
-    {
-        VmdkDescriptorStore store = RequireDescriptor();
-        VmdkDescriptor changed = store.Current;
-        if (options.AdapterType is { } adapter)
-        {
-            changed = changed.With(VmdkText.AdapterKey, VmdkText.Of(adapter), isQuoted: true);
-        }
-        if (options.HardwareVersion is int hardware)
-        {
-            changed = changed.With(VmdkText.HardwareKey, hardware.ToString(CultureInfo.InvariantCulture), isQuoted: true);
-        }
-        if (options.ToolsVersion is long tools)
-        {
-            changed = changed.With(VmdkText.ToolsKey, tools.ToString(CultureInfo.InvariantCulture), isQuoted: true);
-        }
-        if (options.ParentPath is { } path)
-        {
-            changed = !HasParent
-                ? throw new DiskImageException(
-                    DiskImageErrorKind.InvalidOption, $"{Name}: has no parent, so parent_path={path} is not possible. Give it"
-                        + $" one with {new Remedy(RemedyKind.SetBacking)}.", Name)
-                : changed.WithParent(changed.ParentCid, path, changed.ComingParentCid);
-        }
-        if (options.Cid is { } cid)
-        {
-            changed = changed.WithCid(CidOf(cid));
-        }
-        await ChangeDescriptorAsync(changed).ConfigureAwait(false);
-    }, CancellationToken.None);
+    public ValueTask AmendAsync(VmdkAmendOptions options)
+        => AloneAsync(() => ChangeDescriptorAsync(VmdkAmendment.Of(RequireDescriptor().Current, options, Length)), CancellationToken.None);
 
     protected override ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed,
         CancellationToken cancellationToken)
@@ -340,8 +307,20 @@ internal sealed class VmdkNode
         {
             length = Binary.Round.Up(length, VmdkHeader.SectorSize);
             await BeforeChangeAsync().ConfigureAwait(false);
-            await new VmdkResizer(this, _extents, _store).RunAsync(length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
-            Volatile.Write(ref _length, length);
+            VmdkExtent before = _extents[^1];
+            try
+            {
+                await new VmdkResizer(this, _extents, _store, _files).RunAsync(length, preallocation, claimed,
+                    cancellationToken).ConfigureAwait(false);
+            }
+            finally
+            {
+                if (!ReferenceEquals(before, _extents[^1])) // also if what came after failed
+                {
+                    Volatile.Write(ref _length, length);
+                    _children = FindChildren();
+                }
+            }
         }, cancellationToken);
 
     private async ValueTask EmptyAsync(CancellationToken cancellationToken)
@@ -380,17 +359,27 @@ internal sealed class VmdkNode
         }
     }
 
-    private uint CidOf(string value)
-        => value.Equals("new", StringComparison.OrdinalIgnoreCase) ? VmdkParent.NewCid(Cid, Length, Guid.NewGuid())
-            : value.Length == 8 && uint.TryParse(value, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out uint cid)
-                && cid != VmdkDescriptor.NoParent ? cid
-            : throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{Name}: cid={value} is not possible; allowed: 8 hexadecimal digits other"
-                    + " than ffffffff, or new.", Name);
-
     /// <summary>The lines of the extents as they are.</summary>
     private IReadOnlyList<VmdkExtentLine> Lines()
         => [.. _extents.Select(e => e.Line with { Sectors = e.Node.Length / VmdkHeader.SectorSize })];
+
+    private Dictionary<string, BlockNode> FindChildren()
+    {
+        var children = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { ["file"] = _file };
+        var seen = new HashSet<BlockNode>(ReferenceEqualityComparer.Instance) { _file };
+        foreach ((int index, VmdkExtent extent) in _extents.Index())
+        {
+            if (extent.File is { } own && seen.Add(own))
+            {
+                children.Add(string.Create(CultureInfo.InvariantCulture, $"extents.{index}"), own);
+            }
+        }
+        if (_parent is not null)
+        {
+            children.Add("backing", _parent);
+        }
+        return children;
+    }
 
     private IEnumerable<string> Warnings()
     {

@@ -51,6 +51,17 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         },
         cancellationToken);
 
+    /// <summary>Refuses to claim space for a sparse disk that grows.</summary>
+    /// <exception cref="DiskImageException">InvalidOption.</exception>
+    public static void RequireNoPreallocation(string name, PreallocationMode preallocation)
+    {
+        if (preallocation != PreallocationMode.Off)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption,
+                $"{name}: a sparse VMDK grows without preallocation only; allowed: off", name);
+        }
+    }
+
     long ITrialRepair.Grain => AllocationUnit;
 
     async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
@@ -101,11 +112,7 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
     protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed,
         CancellationToken cancellationToken)
     {
-        if (preallocation != PreallocationMode.Off)
-        {
-            throw new DiskImageException(DiskImageErrorKind.InvalidOption,
-                $"{Name}: a sparse VMDK grows without preallocation only; allowed: off", Name);
-        }
+        RequireNoPreallocation(Name, preallocation);
         if (length > Length)
         {
             await GrowAsync(length, cancellationToken).ConfigureAwait(false);
@@ -341,7 +348,7 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
     private async ValueTask DropZeroesAsync(MetadataSession.Held held, IProgress<long>? bytes, CancellationToken cancellationToken)
     {
         await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-        if (ShowsThrough && !Header.HasZeroedGrains)
+        if (HasParent && !Header.HasZeroedGrains)
         {
             return; // the parent would show
         }
@@ -353,7 +360,7 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
             (long offset, long length) = _layout.GuestRange(grain);
             if (length == 0 || await StoredBytes.IsZeroAsync(File, place, length, cancellationToken).ConfigureAwait(false))
             {
-                await _tables.SetAsync(held, grain, new(ShowsThrough ? VmdkGrainTables.Zeroed : 0)).ConfigureAwait(false);
+                await _tables.SetAsync(held, grain, new(HasParent ? VmdkGrainTables.Zeroed : 0)).ConfigureAwait(false);
                 Space.FreeAfterFlush(held, place, AllocationUnit);
             }
             bytes?.Report(offset + length);
@@ -417,7 +424,7 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
                     cancellationToken).ConfigureAwait(false);
             },
             cancellationToken).ConfigureAwait(false);
-        long shown = !ShowsThrough ? old : Backing is null ? length : Math.Clamp(Backing.Length, old, length);
+        long shown = !HasParent ? old : Backing is null ? length : Math.Clamp(Backing.Length, old, length);
         bool isTailShown = shown > old || await IsStoredAsync(old / AllocationUnit, cancellationToken).ConfigureAwait(false);
         if (old < grainEnd && isTailShown)
         {

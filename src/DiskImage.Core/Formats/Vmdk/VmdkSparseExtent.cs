@@ -51,6 +51,9 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     /// <summary>True if somebody else wrote to it and did not close it.</summary>
     public bool IsLeftOpen => Header.IsUnclean && !_isMarked;
 
+    /// <summary>True if what is nowhere here may show something from below, now or when it is opened with its parent.</summary>
+    public bool HasParent => _traits.HasParent;
+
     /// <summary>True for one of ESX.</summary>
     public bool IsCowd => _traits.IsCowd;
 
@@ -61,9 +64,6 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     private VmdkSpace Space => (VmdkSpace?)_session.Space
         ?? throw new DiskImageException(DiskImageErrorKind.Corrupt,
             $"{Name}: opened for repair, so it is not written to before it is repaired", Name);
-
-    /// <summary>True if what is nowhere here may show something from below, now or when it is opened with its parent.</summary>
-    private bool ShowsThrough => _traits.HasParent;
 
     /// <summary>Reads the grain directory; to write, all tables.</summary>
     public static async ValueTask<VmdkSparseExtent> OpenAsync(
@@ -180,7 +180,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         CancellationToken cancellationToken)
     {
         using MetadataSession.Held held = await _session.EnterAsync(cancellationToken).ConfigureAwait(false);
-        bool mustDecide = ShowsThrough || mode == ZeroWriteMode.KeepAllocated; // also over a parent to come
+        bool mustDecide = HasParent || mode == ZeroWriteMode.KeepAllocated; // also over a parent to come
         long grain = offset / AllocationUnit, next = EndOfUnmapped(grain), count = Math.Min(length, AllocationUnit);
         if (next > offset && !mustDecide)
         {
@@ -215,7 +215,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
 
     protected override async ValueTask DiscardUnitsAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        if (ShowsThrough && !Header.HasZeroedGrains)
+        if (HasParent && !Header.HasZeroedGrains)
         {
             return; // a grain that is nowhere would show the parent's old data
         }
@@ -232,7 +232,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
             if (IsStored(entry))
             {
                 RequirePlace(entry, grain);
-                await GiveUpAsync(held, grain, entry, new(ShowsThrough ? VmdkGrainTables.Zeroed : 0)).ConfigureAwait(false);
+                await GiveUpAsync(held, grain, entry, new(HasParent ? VmdkGrainTables.Zeroed : 0)).ConfigureAwait(false);
             }
             offset += AllocationUnit;
         }

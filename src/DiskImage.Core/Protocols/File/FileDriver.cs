@@ -137,7 +137,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         }
         string folder = Path.GetDirectoryName(place.Address)!;
         TemporaryName.RemoveLeftovers(folder, Path.GetFileName(place.Address));
-        (string temporary, SafeFileHandle handle) = Create(place, folder);
+        (string temporary, SafeFileHandle handle) = Create(place, folder, place.Present is null ? traits.Like : place.Address);
         try
         {
             if (traits.AllowsHoles)
@@ -170,6 +170,22 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         HostFile.Current.SurviveFileSizeLimit();
         return new FileNode(name, handle, isReadOnly: false);
     });
+
+    public ValueTask RemoveAsync(string locator, NodeIdentity identity)
+    {
+        string path = FullPath(locator);
+        _ = Try(path, "remove it", () =>
+        {
+            if (HostNames.Current.Find(path)?.Identity == identity)
+            {
+                string address = HostNames.Current.Resolve(path);
+                HostIO.Delete(path); // a symbolic link goes with what it leads to
+                HostIO.Delete(address);
+            }
+            return true;
+        });
+        return default;
+    }
 
     private static async ValueTask<Stream> OpenPipeAsync(StoragePlace place, CancellationToken cancellationToken)
     {
@@ -245,16 +261,16 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         writable ? Access.Writing : Access.Reading);
 
     /// <summary>Makes the file that is to be renamed, under a name that nobody else has.</summary>
-    private static (string Path, SafeFileHandle Handle) Create(StoragePlace place, string folder)
+    private static (string Path, SafeFileHandle Handle) Create(StoragePlace place, string folder, string? model)
     {
         for (int attempt = 1; ; attempt++)
         {
             string path = Path.Combine(folder, TemporaryName.For(Path.GetFileName(place.Address)));
             try
             {
-                return (path, place.Present is null
+                return (path, model is null
                     ? HostIO.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None)
-                    : HostNames.Current.CreateLike(path, place.Address));
+                    : HostNames.Current.CreateLike(path, model));
             }
             catch (IOException) when (attempt < Attempts && HostNames.Current.Find(path) is not null)
             {

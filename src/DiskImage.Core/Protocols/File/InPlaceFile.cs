@@ -16,7 +16,7 @@ internal sealed class InPlaceFile(StoragePlace place, BlockNode file) : PendingN
     public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
         => new(FileDriver.Open(Place.Address, Place.Locator, writable));
 
-    public override ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
+    public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
     {
         _isComplete = true; // it has its name, and its folder is as it was
         return default;

@@ -14,6 +14,7 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
 {
     private SafeFileHandle? _guard;
     private NodeIdentity? _made; // once it has its name
+    private string? _kept; // the name that what it replaced has until then
     private bool _isGone;
 
     public override BlockNode Node => node;
@@ -30,12 +31,12 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
         return new(opened);
     }
 
-    public override ValueTask PublishAsync(bool durable, CancellationToken cancellationToken)
+    public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
     {
         Guard();
         _ = FileDriver.Try(Place.Locator, "put the finished image in its place", () =>
         {
-            Rename();
+            Rename(revocable);
             return true;
         });
         _made = HostNames.Current.Find(Place.Address)?.Identity;
@@ -54,9 +55,18 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
 
     public override void Withdraw()
     {
-        if (_made is { } made && Place.Present is null && HostNames.Current.Find(Place.Address)?.Identity == made)
+        if (_made is not { } made || HostNames.Current.Find(Place.Address)?.Identity != made)
+        {
+            return;
+        }
+        if (Place.Present is null)
         {
             Remove(Place.Address);
+        }
+        else if (_kept is { } kept)
+        {
+            _kept = null; // where it cannot be put back, that name is what is left of it
+            PutBack(kept, Place.Address);
         }
     }
 
@@ -76,14 +86,19 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
             _isGone = true;
             Remove(temporary);
         }
+        if (_kept is { } kept)
+        {
+            _kept = null;
+            Remove(kept);
+        }
     }
 
-    private void Rename()
+    private void Rename(bool revocable)
     {
         NodeIdentity? present = HostNames.Current.Find(Place.Address)?.Identity;
         if (present is not null && present == Place.Present)
         {
-            HostNames.Replace(temporary, Place.Address);
+            Replace(revocable);
         }
         else if (!HostNames.Current.TryRename(temporary, Place.Address))
         {
@@ -92,6 +107,40 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
                 $"{Place.Locator}: another file took its place while the image was made. That file is kept and the new "
                     + $"image is removed. Choose another name.",
                 Place.Locator);
+        }
+    }
+
+    /// <summary>Takes the place of the file that is there, which keeps another name if it may have to be put back.</summary>
+    private void Replace(bool revocable)
+    {
+        string? kept = !revocable ? null
+            : Path.Combine(Path.GetDirectoryName(Place.Address)!, TemporaryName.For(Path.GetFileName(Place.Address)));
+        if (kept is not null)
+        {
+            HostNames.Current.Keep(Place.Address, kept);
+        }
+        try
+        {
+            HostNames.Replace(temporary, Place.Address);
+            _kept = kept;
+        }
+        catch when (kept is not null)
+        {
+            PutBack(kept, Place.Address);
+            throw;
+        }
+    }
+
+    private static void PutBack(string kept, string path)
+    {
+        try
+        {
+            HostNames.Replace(kept, path);
+            Remove(kept); // renaming a file onto another name of itself does nothing
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // The failure that led here is on its way already.
         }
     }
 
