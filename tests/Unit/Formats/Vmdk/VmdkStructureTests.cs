@@ -177,7 +177,7 @@ public sealed class VmdkStructureTests
         Assert.Equal(kind, error.Kind);
     }
 
-    [Theory]
+    [NotOnWineTheory("sparse files, so a measurement takes holes for data")]
     [InlineData("")]
     [InlineData("zeroed_grain")]
     [InlineData("subformat=streamOptimized")]
