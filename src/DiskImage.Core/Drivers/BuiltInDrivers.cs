@@ -14,6 +14,7 @@ using DiskImage.Formats.Vhdx;
 using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
 using DiskImage.Protocols.File;
+using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
 
 namespace DiskImage.Drivers;
@@ -42,6 +43,7 @@ public static class BuiltInDrivers
         [
             new FileDriver(),
             new NullDriver(),
+            new NbdDriver(),
         ],
         filters:
         [

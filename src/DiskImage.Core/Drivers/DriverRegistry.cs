@@ -74,16 +74,7 @@ public sealed class DriverRegistry(
         await file.ReadAsync(0, header, cancellationToken).ConfigureAwait(false);
         byte[] tail = new byte[(int)Math.Min(ProbeTailLength, file.Length)];
         await file.ReadAsync(file.Length - tail.Length, tail, cancellationToken).ConfigureAwait(false);
-        FormatDriver best = Formats[0];
-        int bestScore = 0;
-        foreach (FormatDriver format in Formats)
-        {
-            int score = format.Probe(new ProbeInput(header, tail, file.Length, file.Name));
-            if (score > bestScore)
-            {
-                (best, bestScore) = (format, score);
-            }
-        }
+        (FormatDriver best, int bestScore) = Best(header, tail, file.Length, file.Name);
         if (bestScore > LastResort)
         {
             return new ProbedFile(best, null);
@@ -96,6 +87,25 @@ public sealed class DriverRegistry(
                 DiskImageErrorKind.InvalidFormat,
                 $"{file.Name}: no known format recognises it. Name one with {new Remedy(RemedyKind.Format)}.",
                 file.Name);
+    }
+
+    /// <summary>The format that bytes would be recognised as; null for those that only the last resort takes.</summary>
+    /// <param name="header">The first <see cref="ProbeLength"/> bytes of the file.</param>
+    /// <param name="tail">The last <see cref="ProbeTailLength"/>.</param>
+    /// <param name="length">Bytes of the file.</param>
+    /// <param name="name">What it is called.</param>
+    public FormatDriver? Recognise(byte[] header, byte[] tail, long length, string name)
+        => Best(header, tail, length, name) is (var best, > LastResort) ? best : null;
+
+    private (FormatDriver Format, int Score) Best(byte[] header, byte[] tail, long length, string name)
+    {
+        (FormatDriver Format, int Score) best = (Formats[0], 0);
+        foreach (FormatDriver format in Formats)
+        {
+            int score = format.Probe(new ProbeInput(header, tail, length, name));
+            best = score > best.Score ? (format, score) : best;
+        }
+        return best;
     }
 
     private static bool Ends(string fileName, IReadOnlyList<string> extensions)

@@ -5,7 +5,7 @@ using DiskImage.Drivers;
 namespace DiskImage.Graph;
 
 /// <summary>
-/// Where an image is: a path, a URI (<c>scheme://…</c>, <c>file:…</c>) or a <c>json:{…}</c> description of a node.
+/// Where an image is: a path, a URI (<c>scheme://…</c>, <c>file:…</c>, <c>nbd:…</c>) or a <c>json:{…}</c> description of a node.
 /// </summary>
 /// <param name="Text">The locator as it was given.</param>
 /// <param name="Scheme">The protocol; "file" for plain paths.</param>
@@ -32,6 +32,9 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
 
     /// <summary>True if the text is a plain path, with neither scheme nor json.</summary>
     public bool IsPlainPath => ReferenceEquals(Text, Address);
+
+    /// <summary>True if a text begins with a scheme, and so is no path.</summary>
+    public static bool HasScheme(string text) => SchemePattern().IsMatch(text);
 
     /// <summary>The address of a file as a full path, relative ones from the process's current folder.</summary>
     /// <exception cref="DiskImageException">InvalidOption: it cannot be a path.</exception>
@@ -150,7 +153,7 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
     }
 
     [GeneratedRegex(
-        @"^(?<scheme>file(?=:)|[A-Za-z][A-Za-z0-9+.\-]+(?=://))",
+        @"^(?<scheme>(?:file|nbd)(?=:)|[A-Za-z][A-Za-z0-9+.\-]+(?=://))",
         RegexOptions.ExplicitCapture | RegexOptions.IgnoreCase,
         matchTimeoutMilliseconds: 1000)]
     private static partial Regex SchemePattern();

@@ -49,7 +49,7 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
             return new CompareResult(Identical: false, _common, sizesDiffer, DifferenceKind.Size);
         }
         await ParallelWork.RunAsync(
-            ParallelWork.DefaultWorkers, token => WorkAsync(progress, token), cancellationToken).ConfigureAwait(false);
+            ParallelWork.WorkersFor(left, right), token => WorkAsync(progress, token), cancellationToken).ConfigureAwait(false);
         bool same = _first == long.MaxValue;
         return new CompareResult(same, same ? null : _first, sizesDiffer, same ? null : _kind);
     }

@@ -60,7 +60,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         int grain = System.Numerics.BitOperations.IsPow2(unit) ? unit : 1;
         using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.TargetHasBacking, zeroesAreData: StoresZeroes);
         var order = new InOrder();
-        int workers = options.Workers > 0 ? options.Workers : ParallelWork.DefaultWorkers;
+        int workers = options.Workers > 0 ? options.Workers : ParallelWork.WorkersFor(source, target);
         await ParallelWork.RunAsync(
             workers, token => WorkAsync(cursor, order, chunk, progress, token), cancellationToken).ConfigureAwait(false);
         return new ConvertResult(_copied, _zero, _skipped, Stopwatch.GetElapsedTime(started));

@@ -12,22 +12,53 @@ public sealed class HashJob(BlockNode node, HashAlgorithmName algorithm) : Block
     public override async Task<byte[]> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {
         using var hash = IncrementalHash.CreateHash(algorithm);
-        byte[] buffer = new byte[Chunk];
         byte[] zeroes = new byte[Chunk];
         using var cursor = new ExtentCursor(node, node.Length, Chunk);
-        while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
+        int depth = ParallelWork.ReadAhead(node);
+        var ahead = new Queue<(Piece Piece, byte[]? Buffer, Task Read)>(depth);
+        var free = new Stack<byte[]>(depth);
+        try
         {
-            if (piece.Kind == PieceKind.Data)
+            for (bool isEnd = false; !isEnd || ahead.Count > 0;)
             {
-                await node.ReadAsync(piece.Offset, buffer.AsMemory(0, (int)piece.Length), cancellationToken).ConfigureAwait(false);
+                while (!isEnd && ahead.Count < depth)
+                {
+                    if (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is not { } next)
+                    {
+                        isEnd = true;
+                        break;
+                    }
+                    byte[]? buffer = next.Kind == PieceKind.Zero ? null : free.TryPop(out byte[]? used) ? used : new byte[Chunk];
+                    ahead.Enqueue((next, buffer, buffer is null
+                        ? Task.CompletedTask
+                        : node.ReadAsync(next.Offset, buffer.AsMemory(0, (int)next.Length), cancellationToken).AsTask()));
+                }
+                if (ahead.TryDequeue(out (Piece Piece, byte[]? Buffer, Task Read) first))
+                {
+                    await first.Read.ConfigureAwait(false);
+                    Append(first.Piece, first.Buffer ?? zeroes);
+                    if (first.Buffer is not null)
+                    {
+                        free.Push(first.Buffer);
+                    }
+                }
             }
+        }
+        finally
+        {
+            // whatever stopped it: when it returns nothing is read any more
+            await Task.WhenAll(ahead.Select(a => a.Read)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+        return hash.GetHashAndReset();
+
+        void Append(Piece piece, byte[] bytes)
+        {
             for (long left = piece.Length; left > 0; left -= Chunk)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                hash.AppendData(piece.Kind == PieceKind.Zero ? zeroes : buffer, 0, (int)Math.Min(left, Chunk));
+                hash.AppendData(bytes, 0, (int)Math.Min(left, Chunk));
                 progress?.Report(new JobProgress("Hash", Math.Min(piece.End, piece.End - left + Chunk), node.Length));
             }
         }
-        return hash.GetHashAndReset();
     }
 }

@@ -1,3 +1,5 @@
+using DiskImage.Block;
+
 namespace DiskImage.Jobs;
 
 /// <summary>Runs the same loop in several workers until all are done; the first failure stops the others and is thrown.</summary>
@@ -5,6 +7,14 @@ internal static class ParallelWork
 {
     /// <summary>Workers that keep this machine busy: its processors, 8 at most, since they share one disk. Ours.</summary>
     public static int DefaultWorkers => Math.Clamp(Environment.ProcessorCount, 2, 8);
+
+    /// <summary>Workers that keep nodes busy, and all that these stand on: more than processors, where some are far away.</summary>
+    public static int WorkersFor(params IEnumerable<BlockNode> nodes) => nodes.Select(InFlight).Append(DefaultWorkers).Max();
+
+    /// <summary>Requests that whoever reads a node in order has under way: one, unless it is far away.</summary>
+    public static int ReadAhead(BlockNode node) => Math.Max(1, InFlight(node));
+
+    private static int InFlight(BlockNode node) => node.Children.Values.Select(InFlight).Append(node.Limits.InFlight).Max();
 
     public static async Task RunAsync(int workers, Func<CancellationToken, Task> loop, CancellationToken cancellationToken)
     {

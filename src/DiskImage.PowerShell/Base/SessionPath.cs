@@ -1,5 +1,4 @@
 using System.Management.Automation;
-using System.Text.RegularExpressions;
 using DiskImage.Block;
 using DiskImage.Graph;
 
@@ -9,7 +8,7 @@ namespace DiskImage.PowerShell;
 /// Turns what a user writes into locators: paths are resolved as PowerShell does it (current location, drives, <c>~</c>, provider
 /// paths, wildcards); URIs, <c>json:</c> descriptions and device names pass through. To be used on the pipeline thread.
 /// </summary>
-internal static partial class SessionPath
+internal static class SessionPath
 {
     /// <summary>The locators that a path with wildcards stands for; folders are left out. At least one.</summary>
     /// <exception cref="DiskImageException">NotFound, Unsupported or InvalidOption.</exception>
@@ -69,7 +68,7 @@ internal static partial class SessionPath
 
     private static bool PassesThrough(string path)
         => IsJson(path) || path.StartsWith(@"\\.\", StringComparison.Ordinal) || path.StartsWith(@"\\?\", StringComparison.Ordinal)
-            || Uri().IsMatch(path);
+            || ImageLocator.HasScheme(path);
 
     private static bool IsJson(string path) => path.StartsWith("json:", StringComparison.Ordinal);
 
@@ -102,7 +101,4 @@ internal static partial class SessionPath
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"'{path}' is not a path: {e.Message}", path, cause: e);
         }
     }
-
-    [GeneratedRegex(@"^(?:file:|[A-Za-z][A-Za-z0-9+.\-]+://)", RegexOptions.IgnoreCase, matchTimeoutMilliseconds: 1000)]
-    private static partial Regex Uri();
 }
