@@ -126,7 +126,7 @@ public sealed class ExportServer : IAsyncDisposable
             listener.Listen(64);
             return listener;
         }
-        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is SocketException or UnauthorizedAccessException || (e is IOException and not DiskImageException))
         {
             listener.Dispose();
             DiskImageErrorKind kind = e is SocketException socket
