@@ -22,6 +22,7 @@
         'Disable-DiskImageBitmap'
         'Enable-DiskImageBitmap'
         'Get-DiskImageBitmap'
+        'Get-DiskImageExport'
         'Get-DiskImageFormat'
         'Get-DiskImageHash'
         'Get-DiskImageInfo'
@@ -42,6 +43,8 @@
         'Restore-DiskImageSnapshot'
         'Set-DiskImageBacking'
         'Set-DiskImageOption'
+        'Start-DiskImageExport'
+        'Stop-DiskImageExport'
         'Test-DiskImage'
         'Write-DiskImage'
     )

@@ -14,6 +14,7 @@ using DiskImage.Formats.Vhdx;
 using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
 using DiskImage.Protocols.File;
+using DiskImage.Protocols.Http;
 using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
 
@@ -44,6 +45,8 @@ public static class BuiltInDrivers
             new FileDriver(),
             new NullDriver(),
             new NbdDriver(),
+            new HttpDriver(),
+            new HttpsDriver(),
         ],
         filters:
         [

@@ -36,6 +36,10 @@ public sealed class ExportDisk(string name, BlockNode node)
     /// </summary>
     public DriverRegistry? ProbedBy { get; init; }
 
+    /// <summary>What block status can tell of.</summary>
+    public IReadOnlyList<string> Contexts
+        => [NbdWire.AllocationContext, NbdWire.DepthContext, .. Bitmaps.Select(b => NbdWire.BitmapContext + b)];
+
     /// <summary>Clients that have it now.</summary>
     public int Clients => Volatile.Read(ref _clients);
 
@@ -98,10 +102,7 @@ public sealed class ExportDisk(string name, BlockNode node)
             Flags = Share == 1 ? flags : flags | NbdExportFlags.CanMultiConnect,
             PreferredBlock = Math.Clamp(
                 System.Numerics.BitOperations.IsPow2(Node.Limits.AllocationUnit) ? Node.Limits.AllocationUnit : 4096, 4096, 1 << 20),
-            Contexts =
-            [
-                NbdWire.AllocationContext, NbdWire.DepthContext, .. Bitmaps.Select(b => NbdWire.BitmapContext + b),
-            ],
+            Contexts = Contexts,
         };
     }
 

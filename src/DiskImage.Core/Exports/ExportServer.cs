@@ -56,6 +56,9 @@ public sealed class ExportServer : IAsyncDisposable
     /// <summary>Where it listens.</summary>
     public EndPoint Address { get; }
 
+    /// <summary>Its connections must be under TLS.</summary>
+    public bool IsSecure => _tls is not null;
+
     /// <summary>What it serves; the first is what clients get who name none.</summary>
     public IReadOnlyList<ExportDisk> Disks { get; }
 
