@@ -42,6 +42,12 @@ public enum DiskImageErrorKind
     /// <summary>A change was asked of something opened read-only.</summary>
     ReadOnly,
 
+    /// <summary>The image is encrypted, and what is asked needs its secret, which was not given.</summary>
+    SecretRequired,
+
+    /// <summary>The secret that was given is not one of the image's.</summary>
+    WrongSecret,
+
     /// <summary>Policy refuses: a reference inside an image to something that the user did not allow it to open.</summary>
     Refused,
 }

@@ -63,8 +63,17 @@ internal abstract class FormatNode : BlockNode
     /// <summary>True if stored data is worth asking the node below whether it is a hole there (preallocated or raw data files).</summary>
     protected virtual bool DataMayBeSparse => false;
 
+    /// <summary>
+    /// Lies between the disk and its places: plain data is encoded when its place is known, and decoded when it is read. What is stored
+    /// then has no plain host offset, and a place that reads as zeroes holds none. Compressed data is not under it. Default: none.
+    /// </summary>
+    protected virtual ISectorCipher? Cipher => null;
+
     /// <inheritdoc/>
     public override BlockLimits Limits => new(AllocationUnit);
+
+    /// <inheritdoc/>
+    protected override BlockBinding Binding => Cipher is { } cipher ? new(RequestAlignment: cipher.SectorSize) : default;
 
     /// <summary>
     /// Answers for this layer only: <see cref="BlockStatus.None"/> defers to the backing node. The extent starts at
@@ -133,6 +142,10 @@ internal abstract class FormatNode : BlockNode
             }
             BlockExtent under = await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
             return under with { Depth = under.Depth + 1 };
+        }
+        if (Cipher is not null)
+        {
+            return own with { Node = null, HostOffset = null };
         }
         if (DataMayBeSparse && own is { IsData: true, IsZero: false, Node: { } node, HostOffset: long host } && host < node.Length)
         {
@@ -252,7 +265,7 @@ internal abstract class FormatNode : BlockNode
             }
             else
             {
-                await mapping.Node.WriteAsync(mapping.HostOffset, buffer[..count], cancellationToken).ConfigureAwait(false);
+                await StoreAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
             }
             (buffer, offset) = (buffer[count..], offset + count);
         }
@@ -291,9 +304,39 @@ internal abstract class FormatNode : BlockNode
             buffer.Span.Clear();
             return default;
         }
-        return extent.HostOffset is long host
-            ? extent.Node!.ReadPaddedAsync(host, buffer, cancellationToken)
-            : ReadEncodedAsync(extent.Offset, buffer, cancellationToken);
+        return extent.HostOffset is not long host ? ReadEncodedAsync(extent.Offset, buffer, cancellationToken)
+            : Cipher is { } cipher ? ReadEncryptedAsync(cipher, extent, host, buffer, cancellationToken)
+            : extent.Node!.ReadPaddedAsync(host, buffer, cancellationToken);
+    }
+
+    private static async ValueTask ReadEncryptedAsync(
+        ISectorCipher cipher, BlockExtent extent, long host, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        await extent.Node!.ReadPaddedAsync(host, buffer, cancellationToken).ConfigureAwait(false);
+        cipher.Decrypt(buffer.Span, cipher.IsByPlace ? host : extent.Offset);
+    }
+
+    /// <summary>Writes a mapping's first bytes to their place.</summary>
+    private ValueTask StoreAsync(in WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+        => Cipher is { } cipher
+            ? EncryptAndWriteAsync(cipher, mapping, data, cancellationToken)
+            : mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken);
+
+    private static async ValueTask EncryptAndWriteAsync(
+        ISectorCipher cipher, WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    {
+        byte[] rented = ArrayPool<byte>.Shared.Rent(data.Length); // the caller's bytes stay as they are
+        try
+        {
+            Memory<byte> encrypted = rented.AsMemory(0, data.Length);
+            data.CopyTo(encrypted);
+            cipher.Encrypt(encrypted.Span, cipher.IsByPlace ? mapping.HostOffset : mapping.Offset);
+            await mapping.Node.WriteAsync(mapping.HostOffset, encrypted, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(rented);
+        }
     }
 
     private async ValueTask WriteNewAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
@@ -307,7 +350,7 @@ internal abstract class FormatNode : BlockNode
             long stop = tail ? mapping.CopyEnd : end;
             if (!head && !tail)
             {
-                await mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken).ConfigureAwait(false);
+                await StoreAsync(mapping, data, cancellationToken).ConfigureAwait(false);
             }
             else if (stop - start <= JoinedWriteLimit)
             {
@@ -316,7 +359,7 @@ internal abstract class FormatNode : BlockNode
             else
             {
                 await CopyAndWriteAsync(mapping, start, (int)(mapping.Offset - start), default, cancellationToken).ConfigureAwait(false);
-                await mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken).ConfigureAwait(false);
+                await StoreAsync(mapping, data, cancellationToken).ConfigureAwait(false);
                 await CopyAndWriteAsync(mapping, end, (int)(stop - end), default, cancellationToken).ConfigureAwait(false);
             }
         }
@@ -345,7 +388,12 @@ internal abstract class FormatNode : BlockNode
             data.CopyTo(joined[before..]);
             int after = before + data.Length;
             await ReadOldAsync(start + after, joined[after..], cancellationToken).ConfigureAwait(false);
-            await mapping.Node.WriteAsync(mapping.HostStart + (start - mapping.CopyStart), joined, cancellationToken).ConfigureAwait(false);
+            long place = mapping.HostStart + (start - mapping.CopyStart);
+            if (Cipher is { } cipher)
+            {
+                cipher.Encrypt(joined.Span, cipher.IsByPlace ? place : start);
+            }
+            await mapping.Node.WriteAsync(place, joined, cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -354,7 +402,7 @@ internal abstract class FormatNode : BlockNode
     }
 
     private async ValueTask<bool> MustCopyAsync(WriteMapping mapping, long start, long end, CancellationToken cancellationToken)
-        => start < end && !(mapping.HostReadsZero && await ReadsAsZeroAsync(start, end, cancellationToken).ConfigureAwait(false));
+        => start < end && !(mapping.HostReadsZero && Cipher is null && await ReadsAsZeroAsync(start, end, cancellationToken).ConfigureAwait(false));
 
     /// <summary>True if the range is known to read as zeroes; what lies past the end of the disk does.</summary>
     protected async ValueTask<bool> ReadsAsZeroAsync(long start, long end, CancellationToken cancellationToken)

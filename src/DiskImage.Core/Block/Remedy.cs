@@ -57,6 +57,12 @@ public enum RemedyKind
     /// <summary>Look for a parent in further folders.</summary>
     ParentSearchPath,
 
+    /// <summary>Give the secret of an encrypted image.</summary>
+    Secret,
+
+    /// <summary>Give the secret of an encrypted image that is to be made.</summary>
+    NewSecret,
+
     /// <summary>Change a create option; the value is the option with its value.</summary>
     SetOption,
 
@@ -116,6 +122,8 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
         RemedyKind.RecordBacking => "a change of the recorded parent alone",
         RemedyKind.IgnoreIdMismatch => "the permission",
         RemedyKind.ParentSearchPath => "the folders to search",
+        RemedyKind.Secret => "its secret",
+        RemedyKind.NewSecret => "the new image's secret",
         RemedyKind.SetOption => $"the option {Value}",
         RemedyKind.AllowShrink => "the permission to shrink it",
         RemedyKind.MinimumSize => "the smallest size",

@@ -4,6 +4,7 @@ using DiskImage.Filters.Throttle;
 using DiskImage.Formats.Bochs;
 using DiskImage.Formats.Cloop;
 using DiskImage.Formats.Dmg;
+using DiskImage.Formats.Luks;
 using DiskImage.Formats.Parallels;
 using DiskImage.Formats.Qcow;
 using DiskImage.Formats.Qcow2;
@@ -39,6 +40,7 @@ public static class BuiltInDrivers
             new CloopDriver(),
             new DmgDriver(),
             new QcowDriver(),
+            new LuksDriver(),
         ],
         protocols:
         [

@@ -16,7 +16,6 @@ internal sealed record ForeignFormat(
     /// <summary>All of them. The signatures are facts of the formats' published descriptions.</summary>
     public static IReadOnlyList<ForeignFormat> All { get; } =
     [
-        Disk("luks", "a LUKS encrypted disk", 0, [(byte)'L', (byte)'U', (byte)'K', (byte)'S', 0xBA, 0xBE], ".luks"),
         Disk(null, "an Apple sparse image", 0, "sprs"u8, ".sparseimage"),
         Disk(null, "an EnCase image (E01)", 0, [(byte)'E', (byte)'V', (byte)'F', 9, 13, 10, 255, 0], ".e01"),
         Disk(null, "a Windows image (WIM)", 0, "MSWIM\0\0\0"u8, ".wim"),

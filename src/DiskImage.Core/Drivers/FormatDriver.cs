@@ -1,3 +1,4 @@
+using System.Security;
 using DiskImage.Block;
 using DiskImage.Options;
 
@@ -44,6 +45,11 @@ public sealed record FormatOpenContext(
     public ISiblingFiles? Siblings { get; init; }
 
     /// <summary>
+    /// Opens a further file of the image that the description gives, by its role, as plain bytes; null if it gives none.
+    /// </summary>
+    public Func<string, CancellationToken, ValueTask<BlockNode?>> OpenGivenAsync { get; init; } = static (_, _) => new((BlockNode?)null);
+
+    /// <summary>
     /// Opens what the disk stands on, by the user's word or by the image's; null if neither says anything, or this layer alone is wanted.
     /// </summary>
     /// <param name="recorded">The name as it stands in the image; null for none.</param>
@@ -63,7 +69,11 @@ public sealed record FormatOpenContext(
 /// <param name="OpenCompanion">Makes or opens further files of the image.</param>
 /// <param name="Claimed">Told how many bytes of host space are claimed, for formats that claim it ahead.</param>
 public sealed record FormatCreateContext(
-    BlockNode File, object Options, BlockNode? Backing = null, CompanionOpener? OpenCompanion = null, IProgress<long>? Claimed = null);
+    BlockNode File, object Options, BlockNode? Backing = null, CompanionOpener? OpenCompanion = null, IProgress<long>? Claimed = null)
+{
+    /// <summary>Secrets that the user gave for the new image, by name or path. A driver never shows one.</summary>
+    public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
+}
 
 /// <summary>What a driver gets to see of a file to say whether it is of its format.</summary>
 /// <param name="header">See <see cref="Header"/>.</param>

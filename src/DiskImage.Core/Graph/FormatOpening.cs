@@ -62,8 +62,12 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
             GivesBacking = withBacking && builder.IsComplete(spec.Child(BackingChild)),
             Access = site.AccessUnder(opener.Policy),
             Secrets = request.Secrets,
+            OpenGivenAsync = OpenGivenAsync,
         };
     }
+
+    private async ValueTask<BlockNode?> OpenGivenAsync(string role, CancellationToken cancellationToken)
+        => spec.Has(role) ? await builder.OpenBytesAsync(spec.Child(role), site, cancellationToken).ConfigureAwait(false) : null;
 
     private async ValueTask<BlockNode> OpenBackingAsync(string reference, string? format, CancellationToken cancellationToken)
     {

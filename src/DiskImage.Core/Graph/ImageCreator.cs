@@ -1,3 +1,4 @@
+using System.Security;
 using DiskImage.Block;
 using DiskImage.Drivers;
 
@@ -14,6 +15,9 @@ public sealed class ImageCreator(ImageOpener opener)
 
     /// <summary>Where the bytes of a new image go, if not to a place of its name. It stays open.</summary>
     public Stream? Sink { get; init; }
+
+    /// <summary>Secrets of what is made, and of what it stands on, by name or path.</summary>
+    public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
     /// <summary>The same; a true <paramref name="replace"/> replaces an existing image once the new one is complete.</summary>
     /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/>
@@ -105,6 +109,7 @@ public sealed class ImageCreator(ImageOpener opener)
                             ?? await opener.OpenFileAsync(
                                 locator, writable, Path.GetDirectoryName(place.Address), stop).ConfigureAwait(false);
                     },
+                    Secrets,
                     token).ConfigureAwait(false);
             }
             catch
@@ -175,7 +180,7 @@ public sealed class ImageCreator(ImageOpener opener)
         try
         {
             await creatable.CreateAsync(
-                new FormatCreateContext(target.File, options, backing?.Node, OpenCompanionAsync, claimed),
+                new FormatCreateContext(target.File, options, backing?.Node, OpenCompanionAsync, claimed) { Secrets = Secrets },
                 cancellationToken).ConfigureAwait(false);
         }
         finally

@@ -136,11 +136,18 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="format">The image's format.</param>
     /// <param name="options">Open options.</param>
     /// <param name="data">Opens further files of the image.</param>
+    /// <param name="secrets">Secrets, by name or path.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
     internal ValueTask<BlockNode> OpenOnAsync(
-        BlockNode file, ChainLink image, FormatDriver format, object? options, ReferenceOpener data, CancellationToken cancellationToken)
+        BlockNode file,
+        ChainLink image,
+        FormatDriver format,
+        object? options,
+        ReferenceOpener data,
+        IReadOnlyDictionary<string, SecureString> secrets,
+        CancellationToken cancellationToken)
     {
-        var request = new OpenRequest(image.Path);
+        var request = new OpenRequest(image.Path) { Secrets = secrets };
         NodeSpec nothing = NodeSpec.Of(null);
         var opening = new FormatOpening(
             new GraphBuilder(this, request, nothing, new ImageGraph()),

@@ -114,7 +114,7 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             SparseSize = request.SparseSize,
             Compress = request.Compress,
             InOrder = image.IsSent,
-            TargetReadsZero = backing is null,
+            TargetReadsZero = backing is null && image.Node.As<INoiseWhenNew>() is not { IsNoiseWhenNew: true },
             TargetHasBacking = same,
         };
         ConvertResult result = await front.ShowAsync(

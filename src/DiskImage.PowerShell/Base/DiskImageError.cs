@@ -29,6 +29,7 @@ internal static class DiskImageError
     {
         DiskImageErrorKind.NotFound => ErrorCategory.ObjectNotFound,
         DiskImageErrorKind.AccessDenied or DiskImageErrorKind.ReadOnly => ErrorCategory.PermissionDenied,
+        DiskImageErrorKind.SecretRequired or DiskImageErrorKind.WrongSecret => ErrorCategory.AuthenticationError,
         DiskImageErrorKind.Refused => ErrorCategory.SecurityError,
         DiskImageErrorKind.AlreadyExists => ErrorCategory.ResourceExists,
         DiskImageErrorKind.Locked => ErrorCategory.ResourceBusy,

@@ -31,6 +31,8 @@ internal static class RemedyWords
         RemedyKind.RecordBacking => "Set-DiskImageBacking -Unsafe",
         RemedyKind.IgnoreIdMismatch => "-IgnoreIdMismatch",
         RemedyKind.ParentSearchPath => "-ParentSearchPath",
+        RemedyKind.Secret => "-Secret",
+        RemedyKind.NewSecret => "-NewSecret",
         RemedyKind.SetOption => $"Set-DiskImageOption -Option {remedy.Value}",
         RemedyKind.AllowShrink => "-Shrink",
         RemedyKind.MinimumSize => "-ToMinimumSize",

@@ -24,7 +24,7 @@ public sealed partial class SourceRulesTests
         ["Options"] = ["Block"],
         ["Metadata"] = ["Block", "Binary"],
         ["Partitions"] = ["Block", "Binary"],
-        ["Crypto"] = ["Block", "Binary"],
+        ["Crypto"] = ["Block", "Binary", "Options"],
         ["Compression"] = ["Block", "Binary"],
         ["Drivers"] = ["Block", "Options"],
         ["Formats"] = ["Block", "Binary", "Options", "Drivers", "Metadata", "Compression", "Crypto"],

@@ -1,3 +1,4 @@
+using System.Security;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
@@ -28,6 +29,23 @@ internal static class Images
     /// <summary>What stands around each image that is opened, where a test wants that.</summary>
     public static AsyncLocal<Surroundings> Around { get; } = new();
 
+    /// <summary>The secrets of all images that are opened and made, by name or path, where a test wants some.</summary>
+    public static AsyncLocal<IReadOnlyDictionary<string, SecureString>?> Secrets { get; } = new();
+
+    private static readonly Dictionary<string, SecureString> s_noSecrets = new(StringComparer.Ordinal);
+
+    /// <summary>A secret of a text.</summary>
+    public static SecureString Secret(string text)
+    {
+        var secret = new SecureString();
+        text.ToList().ForEach(secret.AppendChar);
+        return secret;
+    }
+
+    /// <summary>One secret for everything that is opened or made from here on.</summary>
+    public static void UseSecret(string text)
+        => Secrets.Value = new Dictionary<string, SecureString>(StringComparer.Ordinal) { [""] = Secret(text) };
+
     public static async Task<BlockNode> OpenAsync(
         string path, string? format = null, bool writable = false, object? options = null, OpenPolicy? policy = null)
     {
@@ -41,7 +59,11 @@ internal static class Images
             _ => path,
         };
         return (await opener.OpenAsync(
-            new OpenRequest(locator) { Format = format, Writable = writable, Options = options }, CancellationToken.None)).Node;
+            new OpenRequest(locator)
+            {
+                Format = format, Writable = writable, Options = options, Secrets = Secrets.Value ?? s_noSecrets,
+            },
+            CancellationToken.None)).Node;
     }
 
     /// <summary>A finished new image.</summary>
@@ -56,8 +78,10 @@ internal static class Images
         FormatDriver driver = Registry.Format(format);
         object record = ((ICreatable)driver).CreateOptions.Bind(OptionSchema.Split(options));
         ImageOpener opener = policy is null ? Opener : new ImageOpener(Registry, policy);
-        return await new ImageCreator(opener.Naming(record, Path.GetFullPath(path))).CreateAsync(
-            path, driver, record, replace: false, openOptions: null, CancellationToken.None);
+        return await new ImageCreator(opener.Naming(record, Path.GetFullPath(path)))
+        {
+            Secrets = Secrets.Value ?? s_noSecrets,
+        }.CreateAsync(path, driver, record, replace: false, openOptions: null, CancellationToken.None);
     }
 
     public static async Task<ConvertResult> ConvertAsync(
@@ -66,7 +90,10 @@ internal static class Images
         await using BlockNode node = await OpenAsync(source, sourceFormat);
         string size = $"size={node.Length}";
         await using NewImage image = await BeginAsync(target, targetFormat, options.Length == 0 ? size : $"{size},{options}");
-        ConvertResult result = await new ConvertJob(node, image.Node, how ?? new ConvertOptions()).RunAsync(null, CancellationToken.None);
+        ConvertResult result = await new ConvertJob(node, image.Node, how ?? new ConvertOptions
+        {
+            TargetReadsZero = image.Node.As<INoiseWhenNew>() is not { IsNoiseWhenNew: true },
+        }).RunAsync(null, CancellationToken.None);
         await image.CompleteAsync(durable: false, CancellationToken.None);
         return result;
     }

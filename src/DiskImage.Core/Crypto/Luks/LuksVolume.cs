@@ -1,0 +1,219 @@
+using System.Security;
+using DiskImage.Binary;
+using DiskImage.Block;
+
+namespace DiskImage.Crypto.Luks;
+
+/// <summary>
+/// An open LUKS header with its key slots: which secret opens which slot, and the key of the disk once one has. The data is somebody
+/// else's: a file of its own format, or the clusters of another.
+/// </summary>
+internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposable
+{
+    private SecretBuffer? _key;
+
+    /// <summary>The version of the format, 1 or 2.</summary>
+    public abstract int Version { get; }
+
+    /// <summary>The volume's identifier, as text.</summary>
+    public abstract string Uuid { get; }
+
+    /// <summary>How the data is encrypted.</summary>
+    public abstract CipherSpec Cipher { get; }
+
+    /// <summary>The hash of the header.</summary>
+    public abstract string HashText { get; }
+
+    /// <summary>Where the data begins, from the header's first byte; 0 if it is in another file.</summary>
+    public abstract long Payload { get; }
+
+    /// <summary>Bytes of data; null for all there is room for.</summary>
+    public virtual long? PayloadLength => null;
+
+    /// <summary>Bytes that are encrypted together.</summary>
+    public virtual int SectorSize => 512;
+
+    /// <summary>The number of the first sector, for its vector, in units of 512 bytes.</summary>
+    protected virtual long FirstNumber => 0;
+
+    /// <summary>All slots.</summary>
+    public abstract IReadOnlyList<KeySlot> Slots { get; }
+
+    /// <summary>What whoever uses the image should know.</summary>
+    public virtual IReadOnlyList<string> Warnings => [];
+
+    /// <summary>The key is known.</summary>
+    public bool IsUnlocked => _key is not null;
+
+    protected LuksArea Area { get; } = area;
+
+    protected KeyLimits Limits { get; } = limits;
+
+    /// <summary>The key of the disk.</summary>
+    /// <exception cref="DiskImageException">SecretRequired: it is not known.</exception>
+    protected SecretBuffer Key => _key ?? throw Secrets.Required(Area.Name);
+
+    /// <summary>Reads a header of either version.</summary>
+    /// <exception cref="DiskImageException">InvalidFormat, Corrupt or Unsupported.</exception>
+    public static async ValueTask<LuksVolume> OpenAsync(LuksArea area, KeyLimits limits, CancellationToken cancellationToken)
+    {
+        byte[] bytes = new byte[Luks1Header.Bytes];
+        await area.ReadAsync(0, bytes, cancellationToken).ConfigureAwait(false);
+        int version = Luks1Header.IsSigned(bytes) ? Luks1Header.Version(bytes) : 0;
+        return version == 1 ? new Luks1Volume(area, limits, Luks1Header.Parse(bytes, area))
+            : await Luks2Volume.TryOpenAsync(area, limits, cancellationToken).ConfigureAwait(false)
+                ?? throw (version == 0
+                    ? area.Wrong(DiskImageErrorKind.InvalidFormat, "the magic at offset 0 is missing", 0)
+                    : area.Wrong(DiskImageErrorKind.Unsupported, $"version {version}; known: 1 and 2", 6));
+    }
+
+    /// <summary>Finds the key with a secret.</summary>
+    /// <exception cref="DiskImageException">WrongSecret; OutOfRange: a slot would take too long or too much.</exception>
+    public async ValueTask UnlockAsync(SecretBuffer secret, CancellationToken cancellationToken)
+    {
+        (SecretBuffer key, _) = await TryOpenAsync(secret, cancellationToken).ConfigureAwait(false) ?? throw Secrets.Wrong(Area.Name);
+        Adopt(key);
+    }
+
+    /// <summary>The slot that a secret opens; null if it opens none.</summary>
+    public async ValueTask<int?> FindAsync(SecureString secret, CancellationToken cancellationToken)
+    {
+        using SecretBuffer text = SecretBuffer.OfText(secret);
+        if (await TryOpenAsync(text, cancellationToken).ConfigureAwait(false) is not { } found)
+        {
+            return null;
+        }
+        found.Key.Dispose();
+        return found.Slot;
+    }
+
+    /// <summary>The cipher of the data; one that only says what is missing while the key is not known.</summary>
+    /// <param name="isByPlace">See <see cref="ISectorCipher.IsByPlace"/>.</param>
+    public ISectorCipher MakeCipher(bool isByPlace)
+        => _key is null ? new LockedCipher(Area.Name, SectorSize, isByPlace) : Cipher.Make(_key.Span, SectorSize, isByPlace, FirstNumber);
+
+    /// <inheritdoc cref="IKeySlots.AddKeySlotAsync"/>
+    public async ValueTask<int> AddAsync(SecureString secret, int? slot, int? iterationTime, CancellationToken cancellationToken)
+    {
+        _ = Key;
+        int number = slot ?? Slots.FirstOrDefault(s => !s.IsActive)?.Number
+            ?? throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{Area.Name}: all of its {Slots.Count} key slots are in use. Remove one first.",
+                Area.Name);
+        KeySlot chosen = Require(number);
+        if (chosen.IsActive)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{Area.Name}: key slot {number} is in use. Choose another, or remove it first.",
+                Area.Name);
+        }
+        using SecretBuffer text = SecretBuffer.OfText(secret);
+        await StoreAsync(number, text, iterationTime, cancellationToken).ConfigureAwait(false);
+        return number;
+    }
+
+    /// <inheritdoc cref="IKeySlots.RemoveKeySlotAsync"/>
+    public async ValueTask RemoveAsync(int slot, bool allowLast, CancellationToken cancellationToken)
+    {
+        if (!Require(slot).IsActive)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.NotFound, $"{Area.Name}: key slot {slot} holds no key, so there is nothing to remove", Area.Name);
+        }
+        if (!allowLast && Slots.Count(s => s.IsActive) == 1)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Refused,
+                $"{Area.Name}: key slot {slot} is the last one that holds the key. Without it all data is lost. Add another first; if the "
+                    + $"data is to be lost, say so with {new Remedy(RemedyKind.Force)}.",
+                Area.Name);
+        }
+        cancellationToken.ThrowIfCancellationRequested();
+        await EraseAsync(slot).ConfigureAwait(false);
+    }
+
+    /// <summary>Damage of the header, as far as it shows without a secret.</summary>
+    public virtual void Check(CheckFindings findings)
+    {
+        if (!Slots.Any(s => s.IsActive))
+        {
+            findings.Corruption("NoKeySlot", $"no key slot holds the key, so nothing opens the disk", host: Area.Start);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _key?.Dispose();
+
+    /// <summary>Takes over the key.</summary>
+    protected void Adopt(SecretBuffer key)
+    {
+        _key?.Dispose();
+        _key = key;
+    }
+
+    /// <summary>Opens one active slot with a secret; null if it is not its secret.</summary>
+    protected abstract ValueTask<SecretBuffer?> TrySlotAsync(int slot, SecretBuffer secret, CancellationToken cancellationToken);
+
+    /// <summary>Stores the key in an empty slot, durably: first the key, then what says that it is there.</summary>
+    protected abstract ValueTask StoreAsync(int slot, SecretBuffer secret, int? iterationTime, CancellationToken cancellationToken);
+
+    /// <summary>Empties a slot, durably: first what says that the key is there, then the key is overwritten.</summary>
+    protected abstract ValueTask EraseAsync(int slot);
+
+    /// <summary>Reads a slot's bytes, decrypts and merges them.</summary>
+    protected async ValueTask<SecretBuffer> ReadKeyAsync(
+        long offset, int stripes, int keyLength, HashAlgorithm hash, CipherSpec cipher, SecretBuffer slotKey, CancellationToken cancellationToken)
+    {
+        int split = keyLength * stripes;
+        using var bytes = new SecretBuffer((int)Round.Up(split, 512));
+        await Area.ReadAsync(offset, bytes.Memory, cancellationToken).ConfigureAwait(false);
+        using (ISectorCipher decryptor = cipher.Make(slotKey.Span))
+        {
+            decryptor.Decrypt(bytes.Span, 0);
+        }
+        var key = new SecretBuffer(keyLength);
+        AntiForensic.Merge(hash, bytes.Span[..split], key.Span);
+        return key;
+    }
+
+    /// <summary>Splits, encrypts and writes the key.</summary>
+    protected async ValueTask WriteKeyAsync(long offset, int stripes, HashAlgorithm hash, CipherSpec cipher, SecretBuffer slotKey)
+    {
+        int split = Key.Length * stripes;
+        using var bytes = new SecretBuffer((int)Round.Up(split, 512));
+        AntiForensic.Split(hash, Key.Span, bytes.Span[..split]);
+        using (ISectorCipher encryptor = cipher.Make(slotKey.Span))
+        {
+            encryptor.Encrypt(bytes.Span, 0);
+        }
+        await Area.WriteDurablyAsync(offset, bytes.Memory).ConfigureAwait(false);
+    }
+
+    /// <summary>Overwrites what a slot held.</summary>
+    protected async ValueTask WipeAsync(long offset, long length)
+    {
+        using SecretBuffer noise = SecretBuffer.Random((int)length);
+        await Area.WriteDurablyAsync(offset, noise.Memory).ConfigureAwait(false);
+    }
+
+    private async ValueTask<(SecretBuffer Key, int Slot)?> TryOpenAsync(SecretBuffer secret, CancellationToken cancellationToken)
+    {
+        foreach (KeySlot slot in Slots.Where(s => s.IsActive))
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            if (await TrySlotAsync(slot.Number, secret, cancellationToken).ConfigureAwait(false) is { } key)
+            {
+                return (key, slot.Number);
+            }
+        }
+        return null;
+    }
+
+    private KeySlot Require(int number)
+        => Slots.FirstOrDefault(s => s.Number == number) ?? throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption,
+            $"{Area.Name}: there is no key slot {number}; allowed: {Slots[0].Number} to {Slots[^1].Number}",
+            Area.Name);
+}
