@@ -26,6 +26,7 @@
         'Get-DiskImageFormat'
         'Get-DiskImageHash'
         'Get-DiskImageInfo'
+        'Get-DiskImageLock'
         'Get-DiskImageMap'
         'Get-DiskImageSnapshot'
         'Measure-DiskImage'

@@ -42,6 +42,7 @@ BeforeAll {
         $snapshot
         $bitmap
         New-Object DiskImageDirtyRange @{ Path = $long; Name = 'day'; Offset = 196608L; Length = 65536L }
+        New-Object DiskImageLock @{ Path = $long; ProcessId = 4711; ProcessName = 'qemu-system-x86_64'; Uses = 'ConsistentRead', 'Write', 'Resize'; Refuses = 'Write', 'Resize'; IsWhole = $false }
         $child
         $statistics
         New-Object DiskImageFormat @{ Name = 'qcow2'; CanCreate = $true; CanHaveBacking = $true; Extensions = '.qcow2', '.qc2'; Description = 'QEMU copy-on-write, versions 2 and 3' }

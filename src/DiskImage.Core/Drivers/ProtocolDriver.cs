@@ -4,7 +4,14 @@ namespace DiskImage.Drivers;
 
 /// <summary>How a protocol node is opened.</summary>
 /// <param name="Options">The record of the driver's options; where it is among them.</param>
-public sealed record ProtocolOpenContext(object Options) : NodeContext(Options);
+public sealed record ProtocolOpenContext(object Options) : NodeContext(Options)
+{
+    /// <summary>Whether other programs are told of the use, where the options do not say.</summary>
+    public ImageLocking Locking { get; init; }
+
+    /// <summary>Told what a user should know about what is opened.</summary>
+    public Action<Wording> Warn { get; init; } = static _ => { };
+}
 
 /// <summary>One way to reach bytes: a local file, a device, a server. Stateless.</summary>
 public abstract class ProtocolDriver : NodeDriver

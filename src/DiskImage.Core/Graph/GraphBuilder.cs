@@ -111,7 +111,13 @@ internal sealed class GraphBuilder
         }
         object options = Bind(protocol, spec, site.Folder);
         return await protocol.OpenAsync(
-            new ProtocolOpenContext(options) { Access = site.AccessUnder(_opener.Policy), Secrets = _request.Secrets },
+            new ProtocolOpenContext(options)
+            {
+                Access = site.AccessUnder(_opener.Policy),
+                Secrets = _request.Secrets,
+                Locking = _opener.Policy.Locking,
+                Warn = _opener.Warn,
+            },
             cancellationToken).ConfigureAwait(false);
     }
 

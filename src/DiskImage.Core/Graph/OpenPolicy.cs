@@ -51,6 +51,9 @@ public sealed record OpenPolicy
     /// <summary>Reads files, also those that images name, though others may be writing to them. Writing never shares.</summary>
     public bool ForceShare { get; init; }
 
+    /// <summary>Whether files are locked as QEMU locks them, where a description does not say.</summary>
+    public ImageLocking Locking { get; init; }
+
     /// <summary>Full paths and locators that the user named: whatever image names one of these too, it is opened.</summary>
     private HashSet<string> Named { get; init; } = [];
 

@@ -18,15 +18,16 @@ namespace DiskImage.Locking;
 /// </remarks>
 internal static class ImageLock
 {
-    private const long UseBase = 100, DenyBase = 200;
-    private const int Count = 4;
+    internal const long UseBase = 100, DenyBase = 200;
+    internal const int Count = 4;
+    private const int MostNames = 5; // in a message. Ours
 
     /// <summary>
     /// Claims an open file for as long as it is open. Where the file system has no such locks nothing is claimed: the host's own file
-    /// sharing is all there is. Returns whether it has them.
+    /// sharing is all there is.
     /// </summary>
     /// <exception cref="DiskImageException">Locked: what others do, or refuse, stands against the claim.</exception>
-    public static bool Take(SafeFileHandle handle, string path, Access access)
+    public static LockStrength Take(SafeFileHandle handle, string path, Access access)
     {
         HostFile host = HostFile.Current;
         for (int n = 0; n < Count; n++)
@@ -35,7 +36,7 @@ internal static class ImageLock
             if (((access.Needs & use) != Permissions.None && !TryLock(UseBase + n))
                 || ((access.Lets & use) == Permissions.None && !TryLock(DenyBase + n)))
             {
-                return false;
+                return LockStrength.None;
             }
         }
         for (int n = 0; n < Count; n++)
@@ -43,30 +44,46 @@ internal static class ImageLock
             Permissions use = (Permissions)(1 << n);
             if ((access.Needs & use) != Permissions.None && host.ProbeByte(handle, DenyBase + n) == ByteLockResult.Taken)
             {
-                throw Conflict(path, access, $"does not let others {Verb(use)} it");
+                throw Conflict(
+                    handle, path, access, $"does not let others {Verb(use)} it", a => (a.Lets & use) == Permissions.None);
             }
             if ((access.Lets & use) == Permissions.None && host.ProbeByte(handle, UseBase + n) == ByteLockResult.Taken)
             {
-                throw Conflict(path, access, $"may {Verb(use)} it");
+                throw Conflict(handle, path, access, $"may {Verb(use)} it", a => (a.Needs & use) != Permissions.None);
             }
         }
-        return true;
+        return host.LocksEndWithAnyClose ? LockStrength.UntilAnyClose : LockStrength.OpenFile;
 
         bool TryLock(long offset) => host.LockByte(handle, offset) switch
         {
             ByteLockResult.Free => true,
             ByteLockResult.Unsupported => false,
-            _ => throw Conflict(path, access, "has locked it as a whole"), // no program that keeps the convention does
+            // no program that keeps the convention does
+            _ => throw Conflict(handle, path, access, "has locked it as a whole", _ => true),
         };
     }
 
-    private static DiskImageException Conflict(string path, Access access, string what)
+    /// <summary>
+    /// Who has a file open, for a message: all of them, or those whose use of it stands in the way. Empty if nobody knows.
+    /// </summary>
+    public static string Names(string path, long? except, Func<Access, bool>? stands)
+    {
+        IReadOnlyList<ImageHolder> holders = ImageHolder.Of(path, except);
+        ImageHolder[] blamed = [.. holders.Where(h => stands is null || h.Access is not { } access || stands(access))];
+        return string.Join(", ", (blamed.Length > 0 ? blamed : holders).Select(h => h.ToString()).Distinct(StringComparer.Ordinal)
+            .Take(MostNames));
+    }
+
+    private static DiskImageException Conflict(
+        SafeFileHandle handle, string path, Access access, string what, Func<Access, bool> stands)
     {
         bool isWriting = access.Writes;
         string wanted = isWriting ? "changing it" : "reading it";
-        Wording text = $"{path}: another program has the image open (a virtual machine or tool of QEMU, or another "
-            + $"session) and {what}, which excludes {wanted}. "
-            + $"Wait for it or stop it";
+        string names = Names(path, handle.DangerousGetHandle(), stands);
+        string who = names.Length > 0
+            ? $"{names} has the image open"
+            : "another program has the image open (a virtual machine or tool of QEMU, or another session)";
+        Wording text = $"{path}: {who} and {what}, which excludes {wanted}. Wait for it or stop it";
         return isWriting
             ? new DiskImageException(DiskImageErrorKind.Locked, $"{text}.", path)
             : new DiskImageException(
@@ -81,4 +98,17 @@ internal static class ImageLock
         Permissions.Resize => "resize",
         _ => "write to",
     };
+}
+
+/// <summary>How a claim of a file is held.</summary>
+internal enum LockStrength
+{
+    /// <summary>Not at all: the file system or host has no such locks.</summary>
+    None,
+
+    /// <summary>By the open file, until it is closed.</summary>
+    OpenFile,
+
+    /// <summary>By the process, and lost as soon as it closes any opening of the file.</summary>
+    UntilAnyClose,
 }

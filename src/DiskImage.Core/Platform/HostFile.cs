@@ -77,6 +77,12 @@ internal abstract class HostFile
     /// </summary>
     public virtual ByteLockResult LockByte(SafeFileHandle handle, long offset) => ByteLockResult.Unsupported;
 
+    /// <summary>
+    /// The host has only locks that belong to the process: they are lost when it closes any opening of the file, and do not stand between
+    /// openings of its own. Known once a lock was asked for.
+    /// </summary>
+    public virtual bool LocksEndWithAnyClose => false;
+
     /// <summary>Whether another open file holds a lock on a byte. Changes nothing.</summary>
     public virtual ByteLockResult ProbeByte(SafeFileHandle handle, long offset) => ByteLockResult.Unsupported;
 

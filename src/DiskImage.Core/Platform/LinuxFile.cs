@@ -7,7 +7,7 @@ namespace DiskImage.Platform;
 /// <summary>
 /// Linux: fallocate(2) for holes and reservations, statx(2) for kinds and sizes, open-file-description locks of fcntl(2).
 /// </summary>
-internal sealed partial class LinuxFile : UnixFile
+internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
 {
     private const int KeepSize = 1, PunchHole = 2, ZeroRange = 16; // FALLOC_FL_*
     private const int CurrentFolder = -100, EmptyPath = 0x1000; // AT_FDCWD, AT_EMPTY_PATH
@@ -16,8 +16,14 @@ internal sealed partial class LinuxFile : UnixFile
     private const long NoCow = 0x0080_0000; // FS_NOCOW_FL
     private const int NoSpace = 28, QuotaExceeded = 122, FileTooLarge = 27, NameTooLong = 36, LinkLoop = 40;
     private const int SetLock = 37, GetLock = 36; // F_OFD_SETLK, F_OFD_GETLK
+    private const int SetProcessLock = 6, GetProcessLock = 5; // F_SETLK, F_GETLK
+    private const int Invalid = 22; // EINVAL: a kernel, or a program that stands for one, without locks of open files
     private const short ReadLock = 0, WriteLock = 1, NoLock = 2; // F_RDLCK, F_WRLCK, F_UNLCK
     private const long Cifs = 0xFF53_4D42, Smb2 = 0xFE53_4D42; // f_type in statfs(2)
+
+    private volatile bool _hasOpenFileLocks = hasOpenFileLocks;
+
+    public override bool LocksEndWithAnyClose => !_hasOpenFileLocks;
 
     protected override int SeekData => 3;
 
@@ -59,22 +65,36 @@ internal sealed partial class LinuxFile : UnixFile
             return ByteLockResult.Unsupported;
         }
         var request = new LockRequest { Type = ReadLock, Start = offset, Length = 1 };
-        return LockControl(handle, SetLock, ref request) == 0 ? ByteLockResult.Free : WhyNoLock();
+        return ControlLock(handle, SetLock, SetProcessLock, ref request) == 0 ? ByteLockResult.Free : WhyNoLock();
     }
 
     protected override void ReleaseLocks(SafeFileHandle handle)
     {
         var all = new LockRequest { Type = NoLock }; // from the beginning, without end
-        _ = LockControl(handle, SetLock, ref all);
+        _ = ControlLock(handle, SetLock, SetProcessLock, ref all);
         base.ReleaseLocks(handle);
     }
 
     public override ByteLockResult ProbeByte(SafeFileHandle handle, long offset)
     {
         var request = new LockRequest { Type = WriteLock, Start = offset, Length = 1 };
-        return LockControl(handle, GetLock, ref request) != 0 ? ByteLockResult.Unsupported
+        return ControlLock(handle, GetLock, GetProcessLock, ref request) != 0 ? ByteLockResult.Unsupported
             : request.Type == NoLock ? ByteLockResult.Free
             : ByteLockResult.Taken;
+    }
+
+    private int ControlLock(SafeFileHandle handle, int command, int ofProcess, ref LockRequest request)
+    {
+        if (_hasOpenFileLocks)
+        {
+            int result = LockControl(handle, command, ref request);
+            if (result == 0 || Marshal.GetLastPInvokeError() != Invalid)
+            {
+                return result;
+            }
+            _hasOpenFileLocks = false;
+        }
+        return LockControl(handle, ofProcess, ref request);
     }
 
     /// <summary>The attribute that chattr(1) calls C; see ioctl_iflags(2).</summary>

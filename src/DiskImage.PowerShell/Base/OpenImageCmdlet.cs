@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Options;
 
@@ -52,6 +53,12 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [ValidateNotNullOrEmpty]
     public string[] ParentSearchPath { get; set; } = [];
 
+    /// <summary>
+    /// Whether images are locked as QEMU locks them, and the locks of others heeded: where the file system can, always, or not at all.
+    /// </summary>
+    [Parameter]
+    public ImageLocking Locking { get; set; }
+
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with
     {
@@ -59,6 +66,7 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
         MaximumDepth = MaximumChainDepth,
         IgnoreIdMismatch = IgnoreIdMismatch,
         ForceShare = ReadsAlongWriters,
+        Locking = Locking,
         ParentFolders = _parentFolders,
     };
 

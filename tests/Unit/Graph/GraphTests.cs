@@ -76,9 +76,9 @@ public sealed class GraphTests : IDisposable
     }
 
     [OracleTheory("qemu-io")]
-    [InlineData(FileLocking.Auto, false)]
-    [InlineData(FileLocking.Off, true)]
-    public async Task Locks_are_left_out_where_they_are_switched_off(FileLocking locking, bool qemuMayWrite)
+    [InlineData(ImageLocking.Auto, false)]
+    [InlineData(ImageLocking.Off, true)]
+    public async Task Locks_are_left_out_where_they_are_switched_off(ImageLocking locking, bool qemuMayWrite)
     {
         await MakeAsync("a.qcow2");
         await using BlockNode file = await Images.Registry.Protocol("file").OpenAsync(

@@ -26,10 +26,10 @@ public sealed partial class ImageLockTests : IDisposable
     public async Task A_QEMU_that_writes_excludes_reading_and_writing(string format)
     {
         string path = await MakeAsync(format);
-        using (await QemuHolder.StartAsync(path, format, writes: true))
+        using (QemuHolder holder = await QemuHolder.StartAsync(path, format, writes: true))
         {
             DiskImageException reading = await RefusedAsync(path, format, writable: false);
-            Assert.Contains("QEMU", reading.Message, StringComparison.Ordinal);
+            Assert.Contains($"qemu-io (process {holder.ProcessId}) has the image open", reading.Message, StringComparison.Ordinal);
             Assert.Contains("may write to it", reading.Message, StringComparison.Ordinal);
             Assert.Contains(reading.Wording.Remedies, r => r.Kind == RemedyKind.ForceShare);
             DiskImageException writing = await RefusedAsync(path, format, writable: true);

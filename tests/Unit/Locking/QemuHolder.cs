@@ -6,13 +6,14 @@ namespace DiskImage.Tests.Locking;
 internal sealed class QemuHolder : IDisposable
 {
     private readonly Process _process;
+    private bool _isDisposed;
 
     private QemuHolder(Process process) => _process = process;
 
     /// <summary>Starts qemu-io and returns when it has read from, or written to, the disk.</summary>
-    public static async Task<QemuHolder> StartAsync(string path, string format, bool writes)
+    public static async Task<QemuHolder> StartAsync(string path, string format, bool writes, bool shares = false)
     {
-        string[] arguments = writes ? ["-f", format, path] : ["-r", "-f", format, path];
+        string[] arguments = writes ? ["-f", format, path] : ["-r", .. shares ? ["-U"] : Array.Empty<string>(), "-f", format, path];
         var process = new Process { StartInfo = new ProcessStartInfo(
             "qemu-io",
             arguments) { UseShellExecute = false,
@@ -54,9 +55,16 @@ internal sealed class QemuHolder : IDisposable
             Process.GetProcessById(int.Parse(await File.ReadAllTextAsync(pidFile), System.Globalization.CultureInfo.InvariantCulture)));
     }
 
+    public int ProcessId => _process.Id;
+
     /// <summary>Kills it.</summary>
     public void Dispose()
     {
+        if (_isDisposed)
+        {
+            return;
+        }
+        _isDisposed = true;
         if (!_process.HasExited)
         {
             _process.Kill();

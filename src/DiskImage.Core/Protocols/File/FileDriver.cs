@@ -63,6 +63,11 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         {
             throw new DiskImageException(e.Kind, $"{path}: no such file", path, cause: e);
         }
+        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.Locked
+            && ImageLock.Names(path, except: null, stands: null) is { Length: > 0 } names)
+        {
+            throw new DiskImageException(e.Kind, $"{e.Wording}: {names}. Wait for it or stop it.", path, cause: e);
+        }
         try
         {
             RequireRegular(path, host.KindOf(handle)); // it may be another by now
@@ -72,7 +77,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             HostFile.Current.Close(handle);
             throw;
         }
-        return new(Claim(path, handle, access, options.Locking));
+        ImageLocking locking = options.Locking == ImageLocking.Auto ? context.Locking : options.Locking;
+        return new(Claim(path, handle, access, locking, context.Warn));
     }
 
     public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
@@ -200,11 +206,22 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
     }
 
     /// <summary>A node on an open file, once nobody else uses it in a way that excludes this. The handle is closed if it fails.</summary>
-    private static FileNode Claim(string path, SafeFileHandle handle, Access access, FileLocking locking = FileLocking.Auto)
+    private static FileNode Claim(
+        string path,
+        SafeFileHandle handle,
+        Access access,
+        ImageLocking locking = ImageLocking.Auto,
+        Action<Wording>? warn = null)
     {
         try
         {
-            if (locking != FileLocking.Off && !ImageLock.Take(handle, path, access) && locking == FileLocking.On)
+            LockStrength held = locking == ImageLocking.Off ? LockStrength.None : ImageLock.Take(handle, path, access);
+            if (held == LockStrength.UntilAnyClose)
+            {
+                warn?.Invoke($"{path}: this system has no locks that belong to an open file. The image is locked for the process, "
+                    + $"and no more as soon as this process closes any opening of it.");
+            }
+            if (held == LockStrength.None && locking == ImageLocking.On)
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Unsupported,
