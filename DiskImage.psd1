@@ -15,6 +15,7 @@
     TypesToProcess       = @('DiskImage.Types.ps1xml')
 
     CmdletsToExport      = @(
+        'Add-DiskImageKeySlot'
         'Clear-DiskImageBitmap'
         'Compare-DiskImage'
         'Convert-DiskImage'
@@ -25,6 +26,7 @@
         'Get-DiskImageFormat'
         'Get-DiskImageHash'
         'Get-DiskImageInfo'
+        'Get-DiskImageKeySlot'
         'Get-DiskImageMap'
         'Get-DiskImageSnapshot'
         'Measure-DiskImage'
@@ -36,6 +38,7 @@
         'Optimize-DiskImage'
         'Read-DiskImage'
         'Remove-DiskImageBitmap'
+        'Remove-DiskImageKeySlot'
         'Remove-DiskImageSnapshot'
         'Repair-DiskImage'
         'Resize-DiskImage'
@@ -43,6 +46,7 @@
         'Set-DiskImageBacking'
         'Set-DiskImageOption'
         'Test-DiskImage'
+        'Test-DiskImageSecret'
         'Write-DiskImage'
     )
     FunctionsToExport    = @()

@@ -130,7 +130,8 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="format">The image's format.</param>
     /// <param name="options">Open options.</param>
     /// <param name="data">Opens further files of the image.</param>
-    /// <param name="secrets">Secrets, by name or path.</param>
+    /// <param name="secrets">The image's secrets, by name or path.</param>
+    /// <param name="secretsBelow">Those of what it stands on.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
     internal ValueTask<BlockNode> OpenOnAsync(
         BlockNode file,
@@ -139,9 +140,10 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         object? options,
         ReferenceOpener data,
         IReadOnlyDictionary<string, SecureString> secrets,
+        IReadOnlyDictionary<string, SecureString> secretsBelow,
         CancellationToken cancellationToken)
     {
-        var request = new OpenRequest(image.Path) { Secrets = secrets };
+        var request = new OpenRequest(image.Path) { Secrets = secretsBelow };
         NodeSpec nothing = NodeSpec.Of(null);
         var opening = new FormatOpening(
             new GraphBuilder(this, request, nothing, new ImageGraph()),
@@ -149,7 +151,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
             request,
             nothing,
             new GraphSite([image], null) { Options = options });
-        return format.OpenAsync(opening.Context(file, format, withBacking: true) with { OpenData = data }, cancellationToken);
+        return format.OpenAsync(opening.Context(file, format, withBacking: true) with { OpenData = data, Secrets = secrets }, cancellationToken);
     }
 
     /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to.</summary>
