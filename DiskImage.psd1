@@ -15,6 +15,7 @@
     TypesToProcess       = @('DiskImage.Types.ps1xml')
 
     CmdletsToExport      = @(
+        'Add-DiskImageKeySlot'
         'Clear-DiskImageBitmap'
         'Compare-DiskImage'
         'Convert-DiskImage'
@@ -26,6 +27,7 @@
         'Get-DiskImageFormat'
         'Get-DiskImageHash'
         'Get-DiskImageInfo'
+        'Get-DiskImageKeySlot'
         'Get-DiskImageLock'
         'Get-DiskImageMap'
         'Get-DiskImageSnapshot'
@@ -38,6 +40,7 @@
         'Optimize-DiskImage'
         'Read-DiskImage'
         'Remove-DiskImageBitmap'
+        'Remove-DiskImageKeySlot'
         'Remove-DiskImageSnapshot'
         'Repair-DiskImage'
         'Resize-DiskImage'
@@ -47,6 +50,7 @@
         'Start-DiskImageExport'
         'Stop-DiskImageExport'
         'Test-DiskImage'
+        'Test-DiskImageSecret'
         'Write-DiskImage'
     )
     FunctionsToExport    = @()

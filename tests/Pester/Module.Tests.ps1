@@ -116,6 +116,12 @@ Describe 'The load context' {
             $null = Convert-DiskImage 'FOLDER/disk.raw' 'FOLDER/disk.qcow2' -Compress -Option @{ compression_type = 'zstd' } -Verify
             (Compare-DiskImage 'FOLDER/disk.raw' 'FOLDER/disk.qcow2').Identical
             -join [char[]] (Read-DiskImage 'FOLDER/disk.dmg' 500 12)
+            $secret = ConvertTo-SecureString 'secret' -AsPlainText -Force
+            # a hash and a cipher that only BouncyCastle has
+            $null = New-DiskImage 'FOLDER/keys.luks' 1MB -Option @{ 'cipher-alg' = 'twofish-256'; 'hash-alg' = 'ripemd160'; 'iter-time' = 1 } -NewSecret $secret
+            $null = Read-DiskImage 'FOLDER/keys.luks' 0 512 -Secret $secret
+            $made = New-DiskImage 'FOLDER/keys.qcow2' 1MB -Option @{ 'encrypt.format' = 'luks'; 'encrypt.iter-time' = 1 } -NewSecret $secret
+            $made.FormatSpecific.Encryption
             foreach ($name in $names) {
                 ("Session.$($name.Name.Replace('.', ''))" -as [type]).Assembly.GetName().Version.ToString()
                 [Runtime.Loader.AssemblyLoadContext]::Default.Assemblies.Where{ $_.GetName().Name -eq $name.Name }.ForEach{ $_.GetName().Version.ToString() }
@@ -155,8 +161,8 @@ Describe 'The load context' {
         $fresh = Invoke-FreshPwsh $script.Replace('MODULE', $ModuleFolder).Replace('FOLDER', $folder).Replace('VERSION', $_)
         $fresh.Error | Should -BeNullOrEmpty
         $assemblies = (Get-ChildItem "$ModuleFolder/lib" -File -Filter *.dll).Count
-        $assemblies | Should -Be 4 # the cmdlets, the core, SharpZipLib and ZstdSharp
-        $fresh.Output -split '\r?\n' | Should -Be (@('True', ('A' * 12)) + @($_) * 2 * $assemblies)
+        $assemblies | Should -Be 5 # the cmdlets, the core, BouncyCastle, SharpZipLib and ZstdSharp
+        $fresh.Output -split '\r?\n' | Should -Be (@('True', ('A' * 12), 'luks aes-xts-plain64') + @($_) * 2 * $assemblies)
     }
 
     It 'lets scripts name the module''s types' {

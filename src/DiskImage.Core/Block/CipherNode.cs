@@ -42,6 +42,9 @@ internal abstract class CipherNode(BlockNode file, long start, ISectorCipher cip
     public override IReadOnlyDictionary<string, BlockNode> Children { get; }
         = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { ["file"] = file };
 
+    /// <summary>Clears the keys of a node that nobody got, whose file stays the caller's.</summary>
+    public void Forget() => cipher.Dispose();
+
     /// <inheritdoc/>
     protected override async ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
     {

@@ -143,7 +143,7 @@ internal abstract class FormatNode : BlockNode
             BlockExtent under = await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
             return under with { Depth = under.Depth + 1 };
         }
-        if (Cipher is not null)
+        if (Cipher is not null || own.Node is CipherNode)
         {
             return own with { Node = null, HostOffset = null };
         }

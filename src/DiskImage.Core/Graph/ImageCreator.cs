@@ -16,8 +16,15 @@ public sealed class ImageCreator(ImageOpener opener)
     /// <summary>Where the bytes of a new image go, if not to a place of its name. It stays open.</summary>
     public Stream? Sink { get; init; }
 
-    /// <summary>Secrets of what is made, and of what it stands on, by name or path.</summary>
+    /// <summary>Secrets of what is made, by name or path.</summary>
     public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
+
+    /// <summary>Secrets of what it stands on, by name or path.</summary>
+    public IReadOnlyDictionary<string, SecureString> SecretsBelow { get; init; }
+        = new Dictionary<string, SecureString>(StringComparer.Ordinal);
+
+    /// <summary>The same with a <see cref="Sink"/>.</summary>
+    public ImageCreator Into(Stream? sink) => new(opener) { Sink = sink, Secrets = Secrets, SecretsBelow = SecretsBelow };
 
     /// <summary>The same; a true <paramref name="replace"/> replaces an existing image once the new one is complete.</summary>
     /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/>
@@ -110,6 +117,7 @@ public sealed class ImageCreator(ImageOpener opener)
                                 locator, writable, Path.GetDirectoryName(place.Address), stop).ConfigureAwait(false);
                     },
                     Secrets,
+                    SecretsBelow,
                     token).ConfigureAwait(false);
             }
             catch

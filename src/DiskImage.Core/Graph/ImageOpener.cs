@@ -140,7 +140,8 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="format">The image's format.</param>
     /// <param name="options">Open options.</param>
     /// <param name="data">Opens further files of the image.</param>
-    /// <param name="secrets">Secrets, by name or path.</param>
+    /// <param name="secrets">The image's secrets, by name or path.</param>
+    /// <param name="secretsBelow">Those of what it stands on.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
     internal ValueTask<BlockNode> OpenOnAsync(
         BlockNode file,
@@ -149,9 +150,10 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         object? options,
         ReferenceOpener data,
         IReadOnlyDictionary<string, SecureString> secrets,
+        IReadOnlyDictionary<string, SecureString> secretsBelow,
         CancellationToken cancellationToken)
     {
-        var request = new OpenRequest(image.Path) { Secrets = secrets };
+        var request = new OpenRequest(image.Path) { Secrets = secretsBelow };
         NodeSpec nothing = NodeSpec.Of(null);
         var opening = new FormatOpening(
             new GraphBuilder(this, request, nothing, new ImageGraph()),
@@ -160,7 +162,8 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
             nothing,
             new GraphSite([image], null) { Options = options });
         return format.OpenAsync(
-            opening.Context(file, format, withBacking: true) with { OpenData = data, Siblings = null }, cancellationToken);
+            opening.Context(file, format, withBacking: true) with { OpenData = data, Siblings = null, Secrets = secrets },
+            cancellationToken);
     }
 
     /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to.</summary>

@@ -35,6 +35,16 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     [ArgumentCompleter(typeof(CreateOptionCompleter))]
     public object? Option { get; set; }
 
+    /// <summary>
+    /// The secret of the new image, if it is to be encrypted: a SecureString or PSCredential, or a dictionary of these by name or path.
+    /// </summary>
+    [Parameter]
+    [ValidateNotNull]
+    public object? NewSecret { get; set; }
+
+    /// <inheritdoc/>
+    private protected sealed override object? GivenNewSecret => NewSecret;
+
     /// <summary>Replaces an existing file.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
@@ -83,7 +93,7 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 
     /// <inheritdoc/>
     private protected sealed override ImageCreator Creator(ImageOpener opener, string path)
-        => new(opener) { Sink = DestinationStream ?? (IsOutput(path) ? Console.OpenStandardOutput() : null) };
+        => base.Creator(opener, path).Into(DestinationStream ?? (IsOutput(path) ? Console.OpenStandardOutput() : null));
 
     /// <summary>Standard output has the image and nothing else.</summary>
     private protected sealed override ValueTask OutputSentAsync(DiskImageInfo info)

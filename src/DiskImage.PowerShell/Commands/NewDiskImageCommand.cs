@@ -87,6 +87,16 @@ public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
     [ValidateNotNullOrEmpty]
     public string[] ParentSearchPath { get; set; } = [];
 
+    /// <summary>
+    /// The secret of the new image, if it is to be encrypted: a SecureString or PSCredential, or a dictionary of these by name or path.
+    /// </summary>
+    [Parameter]
+    [ValidateNotNull]
+    public object? NewSecret { get; set; }
+
+    /// <inheritdoc/>
+    private protected override object? GivenNewSecret => NewSecret;
+
     /// <summary>Replaces an existing file.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }

@@ -1,8 +1,22 @@
 using System.Globalization;
 using DiskImage.Block;
+using DiskImage.Crypto;
 using DiskImage.Drivers;
+using DiskImage.Options;
 
 namespace DiskImage.Formats.Dmg;
+
+/// <summary>Options when a dmg image is opened.</summary>
+internal sealed record DmgOpenOptions
+{
+    /// <summary>The secret's name.</summary>
+    [DriverOption("key-secret", "Name of the secret that opens an encrypted image, among those that are given")]
+    public string? KeySecret { get; init; }
+
+    /// <summary>Iterations of a key derivation at most.</summary>
+    [DriverOption("max-iterations", "Most iterations with which a secret is tried: an image may ask for hours", Minimum = 1)]
+    public long MaxIterations { get; init; } = KeyLimits.DefaultIterations;
+}
 
 /// <summary>Apple disk images (UDIF). Layout: see SPEC.md beside this file.</summary>
 internal sealed class DmgDriver : FormatDriver
@@ -12,7 +26,7 @@ internal sealed class DmgDriver : FormatDriver
     /// <summary>
     /// The name's ending counts for little more: the trailer alone is a weak signature, as a disk's last sector can hold anything.
     /// </summary>
-    private const int Weak = 20, WithName = 40;
+    private const int Weak = 20, WithName = 40, Certain = 100;
 
     public override string Name => FormatName;
 
@@ -22,20 +36,24 @@ internal sealed class DmgDriver : FormatDriver
 
     public override IReadOnlyList<Type> NodeTypes => [typeof(DmgNode)];
 
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<DmgOpenOptions>();
+
     public override int Probe(in ProbeInput input)
-        => (input.Tail.Length >= DmgTrailer.Length && DmgTrailer.IsSigned(input.Tail[^DmgTrailer.Length..]))
+        => DmgEncryption.IsSigned(input.Header) ? Certain
+            : (input.Tail.Length >= DmgTrailer.Length && DmgTrailer.IsSigned(input.Tail[^DmgTrailer.Length..]))
             || DmgTrailer.IsSigned(input.Header)
             ? Score(input.FileName)
             : 0;
 
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
-        BlockNode file = context.File;
-        DmgTrailer trailer = await DmgTrailer.ReadAsync(file, cancellationToken).ConfigureAwait(false);
-        ReadOnlyFormatNode.RequireReading(context, FormatName);
-        var parts = new List<(BlockNode File, DmgTrailer Trailer)> { (file, trailer) };
+        BlockNode file = await DmgEncryption.OpenAsync(context, cancellationToken).ConfigureAwait(false);
+        var parts = new List<(BlockNode File, DmgTrailer Trailer)>();
         try
         {
+            DmgTrailer trailer = await DmgTrailer.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+            ReadOnlyFormatNode.RequireReading(context, FormatName);
+            parts.Add((file, trailer));
             for (int segment = 2; segment <= trailer.Segments; segment++)
             {
                 parts.Add(await OpenPartAsync(context, trailer, segment, cancellationToken).ConfigureAwait(false));
@@ -44,6 +62,7 @@ internal sealed class DmgDriver : FormatDriver
         }
         catch
         {
+            (file as CipherNode)?.Forget();
             await Closing.FailedAsync(parts.Skip(1).Select(p => p.File)).ConfigureAwait(false);
             throw;
         }

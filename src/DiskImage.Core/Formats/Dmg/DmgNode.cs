@@ -58,6 +58,7 @@ internal sealed class DmgNode : ReadOnlyFormatNode, IDescribed, ICheckable
     {
         Format = DmgDriver.FormatName,
         Compressed = _chunks.Any(c => c.IsEncoded),
+        Encrypted = _fork.Segments[0].File is CipherNode,
         FormatSpecific = new DmgInfo
         {
             Partitions = [.. _tables.Select(t => $"{t.Name}: {t.Length:#,0} bytes, "

@@ -25,6 +25,22 @@ internal sealed class QcowChecker(BlockNode file, QcowHeader header, PointerTabl
     public static bool IsTable(ulong place, QcowHeader header, long fileLength)
         => place >= QcowHeader.Length && place % QcowHeader.EntryBytes == 0 && place <= (ulong)Math.Max(0, fileLength - header.L2Bytes);
 
+    /// <summary>Refuses an entry that leads out of the file.</summary>
+    public static void RequirePlace(QcowEntry entry, long cluster, QcowHeader header, BlockNode file)
+    {
+        if (!IsCluster(entry, header, file.Length))
+        {
+            (long host, int length) = entry.Range(header.ClusterBits);
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{file.Name}: the cluster for guest offset {cluster << header.ClusterBits:#,0} is said to be at offset {host:#,0}, "
+                    + $"{length:#,0} bytes long; allowed: behind the header,"
+                    + $" in the file of {file.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
+                file.Name,
+                host);
+        }
+    }
+
     /// <summary>
     /// True if an entry leads to a cluster that is in the file. QEMU leaves the last one short, which then ends in zeroes.
     /// </summary>

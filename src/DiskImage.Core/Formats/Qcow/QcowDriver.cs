@@ -1,5 +1,6 @@
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Crypto;
 using DiskImage.Drivers;
 using DiskImage.Options;
 
@@ -23,6 +24,40 @@ internal sealed record QcowCreateOptions : ICreateOptions
     /// <inheritdoc/>
     [DriverOption("nocow", "New file without copy-on-write, on file systems that can (btrfs)")]
     public bool NoCow { get; init; }
+
+    /// <summary>The old option.</summary>
+    [DriverOption("encryption", "The old way to say encrypt.format=aes")]
+    public bool Encryption { get; init; }
+
+    /// <summary>How the data is to be encrypted.</summary>
+    [DriverOption("encrypt.format", "Encrypt the data: aes as old QEMU did, which is weak")]
+    public QcowEncryptionFormat? EncryptFormat { get; init; }
+
+    /// <summary>The secret's name.</summary>
+    [DriverOption("encrypt.key-secret", "Name of the secret that is to open it, among those that are given")]
+    public string? EncryptKeySecret { get; init; }
+
+    /// <summary>The data is to be encrypted.</summary>
+    public bool IsEncrypted => Encryption || EncryptFormat is not null;
+}
+
+/// <summary>How a qcow image of version 1 is encrypted: there is one way.</summary>
+internal enum QcowEncryptionFormat
+{
+    /// <summary>QEMU's old way, which is weak.</summary>
+    Aes,
+}
+
+/// <summary>Options when a qcow image of version 1 is opened.</summary>
+internal sealed record QcowOpenOptions
+{
+    /// <summary>How the data is encrypted.</summary>
+    [DriverOption("encrypt.format", "How the data is encrypted; as the image says if not given")]
+    public QcowEncryptionFormat? EncryptFormat { get; init; }
+
+    /// <summary>The secret's name.</summary>
+    [DriverOption("encrypt.key-secret", "Name of the secret that opens it, among those that are given")]
+    public string? EncryptKeySecret { get; init; }
 }
 
 /// <summary>What a qcow header of version 1 says beyond the facts that all formats share.</summary>
@@ -43,6 +78,8 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
 {
     public const string FormatName = "qcow";
 
+    private const uint AesMethod = 1;
+
     public override string Name => FormatName;
 
     public override string Description => "QEMU copy-on-write version 1";
@@ -51,6 +88,8 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
 
     public override IReadOnlyList<Type> NodeTypes => [typeof(QcowNode)];
 
+    public override OptionSchema OpenOptions { get; } = OptionSchema.Of<QcowOpenOptions>();
+
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<QcowCreateOptions>();
 
     public override int Probe(in ProbeInput input) => QcowHeader.IsSigned(input.Header) ? 100 : 0;
@@ -58,21 +97,15 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
     public override async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
     {
         QcowHeader header = await QcowHeader.ReadAsync(context.File, cancellationToken).ConfigureAwait(false);
-        if (header.CryptMethod != 0)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.Unsupported,
-                $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}), which this version cannot read",
-                context.File.Name,
-                36);
-        }
+        ISectorCipher? cipher = CipherOf(context, header);
         BlockNode? backing = await context.OpenBackingAsync(header.BackingFile, null, cancellationToken).ConfigureAwait(false);
         try
         {
-            return await QcowNode.OpenAsync(context.File, backing, header, cancellationToken).ConfigureAwait(false);
+            return await QcowNode.OpenAsync(context.File, backing, header, cipher, cancellationToken).ConfigureAwait(false);
         }
         catch
         {
+            cipher?.Dispose();
             await Closing.FailedAsync(backing).ConfigureAwait(false);
             throw;
         }
@@ -83,6 +116,11 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
         var options = (QcowCreateOptions)context.Options;
         BlockNode file = context.File;
         QcowHeader header = Plan(options, null, file.Name);
+        if (options.IsEncrypted)
+        {
+            Secrets.ForNew(context.Secrets, options.EncryptKeySecret, file.Name).Dispose();
+            header = header with { CryptMethod = AesMethod };
+        }
         await file.ResizeAsync(
             header.L1Offset + Round.Up((long)header.L1Entries * QcowHeader.EntryBytes, QcowHeader.SectorSize),
             cancellationToken: cancellationToken).ConfigureAwait(false);
@@ -110,6 +148,26 @@ internal sealed class QcowDriver : FormatDriver, ICreatable, IMeasurable
             => clusters == 0 ? l1
                 : Round.Up(
                     l1, header.ClusterSize) + (tables * Round.Up(header.L2Bytes, header.ClusterSize)) + (clusters * header.ClusterSize);
+    }
+
+    private static ISectorCipher? CipherOf(FormatOpenContext context, QcowHeader header)
+    {
+        if (header.CryptMethod == 0)
+        {
+            return null;
+        }
+        string path = context.File.Name;
+        if (header.CryptMethod != AesMethod || header.Size % QcowHeader.SectorSize != 0)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{path}: is encrypted by the method {header.CryptMethod}, with a disk of {header.Size:#,0} bytes; known: 1 (aes), with "
+                    + $"multiples of {QcowHeader.SectorSize}",
+                path,
+                36);
+        }
+        using SecretBuffer? secret = Secrets.Find(context.Secrets, ((QcowOpenOptions)context.Options).EncryptKeySecret, path);
+        return secret is null ? new LockedCipher(path, QcowHeader.SectorSize, isByPlace: false) : LegacyAes.Make(secret);
     }
 
     private static QcowHeader Plan(QcowCreateOptions options, BlockNode? source, string name)

@@ -27,10 +27,10 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
     private long _end; // where the next place is
     private long _zeroFrom; // from here on the file reads as zeroes
 
-    private QcowNode(BlockNode file, BlockNode? backing, QcowHeader header)
+    private QcowNode(BlockNode file, BlockNode? backing, QcowHeader header, ISectorCipher? cipher)
         : base(file, backing)
     {
-        _header = header;
+        (_header, Cipher) = (header, cipher);
         _session = new MetadataSession(file);
         _l2 = new MetadataCache(_session.Order, header.L2Bytes, CacheBytes); // a piece is a table
         _l1 = new PointerTable(_session.Order);
@@ -49,11 +49,13 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
 
     protected override bool DataMayBeSparse => true; // zeroed clusters are holes
 
+    protected override ISectorCipher? Cipher { get; }
+
     /// <summary>Reads the L1 table; to write, all tables. The file and the backing image are the node's on success.</summary>
     public static async ValueTask<QcowNode> OpenAsync(
-        BlockNode file, BlockNode? backing, QcowHeader header, CancellationToken cancellationToken)
+        BlockNode file, BlockNode? backing, QcowHeader header, ISectorCipher? cipher, CancellationToken cancellationToken)
     {
-        var node = new QcowNode(file, backing, header);
+        var node = new QcowNode(file, backing, header, cipher);
         await node._l1.LoadAsync(header.L1Offset, header.L1Entries, cancellationToken).ConfigureAwait(false);
         if (!file.IsReadOnly)
         {
@@ -108,11 +110,11 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         () => _session.RunAsync(
             async held =>
             {
-                if (IsReadOnly || offset % _header.ClusterSize != 0)
+                if (IsReadOnly || Cipher is not null || offset % _header.ClusterSize != 0)
                 {
                     throw new DiskImageException(
                         DiskImageErrorKind.Unsupported,
-                        $"{Name}: a compressed cluster can only be written to a writable image, at a multiple of {_header.ClusterSize:#,0}",
+                        $"{Name}: a compressed cluster can only be written to a writable image that is not encrypted, at a multiple of {_header.ClusterSize:#,0}",
                         Name);
                 }
                 long cluster = offset >> _header.ClusterBits;
@@ -217,7 +219,7 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         long count = 1;
         if (entry.IsPlain)
         {
-            RequirePlace(entry, first);
+            QcowChecker.RequirePlace(entry, first, _header, File);
             while (count < wanted
                 && (await GetAsync(first + count, cancellationToken).ConfigureAwait(false)).Raw == entry.Raw + (ulong)(count * size))
             {
@@ -278,6 +280,10 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         bool mustDecide = _header.BackingFile is not null || mode == ZeroWriteMode.KeepAllocated; // also over a backing file to come
         BlockExtent extent = await ExtentAsync(offset, cancellationToken).ConfigureAwait(false);
         long count = Math.Min(length, extent.Length);
+        if (extent.HostOffset is not null && Cipher is not null)
+        {
+            return 0; // zeroes do not look like any
+        }
         if (extent.HostOffset is long host)
         {
             await File.WriteZeroesAsync(host, count, mode, cancellationToken).ConfigureAwait(false);
@@ -295,7 +301,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
 
     protected override async ValueTask DiscardUnitsAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        for (long end = offset + length; _header.BackingFile is null && offset < end;) // else the backing file's old data would show
+        // else the backing file's old data would show
+        for (long end = offset + length; _header.BackingFile is null && Cipher is null && offset < end;)
         {
             offset += await ZeroUnitsAsync(offset, end - offset, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
         }
@@ -340,6 +347,7 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         finally
         {
             _session.Dispose();
+            Cipher?.Dispose();
         }
     }
 
@@ -416,7 +424,7 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         {
             return new(offset, size - within, BlockStatus.Allocated | BlockStatus.Data | BlockStatus.Compressed);
         }
-        RequirePlace(entry, cluster);
+        QcowChecker.RequirePlace(entry, cluster, _header, File);
         return new(offset, size - within, BlockStatus.Allocated | BlockStatus.Data, File, (long)entry.Raw + within);
     }
 
@@ -465,21 +473,6 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
         _ = await _l2.GetNewAsync(place).ConfigureAwait(false); // zeroes, written before the entry
         _session.Order.DataWritten();
         _l1[index] = (ulong)place;
-    }
-
-    private void RequirePlace(QcowEntry entry, long cluster)
-    {
-        if (!QcowChecker.IsCluster(entry, _header, File.Length))
-        {
-            (long host, int length) = entry.Range(_header.ClusterBits);
-            throw new DiskImageException(
-                DiskImageErrorKind.Corrupt,
-                $"{Name}: the cluster for guest offset {cluster << _header.ClusterBits:#,0} is said to be at offset {host:#,0}, "
-                    + $"{length:#,0} bytes long; allowed: behind the header,"
-                    + $" in the file of {File.Length:#,0} bytes. Look at all of it with {new Remedy(RemedyKind.Check)}.",
-                Name,
-                host);
-        }
     }
 
     private async ValueTask DecodeAsync(QcowEntry entry, Memory<byte> output, CancellationToken cancellationToken)

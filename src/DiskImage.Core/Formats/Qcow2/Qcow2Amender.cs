@@ -53,6 +53,10 @@ internal sealed class Qcow2Amender(Qcow2Disk disk, Qcow2Node node, Qcow2AmendOpt
         {
             return;
         }
+        if (BecomesVersion2 && Header.CryptMethod != 0)
+        {
+            throw Refused("compat=0.10 has no zero clusters, and an encrypted image cannot store them otherwise without being converted");
+        }
         if (_refcountOrder != 4)
         {
             throw Refused($"compat=0.10 needs refcount_bits=16, not {1 << _refcountOrder}");

@@ -117,6 +117,10 @@ internal sealed class Qcow2Checker
     private async ValueTask CountTablesAsync()
     {
         await _root.CountAsync().ConfigureAwait(false);
+        if (Qcow2Encryption.PlaceOf(Header) is { } keys)
+        {
+            _ = _census.AddTable(keys.Offset, keys.Length, "the encryption header");
+        }
         await _snapshots.CountAsync().ConfigureAwait(false);
         await _bitmaps.CountAsync().ConfigureAwait(false);
         await _tables.CountL2Async().ConfigureAwait(false);

@@ -171,7 +171,8 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
     }
 
     private bool StoresData(L2Entry entry)
-        => Geometry.HasSubclusters
+        => disk.Encryption is not null ? false // zeroes do not look like any
+            : Geometry.HasSubclusters
             ? !entry.IsCompressed && ((uint)entry.Bitmap & ~(uint)(entry.Bitmap >> 32)) != 0
             : entry.KindOf(0, extended: false) == ClusterKind.Normal;
 

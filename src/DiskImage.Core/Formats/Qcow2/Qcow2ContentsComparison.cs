@@ -150,6 +150,7 @@ internal sealed class Qcow2ContentsComparison(
                 null,
                 header with { L1Size = entries, Size = entries * owner._geometry.L2Span },
                 new Qcow2OpenOptions(),
+                encryption: null, // where the bytes are is what is compared
                 forRepair: true,
                 owner.Token);
     }

@@ -1,5 +1,7 @@
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Crypto;
+using DiskImage.Crypto.Luks;
 using DiskImage.Drivers;
 
 namespace DiskImage.Formats.Qcow2;
@@ -18,7 +20,10 @@ internal static class Qcow2Creator
         Qcow2Header header = Plan(file.Name, options);
         var geometry = new Qcow2Geometry(header);
         long l1Clusters = geometry.Clusters(header.L1Size * 8L);
-        long used = 3 + l1Clusters; // header, refcount table, refcount block, L1 table
+        long keyBytes = options.WantedEncryption == Qcow2EncryptionFormat.Luks
+            ? Luks1Volume.NewLength(options.EncryptParameters.Cipher(file.Name))
+            : 0;
+        long used = 3 + l1Clusters + geometry.Clusters(keyBytes); // header, refcount table, refcount block, L1 table, LUKS header
         int perBlock = 1 << geometry.RefcountsPerBlockBits;
 
         // Small clusters with wide refcounts: one block may not count the whole L1 table. Then more blocks follow it.
@@ -43,6 +48,12 @@ internal static class Qcow2Creator
             header = header with { L1TableOffset = header.L1TableOffset + geometry.ClusterSize };
         }
 
+        long keysAt = header.L1TableOffset + (l1Clusters << geometry.ClusterBits);
+        header = WithKeys(header, keysAt, keyBytes);
+        using SecretBuffer? secret = options.WantedEncryption is null
+            ? null
+            : Secrets.ForNew(context.Secrets, options.EncryptKeySecret, file.Name);
+
         await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
         await file.WriteAsync(0, header.ToCluster(file.Name), cancellationToken).ConfigureAwait(false);
         byte[] table = new byte[tableClusters << geometry.ClusterBits];
@@ -61,6 +72,21 @@ internal static class Qcow2Creator
         await file.WriteAsync(geometry.ClusterSize, table, cancellationToken).ConfigureAwait(false);
         await file.WriteZeroesAsync(
             header.L1TableOffset, l1Clusters << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+        if (keyBytes > 0)
+        {
+            await file.WriteZeroesAsync(
+                keysAt, geometry.Clusters(keyBytes) << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+            LuksParameters parameters = options.EncryptParameters;
+            (await Luks1Volume.CreateAsync(
+                new LuksArea(file, keysAt, keyBytes),
+                parameters.Cipher(file.Name),
+                parameters.Hash,
+                isDetached: false,
+                NewIdentity.Of("luks", header.Size),
+                secret!,
+                parameters.IterationTime,
+                cancellationToken).ConfigureAwait(false)).Dispose();
+        }
         BlockNode? dataFile = options.DataFile is null
             ? null
             : await OpenDataFileAsync(context, options, header, cancellationToken).ConfigureAwait(false);
@@ -69,7 +95,7 @@ internal static class Qcow2Creator
             : options.Preallocation;
         if (mode != PreallocationMode.Off || dataFile is not null)
         {
-            Qcow2Node disk = await OpenNewAsync(file, dataFile, header, cancellationToken).ConfigureAwait(false);
+            Qcow2Node disk = await OpenNewAsync(file, dataFile, header, options, context, cancellationToken).ConfigureAwait(false);
             await using (disk.ConfigureAwait(false))
             {
                 if (mode != PreallocationMode.Off)
@@ -80,17 +106,38 @@ internal static class Qcow2Creator
         }
     }
 
-    private static async ValueTask<Qcow2Node> OpenNewAsync(
-        BlockNode file, BlockNode? dataFile, Qcow2Header header, CancellationToken cancellationToken)
+    /// <summary>The header with the place of the LUKS header in its extension.</summary>
+    private static Qcow2Header WithKeys(Qcow2Header header, long offset, long length)
     {
+        byte[] pointer = new byte[Qcow2Encryption.ExtensionBytes];
+        BigEndian.U64(pointer, 0, (ulong)offset);
+        BigEndian.U64(pointer, 8, (ulong)length);
+        return header with
+        {
+            Extensions = [.. header.Extensions.Select(e => e.Type == Qcow2Extension.Encryption ? e with { Data = pointer } : e)],
+        };
+    }
+
+    private static async ValueTask<Qcow2Node> OpenNewAsync(
+        BlockNode file,
+        BlockNode? dataFile,
+        Qcow2Header header,
+        Qcow2CreateOptions options,
+        FormatCreateContext context,
+        CancellationToken cancellationToken)
+    {
+        Qcow2Encryption? encryption = null;
         try
         {
             var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
+            var how = new Qcow2OpenOptions { EncryptKeySecret = options.EncryptKeySecret };
+            encryption = await Qcow2Encryption.OpenAsync(file, header, how, context.Secrets, cancellationToken).ConfigureAwait(false);
             return await Qcow2Node.OpenAsync(
-                borrowed, dataFile, null, header, new(), forRepair: false, cancellationToken).ConfigureAwait(false);
+                borrowed, dataFile, null, header, how, encryption, forRepair: false, cancellationToken).ConfigureAwait(false);
         }
         catch
         {
+            encryption?.Dispose();
             await Closing.FailedAsync(dataFile).ConfigureAwait(false);
             throw;
         }
@@ -172,6 +219,14 @@ internal static class Qcow2Creator
         {
             throw Invalid("backing_fmt is given without a backing_file");
         }
+        if (options is { Encryption: true, EncryptFormat: not null and not Qcow2EncryptionFormat.Aes })
+        {
+            throw Invalid("encryption=on means encrypt.format=aes, and another is given; leave out encryption");
+        }
+        if (options is { WantedEncryption: not null, DataFileRaw: true })
+        {
+            throw Invalid("data_file_raw=on and encryption exclude each other: an encrypted file reads as noise");
+        }
         if (asked > long.MaxValue - Sector)
         {
             throw Invalid($"a size of {asked} bytes is too large");
@@ -189,6 +244,10 @@ internal static class Qcow2Creator
         {
             extensions.Add(Qcow2Extension.Text(Qcow2Extension.ExternalDataFile, options.DataFile));
         }
+        if (options.WantedEncryption == Qcow2EncryptionFormat.Luks)
+        {
+            extensions.Add(new Qcow2Extension(Qcow2Extension.Encryption, new byte[Qcow2Encryption.ExtensionBytes]));
+        }
         if (v3)
         {
             Qcow2Extension names = Qcow2Extension.NewFeatureNames();
@@ -203,6 +262,12 @@ internal static class Qcow2Creator
             Version = (int)options.Compat,
             ClusterBits = geometry.ClusterBits,
             Size = size,
+            CryptMethod = options.WantedEncryption switch
+            {
+                Qcow2EncryptionFormat.Luks => Qcow2Encryption.LuksMethod,
+                Qcow2EncryptionFormat.Aes => Qcow2Encryption.AesMethod,
+                _ => 0,
+            },
             L1Size = (int)l1,
             L1TableOffset = 0,
             RefcountTableOffset = 0,

@@ -20,8 +20,10 @@ internal sealed class Qcow2Disk
     private readonly long _lengthAtOpen;
 
     /// <summary>Of an image whose header is checked; nothing is read yet.</summary>
-    public Qcow2Disk(BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options)
+    public Qcow2Disk(
+        BlockNode file, BlockNode? dataFile, BlockNode? backing, Qcow2Header header, Qcow2OpenOptions options, Qcow2Encryption? encryption)
     {
+        Encryption = encryption;
         (File, DataNode, Backing, Header, _options, _lengthAtOpen) = (file, dataFile ?? file, backing, header, options, file.Length);
         (IsExternal, RequiresAll) = (dataFile is not null, options.MissingClusters == Qcow2MissingClusters.Error);
         Geometry = new Qcow2Geometry(header);
@@ -46,6 +48,9 @@ internal sealed class Qcow2Disk
     public BlockNode DataNode { get; }
 
     public BlockNode? Backing { get; }
+
+    /// <summary>What the data is encrypted with; null for nothing, or where only places are looked at.</summary>
+    public Qcow2Encryption? Encryption { get; }
 
     public string Name => File.Name;
 
@@ -269,6 +274,10 @@ internal sealed class Qcow2Disk
         await Refcounts.LoadAsync(Header, cancellationToken).ConfigureAwait(false);
         Session.Space = Refcounts;
         Guard.Protect(Header, Tables.L1);
+        if (Qcow2Encryption.PlaceOf(Header) is { } keys)
+        {
+            Guard.AddTables(new(keys.Offset), keys.Length);
+        }
         IReadOnlyList<Qcow2Snapshot> snapshots = await Qcow2Snapshot.ReadAllAsync(File, Header, cancellationToken).ConfigureAwait(false);
         Guard.SnapshotTable = (new(Header.SnapshotsOffset), Qcow2Snapshot.StoredTableLength(snapshots));
         await ProtectAsync(snapshots, cancellationToken).ConfigureAwait(false);

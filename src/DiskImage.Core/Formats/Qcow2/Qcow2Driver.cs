@@ -31,12 +31,23 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
     {
         Qcow2Header header = await Qcow2Header.ReadAsync(context.File, context.ForRepair, cancellationToken).ConfigureAwait(false);
         header.RequireKnownFeatures(context.File.Name);
-        if (header.CryptMethod != 0)
+        var options = (Qcow2OpenOptions)context.Options;
+        Qcow2Encryption? encryption = await Qcow2Encryption.OpenAsync(
+            context.File, header, options, context.Secrets, cancellationToken).ConfigureAwait(false);
+        try
         {
-            throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{context.File.Name}: the image is encrypted (crypt_method {header.CryptMethod}),"
-                    + $" which this version cannot read", context.File.Name, 32);
+            return await OpenAsync(context, header, encryption, cancellationToken).ConfigureAwait(false);
         }
+        catch
+        {
+            encryption?.Dispose();
+            throw;
+        }
+    }
+
+    private static async ValueTask<BlockNode> OpenAsync(
+        FormatOpenContext context, Qcow2Header header, Qcow2Encryption? encryption, CancellationToken cancellationToken)
+    {
         BlockNode? backing = await context.OpenBackingAsync(
             header.BackingFile, header.BackingFormat, cancellationToken).ConfigureAwait(false);
         BlockNode? dataFile = null;
@@ -52,7 +63,7 @@ internal sealed class Qcow2Driver : FormatDriver, ICreatable, IMeasurable, IAmen
             }
             var options = (Qcow2OpenOptions)context.Options;
             return await Qcow2Node.OpenAsync(
-                context.File, dataFile, backing, header, options, context.ForRepair, cancellationToken).ConfigureAwait(false);
+                context.File, dataFile, backing, header, options, encryption, context.ForRepair, cancellationToken).ConfigureAwait(false);
         }
         catch
         {

@@ -30,8 +30,16 @@ public readonly record struct Qcow2Info()
     /// <summary>The external data file is a raw image of the disk.</summary>
     public bool DataFileRaw { get; init; }
 
-    internal static Qcow2Info Of(Qcow2Header header) => new()
+    /// <summary>How the data is encrypted: <c>aes</c>, or of a LUKS header what Linux calls it; null for not at all.</summary>
+    public string? Encryption { get; init; }
+
+    /// <summary>Key slots of the LUKS header that hold the key; null if there is none.</summary>
+    public int? ActiveSlots { get; init; }
+
+    internal static Qcow2Info Of(Qcow2Header header, Qcow2Encryption? encryption) => new()
     {
+        Encryption = encryption is null ? null : encryption.Volume is { } volume ? $"luks {volume.Cipher}" : "aes",
+        ActiveSlots = encryption?.Volume?.Slots.Count(s => s.IsActive),
         Compat = header.Version < 3 ? "0.10" : "1.1",
         CompressionType = header.CompressionType.ToString(),
         LazyRefcounts = (header.Compatible & Qcow2Compatible.LazyRefcounts) != Qcow2Compatible.None,

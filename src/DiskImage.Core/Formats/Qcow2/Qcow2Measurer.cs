@@ -1,5 +1,6 @@
 using DiskImage.Binary;
 using DiskImage.Block;
+using DiskImage.Crypto.Luks;
 using DiskImage.Drivers;
 
 namespace DiskImage.Formats.Qcow2;
@@ -31,7 +32,10 @@ internal static class Qcow2Measurer
         long full = FullSize(size, cluster, Qcow2Geometry.Log2(options.RefcountBits), options.ExtendedL2 ? 16 : 8);
         bool canHaveBitmaps = options.Compat >= Qcow2Compat.V3;
         long? bitmaps = canHaveBitmaps ? await BitmapsAsync(source, cluster, cancellationToken).ConfigureAwait(false) : null;
-        return new ImageMeasurement(full - size + data, full, bitmaps);
+        long keys = options.WantedEncryption == Qcow2EncryptionFormat.Luks
+            ? Round.Up(Luks1Volume.NewLength(options.EncryptParameters.Cipher("Measuring")), cluster)
+            : 0;
+        return new ImageMeasurement(full - size + data + keys, full + keys, bitmaps);
     }
 
     private static long FullSize(long size, long cluster, int refcountOrder, int l2EntryBytes)

@@ -1,4 +1,7 @@
+using System.Security;
 using DiskImage.Block;
+using DiskImage.Crypto;
+using DiskImage.Crypto.Luks;
 using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
@@ -8,7 +11,7 @@ namespace DiskImage.Formats.Qcow2;
 /// </summary>
 internal sealed class Qcow2Node
     : FormatNode, IDescribed, IUnfinished, IRepairable, ICompressedWritable, IReservable, ISnapshots, IBitmaps, ICompactable, IRebasable,
-        IEmptiable
+        IEmptiable, IKeySlots
 {
     private readonly Qcow2Disk _disk;
     private readonly MetadataSession _session;
@@ -44,6 +47,10 @@ internal sealed class Qcow2Node
     // Preallocated clusters and raw data files are full of holes; asking costs little where there is an eighth to win.
     protected override bool DataMayBeSparse { get; }
 
+    protected override ISectorCipher? Cipher => _disk.Encryption?.Cipher;
+
+    public bool IsUnlocked => _disk.Encryption?.Cipher is not LockedCipher;
+
     /// <summary>Opens the tables of an image whose header is checked. The children are the node's on success.</summary>
     public static async ValueTask<Qcow2Node> OpenAsync(
         BlockNode file,
@@ -51,10 +58,11 @@ internal sealed class Qcow2Node
         BlockNode? backing,
         Qcow2Header header,
         Qcow2OpenOptions options,
+        Qcow2Encryption? encryption,
         bool forRepair,
         CancellationToken cancellationToken)
     {
-        var disk = new Qcow2Disk(file, dataFile, backing, header, options);
+        var disk = new Qcow2Disk(file, dataFile, backing, header, options, encryption);
         await disk.Session.RunAsync(held => disk.LoadAsync(held, forRepair, cancellationToken), cancellationToken).ConfigureAwait(false);
         return new Qcow2Node(disk);
     }
@@ -67,7 +75,7 @@ internal sealed class Qcow2Node
         BackingFormat = Header.BackingFormat,
         Encrypted = Header.CryptMethod != 0,
         Dirty = Header.IsInChange,
-        FormatSpecific = Qcow2Info.Of(Header),
+        FormatSpecific = Qcow2Info.Of(Header, _disk.Encryption),
     };
 
     public async ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
@@ -99,10 +107,24 @@ internal sealed class Qcow2Node
     public ValueTask ReserveAsync(long offset, long length, CancellationToken cancellationToken)
         => _disk.IsExternal || Geometry.InCluster(offset) != 0 ? default : ReserveClustersAsync(new(offset), length, cancellationToken);
 
-    public int? Compress(ReadOnlySpan<byte> unit, Span<byte> output) => _disk.Compressed.Compress(unit, output);
+    public int? Compress(ReadOnlySpan<byte> unit, Span<byte> output)
+        => _disk.Encryption is null ? _disk.Compressed.Compress(unit, output) : throw NotCompressed();
 
     public ValueTask WriteCompressedAsync(long offset, ReadOnlyMemory<byte> packed, CancellationToken cancellationToken)
-        => ChangeAloneAsync(held => _disk.Compressed.WriteAsync(held, new(offset), packed, cancellationToken), cancellationToken);
+        => _disk.Encryption is null
+            ? ChangeAloneAsync(held => _disk.Compressed.WriteAsync(held, new(offset), packed, cancellationToken), cancellationToken)
+            : throw NotCompressed();
+
+    public IReadOnlyList<KeySlot> GetKeySlots() => Volume.Slots;
+
+    public ValueTask<int?> FindKeySlotAsync(SecureString secret, CancellationToken cancellationToken)
+        => Volume.FindAsync(secret, cancellationToken);
+
+    public ValueTask<int> AddKeySlotAsync(SecureString secret, int? slot, int? iterationTime, CancellationToken cancellationToken)
+        => AloneAsync(() => Volume.AddAsync(secret, slot, iterationTime, cancellationToken), cancellationToken);
+
+    public ValueTask RemoveKeySlotAsync(int slot, bool allowLast, CancellationToken cancellationToken)
+        => AloneAsync(() => Volume.RemoveAsync(slot, allowLast, cancellationToken), cancellationToken);
 
     public ValueTask<IReadOnlyList<DiskSnapshot>> GetSnapshotsAsync(CancellationToken cancellationToken)
         => _snapshots.ListAsync(cancellationToken);
@@ -240,8 +262,17 @@ internal sealed class Qcow2Node
         finally
         {
             _session.Dispose();
+            _disk.Encryption?.Dispose();
         }
     }
+
+    private LuksVolume Volume => _disk.Encryption?.Volume ?? throw new DiskImageException(
+        DiskImageErrorKind.Unsupported,
+        $"{Name}: has no key slots: it {(_disk.Encryption is null ? "is not encrypted" : "is encrypted the old way (aes)")}",
+        Name);
+
+    private DiskImageException NotCompressed() => new(
+        DiskImageErrorKind.Unsupported, $"{Name}: an encrypted image cannot store compressed data. Leave out one of the two.", Name);
 
     private ValueTask<T> ChangeAloneAsync<T>(Func<MetadataSession.Held, ValueTask<T>> change, CancellationToken cancellationToken)
         => AloneAsync(() => _session.RunAsync(change, cancellationToken), cancellationToken);

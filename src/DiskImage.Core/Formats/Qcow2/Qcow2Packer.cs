@@ -230,6 +230,11 @@ internal sealed class Qcow2Packer(Qcow2Disk disk, MetadataSession.Held held)
         {
             await disk.RequireNotMetadataAsync(held, place, buffer.Length).ConfigureAwait(false);
             await disk.File.ReadPaddedAsync(from.Value, buffer, cancellationToken).ConfigureAwait(false);
+            if (disk.Encryption?.Cipher is { IsByPlace: true } cipher)
+            {
+                cipher.Decrypt(buffer.Span, from.Value);
+                cipher.Encrypt(buffer.Span, place.Value);
+            }
             await disk.File.WriteAsync(place.Value, buffer, cancellationToken).ConfigureAwait(false);
             await Refcounts.AddAsync(held, place, buffer.Length, references - 1).ConfigureAwait(false);
             taken = references;

@@ -45,6 +45,12 @@ internal sealed class Qcow2Preallocator(Qcow2Disk disk, Qcow2Node node)
         }
         await node.RunAloneAsync(
             () => GivePlacesAsync(offset, end, mode, fresh, cancellationToken), cancellationToken).ConfigureAwait(false);
+        if (disk.Encryption is not null && offset.Value < end.Value)
+        {
+            // what is claimed holds noise
+            await node.WriteZeroesAsync(
+                offset.Value, end.Value - offset.Value, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
+        }
         if (!disk.IsExternal)
         {
             await node.ChangeAloneAsync(held => disk.TrimAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);

@@ -107,7 +107,7 @@ internal sealed class Qcow2Repairer
                 BlockNode? dataFile = _image.DataFile is { } data ? new BorrowedNode(data, isReadOnly: true) : null;
                 var lent = new BorrowedNode(trial, isReadOnly: false);
                 Qcow2Node disk = await Qcow2Node.OpenAsync(
-                    lent, dataFile, null, header, new(), forRepair: false, CancellationToken).ConfigureAwait(false);
+                    lent, dataFile, null, header, new(), encryption: null, forRepair: false, CancellationToken).ConfigureAwait(false);
                 await disk.DisposeAsync().ConfigureAwait(false);
                 return null;
             }

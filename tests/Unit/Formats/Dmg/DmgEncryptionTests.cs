@@ -1,0 +1,117 @@
+using System.Buffers.Binary;
+using System.Security.Cryptography;
+using System.Text;
+using DiskImage.Block;
+using DiskImage.Tests.Support;
+
+namespace DiskImage.Tests.Formats.Dmg;
+
+/// <summary>Encrypted disk images, made here with the platform's own functions from the layout alone.</summary>
+public sealed class DmgEncryptionTests : IDisposable
+{
+    private const string Passphrase = "letmein";
+
+    private readonly TestFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [InlineData(128, 4096, false)]
+    [InlineData(256, 4096, true)]
+    [InlineData(128, 512, true)]
+    [InlineData(256, 512, false)]
+    public async Task An_encrypted_image_reads_as_the_image_in_it(int keyBits, int block, bool wrapsByAes)
+    {
+        byte[] contents = new byte[700 * 512];
+        new Random(5).NextBytes(contents.AsSpan(0, 200_000));
+        byte[] plain = DmgTests.Mixed(contents).Make();
+        await File.WriteAllBytesAsync(_folder["a.dmg"], Encrypt(plain, keyBits, block, wrapsByAes, iterations: 1000));
+        Images.UseSecret(Passphrase);
+        await using (BlockNode disk = await Images.OpenAsync(_folder["a.dmg"]))
+        {
+            ImageDescription described = disk.As<IDescribed>()!.Describe();
+            Assert.Equal(("dmg", true), (described.Format, described.Encrypted));
+            byte[] read = new byte[disk.Length];
+            await disk.ReadAsync(0, read);
+            Assert.Equal(contents, read);
+            for (long at = 0; at < disk.Length;)
+            {
+                BlockExtent extent = await disk.GetExtentAsync(at, disk.Length - at);
+                Assert.Null(extent.HostOffset);
+                at = extent.End;
+            }
+        }
+        Images.UseSecret("wrong");
+        Assert.Equal(
+            DiskImageErrorKind.WrongSecret, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
+        Images.Secrets.Value = null;
+        Assert.Equal(
+            DiskImageErrorKind.SecretRequired, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
+    }
+
+    [Theory]
+    [InlineData(8, 1u, DiskImageErrorKind.Unsupported)] // version
+    [InlineData(24, 192u, DiskImageErrorKind.Unsupported)] // bits of the key
+    [InlineData(52, 0u, DiskImageErrorKind.Corrupt)] // bytes of a block
+    [InlineData(52, 1u << 31, DiskImageErrorKind.Corrupt)]
+    [InlineData(56, uint.MaxValue, DiskImageErrorKind.Corrupt)] // length
+    [InlineData(64, 1u, DiskImageErrorKind.Corrupt)] // offset, its upper half
+    [InlineData(72, 0u, DiskImageErrorKind.Corrupt)] // keys
+    [InlineData(72, uint.MaxValue, DiskImageErrorKind.Corrupt)]
+    [InlineData(76, 2u, DiskImageErrorKind.Unsupported)] // kind of the key
+    [InlineData(80, uint.MaxValue, DiskImageErrorKind.Corrupt)] // place of the key
+    [InlineData(128, 7u, DiskImageErrorKind.Unsupported)] // its derivation
+    [InlineData(136, 0u, DiskImageErrorKind.Corrupt)] // iterations
+    [InlineData(136, 2_000_000_000u, DiskImageErrorKind.OutOfRange)]
+    [InlineData(140, 33u, DiskImageErrorKind.Corrupt)] // bytes of its salt
+    [InlineData(176, 1u, DiskImageErrorKind.Corrupt)] // bytes of its vector
+    [InlineData(228, 100_000u, DiskImageErrorKind.Corrupt)] // bytes of the wrapped key
+    public async Task A_number_out_of_bounds_is_refused(int at, uint value, DiskImageErrorKind kind)
+    {
+        byte[] image = Encrypt(DmgTests.Mixed(new byte[51200]).Make(), 128, 512, wrapsByAes: false, iterations: 1000);
+        BinaryPrimitives.WriteUInt32BigEndian(image.AsSpan(at), value);
+        await File.WriteAllBytesAsync(_folder["a.dmg"], image);
+        Images.UseSecret(Passphrase);
+        Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
+    }
+
+    private static byte[] Encrypt(byte[] plain, int keyBits, int block, bool wrapsByAes, int iterations)
+    {
+        const int Data = 8192, Key = 128;
+        byte[] aesKey = RandomNumberGenerator.GetBytes(keyBits / 8), hmacKey = RandomNumberGenerator.GetBytes(20);
+        byte[] salt = RandomNumberGenerator.GetBytes(20);
+        using SymmetricAlgorithm wrap = wrapsByAes ? Aes.Create() : TripleDES.Create();
+        int wrapBits = wrapsByAes ? 256 : 192;
+        wrap.Key = Rfc2898DeriveBytes.Pbkdf2(
+            Encoding.UTF8.GetBytes(Passphrase), salt, iterations, HashAlgorithmName.SHA1, wrapBits / 8);
+        byte[] iv = RandomNumberGenerator.GetBytes(wrap.BlockSize / 8);
+        byte[] wrapped = wrap.EncryptCbc((byte[])[.. aesKey, .. hmacKey, .. "CKIE"u8], iv);
+        byte[] image = new byte[Data + ((plain.Length + block - 1) / block * block)];
+        "encrcdsa"u8.CopyTo(image);
+        foreach ((int at, uint value) in new (int, uint)[]
+        {
+            (8, 2), (12, 16), (16, 5), (20, 0x80000001), (24, (uint)keyBits), (28, 91), (32, 160), (52, (uint)block),
+            (60, (uint)plain.Length), (68, Data), (72, 1), (76, 1), (84, Key), (92, 616),
+            (Key, 103), (Key + 8, (uint)iterations), (Key + 12, 20), (Key + 48, (uint)iv.Length), (Key + 84, (uint)wrapBits),
+            (Key + 88, wrapsByAes ? 0x80000001 : 17), (Key + 92, 7), (Key + 96, 6), (Key + 100, (uint)wrapped.Length),
+        })
+        {
+            BinaryPrimitives.WriteUInt32BigEndian(image.AsSpan(at), value);
+        }
+        salt.CopyTo(image, Key + 16);
+        iv.CopyTo(image, Key + 52);
+        wrapped.CopyTo(image, Key + 104);
+        using var aes = Aes.Create();
+        aes.Key = aesKey;
+        byte[] number = new byte[4], padded = new byte[block];
+        for (int i = 0, at = 0; at < plain.Length; i++, at += block)
+        {
+            BinaryPrimitives.WriteInt32BigEndian(number, i);
+            byte[] vector = HMACSHA1.HashData(hmacKey, number)[..16];
+            Array.Clear(padded);
+            plain.AsSpan(at, Math.Min(block, plain.Length - at)).CopyTo(padded);
+            aes.EncryptCbc(padded, vector, image.AsSpan(Data + at), PaddingMode.None);
+        }
+        return image;
+    }
+}
