@@ -118,7 +118,7 @@ internal static class Comparison
                     folder, Scenario.Raw), Path.Combine(folder, made)]);
             }
             Remove(folder, scenario.OursMakes);
-            double other = await QemuImgAsync(scenario.QemuImg(folder));
+            double other = await RunAsync(scenario.Program, scenario.QemuImg(folder));
             Remove(folder, scenario.QemuMakes);
             await (scenario.AfterAsync?.Invoke(folder) ?? Task.CompletedTask);
             if (run >= 0)
@@ -165,10 +165,13 @@ internal static class Comparison
     public static Task RunQemuImgAsync(string[] arguments) => QemuImgAsync(arguments);
 
     /// <summary>Milliseconds that qemu-img takes.</summary>
-    private static async Task<double> QemuImgAsync(string[] arguments)
+    private static Task<double> QemuImgAsync(string[] arguments) => RunAsync("qemu-img", arguments);
+
+    /// <summary>Milliseconds that a program takes.</summary>
+    public static async Task<double> RunAsync(string program, string[] arguments)
     {
         long start = Stopwatch.GetTimestamp();
-        var info = new ProcessStartInfo("qemu-img") { UseShellExecute = false, RedirectStandardOutput = true };
+        var info = new ProcessStartInfo(program) { UseShellExecute = false, RedirectStandardOutput = true };
         foreach (string argument in arguments)
         {
             info.ArgumentList.Add(argument);
@@ -181,7 +184,7 @@ internal static class Comparison
             || (arguments.Contains("-c", StringComparer.Ordinal) && arguments.Contains("qcow", StringComparer.Ordinal));
         return isWhole
             ? Stopwatch.GetElapsedTime(start).TotalMilliseconds
-            : throw new InvalidOperationException($"qemu-img {string.Join(' ', arguments)} failed: {output}");
+            : throw new InvalidOperationException($"{program} {string.Join(' ', arguments)} failed: {output}");
     }
 
     private static void Remove(string folder, string? file)

@@ -25,6 +25,9 @@ internal sealed record Scenario(
     /// <summary>Makes what the scenario needs besides the mix; once.</summary>
     public Func<string, Task>? PrepareAsync { get; init; }
 
+    /// <summary>The program that the arguments are for, where it is another one.</summary>
+    public string Program { get; init; } = "qemu-img";
+
     /// <summary>Untimed, before each pair of runs.</summary>
     public Func<string, Task>? BeforeAsync { get; init; }
 
@@ -51,6 +54,7 @@ internal sealed record Scenario(
         .. FeatureScenarios.All,
         .. OldFormatScenarios.All,
         .. VmdkScenarios.All,
+        .. NetworkScenarios.All,
     ];
 
     private static Scenario Convert(string name, string title, double target, string source, string from, string to)

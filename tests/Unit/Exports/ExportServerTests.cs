@@ -42,7 +42,7 @@ public sealed class ExportServerTests : IDisposable
         using var list = JsonDocument.Parse(await Programs.RunAsync("nbdinfo", "--list", "--json", Uri()));
         Assert.Equal("newstyle-fixed", list.RootElement.GetProperty("protocol").GetString());
         JsonElement[] exports = [.. list.RootElement.GetProperty("exports").EnumerateArray()];
-        Assert.Equal(["first", "zweiter ü"], exports.Select(e => e.GetProperty("export-name").GetString()));
+        Assert.Equal(["first", "zweiter ü"], exports.Select(e => e.GetProperty("export-name").GetString()), StringComparer.Ordinal);
         Assert.Equal("the first one", exports[0].GetProperty("description").GetString());
         Assert.Equal([4 << 20, 512], exports.Select(e => e.GetProperty("export-size").GetInt32()));
         Assert.Equal([true, false], exports.Select(e => e.GetProperty("is_read_only").GetBoolean()));
@@ -50,7 +50,8 @@ public sealed class ExportServerTests : IDisposable
         Assert.All(exports, e => Assert.True(e.GetProperty("can_fua").GetBoolean()));
         Assert.Equal(
             ["base:allocation", "qemu:allocation-depth"],
-            exports[0].GetProperty("contexts").EnumerateArray().Select(c => c.GetString()));
+            exports[0].GetProperty("contexts").EnumerateArray().Select(c => c.GetString()),
+            StringComparer.Ordinal);
         Assert.Equal(32 << 20, exports[0].GetProperty("block_size_maximum").GetInt32());
     }
 
@@ -127,7 +128,8 @@ public sealed class ExportServerTests : IDisposable
             $"driver=nbd,export=a,server.type=unix,server.path={_folder["s"]},x-dirty-bitmap=qemu:dirty-bitmap:day");
         Assert.Equal(
             ["65536 65536 false", "1048576 196608 false"],
-            Rows(map, ["start", "length", "data"]).Where(r => r.EndsWith("false", StringComparison.Ordinal)));
+            Rows(map, ["start", "length", "data"]).Where(r => r.EndsWith("false", StringComparison.Ordinal)),
+            StringComparer.Ordinal);
         var missing = await Assert.ThrowsAsync<DiskImageException>(
             () => ServeAsync(new ExportDisk("a", image.Node) { Bitmaps = ["week"] }));
         Assert.Equal(DiskImageErrorKind.NotFound, missing.Kind);

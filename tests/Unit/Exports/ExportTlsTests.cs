@@ -20,7 +20,7 @@ public sealed class ExportTlsTests : IDisposable
     private string Described(int port, string more = "")
         => $$"""json:{"driver":"nbd","server.host":"127.0.0.1","server.port":{{port}},"tls-creds":"{{_folder.Root}}"{{more}}}""";
 
-    private async Task<ExportServer> ServeAsync(string folder)
+    private static async Task<ExportServer> ServeAsync(string folder)
         => await ExportServer.StartAsync(
             new IPEndPoint(IPAddress.Loopback, 0), [new ExportDisk("a", new MemoryNode(new byte[5 << 20]))],
             ExportSecurity.ByCertificate(folder), CancellationToken.None);

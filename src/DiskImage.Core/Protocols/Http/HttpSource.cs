@@ -89,92 +89,112 @@ internal sealed class HttpSource : IDisposable
 
     /// <summary>Finds out how long it is, and whether it can be had by ranges.</summary>
     /// <exception cref="DiskImageException">It cannot, or is not there.</exception>
-    public async ValueTask LookAsync(CancellationToken cancellationToken)
-    {
-        using var watch = new Silence(_silence, cancellationToken);
-        using HttpResponseMessage answer = await AskAsync(0, 1, watch).ConfigureAwait(false);
-        if (answer.StatusCode == HttpStatusCode.RequestedRangeNotSatisfiable && answer.Content.Headers.ContentRange is { Length: 0 })
+    public ValueTask LookAsync(CancellationToken cancellationToken) => PersistAsync(
+        async watch =>
         {
-            return; // it is empty
-        }
-        if (answer.StatusCode == HttpStatusCode.OK)
-        {
-            throw Error(
-                DiskImageErrorKind.Unsupported, "the server gives it only as a whole: it knows no ranges. Download it, and open the file");
-        }
-        RequireRange(answer, 0);
-        Length = answer.Content.Headers.ContentRange!.Length ?? throw Error(
-            DiskImageErrorKind.Unsupported, "the server does not say how long it is. Download it, and open the file");
-        LastModified = answer.Content.Headers.LastModified;
-        _tag = answer.Headers.ETag?.ToString();
-        _version = answer.Headers.ETag is { IsWeak: false } tag ? new(tag) : LastModified is { } date ? new(date) : null;
-    }
+            using HttpResponseMessage answer = await AskAsync(0, 1, watch).ConfigureAwait(false);
+            if (Passing(answer, 0) is { } setback)
+            {
+                return setback;
+            }
+            if (answer.StatusCode == HttpStatusCode.RequestedRangeNotSatisfiable && answer.Content.Headers.ContentRange is { Length: 0 })
+            {
+                return null; // it is empty
+            }
+            if (answer.StatusCode == HttpStatusCode.OK)
+            {
+                throw Error(
+                    DiskImageErrorKind.Unsupported, "the server gives it only as a whole: it knows no ranges. Download it, and open the file");
+            }
+            RequireRange(answer, 0);
+            Length = answer.Content.Headers.ContentRange!.Length ?? throw Error(
+                DiskImageErrorKind.Unsupported, "the server does not say how long it is. Download it, and open the file");
+            LastModified = answer.Content.Headers.LastModified;
+            _tag = answer.Headers.ETag?.ToString();
+            _version = answer.Headers.ETag is { IsWeak: false } tag ? new(tag) : LastModified is { } date ? new(date) : null;
+            return null;
+        },
+        isFirst: true,
+        cancellationToken);
 
     /// <summary>Fills a buffer from inside the object.</summary>
     /// <exception cref="DiskImageException">It cannot be had any more, or has become another.</exception>
-    public async ValueTask ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    public ValueTask ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken) => PersistAsync(
+        async watch =>
+        {
+            using HttpResponseMessage answer = await AskAsync(offset, buffer.Length, watch).ConfigureAwait(false);
+            if (Passing(answer, offset) is { } setback)
+            {
+                return setback;
+            }
+            RequireSame(answer, offset, buffer.Length);
+            Stream body = await answer.Content.ReadAsStreamAsync(watch.Token).ConfigureAwait(false);
+            await using (body.ConfigureAwait(false))
+            {
+                int count;
+                while (!buffer.IsEmpty && (count = await body.ReadAsync(buffer, watch.Token).ConfigureAwait(false)) > 0)
+                {
+                    watch.Heard(count);
+                    (offset, buffer) = (offset + count, buffer[count..]);
+                }
+            }
+            return buffer.IsEmpty ? null : new Setback(Error(DiskImageErrorKind.Io, "the answer ends too early", offset), null);
+        },
+        isFirst: false,
+        cancellationToken);
+
+    /// <inheritdoc/>
+    public void Dispose() => _client.Dispose();
+
+    /// <summary>Tries until there is no setback any more, or there were too many without a byte in between.</summary>
+    /// <param name="attempt">Does it, or as much of it as is left; null where it is done.</param>
+    /// <param name="isFirst">Nothing was ever had from there: a server that is not there is said to be so at once.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    private async ValueTask PersistAsync(
+        Func<Silence, ValueTask<Setback?>> attempt, bool isFirst, CancellationToken cancellationToken)
     {
         TimeSpan pause = s_firstPause;
         for (int tries = 1; ; tries++)
         {
-            TimeSpan? wanted = null;
-            DiskImageException failure;
-            int before = buffer.Length;
-            try
+            Setback setback;
+            using (var watch = new Silence(_silence, cancellationToken))
             {
-                using var watch = new Silence(_silence, cancellationToken);
-                using HttpResponseMessage answer = await AskAsync(offset, buffer.Length, watch).ConfigureAwait(false);
-                if (answer.StatusCode is HttpStatusCode.TooManyRequests or >= HttpStatusCode.InternalServerError)
+                try
                 {
-                    wanted = answer.Headers.RetryAfter?.Delta;
-                    failure = Error(DiskImageErrorKind.Io, $"the server answers {(int)answer.StatusCode}", offset);
-                }
-                else
-                {
-                    RequireSame(answer, offset, buffer.Length);
-                    Stream body = await answer.Content.ReadAsStreamAsync(watch.Token).ConfigureAwait(false);
-                    await using (body.ConfigureAwait(false))
-                    {
-                        while (!buffer.IsEmpty)
-                        {
-                            int count = await body.ReadAsync(buffer, watch.Token).ConfigureAwait(false);
-                            if (count == 0)
-                            {
-                                break;
-                            }
-                            watch.Heard();
-                            (offset, buffer) = (offset + count, buffer[count..]);
-                        }
-                    }
-                    if (buffer.IsEmpty)
+                    if (await attempt(watch).ConfigureAwait(false) is not { } met)
                     {
                         return;
                     }
-                    failure = Error(DiskImageErrorKind.Io, "the answer ends too early", offset);
+                    setback = met;
                 }
-            }
-            catch (Exception e) when (e is HttpRequestException or IOException and not DiskImageException
-                || (e is OperationCanceledException && !cancellationToken.IsCancellationRequested))
-            {
-                failure = Broken(e, offset);
-            }
-            if (buffer.Length < before)
-            {
-                (tries, pause) = (1, s_firstPause); // some of it came
+                catch (Exception e) when (e is HttpRequestException or IOException and not DiskImageException
+                    || (e is OperationCanceledException && !cancellationToken.IsCancellationRequested))
+                {
+                    setback = new Setback(Broken(e), null);
+                    if (e is HttpRequestException { HttpRequestError: HttpRequestError.SecureConnectionError } || (isFirst && e is
+                        HttpRequestException { HttpRequestError: HttpRequestError.NameResolutionError or HttpRequestError.ConnectionError }))
+                    {
+                        throw setback.Failure; // another try would end the same way
+                    }
+                }
+                (tries, pause) = watch.HasData ? (1, s_firstPause) : (tries, pause);
             }
             if (tries >= MostTries)
             {
-                throw failure;
+                throw setback.Failure;
             }
-            await Task.Delay(
-                wanted is { } asked && asked > pause ? TimeSpan.FromTicks(Math.Min(asked.Ticks, s_longestPause.Ticks)) : pause,
-                cancellationToken).ConfigureAwait(false);
+            TimeSpan wanted = setback.Wanted ?? pause;
+            await Task.Delay(wanted < s_longestPause ? wanted : s_longestPause, cancellationToken).ConfigureAwait(false);
             pause *= 2;
         }
     }
 
-    /// <inheritdoc/>
-    public void Dispose() => _client.Dispose();
+    /// <summary>The setback that an answer is, if it is one that passes by itself.</summary>
+    private Setback? Passing(HttpResponseMessage answer, long offset)
+        => answer.StatusCode is HttpStatusCode.TooManyRequests or >= HttpStatusCode.InternalServerError
+            ? new Setback(
+                Error(DiskImageErrorKind.Io, $"the server answers {(int)answer.StatusCode}", offset), answer.Headers.RetryAfter?.Delta)
+            : null;
 
     /// <summary>The answer to a request for a range, redirects followed.</summary>
     private async ValueTask<HttpResponseMessage> AskAsync(long offset, long length, Silence watch)
@@ -225,7 +245,7 @@ internal sealed class HttpSource : IDisposable
     {
         HttpResponseMessage answer = await _client.SendAsync(
             request, HttpCompletionOption.ResponseHeadersRead, watch.Token).ConfigureAwait(false);
-        watch.Heard();
+        watch.Heard(0);
         return answer;
     }
 
@@ -303,7 +323,7 @@ internal sealed class HttpSource : IDisposable
         }
     }
 
-    private DiskImageException Broken(Exception cause, long offset)
+    private DiskImageException Broken(Exception cause)
     {
         string why = cause switch
         {
@@ -311,11 +331,16 @@ internal sealed class HttpSource : IDisposable
             { InnerException: System.Security.Authentication.AuthenticationException tls } => $"TLS failed: {tls.Message}",
             _ => $"the connection broke: {cause.InnerException?.Message ?? cause.Message}",
         };
-        return Error(DiskImageErrorKind.Io, why, offset);
+        return Error(DiskImageErrorKind.Io, why);
     }
 
     private DiskImageException Error(DiskImageErrorKind kind, string what, long? offset = null)
         => new(kind, $"{_name}: {what}", _name, offset);
+
+    /// <summary>What went wrong and may go right next time.</summary>
+    /// <param name="Failure">What is said if it does not.</param>
+    /// <param name="Wanted">How long the server wants to be left alone; null where it does not say.</param>
+    private sealed record Setback(DiskImageException Failure, TimeSpan? Wanted);
 
     /// <summary>Stops what waits for a server that says nothing.</summary>
     private sealed class Silence : IDisposable
@@ -327,12 +352,19 @@ internal sealed class HttpSource : IDisposable
         {
             _limit = limit;
             _source = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-            Heard();
+            Heard(0);
         }
 
         public CancellationToken Token => _source.Token;
 
-        public void Heard() => _source.CancelAfter(_limit);
+        /// <summary>Some of what was asked for has come.</summary>
+        public bool HasData { get; private set; }
+
+        public void Heard(int data)
+        {
+            HasData |= data > 0;
+            _source.CancelAfter(_limit);
+        }
 
         public void Dispose() => _source.Dispose();
     }

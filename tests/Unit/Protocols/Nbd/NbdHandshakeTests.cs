@@ -69,9 +69,9 @@ public sealed class NbdHandshakeTests
         var client = new NbdClientHandshake("server", new NbdWishes { ListsOnly = true });
         NbdServerHandshake server = Server();
         NbdTalk.Handshake(client, server, () => 5);
-        Assert.Equal(["disk", "öther"], client.Exports.Select(e => e.Name));
+        Assert.Equal(["disk", "öther"], client.Exports.Select(e => e.Name), StringComparer.Ordinal);
         Assert.Equal([s_disk.Length, 0], client.Exports.Select(e => e.Length));
-        Assert.Equal(s_disk.Contexts, client.Exports[0].Contexts.Keys);
+        Assert.Equal(s_disk.Contexts, client.Exports[0].Contexts.Keys, StringComparer.Ordinal);
         Assert.Equal("a disk", client.Exports[0].Description);
         Assert.Null(client.Exports[1].Description);
         Assert.True(server.IsOver);

@@ -22,7 +22,7 @@ public sealed class NbdOracleTests : IDisposable
     private Task<NbdProcess> QemuNbdAsync(params string[] arguments)
         => NbdProcess.StartAsync("qemu-nbd", Socket, ["--persistent", "--socket", Socket, "--aio=threads", .. arguments]);
 
-    private async Task<OpenedImage> OpenAsync(string locator, bool writable = false)
+    private static async Task<OpenedImage> OpenAsync(string locator, bool writable = false)
         => await Images.Opener.OpenAsync(new OpenRequest(locator) { Format = "raw", Writable = writable }, CancellationToken.None);
 
     private async Task<byte[]> MakeAsync(string name, int length = 3 << 20, int seed = 5)

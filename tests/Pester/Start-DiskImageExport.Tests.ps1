@@ -1,0 +1,103 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    . "$PSScriptRoot/Interrupt.ps1"
+    $folder = Join-Path $TestDrive 'exports'
+    $null = New-Item $folder -ItemType Directory
+    Push-Location $folder
+    $null = New-TestDisk disk.raw -Size 4MB -Seed 14
+    $null = Convert-DiskImage disk.raw disk.qcow2
+    $null = Convert-DiskImage disk.raw disk.vhdx
+    $expected = (Get-FileHash disk.raw).Hash
+}
+
+AfterAll {
+    Get-DiskImageExport | Stop-DiskImageExport
+    Pop-Location
+}
+
+Describe 'Start-DiskImageExport' {
+    AfterEach {
+        Get-DiskImageExport | Stop-DiskImageExport
+    }
+
+    It 'serves several images from one server, which this module and qemu-img read' {
+        $exports = Get-ChildItem disk.qcow2, disk.vhdx | Start-DiskImageExport -ReadOnly -Port 0
+        $exports.Name | Should -Be 'disk.qcow2', 'disk.vhdx'
+        $exports.Id | Select-Object -Unique | Should -HaveCount 1
+        foreach ($export in $exports) {
+            (Get-DiskImageHash $export.Uri -Format raw).Hash | Should -Be $expected
+        }
+
+        $listed = Get-DiskImageExport ($exports[0].Uri -replace '/[^/]*$')
+        $listed.Name | Should -Be $exports.Name
+        $listed.VirtualSize | Should -Be 4MB, 4MB
+        $listed[0].Contexts | Should -Be 'base:allocation', 'qemu:allocation-depth'
+        $listed.IsReadOnly | Should -Be $true, $true
+        (Get-DiskImageExport disk.vhdx -ErrorAction Ignore) | Should -BeNullOrEmpty
+        (Get-DiskImageExport -Name *.vhdx).BytesRead | Should -BeGreaterThan 0
+        $null = Invoke-Qemu qemu-img compare -f raw -F raw disk.raw $exports[0].Uri
+    }
+
+    It 'takes what is converted into an export, and closes the image when it ends' {
+        $null = New-DiskImage target.qcow2 4MB
+        $export = Start-DiskImageExport target.qcow2 -Name t -Port 0
+        { Convert-DiskImage disk.vhdx $export.Uri -DestinationFormat raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageAlreadyExists*'
+        $null = Convert-DiskImage disk.vhdx $export.Uri -DestinationFormat raw -Force -InPlace
+        Stop-DiskImageExport t
+        (Compare-DiskImage disk.raw target.qcow2).Identical | Should -BeTrue
+        (Test-DiskImage target.qcow2).IsConsistent | Should -BeTrue
+        Get-DiskImageExport | Should -BeNullOrEmpty
+    }
+
+    It 'keeps the image as it is with -TemporaryOverlay' {
+        $before = (Get-FileHash disk.qcow2).Hash
+        $export = Start-DiskImageExport disk.qcow2 -TemporaryOverlay -Port 0
+        Write-DiskImage $export.Uri -Offset 4096 -Bytes (1, 2, 3) -Format raw
+        (Read-DiskImage $export.Uri -Offset 4096 -Length 3 -Format raw) | Should -Be 1, 2, 3
+        $export | Stop-DiskImageExport
+        (Get-FileHash disk.qcow2).Hash | Should -Be $before
+    }
+
+    It 'serves a snapshot, and a part of the disk' {
+        Copy-Item disk.qcow2 old.qcow2
+        $null = New-DiskImageSnapshot old.qcow2 first
+        Write-DiskImage old.qcow2 0 (, 7 * 512)
+        $export = Start-DiskImageExport old.qcow2 -Snapshot first -Port 0
+        (Get-DiskImageHash $export.Uri -Format raw).Hash | Should -Be $expected
+        Get-DiskImageExport | Stop-DiskImageExport
+        $export = Start-DiskImageExport old.qcow2 -ReadOnly -Offset 512 -Length 1k -Port 0
+        $export.VirtualSize | Should -Be 1024
+    }
+
+    It 'ends at Ctrl+C with -Wait, and lets go of the image' {
+        Copy-Item disk.qcow2 waited.qcow2
+        $run = Invoke-Interrupted Start-DiskImageExport @{ Path = "$folder/waited.qcow2"; Port = 0; Wait = $true } -When { Get-DiskImageExport -Name waited* }
+        $run.State | Should -Be 'Stopped'
+        $run.Errors | Should -BeNullOrEmpty
+        Get-DiskImageExport | Should -BeNullOrEmpty
+        Test-Released "$folder/waited.qcow2" | Should -BeTrue
+    }
+
+    It 'ends with the session' {
+        $fresh = Invoke-FreshPwsh @"
+            Import-Module '$ModuleManifest'
+            `$export = Start-DiskImageExport '$folder/disk.qcow2' -Port 0
+            Write-DiskImage `$export.Uri -Offset 0 -Bytes (, 5 * 512) -Format raw
+            Remove-Module DiskImage
+            [IO.File]::Open('$folder/disk.qcow2', 'Open', 'ReadWrite', 'None').Dispose()
+            'closed'
+"@
+        $fresh.Error | Should -BeNullOrEmpty
+        $fresh.Output | Should -Be 'closed'
+        (Read-DiskImage disk.qcow2 -Offset 0 -Length 1) | Should -Be 5
+    }
+
+    It 'refuses what does not fit' {
+        { Start-DiskImageExport disk.qcow2 -Name a, b -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption*'
+        { Start-DiskImageExport disk.qcow2 -ReadOnly -TemporaryOverlay -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption*'
+        { Start-DiskImageExport none.qcow2 -Port 0 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound*'
+        { Stop-DiskImageExport none -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound*'
+        Start-DiskImageExport disk.qcow2 -Port 0 -WhatIf
+        Get-DiskImageExport | Should -BeNullOrEmpty
+    }
+}
