@@ -37,7 +37,7 @@ internal sealed class LinuxProcesses(string root, Func<string, HostEntry?> find)
         {
             foreach (string descriptor in Entries(Path.Combine(root, $"{process}", "fdinfo")))
             {
-                if ((process == Environment.ProcessId && Path.GetFileName(descriptor) == $"{except}") || ++looked > MostDescriptors)
+                if ((process == Environment.ProcessId && Is(Path.GetFileName(descriptor), $"{except}")) || ++looked > MostDescriptors)
                 {
                     continue;
                 }
@@ -125,15 +125,17 @@ internal sealed class LinuxProcesses(string root, Func<string, HostEntry?> find)
             string[] fields = (line.StartsWith("lock:", StringComparison.Ordinal) ? line[5..] : line)
                 .Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries);
             // "->" stands before a lock that is waited for
-            if (fields.Length == Fields && fields[FirstField] != "->" && fields[5].Split(':')[^1] == inode
+            if (fields.Length == Fields && !Is(fields[FirstField], "->") && Is(fields[5].Split(':')[^1], inode)
                 && int.TryParse(fields[4], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int process)
                 && long.TryParse(fields[6], NumberStyles.None, CultureInfo.InvariantCulture, out long start))
             {
                 long end = long.TryParse(fields[7], NumberStyles.None, CultureInfo.InvariantCulture, out long last) ? last : long.MaxValue;
-                yield return new Lock(process, fields[FirstField] == "FLOCK", new HostLockedRange(start, end));
+                yield return new Lock(process, Is(fields[FirstField], "FLOCK"), new HostLockedRange(start, end));
             }
         }
     }
+
+    private static bool Is(string text, string other) => text.Equals(other, StringComparison.Ordinal);
 
     private readonly record struct Lock(int Process, bool IsWhole, HostLockedRange Range);
 }

@@ -1,0 +1,52 @@
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+    $folder = Join-Path $TestDrive 'lock'
+    $null = New-Item $folder -ItemType Directory
+    Push-Location $folder
+    $null = New-DiskImage disk.qcow2 1MB
+}
+
+AfterAll { Pop-Location }
+
+Describe 'Get-DiskImageLock' {
+    It 'gives nothing for an image that nobody has open, and an error for one that is not there' {
+        Get-DiskImageLock disk.qcow2 | Should -BeNullOrEmpty
+        Get-DiskImageLock nowhere.qcow2 -ErrorAction SilentlyContinue -ErrorVariable problems
+        Format-Error $problems | Should -Be 'DiskImageNotFound ObjectNotFound'
+        Get-DiskImageLock null-co:// -ErrorAction SilentlyContinue -ErrorVariable problems
+        "$problems" | Should -BeLike '*only files of this machine are locked*'
+    }
+
+    It 'names a QEMU that has it open, as the refusal does; -Locking Off passes by' {
+        Skip-Without qemu-io
+        $start = [Diagnostics.ProcessStartInfo]::new('qemu-io', [string[]]('-f', 'qcow2', 'disk.qcow2'))
+        $start.WorkingDirectory = $folder
+        $start.RedirectStandardInput = $start.RedirectStandardOutput = $true
+        $holder = [Diagnostics.Process]::Start($start)
+        try {
+            $holder.StandardInput.WriteLine('read 0 512')
+            $holder.StandardInput.Flush()
+            $null = $holder.StandardOutput.ReadLine()
+            $lock = Get-Item disk.qcow2 | Get-DiskImageLock
+            $lock | Should -BeOfType DiskImage.PowerShell.DiskImageLock
+            $lock.ProcessId | Should -Be $holder.Id
+            $lock.ProcessName | Should -Be 'qemu-io'
+            $lock.Uses | Should -Contain 'Write'
+            $lock.Refuses | Should -Contain 'Resize'
+            $lock.Path | Should -Be (Join-Path $folder disk.qcow2)
+            Get-DiskImageInfo disk.qcow2 -ErrorAction SilentlyContinue -ErrorVariable problems
+            "$problems" | Should -BeLike "*qemu-io (process $($holder.Id)) has the image open*-ForceShare*"
+            (Get-DiskImageInfo disk.qcow2 -Locking Off).VirtualSize | Should -Be 1MB
+            (Get-DiskImageInfo disk.qcow2 -ForceShare).VirtualSize | Should -Be 1MB
+        } finally {
+            $holder.Kill()
+            $holder.WaitForExit()
+        }
+
+        Get-DiskImageLock disk.qcow2 | Should -BeNullOrEmpty
+    }
+
+    It 'completes -Locking' {
+        Get-Completion 'Get-DiskImageInfo a -Locking O' | Should -Be 'Off', 'On'
+    }
+}
