@@ -3,7 +3,7 @@ using System.Runtime.ExceptionServices;
 namespace DiskImage.Block;
 
 /// <summary>Closing several things: all of them, whatever fails.</summary>
-internal static class Closing
+public static class Closing
 {
     private const string Further = "Further"; // in the Data of the failure that is thrown: the messages of the others
 
