@@ -113,7 +113,8 @@ internal abstract class FormatNode : BlockNode
         => _ranges.AloneAsync(work, cancellationToken);
 
     /// <inheritdoc cref="AloneAsync{T}"/>
-    protected ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken) => _ranges.AloneAsync(work, cancellationToken);
+    protected ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken)
+        => _ranges.AloneAsync(work, cancellationToken);
 
     /// <inheritdoc/>
     protected sealed override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)

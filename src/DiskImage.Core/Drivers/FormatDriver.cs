@@ -34,11 +34,11 @@ public sealed record FormatOpenContext(
     /// <summary>Like <see cref="FormatOpenContext.OpenData"/>, for what is only read whatever the image is opened for.</summary>
     public ReferenceOpener? OpenDataToRead { get; init; }
 
-    /// <summary>
-    /// The files whose names have one of some endings in the image's folder and in those where the user has parents looked for,
-    /// for formats that record no path. Their number is bounded; they pass the same gate as recorded names. Null where there is no folder.
-    /// </summary>
-    public Func<IReadOnlyList<string>, IReadOnlyList<string>>? FilesNearby { get; init; }
+    /// <summary>Full paths of the folders where the user has parents looked for, beside what is recorded.</summary>
+    public IReadOnlyList<string> ParentFolders { get; init; } = [];
+
+    /// <summary>The files near the image, for formats that record no path of a parent. Null where there is no folder.</summary>
+    public INearbyFiles? Nearby { get; init; }
 
     /// <summary>Makes and removes further files of the image, for disks that get or lose some; null where that cannot be.</summary>
     public ISiblingFiles? Siblings { get; init; }

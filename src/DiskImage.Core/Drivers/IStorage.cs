@@ -84,7 +84,9 @@ public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
 
     /// <summary>Gives it its name, after <see cref="Node"/> was closed. What appeared there meanwhile is not overwritten.</summary>
     /// <param name="durable">True to return only when its name would survive a power cut. Its bytes are flushed by way of the node.</param>
-    /// <param name="revocable">True to keep what it replaces until it is disposed, so that <see cref="Withdraw"/> can put that back.</param>
+    /// <param name="revocable">
+    /// True to keep what it replaces until it is disposed, so that <see cref="Withdraw"/> can put that back.
+    /// </param>
     /// <param name="cancellationToken">Stops what takes long; where a single step is all there is, it is not asked.</param>
     /// <exception cref="DiskImageException">AlreadyExists; what the host says.</exception>
     public abstract ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken);

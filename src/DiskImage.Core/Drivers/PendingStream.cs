@@ -29,7 +29,8 @@ internal sealed class PendingStream(StoragePlace place, Stream sink, bool leaveO
             DiskImageErrorKind.Unsupported, $"{Place.Locator}: what was sent cannot be read back", Place.Locator);
 
     /// <inheritdoc/>
-    public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken) => _node.SendRestAsync(cancellationToken);
+    public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
+        => _node.SendRestAsync(cancellationToken);
 
     /// <inheritdoc/>
     public override void Withdraw()

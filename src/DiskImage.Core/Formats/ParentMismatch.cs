@@ -34,7 +34,8 @@ internal static class ParentMismatch
             DiskImageErrorKind.NotFound,
             $"{imageName}: its parent cannot be found; tried "
                 + $"{string.Join(", ", tried.Distinct(StringComparer.Ordinal).Select(t => $"'{t}'"))}. Put it there,"
-                + $" or name its new place with {new Remedy(RemedyKind.SetOption, "parent_path=PATH")}."
+                + $" name the folder that it is in with {new Remedy(RemedyKind.ParentSearchPath)},"
+                + $" or record its new place with {new Remedy(RemedyKind.SetOption, "parent_path=PATH")}."
                 + $" ({failure.Wording}{(refused is null ? "" : (Wording)$" {refused.Wording}")})",
             imageName,
             cause: failure);

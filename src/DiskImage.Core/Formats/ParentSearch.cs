@@ -10,7 +10,8 @@ namespace DiskImage.Formats;
 /// <param name="imageName">The differencing disk.</param>
 /// <param name="format">The format that a parent has.</param>
 /// <param name="open">Opens a name.</param>
-internal sealed class ParentSearch(string imageName, string format, ReferenceOpener open)
+/// <param name="folders">Where files of the names' last parts are looked for as well, after the names themselves; null for nowhere.</param>
+internal sealed class ParentSearch(string imageName, string format, ReferenceOpener open, IReadOnlyList<string>? folders = null)
 {
     private readonly List<string> _tried = [];
     private DiskImageException? _missing, _refused, _mismatch;
@@ -26,7 +27,7 @@ internal sealed class ParentSearch(string imageName, string format, ReferenceOpe
     public async ValueTask<(BlockNode Parent, string Name)?> OpenAsync(
         IEnumerable<string> names, Func<BlockNode, DiskImageException?> mismatch, CancellationToken cancellationToken)
     {
-        foreach (string name in names)
+        foreach (string name in Everywhere(names))
         {
             _tried.Add(WindowsPath.Shown(name));
             if (await TryOpenAsync(name, cancellationToken).ConfigureAwait(false) is not { } parent)
@@ -43,6 +44,23 @@ internal sealed class ParentSearch(string imageName, string format, ReferenceOpe
         return _tried.Count == 0 ? null
             : throw (_mismatch
             ?? (_missing is null || _isRefusedFirst ? _refused! : ParentMismatch.Missing(imageName, _tried, _missing, _refused)));
+    }
+
+    private IEnumerable<string> Everywhere(IEnumerable<string> names)
+    {
+        var files = new List<string>();
+        foreach (string name in names)
+        {
+            yield return name;
+            files.Add(Path.GetFileName(name));
+        }
+        foreach (string file in files.Where(f => f is not ("" or "." or "..")).Distinct(StringComparer.Ordinal))
+        {
+            foreach (string folder in folders ?? [])
+            {
+                yield return Path.Combine(folder, file);
+            }
+        }
     }
 
     private async ValueTask<BlockNode?> TryOpenAsync(string name, CancellationToken cancellationToken)

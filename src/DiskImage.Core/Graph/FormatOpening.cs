@@ -12,7 +12,6 @@ namespace DiskImage.Graph;
 /// <param name="site">Where it is; the last image of its chain is this one.</param>
 internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, OpenRequest request, NodeSpec spec, GraphSite site)
 {
-    private const int MostNearby = 2000; // files that are looked at for a parent. Ours
     private const string BackingChild = "backing", DataChild = "data-file";
 
     // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with
@@ -55,7 +54,9 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
             ? OpenBackingAsync
             : null, DataOpener(site), request.ForRepair && site.Chain.Count == 1)
         {
-            FilesNearby = Path.IsPathRooted(ImagePath) ? FilesNearby : null,
+            ParentFolders = opener.Policy.ParentFolders,
+            Nearby = Path.IsPathRooted(ImagePath)
+                ? new NearbyFiles(opener, ImagePath, opener.Starts, DataOpener(site with { Writable = false })) : null,
             Siblings = Path.IsPathRooted(ImagePath)
                 ? new SiblingFiles(opener, ImagePath, format is not ICreatable { AllowsSparseFile: false }) : null,
             OpenDataToRead = DataOpener(site with { Writable = false }),
@@ -118,14 +119,6 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
             throw new DiskImageException(
                 e.Kind, $"{ImagePath}: its backing file '{reference}' cannot be opened: {e.Wording}", ImagePath, cause: e);
         }
-    }
-
-    private IReadOnlyList<string> FilesNearby(IReadOnlyList<string> endings)
-    {
-        ProtocolDriver files = opener.Registry.Protocol("file");
-        IEnumerable<string> folders = opener.Policy.ParentFolders.Prepend(Path.GetDirectoryName(ImagePath)
-            ?? ImagePath).Distinct(ImagePaths.Comparer);
-        return [.. folders.SelectMany(f => files.FilesIn(f, endings, MostNearby)).Take(MostNearby)];
     }
 
     private ReferenceOpener DataOpener(GraphSite place) => (reference, _, token) => OpenDataAsync(reference, place, token);

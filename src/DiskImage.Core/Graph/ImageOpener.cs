@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Security;
 using DiskImage.Block;
 using DiskImage.Drivers;
@@ -69,6 +70,9 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
 
     /// <summary>The gate in use.</summary>
     public OpenPolicy Policy { get; } = policy;
+
+    /// <summary>What was read of files that may be parents, as long as this opener is used: an operation.</summary>
+    internal ConcurrentDictionary<string, NearbyStart> Starts { get; } = new(ImagePaths.Comparer);
 
     /// <summary>
     /// An opener that also admits what the user named for an image that is to be made or changed: its backing and data file.

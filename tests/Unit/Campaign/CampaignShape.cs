@@ -188,7 +188,7 @@ internal sealed record CampaignImage(CampaignShape Shape, byte[] File, byte[] Pa
                     : throw new DiskImageException(DiskImageErrorKind.Refused, name),
                 forRepair)
             {
-                FilesNearby = Shape.IsDifferencing ? _ => ["base"] : null, // for a format that looks for its parent
+                Nearby = Shape.IsDifferencing ? new ParentNearby(Parent) : null, // for a format that looks for its parent
                 OpenDataToRead = (_, _, _) => new(new MemoryNode(Parent, readOnly: true)),
             },
             CancellationToken.None);
@@ -204,5 +204,18 @@ internal sealed record CampaignImage(CampaignShape Shape, byte[] File, byte[] Pa
         bool namesData = Shape.HasDataFile && (File[79] & 4) != 0; // else the damage hit the bit that says so, and QEMU takes no data file
         string data = namesData ? $",\"data-file\":{{\"driver\":\"file\",\"filename\":\"{folder["data.raw"]}\"}}" : "";
         return $"json:{{\"driver\":\"{Shape.Format}\",\"file\":{{\"driver\":\"file\",\"filename\":\"{path}\"}}{data}}}";
+    }
+}
+
+/// <summary>A parent that lies beside its child.</summary>
+file sealed class ParentNearby(byte[] parent) : INearbyFiles
+{
+    public IReadOnlyList<string> Find(IReadOnlyList<string> endings) => ["base"];
+
+    public ValueTask<ReadOnlyMemory<byte>> StartAsync(string name, CancellationToken cancellationToken)
+    {
+        byte[] start = new byte[INearbyFiles.StartBytes];
+        parent.AsSpan(0, Math.Min(start.Length, parent.Length)).CopyTo(start);
+        return new(start);
     }
 }

@@ -1,6 +1,8 @@
 using System.Text;
 using DiskImage.Block;
+using DiskImage.Drivers;
 using DiskImage.Formats;
+using DiskImage.Graph;
 using DiskImage.Tests.Formats.Vpc;
 using DiskImage.Tests.Support;
 
@@ -81,6 +83,60 @@ public sealed class ParentSearchTests
             VhdMaker.Dynamic(VhdMaker.Footer("win ", 65536, (1, 4, 17), 3, id: 99), VhdMaker.Header(1536, 16, 4096), 4096, 16));
         error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(folder[$"d/{Depth}.vhd"]));
         Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind); // another disk
+    }
+
+    [Theory]
+    [InlineData("vmdk")]
+    [InlineData("vpc")]
+    [InlineData("vhdx")]
+    [InlineData("vdi")]
+    public async Task A_parent_is_found_in_the_folders_that_are_searched(string format)
+    {
+        using var folder = new TestFolder();
+        _ = Directory.CreateDirectory(folder["a"]);
+        _ = Directory.CreateDirectory(folder["b"]);
+        string ending = Images.Registry.Format(format).Extensions[0], parent = folder[$"a/base{ending}"], child = folder[$"a/child{ending}"];
+        await Images.CreateAsync(parent, format, "size=4M");
+        await using (BlockNode disk = await Images.OpenAsync(parent, writable: true))
+        {
+            await disk.WriteAsync(70_000, new byte[] { 7 });
+        }
+        await Images.CreateAsync(child, format, $"backing_file=base{ending},backing_fmt={format}");
+        File.Move(parent, folder[$"b/base{ending}"]);
+        File.SetLastWriteTimeUtc(folder[$"b/base{ending}"], DateTime.UtcNow);
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(child));
+        Assert.Contains("the folders to search", error.Message, StringComparison.Ordinal);
+        await using BlockNode found = await Images.OpenAsync(child, policy: OpenPolicy.Default with { ParentFolders = [folder["b"]] });
+        byte[] read = new byte[1];
+        await found.ReadAsync(70_000, read);
+        Assert.Equal(7, read[0]);
+        await Images.CreateAsync(folder[$"a/base{ending}"], format, "size=4M"); // another disk of that name gives way
+        await using BlockNode again = await Images.OpenAsync(child, policy: OpenPolicy.Default with { ParentFolders = [folder["b"]] });
+        await again.ReadAsync(70_000, read);
+        Assert.Equal(7, read[0]);
+    }
+
+    [Fact]
+    public async Task The_start_of_a_file_nearby_is_read_once_for_all_layers()
+    {
+        using var folder = new TestFolder();
+        await Images.CreateAsync(folder["0.vdi"], "vdi", "size=4M");
+        for (int i = 1; i <= 6; i++)
+        {
+            await Images.CreateAsync(folder[$"{i}.vdi"], "vdi", $"backing_file={i - 1}.vdi");
+        }
+        for (int i = 0; i < 10; i++)
+        {
+            await Images.CreateAsync(folder[$"other{i}.vdi"], "vdi", $"size={i + 1}M");
+        }
+        var files = new FailingStorage();
+        var opener = new ImageOpener(new DriverRegistry([.. Images.Registry.Formats], [files]), OpenPolicy.Default);
+        await using (OpenedImage top = await opener.OpenAsync(new OpenRequest(folder["6.vdi"]), CancellationToken.None))
+        {
+            Assert.Equal(4 << 20, top.Node.Length);
+        }
+        Assert.All(files.Opened.GroupBy(f => f, StringComparer.Ordinal), f => Assert.InRange(
+            f.Count(), 1, Path.GetFileName(f.Key).StartsWith("other", StringComparison.Ordinal) ? 1 : 2)); // a layer is opened as such, too
     }
 
     private static ParentSearch Search(Func<string, BlockNode> open)

@@ -10,7 +10,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
 {
     private readonly ProtocolDriver _files = Images.Registry.Protocol("file");
     private readonly List<WatchedNode> _nodes = [];
-    private readonly List<string> _published = [];
+    private readonly List<string> _published = [], _opened = [];
     private readonly HashSet<string> _dirty = new(StringComparer.Ordinal); // files, each written by way of one node after another
 
     public override string Name => "file";
@@ -25,6 +25,9 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
 
     /// <summary>The requests that change something and pass before all others fail; none fails if null.</summary>
     public int? GoodWrites { get; set; }
+
+    /// <summary>The files that were opened, as often as they were.</summary>
+    public IReadOnlyList<string> Opened => _opened;
 
     /// <summary>The names that were given, in this order.</summary>
     public IReadOnlyList<string> Published => _published;
@@ -45,7 +48,13 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
     public override NodeIdentity? IdentityOf(object options) => _files.IdentityOf(options);
 
     public override async ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
-        => Watch(await _files.OpenAsync(context, cancellationToken));
+    {
+        _opened.Add(_files.NameOf(context.Options));
+        return Watch(await _files.OpenAsync(context, cancellationToken));
+    }
+
+    public override IReadOnlyList<string> FilesIn(string folder, IReadOnlyList<string> endings, int most)
+        => _files.FilesIn(folder, endings, most);
 
     public ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
         => ((IStorage)_files).LookAsync(locator, mode, cancellationToken);

@@ -125,12 +125,19 @@ internal sealed record VdiHeader
     {
         byte[] bytes = new byte[Length];
         await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
+        return Parse(bytes, file.Name, file.Length);
+    }
+
+    /// <summary>The header in the first bytes of a file, which it keeps.</summary>
+    /// <exception cref="DiskImageException">InvalidFormat, Corrupt or Unsupported.</exception>
+    public static VdiHeader Parse(byte[] bytes, string name, long fileLength)
+    {
         if (!IsSigned(bytes))
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidFormat,
-                $"{file.Name}: not a VDI image: the signature at offset {SignatureAt} is missing",
-                file.Name,
+                $"{name}: not a VDI image: the signature at offset {SignatureAt} is missing",
+                name,
                 SignatureAt);
         }
         uint version = LittleEndian.U32(bytes, VersionAt);
@@ -190,21 +197,21 @@ internal sealed record VdiHeader
                 $"the block map at offset {header.MapOffset:#,0} and the data at {header.DataOffset:#,0}; allowed: whole sectors, the map "
                     + $"behind the header and before the data");
         }
-        return header.MapOffset + ((long)blocks * sizeof(uint)) <= file.Length
+        return header.MapOffset + ((long)blocks * sizeof(uint)) <= fileLength
             ? header
-            : throw Corrupt(MapAt, $"a block map that ends at {header.MapEnd:#,0}, past the end of the file's {file.Length:#,0} bytes");
+            : throw Corrupt(MapAt, $"a block map that ends at {header.MapEnd:#,0}, past the end of the file's {fileLength:#,0} bytes");
 
         DiskImageException Corrupt(
             long offset,
             string what) => new(DiskImageErrorKind.Corrupt,
-            $"{file.Name}: the header at offset {offset:#,0} says {what}",
-            file.Name,
+            $"{name}: the header at offset {offset:#,0} says {what}",
+            name,
             offset);
         DiskImageException Unsupported(
             long offset,
             string what) => new(DiskImageErrorKind.Unsupported,
-            $"{file.Name}: the header at offset {offset:#,0} says {what}",
-            file.Name,
+            $"{name}: the header at offset {offset:#,0} says {what}",
+            name,
             offset);
     }
 

@@ -101,7 +101,7 @@ internal static class VdiParent
         var right = new List<string>();
         var changed = new List<string>();
         var held = new List<string>();
-        foreach (string name in context.FilesNearby?.Invoke(s_endings) ?? [])
+        foreach (string name in context.Nearby?.Find(s_endings) ?? [])
         {
             cancellationToken.ThrowIfCancellationRequested();
             if (name.Equals(context.File.Name, StringComparison.Ordinal))
@@ -110,14 +110,11 @@ internal static class VdiParent
             }
             try
             {
-                BlockNode file = await (context.OpenDataToRead ?? context.OpenData)(name, null, cancellationToken).ConfigureAwait(false);
-                await using (file.ConfigureAwait(false))
+                ReadOnlyMemory<byte> start = await context.Nearby!.StartAsync(name, cancellationToken).ConfigureAwait(false);
+                var other = VdiHeader.Parse(start.ToArray(), name, long.MaxValue);
+                if (other.ImageId == header.LinkId)
                 {
-                    VdiHeader other = await VdiHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false);
-                    if (other.ImageId == header.LinkId)
-                    {
-                        (other.SnapshotId == header.ParentId || header.ParentId == Guid.Empty ? right : changed).Add(name);
-                    }
+                    (other.SnapshotId == header.ParentId || header.ParentId == Guid.Empty ? right : changed).Add(name);
                 }
             }
             catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.Locked)

@@ -42,6 +42,7 @@ internal sealed class VhdxDriver : FormatDriver, ICreatable, IMeasurable, IAmend
                 locator,
                 image.Metadata.LogicalSectorSize,
                 open,
+                context.ParentFolders,
                 options.IgnoreIdMismatch,
                 cancellationToken).ConfigureAwait(false)
             : null;

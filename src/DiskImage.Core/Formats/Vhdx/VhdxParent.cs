@@ -16,6 +16,7 @@ internal static class VhdxParent
         VhdxParentLocator locator,
         int sectorSize,
         ReferenceOpener open,
+        IReadOnlyList<string> folders,
         bool ignoreIdMismatch,
         CancellationToken cancellationToken)
     {
@@ -26,7 +27,7 @@ internal static class VhdxParent
                 $"{file.Name}: its parent locator is of type {locator.Type}; this program knows {VhdxParentLocator.VhdxType}, a VHDX file",
                 file.Name);
         }
-        var found = await new ParentSearch(file.Name, VhdxDriver.FormatName, open)
+        var found = await new ParentSearch(file.Name, VhdxDriver.FormatName, open, folders)
             .OpenAsync(
                 locator.Candidates,
                 parent => Mismatch(file, parent, locator, sectorSize, ignoreIdMismatch),

@@ -59,17 +59,29 @@ internal sealed class VmdkDriver : FormatDriver, ICreatable, IMeasurable, IAmend
             VmdkExtents.RequireFiles(store.Current);
         }
         RequireWritable(file, header, store is not null, context.ForRepair);
+        bool isStream = context.ForRepair && header is { IsStream: true, IsCompressed: true, HasMarkers: true };
         BlockNode? parent = await OpenParentAsync(context, store?.Current, cancellationToken).ConfigureAwait(false);
         try
         {
             var extents = new VmdkExtents(context, store?.Current, parent);
+            IReadOnlyList<VmdkExtent> open = isExtent ? await extents.OpenOwnAsync(cancellationToken).ConfigureAwait(false)
+                : await extents.OpenListedAsync(cancellationToken).ConfigureAwait(false);
+            if (isStream && ((VmdkSparseExtent)open[0].Node).FirstFaultOfTables() is { } fault)
+            {
+                await VmdkExtents.CloseAsync(open).ConfigureAwait(false);
+                throw new DiskImageException(DiskImageErrorKind.Corrupt, $"{file.Name}: {fault}", file.Name);
+            }
             return new VmdkNode(
                 file,
                 store,
-                isExtent ? await extents.OpenOwnAsync(cancellationToken).ConfigureAwait(false)
-                    : await extents.OpenListedAsync(cancellationToken).ConfigureAwait(false),
+                open,
                 parent,
                 isExtent || context.Siblings is null ? null : new VmdkSplitFiles(extents, context.Siblings, parent));
+        }
+        catch (DiskImageException e) when (isStream && e.Kind == DiskImageErrorKind.Corrupt)
+        {
+            await Closing.FailedAsync(parent).ConfigureAwait(false);
+            return new VmdkLostStream(file, header!, store?.Current, e);
         }
         catch
         {

@@ -76,7 +76,8 @@ internal sealed class VmdkExtents(FormatOpenContext context, VmdkDescriptor? des
     public async ValueTask<IReadOnlyList<VmdkExtent>> OpenOwnAsync(CancellationToken cancellationToken)
     {
         (BlockNode node, VmdkExtentType type, string name) = await OpenSparseAsync(Image, parent,
-            new VmdkExtentTraits(HasParent, IsReadOnly: IsKept), cancellationToken).ConfigureAwait(false);
+            new VmdkExtentTraits(HasParent, IsReadOnly: IsKept, IsDescribed: descriptor is not null || HasParent),
+            cancellationToken).ConfigureAwait(false);
         VmdkExtentLine line = descriptor is { Extents: [var own] } ? own
             : new(VmdkAccess.ReadWrite, node.Length / VmdkHeader.SectorSize, type, name, Path.GetFileName(Image.Name), 0);
         return [new VmdkExtent(line, 0, node, Image)];

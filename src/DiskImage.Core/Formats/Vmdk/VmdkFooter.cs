@@ -25,7 +25,8 @@ internal static class VmdkFooter
             ?? throw new DiskImageException(
             DiskImageErrorKind.Corrupt,
             $"{file.Name}: is a stream without its end: the footer with the place of the grain directory is not in the last"
-                + $" {SearchBytes:#,0} bytes. It was cut off, or is being written.",
+                + $" {SearchBytes:#,0} bytes. It was cut off, or is being written."
+                + $" If it is complete but for its end, repair it with {new Remedy(RemedyKind.Repair)}.",
             file.Name,
             Math.Max(0, file.Length - 1024));
     }
@@ -52,6 +53,29 @@ internal static class VmdkFooter
         }
         return null;
     }
+
+    /// <summary>The end of a stream: directory, footer, mark of the end.</summary>
+    /// <param name="header">The header.</param>
+    /// <param name="directory">The directory, in whole sectors.</param>
+    /// <param name="position">Where it comes.</param>
+    /// <param name="name">The file, for errors.</param>
+    /// <exception cref="DiskImageException">NoSpace: it is out of reach.</exception>
+    public static byte[] EndOf(VmdkHeader header, byte[] directory, long position, string name)
+        =>
+        [
+            .. Marker(directory.Length / VmdkHeader.SectorSize, GrainDirectory),
+            .. directory,
+            .. Marker(1, Footer),
+            .. (header with { DirectorySector = Sector(position + VmdkHeader.SectorSize, name) }).ToBytes(),
+            .. Marker(0, EndOfStream),
+        ];
+
+    /// <summary>The sector at an offset, as tables have it.</summary>
+    /// <exception cref="DiskImageException">NoSpace: it is out of reach.</exception>
+    public static uint Sector(long place, string name)
+        => place / VmdkHeader.SectorSize is var sector && sector <= uint.MaxValue ? (uint)sector : throw new DiskImageException(
+            DiskImageErrorKind.NoSpace, $"{name}: a stream of {place:#,0} bytes is out of reach for its grain tables, which reach 2"
+                + " TiB", name, place);
 
     /// <summary>A marker before something that is no grain.</summary>
     /// <param name="sectors">Sectors that follow.</param>

@@ -69,6 +69,15 @@ internal sealed record VmdkHeader
 
     public ushort Compression { get; init; }
 
+    /// <summary>Bytes of the header in the file.</summary>
+    public int Bytes { get; init; } = SectorSize;
+
+    /// <summary>Of an extent of ESX: the sector that the next grain or table may have; 0 for others.</summary>
+    public long FreeSector { get; init; }
+
+    /// <summary>False for an extent of ESX that is part of a child, whatever describes it: what it does not hold is not zero.</summary>
+    public bool IsRoot { get; init; } = true;
+
     public bool IsCompressed => (Flags & VmdkFlags.Compressed) != 0;
 
     public bool HasMarkers => (Flags & VmdkFlags.Markers) != 0;

@@ -117,7 +117,7 @@ internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBloc
     public IReadOnlyList<FileRange> FixedStructures()
     {
         long directory = Round.Up(Header.DirectoryEntries * (long)sizeof(uint), VmdkHeader.SectorSize);
-        var ranges = new List<FileRange> { new(0, VmdkHeader.SectorSize, "the header") };
+        var ranges = new List<FileRange> { new(0, Header.Bytes, "the header") };
         if (Header.DescriptorSector > 0 && Header.DescriptorSectors > 0)
         {
             long start = Header.DescriptorSector * VmdkHeader.SectorSize;

@@ -39,7 +39,7 @@ internal static class VmdkParent
                     + $" is. Name it with {new Remedy(RemedyKind.SetOption, "parent_path=PATH")}.",
                 image);
         }
-        var found = await new ParentSearch(image, VmdkDriver.FormatName, open)
+        var found = await new ParentSearch(image, VmdkDriver.FormatName, open, context.ParentFolders)
             .OpenAsync(names.Count == 0 ? [""] : names, parent
                 => Mismatch(image, descriptor, parent, ignoreIdMismatch), cancellationToken).ConfigureAwait(false);
         return found?.Parent;

@@ -54,7 +54,8 @@ internal sealed class VmdkResizer(VmdkNode disk, List<VmdkExtent> extents, VmdkD
         }
         long old = last.Node.Length, end = last.Start + kept;
         VmdkAddedFiles? added = further.Length == 0 ? null : await files!.MakeAsync(
-            last, end, further, preallocation, VmdkUpkeep.Shifted(claimed, Math.Max(0, kept - old)), cancellationToken).ConfigureAwait(false);
+            last, end, further, preallocation, VmdkUpkeep.Shifted(claimed, Math.Max(0, kept - old)),
+            cancellationToken).ConfigureAwait(false);
         IReadOnlyList<VmdkExtent> opened = [];
         bool isDescribed = false;
         VmdkExtentLine[] before = [.. extents.Select(e => e.Line)];

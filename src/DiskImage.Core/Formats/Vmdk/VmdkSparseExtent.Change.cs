@@ -66,9 +66,7 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
 
     async ValueTask<BlockNode> ITrialRepair.OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
     {
-        byte[] bytes = new byte[VmdkHeader.SectorSize];
-        await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
-        VmdkHeader header = VmdkHeader.Parse(bytes, file.Name, 0);
+        VmdkHeader header = await ReadHeaderAsync(file, cancellationToken).ConfigureAwait(false);
         return await OpenAsync(file, backing: null, header, _traits, forRepair, cancellationToken).ConfigureAwait(false);
     }
 
@@ -101,18 +99,20 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
     ValueTask ITrialRepair.RequireUsableAsync() => default; // opening it for writing has done that
 
     ValueTask ITrialRepair.ReloadAsync(CancellationToken cancellationToken) => _session.RunAsync(
-        async held =>
-        {
-            byte[] bytes = new byte[VmdkHeader.SectorSize];
-            await File.ReadAsync(0, bytes, cancellationToken).ConfigureAwait(false);
-            await ReloadAsync(held, VmdkHeader.Parse(bytes, Name, 0), cancellationToken).ConfigureAwait(false);
-        },
+        async held => await ReloadAsync(held, await ReadHeaderAsync(File, cancellationToken).ConfigureAwait(false),
+            cancellationToken).ConfigureAwait(false),
         cancellationToken);
 
     protected override async ValueTask ResizeCoreAsync(long length, PreallocationMode preallocation, IProgress<long>? claimed,
         CancellationToken cancellationToken)
     {
         RequireNoPreallocation(Name, preallocation);
+        if (IsCowd && length != Length)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{Name}: an ESX sparse extent keeps the size that it was made with, which is that of"
+                    + $" what it stands on. Convert it with {new Remedy(RemedyKind.Convert)}, and resize what comes of it.", Name);
+        }
         if (length > Length)
         {
             await GrowAsync(length, cancellationToken).ConfigureAwait(false);
@@ -121,6 +121,17 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         {
             await _session.RunAsync(held => ShrinkAsync(held, length), cancellationToken).ConfigureAwait(false);
         }
+    }
+
+    private async ValueTask<VmdkHeader> ReadHeaderAsync(BlockNode file, CancellationToken cancellationToken)
+    {
+        if (IsCowd)
+        {
+            return await VmdkCowdHeader.ReadAsync(file, cancellationToken).ConfigureAwait(false);
+        }
+        byte[] bytes = new byte[VmdkHeader.SectorSize];
+        await file.ReadPaddedAsync(0, bytes, cancellationToken).ConfigureAwait(false);
+        return VmdkHeader.Parse(bytes, file.Name, 0);
     }
 
     private void AddReadable(RunList runs, CachedPiece? table, long start, long end)
@@ -140,7 +151,8 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         }
     }
 
-    private string? FirstFaultOfTables()
+    /// <summary>What is wrong with where the tables are; null for nothing.</summary>
+    public string? FirstFaultOfTables()
         => _tables.IsDirectoryLost ? "the grain directory is not in the file"
             : Care.IsRedundantLost ? "the redundant grain directory is not in the file"
             : Care.Faults().Select(f => f.Message).FirstOrDefault();
@@ -190,6 +202,12 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         (StoredBlock[] blocks, long fragmented) = Header.IsCompressed ? ([], 0)
             : await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
         long end = Header.IsCompressed ? File.Length : _maintenance.Check(blocks, findings);
+        if (IsCowd && !_isMarked && Header.FreeSector * VmdkHeader.SectorSize < Math.Min(end, File.Length))
+        {
+            findings.Warning(
+                "FreeSector", $"the header says that sectors are free from {Header.FreeSector:#,0} on, and what is used ends at offset"
+                    + $" {end:#,0}: a program that goes by it would overwrite", "write where what is used ends", host: 28);
+        }
         if (Header.IsUnclean && !_isMarked)
         {
             findings.Warning("NotClosed", "the extent was not closed by whoever wrote to it", "clear the mark once the tables are right",
@@ -263,11 +281,10 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
             {
                 await CloseGapsAsync(held, cancellationToken).ConfigureAwait(false);
             }
-            if (Header.IsUnclean)
+            if (Header.IsUnclean || after.Findings.Any(f => f.Kind.Equals("FreeSector", StringComparison.Ordinal)))
             {
                 await SynchronizeAsync(held, cancellationToken).ConfigureAwait(false);
-                await SetHeaderAsync(held, Header with { IsUnclean = false }).ConfigureAwait(false);
-                _isMarked = false;
+                await CloseHeaderAsync(held).ConfigureAwait(false);
             }
             after = await CheckAsync(cancellationToken).ConfigureAwait(false);
         }

@@ -1,3 +1,4 @@
+using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Metadata;
 
@@ -17,6 +18,7 @@ namespace DiskImage.Formats.Vmdk;
 internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
 {
     private const int MostAtOnce = 4 << 20; // bytes of new grains in one step
+    private const long FreeAhead = 64 << 20; // bytes by which an ESX header's free sector is moved at once
 
     private readonly MetadataSession _session;
     private readonly VmdkGrainTables _tables;
@@ -37,7 +39,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         _layout = new VmdkLayout(file, _tables);
         _maintenance = new BlockMaintenance(_session, _layout);
         _length = Math.Min(traits.Length ?? header.Length, header.Length);
-        IsReadOnly = file.IsReadOnly || header.IsCompressed || traits.IsReadOnly || traits.IsCowd;
+        IsReadOnly = file.IsReadOnly || header.IsCompressed || traits.IsReadOnly || (!header.IsRoot && traits is { IsDescribed: false });
         _decoded = header.IsCompressed ? new DecodedUnits(DecodedBytes, DecodeAsync) : null;
     }
 
@@ -89,6 +91,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
                 await MarkAsync(held).ConfigureAwait(false);
                 await RequireTableAsync(held, grain).ConfigureAwait(false);
                 _reserved.Add(grain, Space.Allocate(held, 1).Place);
+                await CoverAsync(held).ConfigureAwait(false);
             }
         }
     }
@@ -138,6 +141,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         }
         try
         {
+            await CoverAsync(held).ConfigureAwait(false);
             if (File.Length < place + (count * size))
             {
                 await File.ResizeAsync(place + (count * size), cancellationToken: cancellationToken).ConfigureAwait(false);
@@ -277,7 +281,13 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         {
             await File.ResizeAsync(end).ConfigureAwait(false);
         }
-        await SetHeaderAsync(held, Header with { IsUnclean = false }).ConfigureAwait(false);
+        await CloseHeaderAsync(held).ConfigureAwait(false);
+    }
+
+    private async ValueTask CloseHeaderAsync(MetadataSession.Held held)
+    {
+        long free = IsCowd ? Round.Units(Space.End, VmdkHeader.SectorSize) : Header.FreeSector;
+        await SetHeaderAsync(held, Header with { IsUnclean = false, FreeSector = free }).ConfigureAwait(false);
         _isMarked = false;
     }
 
@@ -295,9 +305,29 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
     private async ValueTask SetHeaderAsync(MetadataSession.Held held, VmdkHeader header)
     {
         _session.Require(held);
-        await File.WriteAsync(0, header.ToBytes()).ConfigureAwait(false);
+        if (IsCowd)
+        {
+            await VmdkCowdHeader.WriteAsync(File, header).ConfigureAwait(false);
+        }
+        else
+        {
+            await File.WriteAsync(0, header.ToBytes()).ConfigureAwait(false);
+        }
         await File.FlushAsync().ConfigureAwait(false);
         _tables.Take(header);
+    }
+
+    /// <summary>
+    /// The free sector of an ESX header, behind which other programs put what is new, is never before the end of what tables lead to; a
+    /// crash leaves it too far behind.
+    /// </summary>
+    private async ValueTask CoverAsync(MetadataSession.Held held)
+    {
+        if (IsCowd && Space.End > Header.FreeSector * VmdkHeader.SectorSize)
+        {
+            long sector = Round.Units(Space.End + FreeAhead, VmdkHeader.SectorSize);
+            await SetHeaderAsync(held, Header with { FreeSector = Math.Min(sector, uint.MaxValue) }).ConfigureAwait(false);
+        }
     }
 
     private async ValueTask RequireTableAsync(MetadataSession.Held held, long grain)
@@ -305,6 +335,7 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
         if (_tables.Directory[_tables.IndexOf(grain)].Value is 0 or VmdkGrainTables.Zeroed)
         {
             await _tables.RequireTableAsync(held, grain, Space).ConfigureAwait(false);
+            await CoverAsync(held).ConfigureAwait(false);
             _session.Order.DataWritten();
             _layout.Changed();
         }
@@ -430,4 +461,6 @@ internal sealed partial class VmdkSparseExtent : FormatNode, IReservable
 /// <param name="Length">Bytes that the descriptor gives it; null for what its header says.</param>
 /// <param name="IsReadOnly">It may not be written to.</param>
 /// <param name="IsCowd">It is one of ESX.</param>
-internal sealed record VmdkExtentTraits(bool HasParent = false, long? Length = null, bool IsReadOnly = false, bool IsCowd = false);
+/// <param name="IsDescribed">A descriptor lists it, or what it stands on is known otherwise.</param>
+internal sealed record VmdkExtentTraits(
+    bool HasParent = false, long? Length = null, bool IsReadOnly = false, bool IsCowd = false, bool IsDescribed = true);

@@ -158,7 +158,8 @@ internal sealed class VmdkSplitFiles(VmdkExtents extents, ISiblingFiles siblings
         if (shown > 0)
         {
             VmdkSparseExtent extent = await VmdkSparseExtent.OpenAsync(
-                file, backing: null, header, new VmdkExtentTraits(HasParent: true), forRepair: false, cancellationToken).ConfigureAwait(false);
+                file, backing: null, header, new VmdkExtentTraits(HasParent: true), forRepair: false,
+                cancellationToken).ConfigureAwait(false);
             await using (extent.ConfigureAwait(false))
             {
                 await extent.WriteZeroesAsync(0, shown, cancellationToken: cancellationToken).ConfigureAwait(false);

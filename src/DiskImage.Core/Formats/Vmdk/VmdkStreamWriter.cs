@@ -315,18 +315,10 @@ internal sealed class VmdkStreamWriter : BlockNode, IDescribed, ICompressedWrita
     {
         await StorePendingAsync().ConfigureAwait(false);
         await StoreTablesAsync(-1).ConfigureAwait(false);
-        await PutAsync(VmdkFooter.Marker(_directory.Length / VmdkHeader.SectorSize, VmdkFooter.GrainDirectory)).ConfigureAwait(false);
-        VmdkHeader footer = _header with { DirectorySector = Sector(_position) };
-        await PutAsync(_directory).ConfigureAwait(false);
-        await PutAsync(VmdkFooter.Marker(1, VmdkFooter.Footer)).ConfigureAwait(false);
-        await PutAsync(footer.ToBytes()).ConfigureAwait(false);
-        await PutAsync(VmdkFooter.Marker(0, VmdkFooter.EndOfStream)).ConfigureAwait(false);
+        await PutAsync(VmdkFooter.EndOf(_header, _directory, _position, Name)).ConfigureAwait(false);
     }
 
-    private uint Sector(long place)
-        => place / VmdkHeader.SectorSize is var sector && sector <= uint.MaxValue ? (uint)sector : throw new DiskImageException(
-        DiskImageErrorKind.NoSpace, $"{Name}: a stream of {place:#,0} bytes is out of reach for its grain tables, which reach 2"
-            + " TiB", Name, place);
+    private uint Sector(long place) => VmdkFooter.Sector(place, Name);
 
     private async ValueTask PutAsync(ReadOnlyMemory<byte> bytes)
     {

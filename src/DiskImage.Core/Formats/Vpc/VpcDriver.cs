@@ -77,7 +77,8 @@ internal sealed class VpcDriver : FormatDriver, ICreatable, IMeasurable, IAmenda
                 try
                 {
                     (parent, name) = await VpcParent.OpenAsync(
-                        file.Name, header, candidates, open, options.IgnoreIdMismatch, cancellationToken).ConfigureAwait(false);
+                        file.Name, header, candidates, open, context.ParentFolders, options.IgnoreIdMismatch,
+                        cancellationToken).ConfigureAwait(false);
                 }
                 catch (DiskImageException) when (context.ForRepair)
                 {

@@ -76,6 +76,7 @@ internal static class VpcParent
         VpcHeader header,
         IReadOnlyList<string> candidates,
         ReferenceOpener open,
+        IReadOnlyList<string> folders,
         bool ignoreMismatch,
         CancellationToken cancellationToken)
     {
@@ -98,7 +99,7 @@ internal static class VpcParent
                 $"{path}: a differencing disk that does not name its parent. Give it one with {new Remedy(RemedyKind.RecordBacking)}.",
                 path);
 
-        ValueTask<(BlockNode Parent, string Name)?> SearchAsync(string asFormat) => new ParentSearch(path, asFormat, open)
+        ValueTask<(BlockNode Parent, string Name)?> SearchAsync(string asFormat) => new ParentSearch(path, asFormat, open, folders)
             .OpenAsync(candidates, parent => ignoreMismatch || asFormat.Equals(Raw, StringComparison.Ordinal)
                 ? null
                 : Mismatch(path, header, parent), cancellationToken);

@@ -45,6 +45,79 @@ public sealed class VmdkGoldenTests : IDisposable
         await RequireAsync(model); // QEMU wants a descriptor
     }
 
+    [OracleTheory]
+    [InlineData(1)]
+    [InlineData(16)]
+    public async Task A_cowd_delta_that_both_write_to_reads_as_its_twin(int grainSectors)
+    {
+        byte[] twin = await WriteBaseAsync("vmfs", "VMFS");
+        var random = new Random(grainSectors);
+        await File.WriteAllBytesAsync(_folder["a-delta.vmdk"], Cowd(twin, grainSectors, g => g < 4000 && random.Next(3) == 0));
+        await File.WriteAllTextAsync(_folder["a.vmdk"],
+            Descriptor("vmfsSparse", $"RW {Sectors} VMFSSPARSE \"a-delta.vmdk\"", "11111111", "22222222", "base.vmdk"));
+        byte[] header = (await File.ReadAllBytesAsync(_folder["a-delta.vmdk"]))[..2048];
+        for (int turn = 0; turn < 3; turn++)
+        {
+            await using (BlockNode disk = await Images.OpenAsync(_folder["a.vmdk"], writable: true))
+            {
+                await DiskFormat.RequestsAsync(disk, twin, random, 40);
+            }
+            byte[] file = await File.ReadAllBytesAsync(_folder["a-delta.vmdk"]);
+            uint free = BinaryPrimitives.ReadUInt32LittleEndian(file.AsSpan(28));
+            Assert.Equal((uint)((file.Length + 511) / 512), free); // where ESX puts what is new
+            BinaryPrimitives.WriteUInt32LittleEndian(file.AsSpan(28), BinaryPrimitives.ReadUInt32LittleEndian(header.AsSpan(28)));
+            DiskFormat.Same(header, file[..2048]);
+            int at = random.Next(Sectors / 2) * 512, length = 512 * random.Next(1, 400);
+            twin.AsSpan(at, length).Fill((byte)(turn + 1));
+            await Programs.RunAsync("qemu-io", "-f", "vmdk", "-c", $"write -P {turn + 1} {at} {length}", _folder["a.vmdk"]);
+        }
+        await RequireAsync(twin);
+    }
+
+    [Fact]
+    public async Task A_cowd_file_of_a_child_without_a_descriptor_is_not_written_to_nor_resized()
+    {
+        byte[] image = Cowd(new byte[Sectors * 512], 8, _ => true);
+        var format = new DiskFormat("vmdk");
+        await using (BlockNode root = await format.OpenAsync(new MemoryNode((byte[])image.Clone())))
+        {
+            Assert.False(root.IsReadOnly);
+            Assert.Equal(DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(async ()
+                => await root.ResizeAsync(root.Length + 512))).Kind);
+        }
+        image[8] = 2; // not a root
+        await using BlockNode child = await format.OpenAsync(new MemoryNode(image));
+        Assert.True(child.IsReadOnly);
+    }
+
+    [Fact]
+    public async Task A_cowd_file_of_which_a_crash_left_the_free_sector_behind_is_found_and_repaired()
+    {
+        byte[] image = Cowd(new byte[Sectors * 512], 8, g => g % 2 == 0);
+        (image[28], image[1648]) = (5, 1);
+        (image[29], image[30]) = (0, 0);
+        var format = new DiskFormat("vmdk");
+        Assert.Equal("FreeSector NotClosed", string.Join(' ', (await format.CheckAsync(image)).Findings.Select(f => f.Kind)));
+        var file = new MemoryNode(image);
+        await using (BlockNode disk = await format.OpenAsync(file, forRepair: true))
+        {
+            CheckReport report = await disk.As<IRepairable>()!.RepairAsync(RepairMode.All, null, CancellationToken.None);
+            Assert.Empty(report.Findings);
+        }
+        Assert.Empty((await format.CheckAsync(file.ToArray())).Findings);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(8)]
+    public async Task A_crash_while_a_cowd_file_is_written_leaks_at_most(int grainSectors)
+    {
+        byte[] image = Cowd(new byte[Sectors * 512], grainSectors, _ => false);
+        List<GuestOperation> operations = GuestOperation.Sequence(
+            4, 800, 80, 40, GuestAction.Write, GuestAction.Write, GuestAction.WriteZeroes, GuestAction.Discard, GuestAction.Flush);
+        await new DiskFormat("vmdk").CrashAsync(image, null, new int[800], operations, "COWD");
+    }
+
     [OracleFact]
     public async Task A_sesparse_delta_over_a_flat_disk_reads_as_qemu_reads_it()
     {
@@ -105,10 +178,10 @@ public sealed class VmdkGoldenTests : IDisposable
             + "# The Disk Data Base\n#DDB\n\nddb.adapterType = \"lsilogic\"\n";
 
     /// <summary>A file of ESX; the model gets what is stored.</summary>
-    private static byte[] Cowd(byte[] model, int grainSectors, Func<int, bool> isStored)
+    internal static byte[] Cowd(byte[] model, int grainSectors, Func<int, bool> isStored, int sectors = Sectors)
     {
         const int Entries = 4096;
-        int grains = (Sectors + grainSectors - 1) / grainSectors, tables = (grains + Entries - 1) / Entries;
+        int grains = (sectors + grainSectors - 1) / grainSectors, tables = (grains + Entries - 1) / Entries;
         var file = new MemoryStream();
         int directorySectors = ((tables * 4) + 511) / 512;
         uint next = (uint)(4 + directorySectors);
@@ -140,7 +213,7 @@ public sealed class VmdkGoldenTests : IDisposable
         }
         byte[] header = new byte[2048];
         "COWD"u8.CopyTo(header);
-        foreach ((int offset, uint value) in new (int, uint)[] { (4, 1), (8, 3), (12, Sectors), (16, (uint)grainSectors), (20, 4),
+        foreach ((int offset, uint value) in new (int, uint)[] { (4, 1), (8, 3), (12, (uint)sectors), (16, (uint)grainSectors), (20, 4),
             (24, (uint)tables), (28, next) })
         {
             BinaryPrimitives.WriteUInt32LittleEndian(header.AsSpan(offset), value);
