@@ -78,7 +78,7 @@ internal abstract class BlockTableNode<TEntry> : FormatNode, IRepairable, ITrial
     /// <summary>The lowest place that may be handed out, whatever the table says.</summary>
     protected virtual long LeastNext => Layout.FirstPlace;
 
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    public virtual ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
         => AloneAsync(() => CheckedAsync(bytes, cancellationToken), cancellationToken);
 
     /// <summary>Everything is tried beside the file first: see <see cref="StagedRepair"/>.</summary>

@@ -47,7 +47,9 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [Parameter]
     public SwitchParameter IgnoreIdMismatch { get; set; }
 
-    /// <summary>Folders in which parents are looked for that a differencing disk records without a path (VDI), beside its own.</summary>
+    /// <summary>
+    /// Folders in which parents are looked for that are not where a differencing disk says, or that it records without a path.
+    /// </summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string[] ParentSearchPath { get; set; } = [];

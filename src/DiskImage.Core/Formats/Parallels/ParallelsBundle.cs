@@ -86,7 +86,8 @@ internal static class ParallelsBundle
                 below = image.IsPlain
                     ? new ParallelsPlainNode(bytes, descriptorFile, facts, length)
                     : await ParallelsNode.OpenAsync(
-                        bytes, below, context.ForRepair && isTop, cancellationToken, new(descriptorFile, facts)).ConfigureAwait(false);
+                        bytes, below, context.ForRepair && isTop, cancellationToken,
+                        new(descriptorFile, facts, Below(isTop))).ConfigureAwait(false);
                 bytes = null;
                 if (isTop && below.Length != length)
                 {
@@ -103,6 +104,10 @@ internal static class ParallelsBundle
             }
         }
         return below!;
+
+        ParallelsLayersBelow? Below(bool isTop)
+            => !isTop || chain.Count == 1 ? null
+                : new(context, name, [.. chain.SkipLast(1).Select(l => storage.Images.GetValueOrDefault(l))]);
     }
 
     /// <summary>Closes what was opened, but not the descriptor, which is the caller's.</summary>
@@ -130,4 +135,5 @@ internal sealed record ParallelsFacts(int Storages, IReadOnlyList<string> Snapsh
 /// <summary>What an image belongs to.</summary>
 /// <param name="Descriptor">The descriptor, if the disk is to own it.</param>
 /// <param name="Facts">What it says; null for an image that stands alone.</param>
-internal readonly record struct ParallelsOwner(BlockNode? Descriptor, ParallelsFacts? Facts);
+/// <param name="Below">Checks the layers below, for the top one; null for none.</param>
+internal readonly record struct ParallelsOwner(BlockNode? Descriptor, ParallelsFacts? Facts, ParallelsLayersBelow? Below = null);

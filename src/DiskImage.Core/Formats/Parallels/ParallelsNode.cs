@@ -51,6 +51,13 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         return node;
     }
 
+    /// <summary>Checks the layers below as well, where it is the top one of a bundle.</summary>
+    public override async ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    {
+        CheckReport report = await base.CheckAsync(bytes, cancellationToken).ConfigureAwait(false);
+        return _owner.Below is { } below ? await below.AddToAsync(report, cancellationToken).ConfigureAwait(false) : report;
+    }
+
     public ImageDescription Describe() => new()
     {
         Format = ParallelsDriver.FormatName,
@@ -92,7 +99,8 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         cancellationToken);
 
     protected override async ValueTask<BlockNode> OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
-        => await OpenAsync(file, backing: null, forRepair, cancellationToken, _owner with { Descriptor = null }).ConfigureAwait(false);
+        => await OpenAsync(
+            file, backing: null, forRepair, cancellationToken, _owner with { Descriptor = null, Below = null }).ConfigureAwait(false);
 
     protected override async ValueTask ReloadAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {

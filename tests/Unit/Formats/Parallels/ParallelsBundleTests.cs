@@ -64,6 +64,33 @@ public sealed class ParallelsBundleTests : IDisposable
         Assert.Equal(DiskImageErrorKind.ReadOnly, refused.Kind);
     }
 
+    [Theory]
+    [InlineData("root.hds", "OutOfFile")]
+    [InlineData("middle.hds", "OutOfFile")]
+    [InlineData("middle.hds", "Layer")]
+    public async Task What_is_wrong_with_a_layer_below_the_top_is_found_with_its_name(string file, string kind)
+    {
+        _ = _maker.MakeChain();
+        string path = _folder[$"vm.hdd/{file}"];
+        await using (BlockNode sound = (await Images.Opener.OpenAsync(
+            new OpenRequest(_maker.Folder) { WithBacking = false }, CancellationToken.None)).Node)
+        {
+            Assert.Empty((await sound.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings);
+        }
+        byte[] bytes = await File.ReadAllBytesAsync(path);
+        int at = kind.Equals("Layer", StringComparison.Ordinal) ? 0 // the signature
+            : Enumerable.Range(0, 8).Select(i => 64 + (i * 4)).First(a => BitConverter.ToUInt32(bytes, a) != 0);
+        BitConverter.TryWriteBytes(bytes.AsSpan(at), 0x00FF_FFFFu);
+        await File.WriteAllBytesAsync(path, bytes);
+        await using BlockNode disk = (await Images.Opener.OpenAsync(
+            new OpenRequest(_maker.Folder) { WithBacking = false }, CancellationToken.None)).Node; // as Test-DiskImage does
+        CheckReport report = await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None);
+        Assert.True(report.Corruptions > 0);
+        CheckFinding found = report.Findings.First(f => f.Kind.Equals(kind, StringComparison.Ordinal));
+        Assert.StartsWith(file, found.Message, StringComparison.Ordinal);
+        Assert.Null(found.Repair);
+    }
+
     /// <summary>ploop takes the layers alone, without their descriptor: what it merges is what the bundle reads as.</summary>
     [OracleFact("ploop")]
     public async Task What_ploop_merges_is_what_the_chain_reads_as()
