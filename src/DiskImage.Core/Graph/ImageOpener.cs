@@ -151,7 +151,8 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
             request,
             nothing,
             new GraphSite([image], null) { Options = options });
-        return format.OpenAsync(opening.Context(file, format, withBacking: true) with { OpenData = data, Secrets = secrets }, cancellationToken);
+        return format.OpenAsync(
+            opening.Context(file, format, withBacking: true) with { OpenData = data, Secrets = secrets }, cancellationToken);
     }
 
     /// <summary>Opens what an image names, if the policy admits it. <paramref name="chain"/> is what it may not lead back to.</summary>
