@@ -402,7 +402,8 @@ internal abstract class FormatNode : BlockNode
     }
 
     private async ValueTask<bool> MustCopyAsync(WriteMapping mapping, long start, long end, CancellationToken cancellationToken)
-        => start < end && !(mapping.HostReadsZero && Cipher is null && await ReadsAsZeroAsync(start, end, cancellationToken).ConfigureAwait(false));
+        => start < end
+            && !(mapping.HostReadsZero && Cipher is null && await ReadsAsZeroAsync(start, end, cancellationToken).ConfigureAwait(false));
 
     /// <summary>True if the range is known to read as zeroes; what lies past the end of the disk does.</summary>
     protected async ValueTask<bool> ReadsAsZeroAsync(long start, long end, CancellationToken cancellationToken)

@@ -9,7 +9,7 @@ public interface ISectorCipher : IDisposable
     /// <summary>Bytes that are encoded together; a power of two.</summary>
     int SectorSize { get; }
 
-    /// <summary>True if a sector is encoded by the place that it has in its file, false if by the offset that the disk shows it at.</summary>
+    /// <summary>True if a sector is encoded by its place in the file, false if by the offset that the disk shows it at.</summary>
     bool IsByPlace { get; }
 
     /// <summary>Encodes whole sectors.</summary>

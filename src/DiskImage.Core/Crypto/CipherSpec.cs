@@ -83,7 +83,9 @@ internal sealed record CipherSpec(CipherAlgorithm Algorithm, CipherMode Mode, Iv
             Mode,
             Algorithm.Make(key[..length]),
             Mode == CipherMode.Xts ? Algorithm.Make(key[length..]) : null,
-            Iv is { } iv && Mode != CipherMode.Ecb ? new NumberIv(iv == IvGeneration.Plain, iv == IvGeneration.Essiv ? Salted(key) : null) : null,
+            Iv is { } iv && Mode != CipherMode.Ecb
+                ? new NumberIv(iv == IvGeneration.Plain, iv == IvGeneration.Essiv ? Salted(key) : null)
+                : null,
             sectorSize,
             isByPlace,
             first);

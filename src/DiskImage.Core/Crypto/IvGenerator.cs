@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Diagnostics.CodeAnalysis;
 using System.Security.Cryptography;
 
 namespace DiskImage.Crypto;
@@ -42,6 +43,7 @@ internal sealed class NumberIv(bool narrow, IBlockCipher? cipher) : IvGenerator
 /// <param name="unitsPerBlock">Units of 512 bytes, by which numbers are counted, in a block.</param>
 internal sealed class HmacIv(SecretBuffer key, int unitsPerBlock) : IvGenerator
 {
+    [SuppressMessage("Security", "CA5350", Justification = "Apple's format has it so.")]
     public override void Fill(Span<byte> vectors, int length, long number, long step)
     {
         Span<byte> text = stackalloc byte[4], hash = stackalloc byte[HMACSHA1.HashSizeInBytes];

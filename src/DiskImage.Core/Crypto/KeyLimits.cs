@@ -27,8 +27,8 @@ internal sealed record KeyLimits(long Iterations, long MemoryBytes)
         double minutes = iterations / (double)Calibration.IterationsPerSecond(hash, keyLength) / 60;
         throw new DiskImageException(
             DiskImageErrorKind.OutOfRange,
-            $"{path}: {what} has {iterations:#,0} iterations of {hash.Text()}, which would take about {Math.Max(1, minutes):#,0} minutes here; "
-                + $"allowed: up to {Iterations:#,0}. If you know the image, allow more with the option max-iterations.",
+            $"{path}: {what} has {iterations:#,0} iterations of {hash.Text()}, which would take about {Math.Max(1, minutes):#,0} minutes "
+                + $"here; allowed: up to {Iterations:#,0}. If you know the image, allow more with the option max-iterations.",
             path,
             at);
     }

@@ -5,7 +5,7 @@ using BouncyCipher = Org.BouncyCastle.Crypto.IBlockCipher;
 
 namespace DiskImage.Crypto;
 
-/// <summary>A block cipher that the platform lacks, from BouncyCastle. Its engines are one thread's at a time, so there are several.</summary>
+/// <summary>A block cipher that the platform lacks, from BouncyCastle. An engine is one thread's at a time, so there are several.</summary>
 internal sealed class PortableCipher : IBlockCipher
 {
     private readonly ConcurrentBag<BouncyCipher> _encryptors = [], _decryptors = [];

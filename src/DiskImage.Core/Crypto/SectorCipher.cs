@@ -120,7 +120,7 @@ internal sealed class SectorCipher : ISectorCipher
         }
     }
 
-    /// <summary>The tweak of each block: a sector's first is its vector, each next one twice the one before, modulo x^128+x^7+x^2+x+1.</summary>
+    /// <summary>The tweak of each block: a sector's first is its vector, each next one twice the one before in GF(2^128).</summary>
     private void SpreadTweaks(ReadOnlySpan<byte> vectors, Span<byte> stream)
     {
         Span<ulong> words = MemoryMarshal.Cast<byte, ulong>(stream);

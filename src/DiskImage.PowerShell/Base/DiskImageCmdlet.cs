@@ -68,7 +68,9 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
                 string file = SessionPath.Literal(SessionState.Path, SecretFile);
                 secrets[GivenSecrets.ForAll] = secrets.ContainsKey(GivenSecrets.ForAll)
                     ? throw new DiskImageException(
-                        DiskImageErrorKind.InvalidOption, $"{file}: -{nameof(SecretFile)} and -{nameof(Secret)} are given. Leave out one.", file)
+                        DiskImageErrorKind.InvalidOption,
+                        $"{file}: -{nameof(SecretFile)} and -{nameof(Secret)} are given. Leave out one.",
+                        file)
                     : GivenSecrets.OfFile(file, WriteWarning);
             }
             _secrets = secrets;
@@ -338,7 +340,8 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
     private protected async Task<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
     {
         OpenedImage image = await Opener.OpenAsync(
-            GivesSecrets ? request with { Folder = _folder, Secrets = Secrets } : request with { Folder = _folder }, cancellationToken).ConfigureAwait(false);
+            GivesSecrets ? request with { Folder = _folder, Secrets = Secrets } : request with { Folder = _folder }, cancellationToken)
+            .ConfigureAwait(false);
         try
         {
             await WarnPendingAsync().ConfigureAwait(false);

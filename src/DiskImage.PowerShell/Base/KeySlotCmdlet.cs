@@ -12,5 +12,8 @@ public abstract class KeySlotCmdlet : OpenImageCmdlet
 
     /// <summary>The slots of an image, which is closed again. Its secret is not needed.</summary>
     private protected Task<(string Path, IReadOnlyList<KeySlot> Slots)> ListAsync(string path, CancellationToken cancellationToken)
-        => LookAsync(path, image => new ValueTask<(string, IReadOnlyList<KeySlot>)>((image.Path, Slots(image).GetKeySlots())), cancellationToken);
+        => LookAsync(
+            path,
+            image => new ValueTask<(string, IReadOnlyList<KeySlot>)>((image.Path, Slots(image).GetKeySlots())),
+            cancellationToken);
 }

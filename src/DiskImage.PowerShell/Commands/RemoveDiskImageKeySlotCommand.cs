@@ -34,7 +34,8 @@ public sealed class RemoveDiskImageKeySlotCommand : KeySlotCmdlet
         {
             (image, wanted) = await LookAsync(
                 path,
-                async opened => (opened.Path, new[] { await FindAsync(opened.Path, Slots(opened), cancellationToken).ConfigureAwait(false) }),
+                async opened => (
+                    opened.Path, new[] { await FindAsync(opened.Path, Slots(opened), cancellationToken).ConfigureAwait(false) }),
                 cancellationToken).ConfigureAwait(false);
         }
         else

@@ -5,7 +5,8 @@ namespace DiskImage.Block;
 /// <summary>A place in an encrypted image for the disk's key, encrypted with one secret.</summary>
 /// <param name="Number">Its number.</param>
 /// <param name="IsActive">It holds the key.</param>
-/// <param name="KeyDerivation">How the secret becomes a key: <c>pbkdf2</c>, <c>argon2i</c>, <c>argon2id</c>; null if it is not active.</param>
+/// <param name="KeyDerivation">How the secret becomes a key: <c>pbkdf2</c>, <c>argon2i</c>, <c>argon2id</c>; null if it is not in
+/// use.</param>
 /// <param name="Hash">The hash of that.</param>
 /// <param name="Iterations">How often it is done.</param>
 /// <param name="MemoryBytes">The memory it takes, where it is made to take some.</param>

@@ -82,7 +82,8 @@ internal sealed record Luks1Header
         {
             throw area.Wrong(DiskImageErrorKind.Corrupt, $"a key of {keyBytes:#,0} bytes; allowed: 1 to {MostKeyBytes}", KeyBytesAt);
         }
-        CipherSpec cipher = CipherSpec.Parse(Text(bytes, CipherAt, NameBytes), Text(bytes, ModeAt, NameBytes), (int)keyBytes, out string why)
+        (string family, string mode) = (Text(bytes, CipherAt, NameBytes), Text(bytes, ModeAt, NameBytes));
+        CipherSpec cipher = CipherSpec.Parse(family, mode, (int)keyBytes, out string why)
             ?? throw area.Wrong(DiskImageErrorKind.Unsupported, why, CipherAt);
         string hashName = Text(bytes, HashAt, NameBytes);
         HashAlgorithm hash = Hashes.Find(hashName) ?? throw area.Wrong(

@@ -38,9 +38,8 @@ internal sealed class Luks1Volume(LuksArea area, KeyLimits limits, Luks1Header h
         _header.AreaLength(s)))];
 
     /// <summary>Bytes of a new header with its slots, up to where the data begins.</summary>
-    public static long NewLength(CipherSpec cipher) => Luks1Header.New(cipher, HashAlgorithm.Sha256, Guid.Empty, isDetached: true).AreasEnd is var end
-        ? Binary.Round.Up(end, 4096)
-        : 0;
+    public static long NewLength(CipherSpec cipher)
+        => Luks1Header.New(cipher, HashAlgorithm.Sha256, Guid.Empty, isDetached: false).Payload;
 
     /// <summary>Makes a volume with a new key in slot 0. The area reads as zeroes; nothing is durable yet but the key.</summary>
     /// <param name="area">Where it is to be.</param>

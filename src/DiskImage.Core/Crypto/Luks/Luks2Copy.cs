@@ -8,7 +8,8 @@ using DiskImage.Block;
 namespace DiskImage.Crypto.Luks;
 
 /// <summary>
-/// One of the two copies of a LUKS2 header: fixed fields, then JSON text, under one checksum. Spec: LUKS2 On-Disk Format Specification 1.1.1.
+/// One of the two copies of a LUKS2 header: fixed fields, then JSON text, under one checksum. Spec: LUKS2 On-Disk Format
+/// Specification 1.1.1.
 /// </summary>
 /// <param name="Size">Bytes of the copy, JSON text included.</param>
 /// <param name="Sequence">Which of two copies is newer.</param>
@@ -30,7 +31,8 @@ internal sealed record Luks2Copy(int Size, ulong Sequence, JsonObject Json, byte
     /// <param name="area">Where the header is.</param>
     /// <param name="offset">Where in it the copy is to be.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    public static async ValueTask<(Luks2Copy? Copy, string Wrong)> ReadAsync(LuksArea area, long offset, CancellationToken cancellationToken)
+    public static async ValueTask<(Luks2Copy? Copy, string Wrong)> ReadAsync(
+        LuksArea area, long offset, CancellationToken cancellationToken)
     {
         byte[] start = new byte[FixedBytes];
         await area.ReadAsync(offset, start, cancellationToken).ConfigureAwait(false);

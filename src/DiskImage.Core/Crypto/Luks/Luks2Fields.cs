@@ -43,7 +43,9 @@ internal readonly struct Luks2Fields(LuksArea area, JsonObject node, string path
         return number >= smallest && number <= largest
             ? number
             : throw area.Wrong(
-                DiskImageErrorKind.Corrupt, $"{path}.{name} is {number:#,0}; allowed: {smallest:#,0} to {largest:#,0}", Luks2Copy.FixedBytes);
+                DiskImageErrorKind.Corrupt,
+                $"{path}.{name} is {number:#,0}; allowed: {smallest:#,0} to {largest:#,0}",
+                Luks2Copy.FixedBytes);
     }
 
     public byte[] Bytes(string name, int largest)
@@ -84,11 +86,14 @@ internal readonly struct Luks2Fields(LuksArea area, JsonObject node, string path
 
     /// <summary>The value is of a kind that is not known here.</summary>
     public DiskImageException Unsupported(string name, string value)
-        => area.Wrong(DiskImageErrorKind.Unsupported, $"{path}.{name} is '{value}', which this version does not have", Luks2Copy.FixedBytes);
+        => area.Wrong(
+            DiskImageErrorKind.Unsupported, $"{path}.{name} is '{value}', which this version does not have", Luks2Copy.FixedBytes);
 
     private DiskImageException Missing(string name) => Wrong(name, "a value");
 
     private DiskImageException Wrong(string name, string allowed)
         => area.Wrong(
-            DiskImageErrorKind.Corrupt, $"{(path.Length == 0 ? "" : $"{path}.")}{name} is not what it should be: {allowed}", Luks2Copy.FixedBytes);
+            DiskImageErrorKind.Corrupt,
+            $"{(path.Length == 0 ? "" : $"{path}.")}{name} is not what it should be: {allowed}",
+            Luks2Copy.FixedBytes);
 }

@@ -1,4 +1,3 @@
-using System.Text.Json.Nodes;
 using DiskImage.Block;
 
 namespace DiskImage.Crypto.Luks;
@@ -21,7 +20,13 @@ internal sealed record Luks2Slot(
 
 /// <summary>What says which key is right.</summary>
 internal sealed record Luks2Digest(
-    string Name, IReadOnlyList<string> Slots, IReadOnlyList<string> Segments, HashAlgorithm Hash, long Iterations, byte[] Salt, byte[] Digest);
+    string Name,
+    IReadOnlyList<string> Slots,
+    IReadOnlyList<string> Segments,
+    HashAlgorithm Hash,
+    long Iterations,
+    byte[] Salt,
+    byte[] Digest);
 
 /// <summary>The parts of a LUKS2 header's JSON text that are used here, each bounded. Spec: LUKS2 1.1.1, chapter 3.</summary>
 /// <param name="Slots">The key slots.</param>
@@ -62,7 +67,7 @@ internal sealed record Luks2Metadata(
         {
             if (fields.Text("type") is var type and not "luks2")
             {
-                throw type == "reencrypt" ? Reencryption(area) : fields.Unsupported("type", type);
+                throw type.Equals("reencrypt", StringComparison.Ordinal) ? Reencryption(area) : fields.Unsupported("type", type);
             }
             slots.Add(Slot(Number(area, name), fields, slotsStart, slotsEnd));
         }
@@ -101,7 +106,7 @@ internal sealed record Luks2Metadata(
             [.. root.Object("digests").All.Select(d => Digest(d.Name, d.Fields))],
             slotsEnd,
             payload,
-            segment.Text("size") == "dynamic" ? null : segment.Number("size", 0, long.MaxValue / 2),
+            segment.Text("size").Equals("dynamic", StringComparison.Ordinal) ? null : segment.Number("size", 0, long.MaxValue / 2),
             segment.Number("iv_tweak", 0, long.MaxValue / 2),
             sector,
             segmentName,
@@ -123,7 +128,7 @@ internal sealed record Luks2Metadata(
         }
         _ = place.Number("size", Binary.Round.Up((long)keyLength * stripes, 512), end - offset);
         string how = kdf.Text("type");
-        bool isPlain = how == "pbkdf2";
+        bool isPlain = how.Equals("pbkdf2", StringComparison.Ordinal);
         if (!isPlain && how is not ("argon2i" or "argon2id"))
         {
             throw kdf.Unsupported("type", how);
@@ -170,7 +175,9 @@ internal sealed record Luks2Metadata(
         if (needed.Count > 0)
         {
             throw area.Wrong(
-                DiskImageErrorKind.Unsupported, $"it needs what this version does not have: {string.Join(", ", needed)}", Luks2Copy.FixedBytes);
+                DiskImageErrorKind.Unsupported,
+                $"it needs what this version does not have: {string.Join(", ", needed)}",
+                Luks2Copy.FixedBytes);
         }
     }
 

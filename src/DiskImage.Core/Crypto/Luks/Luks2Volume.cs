@@ -9,14 +9,15 @@ namespace DiskImage.Crypto.Luks;
 /// <summary>LUKS version 2. Spec: LUKS2 On-Disk Format Specification 1.1.1.</summary>
 /// <remarks>
 /// The header is there twice, each copy with a checksum and a number; of two whole ones the newer counts. A change writes what it needs
-/// outside the headers first, then the first copy, then the second, each durably: a cut leaves one whole copy, old or new, and both are true.
+/// outside the headers first, then the first copy, then the second, each durably: a cut leaves one whole copy, old or new, and both
+/// are true.
 /// </remarks>
 internal sealed class Luks2Volume : LuksVolume
 {
-    private const int SaltBytes = 32, DigestBytes = 32, Stripes = 4000;
+    private const int SaltBytes = 32, Stripes = 4000;
     public const long NewPayload = 16L << 20; // cryptsetup's
     private const int UsualMemoryKib = 256 << 10, UsualPasses = 4, UsualLanes = 4; // ours: a few seconds, and a quarter of what is allowed
-    private const int UsualIterationTime = 2000;
+    private const int UsualIterationTime = 2000, DigestTime = 125; // milliseconds: cryptsetup's
 
     private Luks2Copy _copy;
     private Luks2Metadata _metadata;
@@ -81,7 +82,8 @@ internal sealed class Luks2Volume : LuksVolume
             return null;
         }
         string? damage = first is null ? $"the first copy of its header is damaged ({wrong}); the second is used"
-            : second is null ? $"the second copy of its header is damaged ({(secondWrong.Length > 0 ? secondWrong : "it has another size")})"
+            : second is null
+            ? $"the second copy of its header is damaged ({(secondWrong.Length > 0 ? secondWrong : "it has another size")})"
             : first.Sequence != second.Sequence ? $"the {(newer == first ? "second" : "first")} copy of its header is older than the other"
             : null;
         Luks2Metadata metadata = Luks2Metadata.Parse(area, newer);
@@ -102,8 +104,8 @@ internal sealed class Luks2Volume : LuksVolume
         CancellationToken cancellationToken)
     {
         SecretBuffer key = SecretBuffer.Random(cipher.KeyLength);
-        byte[] salt = RandomNumberGenerator.GetBytes(SaltBytes), digest = new byte[DigestBytes];
-        int iterations = Calibration.Iterations(Calibration.IterationsPerSecond(hash, DigestBytes), 125); // cryptsetup's: an eighth of a second
+        byte[] salt = RandomNumberGenerator.GetBytes(SaltBytes), digest = new byte[hash.Length()]; // cryptsetup wants all of it
+        int iterations = Calibration.Iterations(Calibration.IterationsPerSecond(hash, digest.Length), DigestTime);
         hash.Pbkdf2(key.Span, salt, iterations, digest);
         const int SlotsStart = 2 * Luks2Copy.SmallestSize;
         var json = new JsonObject
@@ -198,7 +200,8 @@ internal sealed class Luks2Volume : LuksVolume
             Area.Name, "the digest of the key", digest.Hash, digest.Iterations, digest.Digest.Length, Area.Start + Luks2Copy.FixedBytes);
         Derive(stored, secret, slotKey);
         SecretBuffer key = await ReadKeyAsync(
-            stored.Offset, stored.Stripes, stored.KeyLength, stored.SplitHash, stored.Cipher, slotKey, cancellationToken).ConfigureAwait(false);
+            stored.Offset, stored.Stripes, stored.KeyLength, stored.SplitHash, stored.Cipher, slotKey, cancellationToken)
+            .ConfigureAwait(false);
         byte[] sum = new byte[digest.Digest.Length];
         digest.Hash.Pbkdf2(key.Span, digest.Salt, (int)digest.Iterations, sum);
         if (CryptographicOperations.FixedTimeEquals(sum, digest.Digest) && key.Length == Cipher.KeyLength)
@@ -247,7 +250,7 @@ internal sealed class Luks2Volume : LuksVolume
         {
             for (int i = list.Count - 1; i >= 0; i--)
             {
-                if (list[i] is JsonValue value && value.TryGetValue(out string? name) && name == Text(slot))
+                if (list[i] is JsonValue value && value.TryGetValue(out string? name) && name.Equals(Text(slot), StringComparison.Ordinal))
                 {
                     list.RemoveAt(i);
                 }
@@ -265,7 +268,7 @@ internal sealed class Luks2Volume : LuksVolume
             return;
         }
         Argon2.Derive(
-            slot.Kdf == "argon2id", secret.Span, slot.Salt, (int)slot.Iterations, (int)slot.MemoryKib, slot.Lanes, slotKey.Span);
+            slot.Kdf.Equals("argon2id", StringComparison.Ordinal), secret.Span, slot.Salt, (int)slot.Iterations, (int)slot.MemoryKib, slot.Lanes, slotKey.Span);
     }
 
     private static JsonObject SlotJson(Luks2Slot slot)
@@ -328,7 +331,7 @@ internal sealed class Luks2Volume : LuksVolume
 
     /// <summary>Less time is less memory; the standard's least is 32 MiB here.</summary>
     private static int MemoryFor(int? iterationTime)
-        => iterationTime is int given ? (int)Math.Clamp((long)UsualMemoryKib * given / UsualIterationTime, 32 << 10, UsualMemoryKib) : UsualMemoryKib;
+        => (int)Math.Clamp((long)UsualMemoryKib * (iterationTime ?? UsualIterationTime) / UsualIterationTime, 32 << 10, UsualMemoryKib);
 
     private JsonArray Listed(JsonObject json)
         => (JsonArray)json["digests"]![_metadata.Digests.First(

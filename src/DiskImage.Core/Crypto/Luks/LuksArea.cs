@@ -2,7 +2,7 @@ using DiskImage.Block;
 
 namespace DiskImage.Crypto.Luks;
 
-/// <summary>The part of a file that holds a LUKS header and its key slots: all of a file's beginning, or a run of another format's.</summary>
+/// <summary>The part of a file that holds a LUKS header and its key slots: a file's beginning, or a run of another format's.</summary>
 /// <param name="File">The file.</param>
 /// <param name="Start">Where in it the header begins.</param>
 /// <param name="Length">Bytes that header and slots may take: to the data, or to the end of the run.</param>

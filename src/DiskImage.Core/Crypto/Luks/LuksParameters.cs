@@ -18,7 +18,8 @@ internal sealed record LuksParameters(
     {
         HashAlgorithm? hash = Iv == IvGeneration.Essiv ? IvHash ?? HashAlgorithm.Sha256 : null;
         var spec = new CipherSpec(Algorithm, Mode, Iv, hash);
-        return (spec.Objection ?? (IvHash is not null && Iv != IvGeneration.Essiv ? "an IV hash belongs to the generator essiv" : null)) is { } why
+        string? stray = IvHash is not null && Iv != IvGeneration.Essiv ? "an IV hash belongs to the generator essiv" : null;
+        return (spec.Objection ?? stray) is { } why
             ? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{path}: {why}.", path)
             : spec;
     }

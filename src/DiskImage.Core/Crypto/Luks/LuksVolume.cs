@@ -164,7 +164,13 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
 
     /// <summary>Reads a slot's bytes, decrypts and merges them.</summary>
     protected async ValueTask<SecretBuffer> ReadKeyAsync(
-        long offset, int stripes, int keyLength, HashAlgorithm hash, CipherSpec cipher, SecretBuffer slotKey, CancellationToken cancellationToken)
+        long offset,
+        int stripes,
+        int keyLength,
+        HashAlgorithm hash,
+        CipherSpec cipher,
+        SecretBuffer slotKey,
+        CancellationToken cancellationToken)
     {
         int split = keyLength * stripes;
         using var bytes = new SecretBuffer((int)Round.Up(split, 512));

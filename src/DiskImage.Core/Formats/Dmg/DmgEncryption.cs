@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Security.Cryptography;
 using DiskImage.Binary;
 using DiskImage.Block;
@@ -43,7 +44,9 @@ internal static class DmgEncryption
         if (block is < SmallestBlock or > LargestBlock || !uint.IsPow2(block))
         {
             throw Wrong(
-                DiskImageErrorKind.Corrupt, $"blocks of {block:#,0} bytes; allowed: powers of two from {SmallestBlock} to {LargestBlock}", BlockAt);
+                DiskImageErrorKind.Corrupt,
+                $"blocks of {block:#,0} bytes; allowed: powers of two from {SmallestBlock} to {LargestBlock}",
+                BlockAt);
         }
         if (start > (ulong)file.Length || length > (ulong)file.Length - start)
         {
@@ -91,6 +94,7 @@ internal static class DmgEncryption
     }
 
     /// <summary>The data's key and that of the vectors, one behind the other; null if it is not this secret's.</summary>
+    [SuppressMessage("Security", "CA5350", Justification = "The format has it so.")]
     private static async ValueTask<SecretBuffer?> UnwrapAsync(
         BlockNode file, long at, SecretBuffer secret, int keyBytes, long maxIterations, CancellationToken cancellationToken)
     {

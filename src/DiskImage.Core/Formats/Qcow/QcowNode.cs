@@ -114,7 +114,7 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 {
                     throw new DiskImageException(
                         DiskImageErrorKind.Unsupported,
-                        $"{Name}: a compressed cluster can only be written to a writable image that is not encrypted, at a multiple of {_header.ClusterSize:#,0}",
+                        $"{Name}: a compressed cluster goes to a writable image that is not encrypted, at a multiple of {_header.ClusterSize:#,0}",
                         Name);
                 }
                 long cluster = offset >> _header.ClusterBits;

@@ -171,10 +171,10 @@ internal sealed class Qcow2Compactor(Qcow2Disk disk, MetadataSession.Held held)
     }
 
     private bool StoresData(L2Entry entry)
-        => disk.Encryption is not null ? false // zeroes do not look like any
-            : Geometry.HasSubclusters
-            ? !entry.IsCompressed && ((uint)entry.Bitmap & ~(uint)(entry.Bitmap >> 32)) != 0
-            : entry.KindOf(0, extended: false) == ClusterKind.Normal;
+        => disk.Encryption is null // else zeroes do not look like any
+            && (Geometry.HasSubclusters
+                ? !entry.IsCompressed && ((uint)entry.Bitmap & ~(uint)(entry.Bitmap >> 32)) != 0
+                : entry.KindOf(0, extended: false) == ClusterKind.Normal);
 
     /// <summary>Reads stored data; holes are not read.</summary>
     private async ValueTask ReadStoredAsync(HostOffset place, Memory<byte> buffer, CancellationToken cancellationToken)

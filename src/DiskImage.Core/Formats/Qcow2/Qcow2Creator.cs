@@ -75,7 +75,8 @@ internal static class Qcow2Creator
         if (keyBytes > 0)
         {
             await file.WriteZeroesAsync(
-                keysAt, geometry.Clusters(keyBytes) << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
+                keysAt, geometry.Clusters(keyBytes) << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken)
+                .ConfigureAwait(false);
             LuksParameters parameters = options.EncryptParameters;
             (await Luks1Volume.CreateAsync(
                 new LuksArea(file, keysAt, keyBytes),

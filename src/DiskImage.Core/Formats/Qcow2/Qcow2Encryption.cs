@@ -84,8 +84,8 @@ internal sealed class Qcow2Encryption : IDisposable
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{path}: its LUKS header is said to be at {offset:#,0}, {length:#,0} bytes long; allowed: whole clusters inside the file of "
-                    + $"{file.Length:#,0} bytes",
+                $"{path}: its LUKS header is said to be at {offset:#,0}, {length:#,0} bytes long; allowed: whole clusters inside the file "
+                    + $"of {file.Length:#,0} bytes",
                 path,
                 offset);
         }

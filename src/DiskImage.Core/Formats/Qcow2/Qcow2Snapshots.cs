@@ -77,8 +77,14 @@ internal sealed class Qcow2Snapshots(Qcow2Disk disk)
         };
         var options = new Qcow2OpenOptions { MissingClusters = disk.RequiresAll ? Qcow2MissingClusters.Error : Qcow2MissingClusters.Zero };
         return await Qcow2Node.OpenAsync(
-            Borrowed(File)!, Borrowed(disk.DataFile), Borrowed(disk.Backing), header, options, disk.Encryption?.Lend(), forRepair: false, cancellationToken)
-            .ConfigureAwait(false);
+            Borrowed(File)!,
+            Borrowed(disk.DataFile),
+            Borrowed(disk.Backing),
+            header,
+            options,
+            disk.Encryption?.Lend(),
+            forRepair: false,
+            cancellationToken).ConfigureAwait(false);
 
         static BorrowedNode? Borrowed(BlockNode? node) => node is null ? null : new BorrowedNode(node, isReadOnly: true);
     }

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Diagnostics.CodeAnalysis;
 using System.Security.Cryptography;
 using System.Text;
 using DiskImage.Block;
@@ -75,6 +76,7 @@ public sealed class DmgEncryptionTests : IDisposable
         Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
     }
 
+    [SuppressMessage("Security", "CA5350", Justification = "The format has it so.")]
     private static byte[] Encrypt(byte[] plain, int keyBits, int block, bool wrapsByAes, int iterations)
     {
         const int Data = 8192, Key = 128;
