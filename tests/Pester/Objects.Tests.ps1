@@ -9,6 +9,7 @@ BeforeDiscovery {
         @{ Type = 'DiskImageSnapshot'; Nested = , 'Name=first' }
         @{ Type = 'DiskImageBitmap'; Nested = , 'Flags=auto' }
         @{ Type = 'DiskImageDirtyRange'; Nested = , 'Name=day' }
+        @{ Type = 'DiskImageExport'; Nested = 'Name=disk.qcow2', 'Contexts=base:allocation' }
         @{ Type = 'DiskImageExtent'; Nested = , 'File=disk.qcow2' }
         @{ Type = 'DiskImageComparison'; Nested = , 'Difference=Content' }
         @{ Type = 'DiskImageDifference'; Nested = , 'Path=disk.raw' }
@@ -62,6 +63,7 @@ BeforeAll {
         DiskImageSnapshot       = Get-DiskImageSnapshot disk.qcow2
         DiskImageBitmap         = Get-DiskImageBitmap disk.qcow2 day
         DiskImageDirtyRange     = Get-DiskImageBitmap disk.qcow2 day -Extents | Select-Object -First 1
+        DiskImageExport         = Start-DiskImageExport disk.qcow2 -ReadOnly -Port 0
         DiskImageExtent         = Get-DiskImageMap disk.qcow2 | Where-Object Data | Select-Object -First 1
         DiskImageComparison     = Compare-DiskImage disk.raw disk.qcow2
         DiskImageDifference     = Compare-DiskImage disk.raw disk.qcow2 -All | Select-Object -First 1
@@ -73,6 +75,8 @@ BeforeAll {
         DiskImageChild          = $info.Children[0]
         DiskImageCopyStatistics = $converted.Statistics
     }
+
+    Get-DiskImageExport | Stop-DiskImageExport
 
     # What a path of property names leads to, in an object or what became of it.
     function Get-Nested($Object, [string] $Names) {

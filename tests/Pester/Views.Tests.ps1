@@ -41,6 +41,9 @@ BeforeAll {
         New-Object DiskImageExtent @{ Start = 0L; Length = 65536L; Depth = 0; Present = $true; Zero = $false; Data = $true; Compressed = $false; Offset = 327680L; File = $long }
         $snapshot
         $bitmap
+        New-Object DiskImageExport @{
+            Id = 1; Name = 'server.qcow2'; Uri = 'nbd://127.0.0.1:10809/server.qcow2'; Path = $long; VirtualSize = 20GB; Clients = 2; Errors = 0L
+        }
         New-Object DiskImageDirtyRange @{ Path = $long; Name = 'day'; Offset = 196608L; Length = 65536L }
         New-Object DiskImageLock @{ Path = $long; ProcessId = 4711; ProcessName = 'qemu-system-x86_64'; Uses = 'ConsistentRead', 'Write', 'Resize'; Refuses = 'Write', 'Resize'; IsWhole = $false }
         $child

@@ -3,7 +3,8 @@ namespace DiskImage.Block;
 /// <summary>What a node likes its callers to respect. None of it is an obligation: ignoring it costs speed, not correctness.</summary>
 /// <param name="AllocationUnit">Bytes that are allocated together (a cluster, a block); 1 where there is no such unit.</param>
 /// <param name="OptimalTransfer">Bytes per request that move data best.</param>
-/// <param name="InFlight">Requests at once that keep it busy, where waiting for one is no work: a server. 0 where the processors decide.</param>
+/// <param name="InFlight">Requests at once that keep it busy, where waiting for one is no work: a server. 0 where the
+/// processors decide.</param>
 public sealed record BlockLimits(int AllocationUnit = 1, int OptimalTransfer = 1 << 20, int InFlight = 0)
 {
     /// <summary>No preferences.</summary>

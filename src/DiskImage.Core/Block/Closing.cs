@@ -12,6 +12,7 @@ public static class Closing
     /// </summary>
     public static async ValueTask AllAsync(IEnumerable<Func<ValueTask>> parts)
     {
+        ArgumentNullException.ThrowIfNull(parts);
         var failures = new List<Exception>();
         foreach (Func<ValueTask> part in parts)
         {

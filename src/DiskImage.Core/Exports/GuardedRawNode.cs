@@ -32,8 +32,8 @@ internal sealed class GuardedRawNode(BlockNode disk, DriverRegistry registry) : 
             {
                 throw new DiskImageException(
                     DiskImageErrorKind.Refused,
-                    $"{Name}: was found to be raw, and a write at offset {offset:#,0} would make it look like {format.Name}. Name the format "
-                        + $"with {new Remedy(RemedyKind.Format, registry.Formats[0].Name)} to allow it.",
+                    $"{Name}: was found to be raw, and a write at offset {offset:#,0} would make it look like {format.Name}. "
+                        + $"Name the format with {new Remedy(RemedyKind.Format, registry.Formats[0].Name)} to allow it.",
                     Name,
                     offset);
             }

@@ -221,7 +221,8 @@ public sealed class ImageCreator(ImageOpener opener)
     {
         ImageLocator locator = ImageLocator.Parse(path);
         return opener.Registry.Protocol(locator.Scheme) is IStorage storage
-            ? (storage, await storage.LookAsync(locator.IsFile ? locator.Address : locator.Text, mode, cancellationToken).ConfigureAwait(false))
+            ? (storage, await storage.LookAsync(
+                locator.IsFile ? locator.Address : locator.Text, mode, cancellationToken).ConfigureAwait(false))
             : throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: '{locator.Scheme}' cannot make new images", path);
     }
 }

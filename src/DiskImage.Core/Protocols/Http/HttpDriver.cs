@@ -75,7 +75,8 @@ internal class HttpDriver : ProtocolDriver
         => Uri.TryCreate(options.Url, UriKind.Absolute, out Uri? url) && url.Scheme is "http" or "https" && url.Host.Length > 0
             ? url
             : throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, "The URL of an object is http://host/path or https://host/path; what was given is neither.");
+                DiskImageErrorKind.InvalidOption,
+                "The URL of an object is http://host/path or https://host/path; what was given is neither.");
 }
 
 /// <summary>The same, under TLS.</summary>

@@ -21,7 +21,8 @@ internal sealed record HttpOptions
     public bool SslVerify { get; init; } = true;
 
     /// <summary>How long nothing may come.</summary>
-    [DriverOption("timeout", "Seconds that a server may be silent in the middle of an answer, or before it", Minimum = 1, Maximum = LongestWait)]
+    [DriverOption(
+        "timeout", "Seconds that a server may be silent in the middle of an answer, or before it", Minimum = 1, Maximum = LongestWait)]
     public long Timeout { get; init; } = 5;
 
     /// <summary>Who asks.</summary>

@@ -104,7 +104,8 @@ internal sealed class HttpSource : IDisposable
             if (answer.StatusCode == HttpStatusCode.OK)
             {
                 throw Error(
-                    DiskImageErrorKind.Unsupported, "the server gives it only as a whole: it knows no ranges. Download it, and open the file");
+                    DiskImageErrorKind.Unsupported,
+                    "the server gives it only as a whole: it knows no ranges. Download it, and open the file");
             }
             RequireRange(answer, 0);
             Length = answer.Content.Headers.ContentRange!.Length ?? throw Error(
@@ -171,8 +172,9 @@ internal sealed class HttpSource : IDisposable
                     || (e is OperationCanceledException && !cancellationToken.IsCancellationRequested))
                 {
                     setback = new Setback(Broken(e), null);
-                    if (e is HttpRequestException { HttpRequestError: HttpRequestError.SecureConnectionError } || (isFirst && e is
-                        HttpRequestException { HttpRequestError: HttpRequestError.NameResolutionError or HttpRequestError.ConnectionError }))
+                    HttpRequestError? what = (e as HttpRequestException)?.HttpRequestError;
+                    if (what == HttpRequestError.SecureConnectionError
+                        || (isFirst && what is (HttpRequestError.NameResolutionError or HttpRequestError.ConnectionError)))
                     {
                         throw setback.Failure; // another try would end the same way
                     }
@@ -268,7 +270,7 @@ internal sealed class HttpSource : IDisposable
         }
     }
 
-    /// <summary>Throws unless an answer is the range that was asked for, or the beginning of it, of the object that was there at first.</summary>
+    /// <summary>Throws unless an answer is the range that was asked for, or its beginning, of the object that was there at first.</summary>
     private void RequireSame(HttpResponseMessage answer, long offset, int length)
     {
         bool isWhole = answer.StatusCode is HttpStatusCode.OK or HttpStatusCode.RequestedRangeNotSatisfiable
@@ -318,7 +320,8 @@ internal sealed class HttpSource : IDisposable
         {
             throw Error(
                 DiskImageErrorKind.Io,
-                $"the server sends another range than was asked for: {answer.Content.Headers.ContentRange?.ToString() ?? "it does not say"}",
+                "the server sends another range than was asked for: "
+                    + (answer.Content.Headers.ContentRange?.ToString() ?? "it does not say"),
                 offset);
         }
     }

@@ -364,13 +364,13 @@ internal sealed class NbdClientHandshake(string name, NbdWishes wishes) : NbdSte
 
     private void TakeBlockSizes(uint minimum, uint preferred, uint maximum)
     {
-        bool isSound = System.Numerics.BitOperations.IsPow2(minimum) && minimum <= 1 << 16 && System.Numerics.BitOperations.IsPow2(preferred)
-            && preferred >= minimum && preferred <= NbdWire.MaximumPayload && (maximum == uint.MaxValue || maximum % minimum == 0)
-            && maximum >= minimum;
+        bool isSound = System.Numerics.BitOperations.IsPow2(minimum) && minimum <= 1 << 16
+            && System.Numerics.BitOperations.IsPow2(preferred) && preferred >= minimum && preferred <= NbdWire.MaximumPayload
+            && (maximum == uint.MaxValue || maximum % minimum == 0) && maximum >= minimum;
         if (!isSound)
         {
-            throw Wrong($"its block sizes are {minimum:#,0}, {preferred:#,0}, {maximum:#,0}; a minimum is a power of two of at most 65,536, "
-                + "what is preferred a power of two from there on, a maximum a multiple of the minimum");
+            throw Wrong($"its block sizes are {minimum:#,0}, {preferred:#,0}, {maximum:#,0}; a minimum is a power of two of at most "
+                + "65,536, what is preferred a power of two from there on, a maximum a multiple of the minimum");
         }
         _info = _info with
         {
@@ -382,7 +382,8 @@ internal sealed class NbdClientHandshake(string name, NbdWishes wishes) : NbdSte
     {
         if (wishes.Tls)
         {
-            throw new DiskImageException(DiskImageErrorKind.Refused, $"{Name}: {why}; nothing is sent in the clear where TLS is wanted", Name);
+            throw new DiskImageException(
+                DiskImageErrorKind.Refused, $"{Name}: {why}; nothing is sent in the clear where TLS is wanted", Name);
         }
     }
 

@@ -213,7 +213,8 @@ internal sealed class NbdConnection : IAsyncDisposable
         if (request.Payload.Length <= Joined)
         {
             request.Payload.CopyTo(_outgoing.AsMemory(length));
-            await _transport.SendAsync(_outgoing.AsMemory(0, length + request.Payload.Length), CancellationToken.None).ConfigureAwait(false);
+            await _transport.SendAsync(
+                _outgoing.AsMemory(0, length + request.Payload.Length), CancellationToken.None).ConfigureAwait(false);
             return;
         }
         await _transport.SendAsync(_outgoing.AsMemory(0, length), CancellationToken.None).ConfigureAwait(false);

@@ -76,7 +76,9 @@ internal sealed class NbdDriver : ProtocolDriver, IStorage
             if (writable && connections.Info.Can(NbdExportFlags.ReadOnly))
             {
                 throw new DiskImageException(
-                    DiskImageErrorKind.ReadOnly, $"{place.Name}: the server gives it for reading only, so it cannot be written to", place.Name);
+                    DiskImageErrorKind.ReadOnly,
+                    $"{place.Name}: the server gives it for reading only, so it cannot be written to",
+                    place.Name);
             }
             if (options.DirtyBitmap is { } bitmap && connections.Info.Contexts.Count == 0)
             {

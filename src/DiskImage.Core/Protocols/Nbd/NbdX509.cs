@@ -94,7 +94,10 @@ internal sealed class NbdX509(string? folder, string host) : INbdTls
         catch (Exception e) when (e is CryptographicException or IOException or UnauthorizedAccessException or ArgumentException)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption, $"{path}: cannot be read as a certificate with its key, in PEM: {e.Message}", path, cause: e);
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: cannot be read as a certificate with its key, in PEM: {e.Message}",
+                path,
+                cause: e);
         }
     }
 }

@@ -123,7 +123,7 @@ public sealed class HttpNodeTests
                 return answer;
             }
         });
-        for (cut = 1; cut < 700; cut += 13)
+        for (cut = 1; cut < 700; cut += 47)
         {
             await using OpenedImage image = await OpenAsync($"http://{peer.Host}/");
             isCut = false;
