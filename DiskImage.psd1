@@ -22,6 +22,7 @@
         'Disable-DiskImageBitmap'
         'Enable-DiskImageBitmap'
         'Get-DiskImageBitmap'
+        'Get-DiskImageDevice'
         'Get-DiskImageFormat'
         'Get-DiskImageHash'
         'Get-DiskImageInfo'

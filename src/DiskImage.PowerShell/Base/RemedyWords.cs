@@ -35,6 +35,7 @@ internal static class RemedyWords
         RemedyKind.AllowShrink => "-Shrink",
         RemedyKind.MinimumSize => "-ToMinimumSize",
         RemedyKind.RemoveBitmap => "Remove-DiskImageBitmap",
+        RemedyKind.AllowDeviceWrite => "-AllowDeviceWrite",
         _ => remedy.ToString(),
     };
 
