@@ -23,6 +23,7 @@
         'Disable-DiskImageBitmap'
         'Enable-DiskImageBitmap'
         'Get-DiskImageBitmap'
+        'Get-DiskImageDevice'
         'Get-DiskImageExport'
         'Get-DiskImageFormat'
         'Get-DiskImageHash'

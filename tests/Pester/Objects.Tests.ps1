@@ -15,6 +15,7 @@ BeforeDiscovery {
         @{ Type = 'DiskImageDifference'; Nested = , 'Path=disk.raw' }
         @{ Type = 'DiskImageMeasurement'; Nested = , 'Format=qcow2' }
         @{ Type = 'DiskImageHash'; Nested = , 'Algorithm=SHA256' }
+        @{ Type = 'DiskImageDevice'; Nested = , 'Partitions=/dev/sdx1' }
         @{ Type = 'DiskImageLock'; Nested = , 'Uses=ConsistentRead' }
         @{ Type = 'DiskImageFormat'; Nested = 'CreateOptions.Name=block_size', 'Aliases=vhd', 'Abilities=Create' }
         @{ Type = 'DiskImageFormatOption'; Nested = , 'Name=cluster_size' }
@@ -69,6 +70,7 @@ BeforeAll {
         DiskImageDifference     = Compare-DiskImage disk.raw disk.qcow2 -All | Select-Object -First 1
         DiskImageMeasurement    = Measure-DiskImage disk.qcow2
         DiskImageHash           = Get-DiskImageHash disk.raw
+        DiskImageDevice         = [DiskImage.PowerShell.DiskImageDevice]@{ Path = '/dev/sdx'; Size = 1MB; Partitions = [DiskImage.PowerShell.ReadableList[string]]::new([string[]]'/dev/sdx1') }
         DiskImageLock           = [DiskImage.PowerShell.DiskImageLock]@{ Path = "$folder/disk.raw"; ProcessId = 1; ProcessName = 'init'; Uses = [DiskImage.PowerShell.ReadableList[string]]::new([string[]]'ConsistentRead') }
         DiskImageFormat         = Get-DiskImageFormat vpc
         DiskImageFormatOption   = (Get-DiskImageFormat qcow2).CreateOptions | Where-Object Name -EQ cluster_size

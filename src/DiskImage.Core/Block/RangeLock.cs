@@ -62,6 +62,22 @@ internal sealed class RangeLock
         }
     }
 
+    /// <summary>Does work while a range is held.</summary>
+    public async ValueTask WithinAsync(
+        long start, long end, bool exclusive, Func<ValueTask> work, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(work);
+        Hold hold = await AcquireAsync(start, end, exclusive, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            await work().ConfigureAwait(false);
+        }
+        finally
+        {
+            Release(hold);
+        }
+    }
+
     /// <inheritdoc cref="AloneAsync{T}"/>
     public async ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken)
         => await AloneAsync(

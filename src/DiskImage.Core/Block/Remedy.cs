@@ -74,6 +74,9 @@ public enum RemedyKind
 
     /// <summary>Remove a bitmap.</summary>
     RemoveBitmap,
+
+    /// <summary>Allow that a disk of the machine is written to.</summary>
+    AllowDeviceWrite,
 }
 
 /// <summary>Which of several images in a request is meant.</summary>
@@ -128,6 +131,7 @@ public sealed record Remedy(RemedyKind Kind, string? Value = null, ImageRole Rol
         RemedyKind.AllowShrink => "the permission to shrink it",
         RemedyKind.MinimumSize => "the smallest size",
         RemedyKind.RemoveBitmap => "its removal",
+        RemedyKind.AllowDeviceWrite => "the permission to write to disks",
         _ => "a request for them",
     };
 

@@ -1,5 +1,10 @@
 using DiskImage.Filters.BlkDebug;
 using DiskImage.Filters.BlkLogWrites;
+using DiskImage.Filters.BlkVerify;
+using DiskImage.Filters.Compress;
+using DiskImage.Filters.CopyOnRead;
+using DiskImage.Filters.Preallocate;
+using DiskImage.Filters.Quorum;
 using DiskImage.Filters.Throttle;
 using DiskImage.Formats.Bochs;
 using DiskImage.Formats.Cloop;
@@ -14,7 +19,9 @@ using DiskImage.Formats.Vdi;
 using DiskImage.Formats.Vhdx;
 using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
+using DiskImage.Platform;
 using DiskImage.Protocols.File;
+using DiskImage.Protocols.HostDevice;
 using DiskImage.Protocols.Http;
 using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
@@ -45,6 +52,8 @@ public static class BuiltInDrivers
         protocols:
         [
             new FileDriver(),
+            new HostDeviceDriver(HostDevices.Current),
+            new HostCdRomDriver(HostDevices.Current),
             new NullDriver(),
             new NbdDriver(),
             new HttpDriver(),
@@ -55,5 +64,10 @@ public static class BuiltInDrivers
             new ThrottleDriver(),
             new BlkDebugDriver(),
             new BlkLogWritesDriver(),
+            new BlkVerifyDriver(),
+            new CompressDriver(),
+            new CopyOnReadDriver(),
+            new PreallocateDriver(),
+            new QuorumDriver(),
         ]);
 }

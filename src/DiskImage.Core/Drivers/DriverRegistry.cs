@@ -56,6 +56,13 @@ public sealed class DriverRegistry(
                 DiskImageErrorKind.Unsupported,
                 $"Unknown protocol '{scheme}'. Known: {string.Join(", ", Protocols.SelectMany(p => p.Schemes))}.");
 
+    /// <summary>The protocol that has what options lead to: the one they are for, or the one that it names.</summary>
+    public ProtocolDriver Owner(ProtocolDriver protocol, object options)
+    {
+        ArgumentNullException.ThrowIfNull(protocol);
+        return protocol.OwnerOf(options) is { } other ? (ProtocolDriver)Driver(other) : protocol;
+    }
+
     /// <summary>The format that a file name's ending suggests, or null.</summary>
     public FormatDriver? FormatByExtension(string fileName) => Formats.FirstOrDefault(f => Ends(fileName, f.Extensions));
 

@@ -91,6 +91,9 @@ public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
     /// </summary>
     public abstract BlockNode Node { get; }
 
+    /// <summary>Bytes of the place behind what the node takes of it, which stay as they were; 0 for a file.</summary>
+    public virtual long Behind => 0;
+
     /// <summary>Opens what was written so far, after <see cref="Node"/> was closed.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken);
 

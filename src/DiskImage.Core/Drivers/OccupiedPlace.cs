@@ -16,6 +16,8 @@ internal sealed class OccupiedPlace(
 
     public override BlockNode Node => _node;
 
+    public override long Behind => there.Length - _node.Length;
+
     public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken) => open(writable, cancellationToken);
 
     public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)

@@ -25,6 +25,15 @@ public abstract class ProtocolDriver : NodeDriver
     /// <summary>True if what it opens is named by paths of this machine: relative ones are taken from a folder.</summary>
     public virtual bool TakesPaths => false;
 
+    /// <summary>True if the user must have allowed it before anything is written there: a disk of the machine.</summary>
+    public virtual bool NeedsPermissionToWrite => false;
+
+    /// <summary>
+    /// The driver that has what the options lead to, where it is another one's: a path may lead to a device. Null if it is this one's. The
+    /// other one understands the same options.
+    /// </summary>
+    public virtual string? OwnerOf(object options) => null;
+
     /// <summary>The options that a text stands for: a path, a URI of one of the schemes.</summary>
     /// <exception cref="DiskImageException">InvalidOption: it is none.</exception>
     public virtual IEnumerable<KeyValuePair<string, object?>> Parse(string locator) => [new(FileNameOption, locator)];

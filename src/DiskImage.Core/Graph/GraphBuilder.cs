@@ -110,6 +110,14 @@ internal sealed class GraphBuilder
                 : await OpenDiskAsync(spec, site with { Format = null, Options = null }, cancellationToken).ConfigureAwait(false)).Node;
         }
         object options = Bind(protocol, spec, site.Folder);
+        if (Registry.Owner(protocol, options) is var owner && owner != protocol)
+        {
+            (protocol, options) = (owner, Bind(owner, spec, site.Folder));
+        }
+        if (site.Writable && protocol.NeedsPermissionToWrite)
+        {
+            _opener.Policy.RequireDeviceWrite(protocol.NameOf(options));
+        }
         return await protocol.OpenAsync(
             new ProtocolOpenContext(options)
             {

@@ -220,9 +220,18 @@ public sealed class ImageCreator(ImageOpener opener)
         string path, TargetMode mode, CancellationToken cancellationToken)
     {
         ImageLocator locator = ImageLocator.Parse(path);
-        return opener.Registry.Protocol(locator.Scheme) is IStorage storage
-            ? (storage, await storage.LookAsync(
-                locator.IsFile ? locator.Address : locator.Text, mode, cancellationToken).ConfigureAwait(false))
+        string address = locator.IsFile ? locator.Address : locator.Text;
+        ProtocolDriver protocol = opener.Registry.Protocol(locator.Scheme);
+        if (locator.IsFile)
+        {
+            protocol = opener.Registry.Owner(protocol, protocol.Bind(protocol.Parse(address)));
+        }
+        if (protocol.NeedsPermissionToWrite)
+        {
+            opener.Policy.RequireDeviceWrite(address);
+        }
+        return protocol is IStorage storage
+            ? (storage, await storage.LookAsync(address, mode, cancellationToken).ConfigureAwait(false))
             : throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: '{locator.Scheme}' cannot make new images", path);
     }
 }

@@ -28,6 +28,9 @@ internal sealed class ImageTarget : IAsyncDisposable
     /// <summary>One of its files is to take the place of another.</summary>
     public bool Replaces => _companions.Append(_image).Any(n => n.Place is { Present: not null, Mode: TargetMode.Replace });
 
+    /// <inheritdoc cref="PendingNode.Behind"/>
+    public long Behind => _image.Behind;
+
     /// <summary>The file that is to hold it.</summary>
     public BlockNode File { get; }
 

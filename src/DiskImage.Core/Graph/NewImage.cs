@@ -24,6 +24,9 @@ public sealed class NewImage : IAsyncDisposable
     /// <summary>It is sent, to a pipe or stream: it can be written in order only, and not be read back.</summary>
     public bool IsSent => _target.Place.Mode == TargetMode.Stream;
 
+    /// <summary>Bytes behind the image on the disk it is made on, which stay as they were; 0 for a file.</summary>
+    public long Behind => _target.Behind;
+
     /// <inheritdoc cref="CompleteAsync(bool, Func{BlockNode, ValueTask}, CancellationToken)"/>
     public ValueTask CompleteAsync(bool durable, CancellationToken cancellationToken)
         => CompleteAsync(durable, inspect: null, cancellationToken);

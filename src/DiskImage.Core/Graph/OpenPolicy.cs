@@ -54,6 +54,23 @@ public sealed record OpenPolicy
     /// <summary>Whether files are locked as QEMU locks them, where a description does not say.</summary>
     public ImageLocking Locking { get; init; }
 
+    /// <summary>Disks of the machine may be written to.</summary>
+    public bool AllowDeviceWrite { get; init; }
+
+    /// <summary>Throws if a disk of the machine is to be written to and that is not allowed.</summary>
+    /// <exception cref="DiskImageException">ReadOnly.</exception>
+    internal void RequireDeviceWrite(string device)
+    {
+        if (!AllowDeviceWrite)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.ReadOnly,
+                $"{device}: is a disk of this machine, and these are only read. If all that it holds may be lost, allow writing "
+                    + $"with {new Remedy(RemedyKind.AllowDeviceWrite)}.",
+                device);
+        }
+    }
+
     /// <summary>Full paths and locators that the user named: whatever image names one of these too, it is opened.</summary>
     private HashSet<string> Named { get; init; } = [];
 

@@ -98,6 +98,11 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
                 $"Copying bitmaps of {ByteText.Leaf(source.Node.Name)}",
                 progress => new BitmapCopy(source.Node, image.Node, _bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         }
+        if (image.Behind is > 0 and var behind)
+        {
+            await front.WarnAsync(
+                $"{image.Path}: is longer than the image: the last {ByteText.WithBytes(behind)} stay as they were.").ConfigureAwait(false);
+        }
         await image.CompleteAsync(request.Durable, request.Verify
             ? made => VerifyAsync(made, cancellationToken)
             : null, cancellationToken).ConfigureAwait(false);

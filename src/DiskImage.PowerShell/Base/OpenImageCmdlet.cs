@@ -61,6 +61,10 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [Parameter]
     public ImageLocking Locking { get; set; }
 
+    /// <summary>Allows disks of this machine to be written to. All that they hold may be lost.</summary>
+    [Parameter]
+    public SwitchParameter AllowDeviceWrite { get; set; }
+
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with
     {
@@ -69,6 +73,7 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
         IgnoreIdMismatch = IgnoreIdMismatch,
         ForceShare = ReadsAlongWriters,
         Locking = Locking,
+        AllowDeviceWrite = AllowDeviceWrite,
         ParentFolders = _parentFolders,
     };
 
@@ -94,7 +99,8 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     }
 
     /// <summary>A request to open an image as the parameters say, read-only and with what it stands on.</summary>
-    private protected OpenRequest Request(string path) => new(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption) };
+    private protected virtual OpenRequest Request(string path)
+        => new(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption) };
 
     /// <summary>Opens an image as the parameters say.</summary>
     private protected Task<OpenedImage> OpenAsync(

@@ -37,6 +37,7 @@ internal static class RemedyWords
         RemedyKind.AllowShrink => "-Shrink",
         RemedyKind.MinimumSize => "-ToMinimumSize",
         RemedyKind.RemoveBitmap => "Remove-DiskImageBitmap",
+        RemedyKind.AllowDeviceWrite => "-AllowDeviceWrite",
         _ => remedy.ToString(),
     };
 

@@ -53,6 +53,22 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     [Parameter]
     public SwitchParameter InPlace { get; set; }
 
+    /// <summary>Bytes of the source that are read a second at most; 0 for no limit.</summary>
+    [Parameter]
+    [ByteSize]
+    [ValidateRange(0, long.MaxValue)]
+    public long RateLimit { get; set; }
+
+    /// <inheritdoc/>
+    private protected sealed override OpenRequest Request(string path)
+    {
+        OpenRequest request = base.Request(path);
+        return RateLimit == 0 ? request : request with
+        {
+            Locator = Opener.Join(NodeSpec.Of("throttle", ("bps-read", RateLimit)), ImageLocator.Parse(path).Spec).ToString(),
+        };
+    }
+
     /// <summary>The name of the format that other parameters stand for, where the user names none.</summary>
     private protected virtual string? ImpliedFormat => null;
 

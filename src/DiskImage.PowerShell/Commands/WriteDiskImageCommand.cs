@@ -20,6 +20,15 @@ public sealed class WriteDiskImageCommand : OpenImageCmdlet
     [ValidateNotNull]
     public byte[] Bytes { get; set; } = [];
 
+    /// <summary>
+    /// Writes to a temporary overlay, which is gone afterwards: the image stays as it is, and it is known whether it could be done.
+    /// </summary>
+    [Parameter]
+    public SwitchParameter TemporaryOverlay { get; set; }
+
+    /// <inheritdoc/>
+    private protected override OpenRequest Request(string path) => base.Request(path) with { TemporaryOverlay = TemporaryOverlay };
+
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {

@@ -26,6 +26,13 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
 
     public override string NameOf(object options) => FullPath(((FileOpenOptions)options).FileName);
 
+    public override string? OwnerOf(object options) => HostDevices.Current.KindOf(NameOf(options)) switch
+    {
+        HostDeviceKind.Disk => "host_device",
+        HostDeviceKind.CdRom => "host_cdrom",
+        _ => null,
+    };
+
     public override NodeIdentity? IdentityOf(object options) => HostNames.Current.Find(NameOf(options))?.Identity;
 
     public override IReadOnlyList<string> FilesIn(string folder, IReadOnlyList<string> endings, int most)
@@ -262,7 +269,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             HostFileKind.Directory => "a folder, not a disk image. Name a file in it",
             HostFileKind.Pipe or HostFileKind.Other => "a pipe or socket, which cannot be read at offsets. "
                 + "Write what comes from it to a file first",
-            HostFileKind.Device => "a device; only regular files are opened. Copy it to a file first",
+            HostFileKind.Device => "a device, and no disk",
             _ => null, // a file; or nothing that can be seen, and opening it tells why
         };
         if (what is not null)
