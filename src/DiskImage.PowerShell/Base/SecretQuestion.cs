@@ -21,7 +21,7 @@ internal static class SecretQuestion
             host.UI!.Write(question);
             return host.UI.ReadLineAsSecureString();
         }
-        catch (Exception e) when (e is HostException or PSInvalidOperationException or NotImplementedException)
+        catch (SystemException e) when (e is not PipelineStoppedException) // each host has its own way to say that it cannot ask
         {
             return null;
         }

@@ -51,7 +51,7 @@ public sealed class BackingReferenceTests : IDisposable
     [InlineData("a:b.raw", "./a:b.raw")]
     [InlineData("sub/a:b.raw", "sub/a:b.raw")]
     [InlineData("./a:b.raw", "./a:b.raw")]
-    [InlineData("nbd:c.raw", "./nbd:c.raw")]
+    [InlineData("rbd:c.raw", "./rbd:c.raw")]
     [InlineData("plain.raw", "plain.raw")]
     public async Task A_colon_is_kept_from_looking_like_a_protocol(string name, string recorded)
     {

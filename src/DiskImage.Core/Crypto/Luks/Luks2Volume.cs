@@ -268,7 +268,13 @@ internal sealed class Luks2Volume : LuksVolume
             return;
         }
         Argon2.Derive(
-            slot.Kdf.Equals("argon2id", StringComparison.Ordinal), secret.Span, slot.Salt, (int)slot.Iterations, (int)slot.MemoryKib, slot.Lanes, slotKey.Span);
+            slot.Kdf.Equals("argon2id", StringComparison.Ordinal),
+            secret.Span,
+            slot.Salt,
+            (int)slot.Iterations,
+            (int)slot.MemoryKib,
+            slot.Lanes,
+            slotKey.Span);
     }
 
     private static JsonObject SlotJson(Luks2Slot slot)

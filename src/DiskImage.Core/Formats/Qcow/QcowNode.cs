@@ -114,7 +114,8 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
                 {
                     throw new DiskImageException(
                         DiskImageErrorKind.Unsupported,
-                        $"{Name}: a compressed cluster goes to a writable image that is not encrypted, at a multiple of {_header.ClusterSize:#,0}",
+                        $"{Name}: a compressed cluster goes to a writable image that is not encrypted, at a multiple of "
+                            + $"{_header.ClusterSize:#,0}",
                         Name);
                 }
                 long cluster = offset >> _header.ClusterBits;
