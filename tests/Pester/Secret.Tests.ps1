@@ -104,7 +104,7 @@ Describe 'Secrets' {
             Read-DiskImage -ImageOption "driver=qcow2,encrypt.key-secret=nobody,file.filename=$image" -Offset 0 -Length 1 -Secret @{ x = $secret } -Verbose
             Set-Content "$TestDrive/s.txt" $plain
             Read-DiskImage $image 0 1 -SecretFile "$TestDrive/s.txt" -Verbose
-            Read-DiskImage $image 0 1 -SecretFile "$TestDrive/none.txt" -Verbose
+            try { Read-DiskImage $image 0 1 -SecretFile "$TestDrive/none.txt" -Verbose } catch { $_ | Format-List * -Force }
             $Error | ForEach-Object { $_ | Format-List * -Force; $_.Exception.ToString() }
         } *>&1 | Out-String
         $everything.Length | Should -BeGreaterThan 2000

@@ -17,7 +17,6 @@ public sealed class FileContentsTests : IDisposable
     {
         { "apple", 0, "sprs"u8.ToArray(), ContentsKind.Container, "Apple" },
         { "wim", 0, "MSWIM\0\0\0"u8.ToArray(), ContentsKind.Container, "WIM" },
-        { "luks", 0, [.. "LUKS"u8, 0xBA, 0xBE, 0, 1], ContentsKind.Container, "LUKS" },
         { "gzip", 0, [0x1F, 0x8B, 8, 0], ContentsKind.NoDisk, "gzip" },
         { "xz", 0, [0xFD, (byte)'7', (byte)'z', (byte)'X', (byte)'Z', 0], ContentsKind.NoDisk, "xz" },
         { "zstd", 0, [0x28, 0xB5, 0x2F, 0xFD], ContentsKind.NoDisk, "zstd" },
@@ -60,12 +59,8 @@ public sealed class FileContentsTests : IDisposable
     public async Task An_empty_file_is_empty() => Assert.Equal(ContentsKind.Empty, (await ContentsAsync([])).Kind);
 
     [Fact]
-    public async Task A_format_leaves_the_list_when_its_driver_comes()
-    {
-        var registry = new DriverRegistry([.. Images.Registry.Formats, new Future("luks")], Images.Registry.Protocols);
-        var node = new MemoryNode(File(0, [.. "LUKS"u8, 0xBA, 0xBE, 0, 1]), readOnly: true);
-        Assert.Equal(ContentsKind.Unknown, (await registry.ProbeAsync(node, CancellationToken.None)).Contents!.Kind);
-    }
+    public void A_format_leaves_the_list_when_its_driver_comes()
+        => Assert.DoesNotContain(ForeignFormat.All, f => f.Format is { } name && Images.Registry.Formats.Any(d => d.IsCalled(name)));
 
     [Theory]
     [MemberData(nameof(Signatures))]
@@ -146,18 +141,4 @@ public sealed class FileContentsTests : IDisposable
 
     private static async Task<FileContents> ContentsAsync(byte[] contents)
         => (await Images.Registry.ProbeAsync(new MemoryNode(contents, readOnly: true), CancellationToken.None)).Contents!;
-
-    private sealed class Future(string name) : FormatDriver
-    {
-        public override string Name => name;
-
-        public override string Description => "";
-
-        public override IReadOnlyList<string> Extensions => [];
-
-        public override int Probe(in ProbeInput input) => 0;
-
-        public override ValueTask<BlockNode> OpenAsync(FormatOpenContext context, CancellationToken cancellationToken)
-            => throw new NotSupportedException();
-    }
 }
