@@ -42,9 +42,14 @@ internal sealed class CompressNode(BlockNode disk, ICompressedWritable target) :
             await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
             try
             {
-                await (length is { } count
-                    ? target.WriteCompressedAsync(offset + at, packed.AsMemory(0, count), cancellationToken)
-                    : Below.WriteAsync(offset + at, unit, cancellationToken)).ConfigureAwait(false);
+                if (length is { } count)
+                {
+                    await target.WriteCompressedAsync(offset + at, packed.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
+                }
+                else
+                {
+                    await Below.WriteAsync(offset + at, unit, cancellationToken).ConfigureAwait(false);
+                }
             }
             finally
             {

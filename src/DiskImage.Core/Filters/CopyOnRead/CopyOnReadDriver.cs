@@ -55,13 +55,14 @@ internal sealed class CopyOnReadNode(BlockNode disk) : FilterNode(disk)
             int count = await Below.GetExtentsAsync(at, end - at, extents, cancellationToken).ConfigureAwait(false);
             foreach (BlockExtent extent in extents.Take(count).Where(e => e.Depth > 0 || !e.IsAllocated)) // as QEMU
             {
-                await (extent.IsZero
-                    ? Below.WriteZeroesAsync(extent.Offset, extent.Length, ZeroWriteMode.KeepAllocated, cancellationToken)
-                    : Below.WriteAsync(
-                        extent.Offset, buffer.Slice((int)(extent.Offset - offset), (int)extent.Length), cancellationToken))
+                await KeepAsync(extent, buffer.Slice((int)(extent.Offset - offset), (int)extent.Length), cancellationToken)
                     .ConfigureAwait(false);
             }
             at = extents[count - 1].End;
         }
     }
+
+    private ValueTask KeepAsync(BlockExtent extent, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken) => extent.IsZero
+        ? Below.WriteZeroesAsync(extent.Offset, extent.Length, ZeroWriteMode.KeepAllocated, cancellationToken)
+        : Below.WriteAsync(extent.Offset, bytes, cancellationToken);
 }
