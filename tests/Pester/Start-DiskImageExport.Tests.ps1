@@ -4,7 +4,7 @@ BeforeAll {
     $folder = Join-Path $TestDrive 'exports'
     $null = New-Item $folder -ItemType Directory
     Push-Location $folder
-    $null = New-TestDisk disk.raw -Size 4MB -Seed 14
+    $null = New-TestDisk "$folder/disk.raw" -Size 4MB -Seed 14
     $null = Convert-DiskImage disk.raw disk.qcow2
     $null = Convert-DiskImage disk.raw disk.vhdx
     $expected = (Get-FileHash disk.raw).Hash
@@ -32,7 +32,7 @@ Describe 'Start-DiskImageExport' {
         $listed.Name | Should -Be $exports.Name
         $listed.VirtualSize | Should -Be 4MB, 4MB
         $listed[0].Contexts | Should -Be 'base:allocation', 'qemu:allocation-depth'
-        $listed.IsReadOnly | Should -Be $true, $true
+        $listed.ForEach{ $_.IsReadOnly } | Should -Be $true, $true
         (Get-DiskImageExport disk.vhdx -ErrorAction Ignore) | Should -BeNullOrEmpty
         (Get-DiskImageExport -Name *.vhdx).BytesRead | Should -BeGreaterThan 0
         $null = Invoke-Qemu qemu-img compare -f raw -F raw disk.raw $exports[0].Uri

@@ -28,6 +28,10 @@ public sealed class ExportSecurity
     /// </summary>
     /// <exception cref="DiskImageException">It is not there, or cannot be read.</exception>
     public static ExportSecurity ByCertificate(string folder) => new(new NbdServerX509(folder));
+
+    /// <summary>By keys that clients know, too, from a file with a line <c>name:hexadecimal digits</c> for each.</summary>
+    /// <exception cref="DiskImageException">It is not there, or cannot be read.</exception>
+    public static ExportSecurity ByKeys(string file) => new(NbdPsk.Server(file));
 }
 
 /// <summary>Serves disks to NBD clients, until it is disposed.</summary>

@@ -83,6 +83,11 @@ public sealed class StartDiskImageExportCommand : ReadImageCmdlet
     [ValidateNotNullOrEmpty]
     public string? TlsCertificate { get; set; }
 
+    /// <summary>The file with keys that clients know, too: connections must be under TLS.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? TlsPsk { get; set; }
+
     /// <summary>Serves until Ctrl+C.</summary>
     [Parameter]
     public SwitchParameter Wait { get; set; }
@@ -194,6 +199,11 @@ public sealed class StartDiskImageExportCommand : ReadImageCmdlet
                 $"-{nameof(TemporaryOverlay)} takes what is written, and with -{(ReadOnly ? nameof(ReadOnly) : nameof(Snapshot))} "
                     + "nothing is.");
         }
+        if (TlsCertificate is not null && TlsPsk is not null)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"-{nameof(TlsPsk)} is instead of -{nameof(TlsCertificate)}.");
+        }
         if (Socket is not null && (MyInvocation.BoundParameters.ContainsKey(nameof(Port))
             || MyInvocation.BoundParameters.ContainsKey(nameof(Address))))
         {
@@ -220,5 +230,6 @@ public sealed class StartDiskImageExportCommand : ReadImageCmdlet
     }
 
     private ExportSecurity? Security()
-        => TlsCertificate is null ? null : ExportSecurity.ByCertificate(SessionPath.Literal(SessionState.Path, TlsCertificate));
+        => TlsPsk is not null ? ExportSecurity.ByKeys(SessionPath.Literal(SessionState.Path, TlsPsk))
+            : TlsCertificate is null ? null : ExportSecurity.ByCertificate(SessionPath.Literal(SessionState.Path, TlsCertificate));
 }

@@ -73,6 +73,25 @@ public sealed class ExportTlsTests : IDisposable
         await ExerciseAsync(Described(port));
     }
 
+    [OracleFact("nbdcopy")]
+    public async Task A_key_that_both_sides_know()
+    {
+        string folder = Directory.CreateDirectory(_folder["keys"]).FullName;
+        await File.WriteAllTextAsync(Path.Combine(folder, "keys.psk"), $"qemu:{new string('a', 64)}\nother:{new string('b', 64)}\n");
+        string Locator(int port, string user) => Described(port, $",\"tls-username\":\"{user}\"").Replace(_folder.Root, folder, StringComparison.Ordinal);
+        await using ExportServer server = await ExportServer.StartAsync(
+            new IPEndPoint(IPAddress.Loopback, 0), [new ExportDisk("a", new MemoryNode(new byte[5 << 20]))],
+            ExportSecurity.ByKeys(Path.Combine(folder, "keys.psk")), CancellationToken.None);
+        int own = ((IPEndPoint)server.Address).Port;
+        await ExerciseAsync(Locator(own, "qemu"));
+        await ExerciseAsync(Locator(own, "other"));
+        await Programs.RunAsync(
+            "nbdcopy", $"nbds://qemu@127.0.0.1:{own}/a?tls-psk-file={Path.Combine(folder, "keys.psk")}", _folder["copy.raw"]);
+        await File.WriteAllTextAsync(Path.Combine(folder, "keys.psk"), $"qemu:{new string('c', 64)}\n");
+        var e = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(Locator(own, "qemu")));
+        Assert.DoesNotContain("cccc", e.ToString(), StringComparison.Ordinal);
+    }
+
     [OracleFact("qemu-nbd")]
     public async Task Our_client_with_QemuNbd()
     {

@@ -96,6 +96,9 @@ internal sealed class NbdDriver : ProtocolDriver, IStorage
 
     private static NbdPlace PlaceOf(NbdOptions options) => new(options.Uri, options.Address(), TlsOf(options));
 
-    private static NbdX509? TlsOf(NbdOptions options)
-        => options.IsSecure ? new NbdX509(options.TlsCreds, options.CertifiedHost) : null;
+    private static INbdTls? TlsOf(NbdOptions options)
+        => !options.IsSecure ? null
+            : options.TlsCreds is { } folder && Path.Combine(folder, NbdPsk.FileName) is var keys && System.IO.File.Exists(keys)
+                ? NbdPsk.Client(keys, options.TlsUsername)
+                : new NbdX509(options.TlsCreds, options.CertifiedHost);
 }
