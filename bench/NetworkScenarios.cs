@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Net.Sockets;
-using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Exports;
 using DiskImage.Graph;
@@ -18,6 +17,7 @@ internal static class NetworkScenarios
     private const string Served = "nbd.sock", Taking = "taking.sock", Ours = "ours.sock", Theirs = "theirs.sock", Sink = "sink.raw";
     private const int WebPort = 10880;
 
+    private static readonly string[] s_temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]; // nginx's kinds of files
     private static readonly List<Process> s_servers = [];
     private static ExportServer? s_ours;
 
@@ -127,8 +127,7 @@ internal static class NetworkScenarios
     private static async Task StartWebAsync(string folder)
     {
         string configuration = Path.Combine(folder, "nginx.conf");
-        string temporary = string.Concat(new[] { "client_body", "proxy", "fastcgi", "uwsgi", "scgi" }.Select(
-            n => $"{n}_temp_path {folder}/{n}; "));
+        string temporary = string.Concat(s_temporary.Select(n => $"{n}_temp_path {folder}/{n}; "));
         await File.WriteAllTextAsync(
             configuration,
             $"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{ }}\n"

@@ -147,7 +147,7 @@ public sealed class LockMatrixTests : IDisposable
             .HoldersOf("disk");
         Assert.Equal(
             ["qemu-system-x86_64 (process 40)", "dotnet (process 77)", "a process that is not shown to you"],
-            found.Select(h => ImageHolder.Of(h).ToString()));
+            found.Select(h => ImageHolder.Of(h).ToString()).ToArray());
         Assert.Equal(
             new Access(Permissions.ConsistentRead | Permissions.Write, Permissions.All & ~Permissions.Write),
             ImageHolder.Of(found[0]).Access);
@@ -162,7 +162,7 @@ public sealed class LockMatrixTests : IDisposable
     {
         HostProcesses windows = new WindowsProcesses(new RecordedManager());
         ImageHolder[] holders = [.. windows.HoldersOf(@"C:\disk.vhdx").Select(ImageHolder.Of)];
-        Assert.Equal(["Virtual Machine Worker Process (process 4711)", "process 12"], holders.Select(h => h.ToString()));
+        Assert.Equal(["Virtual Machine Worker Process (process 4711)", "process 12"], holders.Select(h => h.ToString()).ToArray());
         Assert.All(holders, h => Assert.Null(h.Access));
         Assert.Empty(windows.HoldersOf(@"C:\other.vhdx"));
     }

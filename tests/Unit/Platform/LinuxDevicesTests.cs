@@ -34,13 +34,13 @@ public sealed class LinuxDevicesTests : IDisposable
             3 1 0:40 / /pool rw - btrfs /dev/sdb rw
             """);
         Write("proc/swaps", "Filename Type Size Used Priority\n/dev/sda3 partition 1 0 -2\n");
-        var devices = new LinuxDevices(_folder.Root, new Recorded(new()
+        var devices = new LinuxDevices(_folder.Root, new Recorded(new(StringComparer.Ordinal)
         {
             ["/dev/sda"] = (8, 0), ["/dev/sda1"] = (8, 1), ["/dev/sda3"] = (8, 3), ["/dev/sdb"] = (8, 16), ["/dev/mapper/vg-root"] = (253, 0),
             ["/dev/sr0"] = (11, 0),
         }));
         IReadOnlyList<HostDisk> disks = devices.List();
-        Assert.Equal(["/dev/dm-0", "/dev/sda", "/dev/sdb"], disks.Select(d => d.Path)); // sr0 has no disc
+        Assert.Equal(["/dev/dm-0", "/dev/sda", "/dev/sdb"], disks.Select(d => d.Path).ToArray()); // sr0 has no disc
         HostDisk sda = disks[1];
         Assert.Equal((2000L * 512, "ACME Disk", 4096), (sda.Length, sda.Model, sda.PhysicalSector));
         Assert.Equal(["/dev/sda1", "/dev/sda2", "/dev/sda3"], sda.Partitions);
@@ -74,7 +74,7 @@ public sealed class LinuxDevicesTests : IDisposable
             return; // its names have no colons
         }
         Disk("sr0", "11:0", 2000);
-        var devices = new LinuxDevices(_folder.Root, new Recorded(new() { ["/dev/sr0"] = (11, 0) }) { Drive = drive, Disc = disc });
+        var devices = new LinuxDevices(_folder.Root, new Recorded(new(StringComparer.Ordinal) { ["/dev/sr0"] = (11, 0) }) { Drive = drive, Disc = disc });
         using var handle = new SafeFileHandle();
         if (why is null)
         {
