@@ -1,5 +1,6 @@
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
+    . "$PSScriptRoot/Interrupt.ps1"
     $folder = Join-Path $TestDrive 'lock'
     $null = New-Item $folder -ItemType Directory
     Push-Location $folder

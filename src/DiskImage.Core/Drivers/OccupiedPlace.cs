@@ -18,7 +18,9 @@ internal sealed class OccupiedPlace(
 
     public override long Behind => there.Length - _node.Length;
 
-    public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken) => open(writable, cancellationToken);
+    /// <summary>As far as it was taken: what lies behind is no part of what was made.</summary>
+    public override async ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
+        => new FrontNode(await open(writable, cancellationToken).ConfigureAwait(false), _node.Length);
 
     public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
         => default; // it has its name
@@ -260,5 +262,13 @@ internal sealed class OccupiedPlace(
             }
             return low;
         }
+    }
+
+    /// <summary>The first bytes of a node.</summary>
+    private sealed class FrontNode(BlockNode all, long length) : FilterNode(all)
+    {
+        public override long Length => length;
+
+        public override bool GrowsOnWrite => false;
     }
 }

@@ -105,6 +105,7 @@ public sealed class HostDeviceTests : IDisposable
                 durable: true,
                 async made =>
                 {
+                    Assert.Equal(Part, made.Length);
                     byte[] read = new byte[Part];
                     await made.ReadAsync(0, read);
                     Assert.Equal(contents, read);
