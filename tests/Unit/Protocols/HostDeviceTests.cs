@@ -1,8 +1,6 @@
 using DiskImage.Block;
-using DiskImage.Drivers;
 using DiskImage.Graph;
 using DiskImage.Jobs;
-using DiskImage.Options;
 using DiskImage.Protocols.HostDevice;
 using DiskImage.Tests.Support;
 

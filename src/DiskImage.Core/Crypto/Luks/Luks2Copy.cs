@@ -64,13 +64,41 @@ internal sealed record Luks2Copy(int Size, ulong Sequence, JsonObject Json, byte
         try
         {
             int end = Array.IndexOf(text, (byte)0);
-            return JsonNode.Parse(text.AsSpan(0, end < 0 ? text.Length : end), null, s_strict) is JsonObject json
-                ? (new Luks2Copy((int)size, BigEndian.U64(start, SequenceAt), json, start), "")
+            JsonNode? json = JsonNode.Parse(text.AsSpan(0, end < 0 ? text.Length : end), null, s_strict);
+            RequireText(json);
+            return json is JsonObject whole
+                ? (new Luks2Copy((int)size, BigEndian.U64(start, SequenceAt), whole, start), "")
                 : (null, "its text is no JSON object");
         }
-        catch (JsonException e)
+        catch (Exception e) when (e is JsonException or InvalidOperationException) // the latter of what is no text in any encoding
         {
             return (null, $"its text is no JSON: {e.Message}");
+        }
+    }
+
+    /// <summary>Reads every name and text, which is otherwise done when they are asked for.</summary>
+    /// <exception cref="InvalidOperationException">One is no valid Unicode.</exception>
+    private static void RequireText(JsonNode? node)
+    {
+        switch (node)
+        {
+            case JsonObject members:
+                foreach ((_, JsonNode? member) in members)
+                {
+                    RequireText(member);
+                }
+                break;
+            case JsonArray elements:
+                foreach (JsonNode? element in elements)
+                {
+                    RequireText(element);
+                }
+                break;
+            case JsonValue value when value.GetValueKind() == JsonValueKind.String:
+                _ = value.GetValue<string>();
+                break;
+            default:
+                break;
         }
     }
 
