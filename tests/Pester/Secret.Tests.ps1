@@ -92,7 +92,7 @@ Describe 'Secrets' {
     It 'shows a secret nowhere' {
         $image = "$TestDrive/silent.qcow2"
         $everything = & {
-            $VerbosePreference = $DebugPreference = 'Continue'
+            $VerbosePreference = $DebugPreference = $ErrorActionPreference = 'Continue'
             New-DiskImage $image 1MB -Option $quickQcow2 -NewSecret $secret -Verbose | Format-List * -Force
             Get-DiskImageInfo $image -Secret $secret -Verbose | ConvertTo-Json -Depth 5
             Get-DiskImageInfo $image -Secret $other -Verbose

@@ -47,6 +47,7 @@ BeforeAll {
         New-Object DiskImageDirtyRange @{ Path = $long; Name = 'day'; Offset = 196608L; Length = 65536L }
         New-Object DiskImageDevice @{ Path = '/dev/server.qcow2'; Size = 512110190592L; Model = 'Samsung SSD 970'; Serial = 'S4'; LogicalSectorSize = 512; PhysicalSectorSize = 4096; IsReadOnly = $false; IsRemovable = $false; Zoned = $null; Partitions = '/dev/nvme0n1p1', '/dev/nvme0n1p2'; Uses = 'mounted at / (by way of nvme0n1p2)', 'swap space (by way of nvme0n1p3)'; IsSystem = $true }
         New-Object DiskImageLock @{ Path = $long; ProcessId = 4711; ProcessName = 'qemu-system-x86_64'; Uses = 'ConsistentRead', 'Write', 'Resize'; Refuses = 'Write', 'Resize'; IsWhole = $false }
+        New-Object DiskImageKeySlot @{ Path = $long; Slot = 0; IsActive = $true; KeyDerivation = 'argon2id'; Hash = $null; Iterations = 4L; Memory = 1073741824L; Parallelism = 4; Stripes = 4000; Offset = 32768L; Length = 258048L }
         $child
         $statistics
         New-Object DiskImageFormat @{ Name = 'qcow2'; CanCreate = $true; CanHaveBacking = $true; Extensions = '.qcow2', '.qc2'; Description = 'QEMU copy-on-write, versions 2 and 3' }
