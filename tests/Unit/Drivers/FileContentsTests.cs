@@ -58,10 +58,6 @@ public sealed class FileContentsTests : IDisposable
     [Fact]
     public async Task An_empty_file_is_empty() => Assert.Equal(ContentsKind.Empty, (await ContentsAsync([])).Kind);
 
-    [Fact]
-    public void A_format_leaves_the_list_when_its_driver_comes()
-        => Assert.DoesNotContain(ForeignFormat.All, f => f.Format is { } name && Images.Registry.Formats.Any(d => d.IsCalled(name)));
-
     [Theory]
     [MemberData(nameof(Signatures))]
     public async Task Are_refused_or_told(string what, int at, byte[] signature, ContentsKind kind, string description)

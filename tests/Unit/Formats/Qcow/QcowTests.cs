@@ -324,7 +324,7 @@ public sealed class QcowTests : IDisposable
     [InlineData(32, 0x11090000u, DiskImageErrorKind.Corrupt)]
     [InlineData(32, 0x0C050000u, DiskImageErrorKind.Corrupt)]
     [InlineData(32, 0x0C0E0000u, DiskImageErrorKind.Corrupt)]
-    [InlineData(36, 1u, DiskImageErrorKind.Unsupported)]
+    [InlineData(36, 2u, DiskImageErrorKind.Unsupported)]
     [InlineData(44, 8u, DiskImageErrorKind.Corrupt)]
     [InlineData(44, 49u, DiskImageErrorKind.Corrupt)]
     [InlineData(40, 0xFFFFFFFFu, DiskImageErrorKind.Corrupt)]
