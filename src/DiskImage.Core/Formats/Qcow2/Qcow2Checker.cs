@@ -77,6 +77,9 @@ internal sealed class Qcow2Checker
     /// <summary>A field of the header has a value that does not let the image be opened, and is understood otherwise here.</summary>
     public bool HasHeaderFault { get; private set; }
 
+    /// <summary>Where the end marker of the header's extensions stands, if it claims bytes that are not there.</summary>
+    public int? BadEndMarker { get; private set; }
+
     /// <summary>True if every cluster whose refcount is too high is known to be used less: nothing contradicts what was counted.</summary>
     public bool LeaksAreCertain
         => RootFault is null && !_census.HasUncounted && !NeedsRebuild && !_refcounts.HasTooLow && Overlaps.Count == 0
@@ -148,6 +151,7 @@ internal sealed class Qcow2Checker
                 "count the references anew and clear the mark", Qcow2Header.IncompatibleAt);
         }
         CheckRawBit();
+        await CheckEndMarkerAsync().ConfigureAwait(false);
         if (Header.Version >= 3 && Header.Extension(Qcow2Extension.FeatureNames) is { Length: var length } && length % 48 != 0)
         {
             Findings.Warning("FeatureNames", $"The feature name table is {length} bytes long; allowed: a multiple of 48.");
@@ -162,6 +166,20 @@ internal sealed class Qcow2Checker
                     "HeaderField", $"The header field {name} is {value}; allowed: at most {most}.",
                     "set it to what the image has", host: at);
             }
+        }
+    }
+
+    private async ValueTask CheckEndMarkerAsync()
+    {
+        byte[] cluster = new byte[_census.Geometry.ClusterSize];
+        await _census.File.ReadPaddedAsync(0, cluster, _census.CancellationToken).ConfigureAwait(false);
+        int end = Header.BackingFileOffset == 0 ? cluster.Length : (int)Header.BackingFileOffset;
+        if (Qcow2Extension.EndFault(cluster, Header.HeaderLength, end) is (int at, uint length))
+        {
+            BadEndMarker = at;
+            Findings.Corruption(
+                "HeaderExtension", $"The mark behind the last header extension says that {length:#,0} bytes follow; allowed: 0.",
+                "set it to 0", host: at);
         }
     }
 

@@ -79,6 +79,24 @@ internal sealed record Qcow2Extension(uint Type, byte[] Data)
         return found;
     }
 
+    /// <summary>Where the end marker stands, if it claims more bytes than there are: QEMU does not open such an image.</summary>
+    /// <param name="cluster">The first cluster.</param>
+    /// <param name="start">Where the extensions begin.</param>
+    /// <param name="end">Where they must end.</param>
+    public static (int At, uint Length)? EndFault(ReadOnlySpan<byte> cluster, int start, int end)
+    {
+        for (int at = start; at <= end - HeaderBytes;)
+        {
+            uint type = BigEndian.U32(cluster, at), length = BigEndian.U32(cluster, at + 4);
+            if (type == 0)
+            {
+                return length > end - at - HeaderBytes ? (at, length) : null;
+            }
+            at = (int)Math.Min(end, at + HeaderBytes + Round.Up(length, 8));
+        }
+        return null;
+    }
+
     /// <summary>Bytes that the extensions take, end marker included.</summary>
     public static int TotalLength(IEnumerable<Qcow2Extension> extensions)
         => HeaderBytes + extensions.Sum(e => HeaderBytes + (int)Round.Up(e.Data.Length, 8));

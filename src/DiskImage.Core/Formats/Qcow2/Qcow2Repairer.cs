@@ -127,6 +127,10 @@ internal sealed class Qcow2Repairer
             await File.ResizeAsync(_image.FileEnd, PreallocationMode.Off, CancellationToken).ConfigureAwait(false);
         }
         await ClearUntrueRawBitAsync().ConfigureAwait(false);
+        if (before.BadEndMarker is int marker)
+        {
+            await File.WriteAsync(marker, new byte[8], CancellationToken).ConfigureAwait(false);
+        }
         HashSet<long> overlaps = before.Overlaps;
         Qcow2Header unmended = Header;
         if (before.L1Entries < Header.L1Size || before.HasHeaderFault)

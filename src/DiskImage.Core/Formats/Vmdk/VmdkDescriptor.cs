@@ -29,6 +29,9 @@ internal sealed class VmdkDescriptor
     /// <summary>Ours: a parent's content identifier that is right as well, while a merge goes on.</summary>
     private const string ComingKey = "ddb.diskImage.comingParentCID";
 
+    /// <summary>Entries that every descriptor has. Spec: "The Header".</summary>
+    public static IReadOnlyList<string> RequiredEntries { get; } = [CidKey, ParentCidKey];
+
     private readonly string[] _lines;
     private readonly Encoding _encoding;
     private readonly string _newLine;

@@ -18,6 +18,14 @@ internal sealed class VmdkUpkeep(BlockNode file, VmdkDescriptor? descriptor, IRe
             findings.Corruption("DescriptorLost",
                 $"there is no descriptor at sector {first.DescriptorSector:#,0}, where the header says that it is", host: 28);
         }
+        if (descriptor is not null && VmdkDescriptor.RequiredEntries.FirstOrDefault(e => descriptor.Value(e) is null) is { } lacking)
+        {
+            findings.Corruption(
+                "DescriptorEntry",
+                $"the descriptor does not say '{lacking}', and other programs refuse it;"
+                    + $" {new Remedy(RemedyKind.RecordBacking)} writes parentCID",
+                null);
+        }
         if (descriptor is { HasParent: true, ParentHint: null })
         {
             findings.Corruption(

@@ -50,6 +50,34 @@ public sealed class Qcow2RepairTests
         }
     }
 
+    [OracleTheory]
+    [InlineData("cluster_size=4k", 0x70)]
+    [InlineData("cluster_size=4k,compat=0.10", 0x48)]
+    public async Task An_end_marker_that_claims_bytes_is_found_and_put_right(string options, int extensions)
+    {
+        using var folder = new TestFolder();
+        string path = folder["a.qcow2"];
+        await Images.CreateAsync(path, "qcow2", $"size=1M,{options}");
+        byte[] image = await File.ReadAllBytesAsync(path);
+        int at = extensions;
+        while (BinaryPrimitives.ReadUInt32BigEndian(image.AsSpan(at)) != 0)
+        {
+            at += 8 + ((BinaryPrimitives.ReadInt32BigEndian(image.AsSpan(at + 4)) + 7) & ~7);
+        }
+        image[at + 4] = 0x80;
+        await File.WriteAllBytesAsync(path, image);
+        (int judged, _, _) = await Programs.TryAsync("qemu-img", "check", "-f", "qcow2", path);
+        Assert.NotEqual(0, judged);
+        await using (BlockNode disk = await Images.OpenAsync(path, "qcow2"))
+        {
+            CheckReport found = await ((ICheckable)disk).CheckAsync(null, CancellationToken.None);
+            Assert.Equal(("HeaderExtension", at), (Assert.Single(found.Findings).Kind, (int)found.Findings[0].HostOffset!));
+        }
+        CheckReport left = await RepairAsync(path, RepairMode.All);
+        Assert.Empty(left.Findings);
+        await Programs.CheckAsync(path);
+    }
+
     /// <summary>What each sector reads as; null where it cannot be read.</summary>
     private static async Task<List<byte[]?>> ReadableAsync(BlockNode disk)
     {

@@ -177,6 +177,24 @@ public sealed class VmdkStructureTests
         Assert.Equal(kind, error.Kind);
     }
 
+    [Theory]
+    [InlineData("parentCID=", "`arentCID=")]
+    [InlineData("\nCID=", "\nCIE=")]
+    public async Task An_entry_that_every_descriptor_has_is_missed(string entry, string damaged)
+    {
+        using var folder = new TestFolder();
+        string path = folder["a.vmdk"];
+        await Images.CreateAsync(path, "vmdk", "size=1M");
+        byte[] image = await File.ReadAllBytesAsync(path);
+        int at = image.AsSpan().IndexOf(Encoding.ASCII.GetBytes(entry));
+        Encoding.ASCII.GetBytes(damaged).CopyTo(image, at);
+        await File.WriteAllBytesAsync(path, image);
+        await using BlockNode disk = await Images.OpenAsync(path, "vmdk");
+        CheckReport found = await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None);
+        Assert.Equal("DescriptorEntry", Assert.Single(found.Findings).Kind);
+        Assert.Equal(1, found.Corruptions);
+    }
+
     [NotOnWineTheory("sparse files, so a measurement takes holes for data")]
     [InlineData("")]
     [InlineData("zeroed_grain")]
