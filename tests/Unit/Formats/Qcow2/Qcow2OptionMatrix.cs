@@ -61,7 +61,7 @@ internal sealed class Qcow2OptionMatrix
         => _options = [.. OptionSchema.Of<Qcow2CreateOptions>().Options.Where(o => !IsOfEncryption(o)).Select(o => (o.Name, ValuesOf(o)))];
 
     /// <summary>They have pairs of their own, in Qcow2EncryptionTests: QEMU takes seconds to make each such image.</summary>
-    private static bool IsOfEncryption(OptionDescriptor option) => option.Name.StartsWith("encrypt", StringComparison.Ordinal);
+    public static bool IsOfEncryption(OptionDescriptor option) => option.Name.StartsWith("encrypt", StringComparison.Ordinal);
 
     private static string?[] ValuesOf(OptionDescriptor option)
     {
