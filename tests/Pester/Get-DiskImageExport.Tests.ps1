@@ -22,7 +22,7 @@ Describe 'Get-DiskImageExport' {
         $all = Get-DiskImageExport
         $all | Should -BeOfType DiskImage.PowerShell.DiskImageExport
         $all.Name | Should -Be 'one', 'two'
-        $all.IsReadOnly | Should -Be $false, $true
+        $all.ForEach{ $_.IsReadOnly } | Should -Be $false, $true
         $null = Read-DiskImage $all[0].Uri -Offset 0 -Length 4096 -Format raw
         $one = Get-DiskImageExport -Name o*
         $one.Name | Should -Be 'one'
