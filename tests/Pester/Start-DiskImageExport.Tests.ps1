@@ -24,6 +24,7 @@ Describe 'Start-DiskImageExport' {
         $exports = Get-ChildItem disk.qcow2, disk.vhdx | Start-DiskImageExport -ReadOnly -Port 0
         $exports.Name | Should -Be 'disk.qcow2', 'disk.vhdx'
         $exports.Id | Select-Object -Unique | Should -HaveCount 1
+        $exports[0].Uri | Should -Match '^nbd://127\.0\.0\.1:\d+/disk\.qcow2$'
         foreach ($export in $exports) {
             (Get-DiskImageHash $export.Uri -Format raw).Hash | Should -Be $expected
         }

@@ -120,9 +120,8 @@ public sealed class ExportServer : IAsyncDisposable
 
     private static async ValueTask<Socket> ListenAsync(EndPoint address, string? path, CancellationToken cancellationToken)
     {
-        Socket listener = path is null
-            ? new Socket(SocketType.Stream, ProtocolType.Tcp)
-            : new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        // of the address's own family, so that it is called as it was given
+        var listener = new Socket(address.AddressFamily, SocketType.Stream, path is null ? ProtocolType.Tcp : ProtocolType.Unspecified);
         try
         {
             if (path is not null && System.IO.File.Exists(path))
