@@ -15,6 +15,16 @@ namespace DiskImage.Block;
 public readonly record struct BlockBinding(
     int RequestAlignment = 0, int MemoryAlignment = 0, int MaximumTransfer = 0, long MaximumZeroes = 0)
 {
+    /// <summary>Bytes of the longest request that keeps to it.</summary>
+    public int LargestTransfer
+    {
+        get
+        {
+            int unit = Math.Max(1, RequestAlignment);
+            return MaximumTransfer == 0 ? int.MaxValue / unit * unit : Math.Max(unit, MaximumTransfer / unit * unit);
+        }
+    }
+
     /// <summary>True if any request will do.</summary>
     public bool IsFree => this is { RequestAlignment: <= 1, MemoryAlignment: <= 1, MaximumTransfer: 0, MaximumZeroes: 0 };
 }

@@ -252,7 +252,7 @@ public abstract class BlockNode : IAsyncDisposable
     protected virtual async ValueTask WriteZeroesCoreAsync(
         long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
-        int size = (int)Math.Min(length, 1 << 20);
+        int size = (int)Math.Min(length, Math.Min(1 << 20, Binding.LargestTransfer));
         byte[] zeroes = ArrayPool<byte>.Shared.Rent(size);
         try
         {

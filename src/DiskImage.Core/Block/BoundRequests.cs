@@ -18,7 +18,7 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
 
     private readonly RangeLock _ranges = new();
     private readonly int _unit = Math.Max(1, binding.RequestAlignment);
-    private readonly int _maximum = Maximum(binding);
+    private readonly int _maximum = binding.LargestTransfer;
 
     /// <summary>Reads a range inside the node.</summary>
     public async ValueTask ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
@@ -116,12 +116,6 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
             0, long.MaxValue, exclusive: true, () => requests.Resize(length, preallocation, claimed, cancellationToken), cancellationToken);
 
     private long MaximumZeroes => binding.MaximumZeroes == 0 ? long.MaxValue : Math.Max(_unit, Down(binding.MaximumZeroes));
-
-    private static int Maximum(BlockBinding binding)
-    {
-        int unit = Math.Max(1, binding.RequestAlignment);
-        return binding.MaximumTransfer == 0 ? int.MaxValue / unit * unit : Math.Max(unit, binding.MaximumTransfer / unit * unit);
-    }
 
     private async ValueTask WriteBouncedAsync(
         long start, int length, long offset, ReadOnlyMemory<byte> part, CancellationToken cancellationToken)

@@ -18,28 +18,15 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
     private readonly HashSet<string> _warned = new(StringComparer.Ordinal); // an image may be opened several times
     private ItemsDisplay? _items; // of several images
     private string? _folder;
-    private readonly Dictionary<string, SecureString> _asked = new(StringComparer.Ordinal), _askedNew = new(StringComparer.Ordinal);
-    private IReadOnlyDictionary<string, SecureString> _secrets = new Dictionary<string, SecureString>(StringComparer.Ordinal);
     private bool _yesToAll, _noToAll; // answers of the user to questions about losses
 
-    /// <summary>
-    /// The secret of encrypted images: a SecureString or PSCredential, or a dictionary of these by the name in <c>key-secret</c>, or by
-    /// path.
-    /// </summary>
-    [Parameter]
-    [ValidateNotNull]
-    public object? Secret { get; set; }
+    /// <summary>The secrets that images are opened with, by name or path.</summary>
+    private protected virtual IReadOnlyDictionary<string, SecureString> OpeningSecrets { get; }
+        = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
-    /// <summary>A file that holds the secret, for work that nobody watches.</summary>
-    [Parameter]
-    [ValidateNotNullOrEmpty]
-    public string? SecretFile { get; set; }
-
-    /// <summary>The secrets of images that are made, by name or path.</summary>
-    private protected virtual object? GivenNewSecret => null;
-
-    /// <summary>False for a cmdlet whose secret is tried, not used to open the image.</summary>
-    private protected virtual bool GivesSecrets => true;
+    /// <summary>The secrets of images that are made, likewise.</summary>
+    private protected virtual IReadOnlyDictionary<string, SecureString> NewSecrets { get; }
+        = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
     /// <summary>The session's current folder when the cmdlet began.</summary>
     private protected string? Folder => _folder;
@@ -57,73 +44,10 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
     private protected ImageOpener Opener => new(Registry, Policy, text => _warnings.Enqueue(RemedyWords.Say(text)));
 
     /// <inheritdoc/>
-    protected override void BeginProcessing()
-    {
-        _folder = SessionPath.Folder(SessionState.Path);
-        try
-        {
-            Dictionary<string, SecureString> secrets = GivenSecrets.Of(Secret, nameof(Secret), _folder);
-            if (SecretFile is not null)
-            {
-                string file = SessionPath.Literal(SessionState.Path, SecretFile);
-                secrets[GivenSecrets.ForAll] = secrets.ContainsKey(GivenSecrets.ForAll)
-                    ? throw new DiskImageException(
-                        DiskImageErrorKind.InvalidOption,
-                        $"{file}: -{nameof(SecretFile)} and -{nameof(Secret)} are given. Leave out one.",
-                        file)
-                    : GivenSecrets.OfFile(file, WriteWarning);
-            }
-            _secrets = secrets;
-        }
-        catch (DiskImageException e)
-        {
-            ThrowTerminatingError(DiskImageError.Record(e, SecretFile));
-        }
-    }
+    protected override void BeginProcessing() => _folder = SessionPath.Folder(SessionState.Path);
 
-    /// <summary>The secret that the user gave for an image.</summary>
-    /// <exception cref="DiskImageException">SecretRequired: none.</exception>
-    private protected SecureString SecretFor(string path) => SecretFor(Secrets, path, RemedyKind.Secret);
-
-    /// <summary>Likewise, of another parameter.</summary>
-    private protected SecureString SecretFor(object? given, string parameter, string path)
-        => SecretFor(GivenSecrets.Of(given, parameter, _folder), path, RemedyKind.NewSecret);
-
-    private static SecureString SecretFor(IReadOnlyDictionary<string, SecureString> secrets, string path, RemedyKind remedy)
-        => secrets.GetValueOrDefault(path) ?? secrets.GetValueOrDefault(System.IO.Path.GetFileName(path))
-            ?? secrets.GetValueOrDefault(GivenSecrets.ForAll)
-            ?? throw new DiskImageException(
-                DiskImageErrorKind.SecretRequired, $"{path}: a secret is needed. Give it with {new Remedy(remedy)}.", path);
-
-    private IReadOnlyDictionary<string, SecureString> Secrets => With(_secrets, _asked);
-
-    private IReadOnlyDictionary<string, SecureString> NewSecrets
-        => With(GivenSecrets.Of(GivenNewSecret, "NewSecret", _folder), _askedNew);
-
-    private static IReadOnlyDictionary<string, SecureString> With(
-        IReadOnlyDictionary<string, SecureString> given, Dictionary<string, SecureString> asked)
-        => asked.Count == 0 ? given
-            : given.Concat(asked.Where(a => !given.ContainsKey(a.Key))).ToDictionary(StringComparer.Ordinal);
-
-    /// <summary>
-    /// Asks for a secret that is missing, once for each image, where somebody is there to answer; true if it is worth trying again.
-    /// </summary>
-    private async Task<bool> AskSecretAsync(DiskImageException missing)
-    {
-        bool isNew = missing.Wording.Remedies.Any(r => r.Kind == RemedyKind.NewSecret);
-        Dictionary<string, SecureString> asked = isNew ? _askedNew : _asked;
-        if (missing is not { Kind: DiskImageErrorKind.SecretRequired, Path: { } path } || IsStopping || asked.ContainsKey(path))
-        {
-            return false;
-        }
-        string question = Printable.Of($"{(isNew ? "New secret" : "Secret")} of {path}: ");
-        SecureString? answer = await AskAsync(() => SecretQuestion.Ask(Host, question)).ConfigureAwait(false);
-        if (answer is { Length: > 0 })
-        {
-            asked[path] = answer;
-        }
-        return answer is { Length: > 0 };
-    }
+    /// <summary>Gets a secret that is missing from somebody; true if it is worth trying again.</summary>
+    private protected virtual Task<bool> AskSecretAsync(DiskImageException missing) => Task.FromResult(false);
 
     /// <summary>
     /// Runs work for one item. What goes wrong, whatever it is, becomes a non-terminating error about the item: the others go on. Only the
@@ -247,7 +171,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
 
     /// <summary>Makes the images of this cmdlet.</summary>
     private protected virtual ImageCreator Creator(ImageOpener opener, string path)
-        => new(opener) { Secrets = NewSecrets, SecretsBelow = Secrets };
+        => new(opener) { Secrets = NewSecrets, SecretsBelow = OpeningSecrets };
 
     /// <summary>Outputs what an image was that is somewhere else by now.</summary>
     private protected virtual ValueTask OutputSentAsync(DiskImageInfo info) => OutputAsync(info);
@@ -340,8 +264,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
     private protected async Task<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
     {
         OpenedImage image = await Opener.OpenAsync(
-            GivesSecrets ? request with { Folder = _folder, Secrets = Secrets } : request with { Folder = _folder }, cancellationToken)
-            .ConfigureAwait(false);
+            request with { Folder = _folder, Secrets = OpeningSecrets }, cancellationToken).ConfigureAwait(false);
         try
         {
             await WarnPendingAsync().ConfigureAwait(false);

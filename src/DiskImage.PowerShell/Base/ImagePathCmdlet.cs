@@ -4,7 +4,7 @@ using DiskImage.Block;
 namespace DiskImage.PowerShell;
 
 /// <summary>A cmdlet that does the same to each of the images it is given.</summary>
-public abstract class ImagePathCmdlet : DiskImageCmdlet
+public abstract class ImagePathCmdlet : SecretCmdlet
 {
     /// <summary>The parameter set of paths with wildcards.</summary>
     protected const string PathSet = "Path";

@@ -8,7 +8,7 @@ namespace DiskImage.PowerShell;
 /// <summary><c>New-DiskImage</c>: makes an empty disk image.</summary>
 [Cmdlet(VerbsCommon.New, "DiskImage", SupportsShouldProcess = true)]
 [OutputType(typeof(DiskImageInfo))]
-public sealed class NewDiskImageCommand : DiskImageCmdlet, IDynamicParameters
+public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
 {
     private RuntimeDefinedParameterDictionary? _formatParameters;
     private IReadOnlyList<string> _parentFolders = [];

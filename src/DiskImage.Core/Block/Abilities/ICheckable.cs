@@ -95,6 +95,28 @@ public sealed record CheckReport
         };
     }
 
+    /// <summary>The sum of this report and that of another part of the same disk. Where the image ends stays what it is here.</summary>
+    /// <param name="part">The other one.</param>
+    public CheckReport With(CheckReport part)
+    {
+        ArgumentNullException.ThrowIfNull(part);
+        return this with
+        {
+            Findings = part.Findings.Count == 0 ? Findings : [.. Findings.Concat(part.Findings).Take(MaxFindings)],
+            Corruptions = Corruptions + part.Corruptions,
+            Leaks = Leaks + part.Leaks,
+            CheckErrors = CheckErrors + part.CheckErrors,
+            CorruptionsFixed = CorruptionsFixed + part.CorruptionsFixed,
+            LeaksFixed = LeaksFixed + part.LeaksFixed,
+            TotalClusters = Sum(TotalClusters, part.TotalClusters),
+            AllocatedClusters = Sum(AllocatedClusters, part.AllocatedClusters),
+            FragmentedClusters = Sum(FragmentedClusters, part.FragmentedClusters),
+            CompressedClusters = Sum(CompressedClusters, part.CompressedClusters),
+        };
+
+        static long? Sum(long? one, long? other) => one is null ? other : one + (other ?? 0);
+    }
+
     /// <summary>Findings that are listed one by one; beyond that they are only counted, so that memory is bounded. Ours.</summary>
     public const int MaxFindings = 10_000;
 }

@@ -43,8 +43,6 @@ public readonly record struct LuksInfo()
 /// <summary>A LUKS volume as a disk: one run of its file under the cipher.</summary>
 internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, IRepairable
 {
-    private const int ZeroesAtOnce = 1 << 20; // bytes; a whole number of sectors of every size
-
     private readonly LuksVolume _volume;
     private readonly bool _isDetached;
     private readonly Dictionary<string, BlockNode> _children;
@@ -148,12 +146,11 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
             throw Secrets.Required(Name);
         }
         await File.ResizeAsync(Start + length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
-        byte[] zeroes = new byte[(int)Math.Clamp(length - old, 0, ZeroesAtOnce)];
-        for (long at = Binary.Round.Up(old, _volume.SectorSize); at < length; at += zeroes.Length)
+        long from = Binary.Round.Up(old, _volume.SectorSize);
+        if (length > from)
         {
             // whoever resizes has the whole disk to itself already, so this is no request of its own
-            int part = (int)Math.Min(zeroes.Length, length - at);
-            await WriteCoreAsync(at, zeroes.AsMemory(0, part), cancellationToken).ConfigureAwait(false);
+            await WriteZeroesCoreAsync(from, length - from, ZeroWriteMode.KeepAllocated, cancellationToken).ConfigureAwait(false);
         }
     }
 }

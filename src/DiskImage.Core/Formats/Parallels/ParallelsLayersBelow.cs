@@ -18,13 +18,10 @@ internal sealed class ParallelsLayersBelow(FormatOpenContext context, string nam
             IEnumerable<CheckFinding> findings = one.Findings.Select(f => CheckFinding.Of(
                 f.Kind, f.Severity, (Wording)$"{image?.File ?? name}: {f.Wording ?? f.Message}", f.GuestOffset, f.GuestLength,
                 f.HostOffset));
-            report = report with
+            report = report.With(new CheckReport
             {
-                Findings = [.. report.Findings.Concat(findings).Take(CheckReport.MaxFindings)],
-                Corruptions = report.Corruptions + one.Corruptions,
-                Leaks = report.Leaks + one.Leaks,
-                CheckErrors = report.CheckErrors + one.CheckErrors,
-            };
+                Findings = [.. findings], Corruptions = one.Corruptions, Leaks = one.Leaks, CheckErrors = one.CheckErrors,
+            });
         }
         return report;
     }

@@ -69,29 +69,12 @@ internal sealed class ParallelsSplitNode : BlockNode, IDescribed, ICheckable
 
     public async ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
-        var all = new CheckReport
-        {
-            Findings = [],
-            TotalClusters = 0,
-            AllocatedClusters = 0,
-            FragmentedClusters = 0,
-            CompressedClusters = 0,
-        };
+        var all = new CheckReport { Findings = [], TotalClusters = 0, AllocatedClusters = 0, FragmentedClusters = 0 };
         foreach ((long start, BlockNode part) in _parts)
         {
             if (part.As<ICheckable>() is { } checkable)
             {
-                CheckReport report = await checkable.CheckAsync(null, cancellationToken).ConfigureAwait(false);
-                all = all with
-                {
-                    Findings = [.. all.Findings.Concat(report.Findings).Take(CheckReport.MaxFindings)],
-                    Corruptions = all.Corruptions + report.Corruptions,
-                    Leaks = all.Leaks + report.Leaks,
-                    CheckErrors = all.CheckErrors + report.CheckErrors,
-                    TotalClusters = all.TotalClusters + report.TotalClusters,
-                    AllocatedClusters = all.AllocatedClusters + report.AllocatedClusters,
-                    FragmentedClusters = all.FragmentedClusters + report.FragmentedClusters,
-                };
+                all = all.With(await checkable.CheckAsync(null, cancellationToken).ConfigureAwait(false));
             }
             bytes?.Report(start + part.Length);
         }

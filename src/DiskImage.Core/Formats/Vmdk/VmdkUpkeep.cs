@@ -63,14 +63,9 @@ internal sealed class VmdkUpkeep(BlockNode file, VmdkDescriptor? descriptor, IRe
     public async ValueTask<CheckReport> EachAsync(Func<VmdkSparseExtent, IProgress<long>?, ValueTask<CheckReport>> run,
         IProgress<long>? bytes)
     {
-        var findings = new List<CheckFinding>();
         var sum = new CheckReport
         {
-            Findings = findings,
-            TotalClusters = 0,
-            AllocatedClusters = 0,
-            FragmentedClusters = 0,
-            CompressedClusters = 0,
+            Findings = [], TotalClusters = 0, AllocatedClusters = 0, FragmentedClusters = 0, CompressedClusters = 0,
         };
         foreach (VmdkExtent extent in extents)
         {
@@ -80,42 +75,29 @@ internal sealed class VmdkUpkeep(BlockNode file, VmdkDescriptor? descriptor, IRe
             }
             CheckReport one = await run(sparse, Shifted(bytes, extent.Start)).ConfigureAwait(false);
             bool isNamed = !ReferenceEquals(extent.File, file);
-            foreach (CheckFinding found in one.Findings.Take(CheckReport.MaxFindings - findings.Count))
-            {
-                Wording message = found.Wording ?? found.Message;
-                findings.Add(CheckFinding.Of(
-                    found.Kind,
-                    found.Severity,
-                    isNamed ? (Wording)$"{extent.Line.FileName}: {message}" : message,
-                    found.GuestOffset + extent.Start,
-                    found.GuestLength,
-                    found.HostOffset) with { Repair = found.Repair });
-            }
-            sum = sum with
-            {
-                Corruptions = sum.Corruptions + one.Corruptions,
-                Leaks = sum.Leaks + one.Leaks,
-                CheckErrors = sum.CheckErrors + one.CheckErrors,
-                CorruptionsFixed = sum.CorruptionsFixed + one.CorruptionsFixed,
-                LeaksFixed = sum.LeaksFixed + one.LeaksFixed,
-                TotalClusters = sum.TotalClusters + one.TotalClusters,
-                AllocatedClusters = sum.AllocatedClusters + one.AllocatedClusters,
-                FragmentedClusters = sum.FragmentedClusters + one.FragmentedClusters,
-                CompressedClusters = sum.CompressedClusters + one.CompressedClusters,
-                ImageEndOffset = isNamed ? sum.ImageEndOffset : one.ImageEndOffset,
-            };
+            sum = sum.With(one with { Findings = [.. one.Findings.Select(f => OfDisk(f, extent, isNamed))] });
+            sum = isNamed ? sum : sum with { ImageEndOffset = one.ImageEndOffset };
         }
         bytes?.Report(extents.Count == 0 ? 0 : extents[^1].End);
         return sum;
     }
 
     /// <summary>A report with what else was found.</summary>
-    public static CheckReport With(CheckReport report, CheckFindings more) => report with
+    public static CheckReport With(CheckReport report, CheckFindings more)
+        => report.With(new CheckReport { Findings = more.List, Corruptions = more.Corruptions, CheckErrors = more.Errors });
+
+    /// <summary>What was found of an extent, as it is said of the disk.</summary>
+    private static CheckFinding OfDisk(CheckFinding found, VmdkExtent extent, bool isNamed)
     {
-        Findings = [.. report.Findings, .. more.List],
-        Corruptions = report.Corruptions + more.Corruptions,
-        CheckErrors = report.CheckErrors + more.Errors,
-    };
+        Wording message = found.Wording ?? found.Message;
+        return CheckFinding.Of(
+            found.Kind,
+            found.Severity,
+            isNamed ? (Wording)$"{extent.Line.FileName}: {message}" : message,
+            found.GuestOffset + extent.Start,
+            found.GuestLength,
+            found.HostOffset) with { Repair = found.Repair };
+    }
 
     /// <summary>Progress of an extent as progress of the disk.</summary>
     public static IProgress<long>? Shifted(IProgress<long>? bytes, long start)

@@ -1,4 +1,3 @@
-using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
 
@@ -92,7 +91,7 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
     {
         if (!_info.Can(NbdExportFlags.SendWriteZeroes))
         {
-            await WriteLiteralZeroesAsync(offset, length, cancellationToken).ConfigureAwait(false);
+            await base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken).ConfigureAwait(false);
             return;
         }
         NbdCommandFlags flags = mode == ZeroWriteMode.KeepAllocated ? NbdCommandFlags.NoHole : NbdCommandFlags.None;
@@ -210,26 +209,6 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
     {
         _ = Interlocked.Increment(ref _changes);
         Volatile.Write(ref _known, null);
-    }
-
-    private async ValueTask WriteLiteralZeroesAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        int size = (int)Math.Min(length, Math.Min(1 << 20, Binding.MaximumTransfer));
-        byte[] zeroes = ArrayPool<byte>.Shared.Rent(size);
-        try
-        {
-            zeroes.AsSpan(0, size).Clear();
-            for (long end = offset + length; offset < end;)
-            {
-                int count = (int)Math.Min(size, end - offset);
-                await WriteCoreAsync(offset, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
-                offset += count;
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(zeroes);
-        }
     }
 
     private void Require(NbdRequest request, string doing)
