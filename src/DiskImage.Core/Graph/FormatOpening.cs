@@ -73,7 +73,10 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
     private async ValueTask<BlockNode> OpenBackingAsync(string reference, string? format, CancellationToken cancellationToken)
     {
         object? given = spec.Child(BackingChild);
-        GraphSite below = site with { Writable = false, Format = null, Options = null, IsBytes = false, Role = ImageRole.Backing };
+        GraphSite below = site with
+        {
+            Writable = false, Format = null, Options = null, IsBytes = false, Role = ImageRole.Backing, NamedBy = null,
+        };
         if (builder.IsComplete(given))
         {
             return (await builder.OpenDiskAsync(
@@ -109,7 +112,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
     {
         try
         {
-            below = below with { Folder = Path.GetDirectoryName(ImagePath) };
+            below = below with { Folder = Path.GetDirectoryName(ImagePath), NamedBy = ImagePath };
             // the image's names are not the user's
             GraphBuilder own = given is null && locator.IsDescription ? builder.For(locator.Spec) : builder;
             bool isFilter = given?.Driver is { } driver && opener.Registry.Driver(driver) is FilterDriver;
@@ -134,14 +137,14 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
             object? given = spec.Child(DataChild);
             if (builder.IsComplete(given))
             {
-                return await builder.OpenBytesAsync(given, place, cancellationToken).ConfigureAwait(false);
+                return await builder.OpenBytesAsync(given, place with { NamedBy = null }, cancellationToken).ConfigureAwait(false);
             }
             ImageLocator locator = Admit(reference, OpenPolicy.DataRole);
             GraphBuilder own = given is null && locator.IsDescription ? builder.For(locator.Spec) : builder;
             object recorded = own.BytesOf(locator.Spec);
             return await own.OpenBytesAsync(
                 given is NodeSpec more && recorded is NodeSpec below ? opener.Join(more, below) : recorded,
-                place with { Folder = Path.GetDirectoryName(ImagePath) },
+                place with { Folder = Path.GetDirectoryName(ImagePath), NamedBy = ImagePath },
                 cancellationToken).ConfigureAwait(false);
         }
         catch (DiskImageException e) when (request.ToDescribe || e.Kind == DiskImageErrorKind.NotFound)

@@ -113,6 +113,10 @@ internal sealed class GraphBuilder
         if (Registry.Owner(protocol, options) is var owner && owner != protocol)
         {
             (protocol, options) = (owner, Bind(owner, spec, site.Folder));
+            if (site.NamedBy is { } image)
+            {
+                _opener.Policy.RequireDeviceNamed(protocol.NameOf(options), image);
+            }
         }
         if (site.Writable && protocol.NeedsPermissionToWrite)
         {

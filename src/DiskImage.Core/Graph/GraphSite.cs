@@ -34,6 +34,9 @@ internal sealed record GraphSite(IReadOnlyList<ChainLink> Chain, string? Folder)
     /// <summary>Options of the format beside those of the description.</summary>
     public object? Options { get; init; }
 
+    /// <summary>The image that names it, if it is not the user who does.</summary>
+    public string? NamedBy { get; init; }
+
     /// <summary>Which of a request's images it is, for messages.</summary>
     public ImageRole Role { get; init; }
 

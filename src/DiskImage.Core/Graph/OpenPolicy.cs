@@ -71,6 +71,24 @@ public sealed record OpenPolicy
         }
     }
 
+    /// <summary>
+    /// Throws if a name that stands in an image leads to a disk of the machine, which is no file, and the user did not name it, too.
+    /// </summary>
+    /// <param name="device">The disk.</param>
+    /// <param name="imagePath">The image.</param>
+    /// <exception cref="DiskImageException">Refused.</exception>
+    internal void RequireDeviceNamed(string device, string imagePath)
+    {
+        if (References != ReferenceScope.Anywhere && !Named.Contains(device))
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Refused,
+                $"{imagePath}: names {device}, which is a disk of this machine and no file. It is not opened; if you trust the image, "
+                    + $"allow it with {new Remedy(RemedyKind.References, nameof(ReferenceScope.Anywhere))}.",
+                imagePath);
+        }
+    }
+
     /// <summary>Full paths and locators that the user named: whatever image names one of these too, it is opened.</summary>
     private HashSet<string> Named { get; init; } = [];
 

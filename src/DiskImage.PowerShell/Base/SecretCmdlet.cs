@@ -53,7 +53,9 @@ public abstract class SecretCmdlet : DiskImageCmdlet
             string file = SessionPath.Literal(SessionState.Path, SecretFile);
             _given[GivenSecrets.ForAll] = _given.ContainsKey(GivenSecrets.ForAll)
                 ? throw new DiskImageException(
-                    DiskImageErrorKind.InvalidOption, $"{file}: -{nameof(SecretFile)} and -{nameof(Secret)} are given. Leave out one.", file)
+                    DiskImageErrorKind.InvalidOption,
+                    $"{file}: -{nameof(SecretFile)} and -{nameof(Secret)} are given. Leave out one.",
+                    file)
                 : GivenSecrets.OfFile(file, WriteWarning);
         }
         catch (DiskImageException e)

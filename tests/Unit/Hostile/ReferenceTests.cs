@@ -84,6 +84,30 @@ public sealed class ReferenceTests : IDisposable
         await ExpectAsync("a.qcow2", DiskImageErrorKind.Refused, "not opened");
     }
 
+    /// <summary>A disk of the machine is no file, however far names of files are followed; the user may name it.</summary>
+    [OracleFact("mknod", "/dev/loop0")]
+    public async Task Disks_of_the_machine_are_refused()
+    {
+        OpenPolicy files = OpenPolicy.Default with { References = ReferenceScope.LocalFiles };
+        await MakeAsync("a.qcow2", "/dev/loop0");
+        await ExpectAsync("a.qcow2", DiskImageErrorKind.Refused, "/dev/loop0, which is a disk of this machine", files);
+        File.CreateSymbolicLink(_folder["link"], "/dev/loop0");
+        await MakeAsync("b.qcow2", "link");
+        await ExpectAsync("b.qcow2", DiskImageErrorKind.Refused, "not opened");
+        await ExpectAsync("b.qcow2", DiskImageErrorKind.Refused, "a disk of this machine", files);
+        foreach (OpenPolicy allowed in new[] { files with { References = ReferenceScope.Anywhere }, files.Naming("/dev/loop0", _folder["a.qcow2"]) })
+        {
+            try
+            {
+                await (await Images.OpenAsync(_folder["a.qcow2"], policy: allowed)).DisposeAsync();
+            }
+            catch (DiskImageException e)
+            {
+                Assert.NotEqual(DiskImageErrorKind.Refused, e.Kind); // it may have no medium
+            }
+        }
+    }
+
     [Theory]
     [InlineData("missing.qcow2", DiskImageErrorKind.NotFound)]
     [InlineData("no/such/folder.qcow2", DiskImageErrorKind.NotFound)]

@@ -31,7 +31,7 @@ internal sealed class NbdProcess : IAsyncDisposable
         {
             if (process.HasExited)
             {
-                Assert.Fail($"{program} {string.Join(' ', arguments)} ended: {await errors}");
+                Assert.Fail($"{program} {string.Join(' ', arguments)} ended with exit code {process.ExitCode}: {await errors}");
             }
             if (listens is string path ? File.Exists(path) : IsTaken((int)listens))
             {
