@@ -147,7 +147,12 @@ internal static class NetworkScenarios
         {
             info.ArgumentList.Add(argument);
         }
-        s_servers.Add(Process.Start(info)!);
+        // from a thread that stays: nbdkit has the kernel end it with the thread that started it
+        new Thread(() =>
+        {
+            s_servers.Add(Process.Start(info)!);
+            Thread.Sleep(Timeout.Infinite);
+        }) { IsBackground = true }.Start();
         for (int i = 0; !File.Exists(sign); i++)
         {
             if (i > 1000)

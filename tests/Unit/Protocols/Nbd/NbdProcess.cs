@@ -23,7 +23,7 @@ internal sealed class NbdProcess : IAsyncDisposable
         {
             info.ArgumentList.Add(argument);
         }
-        Process process = Process.Start(info)!;
+        Process process = await StartAsync(info);
         process.StandardInput.Close();
         Task<string> errors = process.StandardError.ReadToEndAsync();
         _ = process.StandardOutput.ReadToEndAsync();
@@ -41,6 +41,30 @@ internal sealed class NbdProcess : IAsyncDisposable
         }
         process.Kill();
         throw new TimeoutException($"{program} does not listen: {await errors}");
+    }
+
+    /// <summary>
+    /// Starts it from a thread that lives as long as it does: nbdkit has the kernel end it with the thread that started it, and those of the
+    /// pool come and go.
+    /// </summary>
+    private static Task<Process> StartAsync(ProcessStartInfo info)
+    {
+        var started = new TaskCompletionSource<Process>(TaskCreationOptions.RunContinuationsAsynchronously);
+        new Thread(() =>
+        {
+            try
+            {
+                Process process = Process.Start(info)!;
+                using var waited = Process.GetProcessById(process.Id); // whoever gets the other one may dispose it
+                started.SetResult(process);
+                waited.WaitForExit();
+            }
+            catch (Exception e)
+            {
+                _ = started.TrySetException(e);
+            }
+        }) { IsBackground = true }.Start();
+        return started.Task;
     }
 
     /// <summary>A TCP port that nobody listens at.</summary>
