@@ -54,9 +54,12 @@ function Invoke-UnitTest {
     dotnet test "$root/DiskImage.sln" --configuration $Configuration --nologo --results-directory $results `
         --logger 'trx;LogFilePrefix=unit' --blame-hang-timeout 8m --blame-hang-dump-type none | Out-Host
     $failedRun = $LASTEXITCODE -ne 0
-    $counts = @{ Passed = 0; Failed = 0; Skipped = 0 }
+    $counts = @{ Passed = 0; Failed = 0; Skipped = 0; Failures = @() }
     foreach ($file in Get-ChildItem $results -Filter 'unit*.trx') {
-        $counters = ([xml](Get-Content $file -Raw)).TestRun.ResultSummary.Counters
+        $run = ([xml](Get-Content $file -Raw)).TestRun
+        $counters = $run.ResultSummary.Counters
+        $counts.Failures += @($run.Results.UnitTestResult | Where-Object outcome -EQ Failed |
+            ForEach-Object { "$($_.testName): $($_.Output.ErrorInfo.Message)" })
         $counts.Passed += [int]$counters.passed
         $counts.Failed += [int]$counters.executed - [int]$counters.passed
         $counts.Skipped += [int]$counters.total - [int]$counters.executed
@@ -78,8 +81,7 @@ function Invoke-PesterTest {
         Invoke-FreshShell "$root/build/Pester.ps1"
         Get-Content "$results/pester-counts.json" -Raw | ConvertFrom-Json -AsHashtable
     } catch {
-        Write-Host "Pester did not run: $_"
-        @{ Passed = 0; Failed = 1; Skipped = 0 }
+        @{ Passed = 0; Failed = 1; Skipped = 0; Failures = @("Pester did not run: $_") }
     }
 }
 
@@ -91,6 +93,8 @@ function Invoke-Test {
     $unit = Invoke-UnitTest
     $pester = Invoke-PesterTest
     $failed = $unit.Failed + $pester.Failed
+    # Named here once more: a log's end is what one reads, and all that some keep.
+    $unit.Failures + $pester.Failures | ForEach-Object { Write-Host "FAILED $_" }
     Write-Host "$($unit.Passed + $pester.Passed) passed, $failed failed, $($unit.Skipped + $pester.Skipped) skipped"
     exit [Math]::Min($failed, 1)
 }

@@ -64,6 +64,8 @@ run_tests() {
     build || failed=$((failed + 1))
 
     pester=$(cat tests/Pester/*.Tests.ps1 | grep -cE '^[[:space:]]*It[[:space:]]')
+    # Named here once more: a log's end is what one reads, and all that some keep.
+    cat TestResults/unit*.trx 2>/dev/null | grep -o '<UnitTestResult [^>]*outcome="Failed"[^>]*>' | sed 's/.* testName="\([^"]*\)".*/FAILED \1/'
     not_run "the Pester tests ($pester It blocks, counted as skipped)"
     echo "$passed passed, $failed failed, $((skipped + pester)) skipped"
     [ "$failed" -eq 0 ]

@@ -35,15 +35,17 @@ if (Test-Path $pester) {
         TestResult   = @{ Enabled = -not $Bare; OutputFormat = 'NUnitXml'; OutputPath = "$results/pester.xml" }
     }
     $sum = @{
-        Passed  = $run.PassedCount
+        Passed   = $run.PassedCount
         # A BeforeAll or a whole file that failed is more than the tests it took along.
-        Failed  = $run.FailedCount + $run.FailedBlocksCount + $run.FailedContainersCount
-        Skipped = $run.SkippedCount + $run.InconclusiveCount + $run.NotRunCount
+        Failed   = $run.FailedCount + $run.FailedBlocksCount + $run.FailedContainersCount
+        Skipped  = $run.SkippedCount + $run.InconclusiveCount + $run.NotRunCount
+        Failures = @(@($run.Failed) + $run.FailedBlocks + $run.FailedContainers | Where-Object { $_ } |
+            ForEach-Object { "$($_.ExpandedPath ?? $_.Item ?? $_): $($_.ErrorRecord | Select-Object -First 1)" })
     }
 } else {
     $tests = @(Get-ChildItem $Path -Recurse -Filter '*.Tests.ps1' | Select-String '^\s*It\s').Count
     Write-Host "NOT RUN: the Pester tests ($tests It blocks, counted as skipped), because Pester $version could not be restored (dotnet restore build/Pester.proj says why)."
-    $sum = @{ Passed = 0; Failed = 0; Skipped = $tests }
+    $sum = @{ Passed = 0; Failed = 0; Skipped = $tests; Failures = @() }
 }
 
 $sum | ConvertTo-Json | Set-Content $Counts
