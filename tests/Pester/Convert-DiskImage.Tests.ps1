@@ -238,6 +238,23 @@ Describe 'Convert-DiskImage' {
     ) {
         Get-Completion $Line | Should -Be $Expected
     }
+
+    It 'goes round the host''s cache, both ways (<Mode>, <Format>)' -ForEach @(
+        @{ Mode = 'None'; Format = 'qcow2' }, @{ Mode = 'DirectSync'; Format = 'raw' }, @{ Mode = 'Writethrough'; Format = 'vhdx' }
+    ) {
+        $info = Convert-DiskImage disk.raw "out/direct.$Format" -CacheMode $Mode -SourceCacheMode None -Verify -Force
+        $info.Format | Should -Be $Format
+        (Compare-DiskImage disk.raw "out/direct.$Format" -CacheMode $Mode).Identical | Should -BeTrue
+        Remove-Item "out/direct.$Format"
+    }
+
+    It 'takes the cache mode of a node from its description' {
+        $null = Convert-DiskImage disk.raw out/described.raw -ImageOption 'cache=none,detect-zeroes=on' -Verify
+        (Get-FileHash out/described.raw).Hash | Should -Be (Get-FileHash disk.raw).Hash
+        Remove-Item out/described.raw
+        { Convert-DiskImage disk.raw out/never.raw -ImageOption cache=quick -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageInvalidOption,*' -ExpectedMessage '*writeback, none*'
+    }
 }
 
 Describe 'Convert-DiskImage -BackingPath' {

@@ -66,6 +66,22 @@ Describe 'Failing system calls' -Skip:([bool]$why) {
         (Get-ChildItem).Name | Should -Be 'disk.source'
     }
 
+    It 'flushes as the cache mode says (<Cmdlet> <Mode>)' -ForEach @(
+        @{ Cmdlet = 'Convert'; Mode = ''; Flushes = $false }, @{ Cmdlet = 'Convert'; Mode = 'Unsafe'; Flushes = $false }
+        @{ Cmdlet = 'Convert'; Mode = 'Writeback'; Flushes = $true }, @{ Cmdlet = 'Convert'; Mode = 'None'; Flushes = $true }
+        @{ Cmdlet = 'Copy'; Mode = ''; Flushes = $false }, @{ Cmdlet = 'Copy'; Mode = 'Writethrough'; Flushes = $true }
+        @{ Cmdlet = 'Write'; Mode = ''; Flushes = $true }, @{ Cmdlet = 'Write'; Mode = 'Unsafe'; Flushes = $false }
+    ) {
+        $null = New-TestDisk "$folder/disk.source" -Size 1MB -Seed 3
+        $null = New-DiskImage there.qcow2 1MB
+        $script = @{
+            Convert = 'Convert-DiskImage disk.source target.img -Format raw -DestinationFormat qcow2;'
+            Copy    = 'Copy-DiskImage disk.source target.img -Format raw -DestinationFormat raw;'
+            Write   = 'Write-DiskImage there.qcow2 0 (1, 2, 3); if ($?) { 1 }'
+        }[$Cmdlet].Replace(';', "$($Mode ? " -CacheMode $Mode" : '');")
+        Invoke-Failing $folder fsync 5 $script | Should -BeLike ($Flushes ? 'DiskImageWriteFailed WriteError: *' : 'ok')
+    }
+
     It 'leaves no target on a full disk (<Format>)' -ForEach @(@{ Format = 'qcow2' }) {
         $null = New-TestDisk "$folder/disk.source" -Size 2MB -Seed 3
         $result = Invoke-Failing $folder pwrite 28 "Convert-DiskImage disk.source target.img -Format raw -DestinationFormat $Format" @{ HOSTFAULT_SKIP = '1' }

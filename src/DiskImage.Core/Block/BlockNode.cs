@@ -1,5 +1,3 @@
-using System.Buffers;
-
 namespace DiskImage.Block;
 
 /// <summary>
@@ -253,20 +251,13 @@ public abstract class BlockNode : IAsyncDisposable
         long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
         int size = (int)Math.Min(length, Math.Min(1 << 20, Binding.LargestTransfer));
-        byte[] zeroes = ArrayPool<byte>.Shared.Rent(size);
-        try
+        using var zeroes = new AlignedBuffer(size, Binding.MemoryAlignment);
+        zeroes.Memory.Span.Clear();
+        for (long end = offset + length; offset < end;)
         {
-            zeroes.AsSpan(0, size).Clear();
-            for (long end = offset + length; offset < end;)
-            {
-                int count = (int)Math.Min(size, end - offset);
-                await WriteCoreAsync(offset, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
-                offset += count;
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(zeroes);
+            int count = (int)Math.Min(size, end - offset);
+            await WriteCoreAsync(offset, zeroes.Memory[..count], cancellationToken).ConfigureAwait(false);
+            offset += count;
         }
     }
 

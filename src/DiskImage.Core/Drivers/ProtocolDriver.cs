@@ -9,6 +9,11 @@ public sealed record ProtocolOpenContext(object Options) : NodeContext(Options)
     /// <summary>Whether other programs are told of the use, where the options do not say.</summary>
     public ImageLocking Locking { get; init; }
 
+    /// <summary>
+    /// The host's cache is to be gone round. A protocol whose bytes come from elsewhere takes no notice.
+    /// </summary>
+    public bool Direct { get; init; }
+
     /// <summary>Told what a user should know about what is opened.</summary>
     public Action<Wording> Warn { get; init; } = static _ => { };
 }

@@ -72,10 +72,10 @@ internal sealed class GraphBuilder
         try
         {
             link = link with { Path = bytes.Name };
-            return await new FormatOpening(this, _opener, _request, driver is ProtocolDriver
-                ? NodeSpec.Of(null)
-                : spec, site with { Chain = [.. site.Chain, link] })
+            NodeSpec own = driver is ProtocolDriver ? NodeSpec.Of(null) : spec;
+            OpenedDisk disk = await new FormatOpening(this, _opener, _request, own, site with { Chain = [.. site.Chain, link] })
                 .OpenAsync(bytes, format, cancellationToken).ConfigureAwait(false);
+            return disk with { Node = UnderRules(own, disk.Node) };
         }
         catch
         {
@@ -122,15 +122,17 @@ internal sealed class GraphBuilder
         {
             _opener.Policy.RequireDeviceWrite(protocol.NameOf(options));
         }
-        return await protocol.OpenAsync(
+        BlockNode node = await protocol.OpenAsync(
             new ProtocolOpenContext(options)
             {
                 Access = site.AccessUnder(_opener.Policy),
                 Secrets = _request.Secrets,
                 Locking = _opener.Policy.Locking,
+                Direct = site.Cache.Direct,
                 Warn = _opener.Warn,
             },
             cancellationToken).ConfigureAwait(false);
+        return UnderRules(spec, site is { Writable: true, Cache.NoFlush: true } ? new DeferredFlushNode(node) : node);
     }
 
     /// <summary>
@@ -172,6 +174,15 @@ internal sealed class GraphBuilder
         _ => false,
     };
 
+    /// <summary>A node under what a description says of writes to it.</summary>
+    private static BlockNode UnderRules(NodeSpec spec, BlockNode node)
+    {
+        ZeroWriteDetection zeroes = spec.Choice(NodeSpec.DetectZeroesKey, ZeroWriteDetection.Off);
+        DiscardRule discards = spec.Choice(NodeSpec.DiscardKey, DiscardRule.Unmap);
+        bool ignores = discards is DiscardRule.Ignore or DiscardRule.Off;
+        return zeroes == ZeroWriteDetection.Off && !ignores ? node : new WriteRulesNode(node, zeroes, ignores);
+    }
+
     private async ValueTask<OpenedDisk> OpenFilterAsync(
         FilterDriver filter, NodeSpec spec, GraphSite site, CancellationToken cancellationToken)
     {
@@ -210,7 +221,7 @@ internal sealed class GraphBuilder
         try
         {
             BlockNode node = await filter.OpenAsync(context, cancellationToken).ConfigureAwait(false);
-            return new OpenedDisk(node, disk?.Format ?? Registry.Formats[0], disk?.WasProbed ?? false);
+            return new OpenedDisk(UnderRules(spec, node), disk?.Format ?? Registry.Formats[0], disk?.WasProbed ?? false);
         }
         catch
         {

@@ -25,6 +25,9 @@ internal sealed record GraphSite(IReadOnlyList<ChainLink> Chain, string? Folder)
     /// <summary>Others may be writing to it.</summary>
     public bool ForceShare { get; init; }
 
+    /// <summary>How writes reach the medium, here and below.</summary>
+    public CachePolicy Cache { get; init; }
+
     /// <summary>Bytes are wanted, not a disk: nothing is probed.</summary>
     public bool IsBytes { get; init; }
 
@@ -43,9 +46,10 @@ internal sealed record GraphSite(IReadOnlyList<ChainLink> Chain, string? Folder)
     /// <summary>What is to be done with it, and what others may do meanwhile.</summary>
     public Access AccessUnder(OpenPolicy policy) => Access.To(Writable, policy.ForceShare || ForceShare);
 
-    /// <summary>The same where a description has its own word.</summary>
+    /// <summary>The same where a description has its own word. An image's word on the cache is not taken: flushes are the user's.</summary>
     public GraphSite For(NodeSpec spec) => this with
     {
+        Cache = NamedBy is null ? spec.CacheUnder(Cache) : Cache,
         Writable = !spec.Switch(NodeSpec.ReadOnlyKey) && Writable, ForceShare = spec.Switch(NodeSpec.ForceShareKey) || ForceShare,
     };
 }

@@ -16,6 +16,9 @@ public sealed class ImageCreator(ImageOpener opener)
     /// <summary>Where the bytes of a new image go, if not to a place of its name. It stays open.</summary>
     public Stream? Sink { get; init; }
 
+    /// <summary>How writes to what is made reach the medium. Nothing is flushed before it is complete unless each write is.</summary>
+    public CachePolicy Cache { get; init; }
+
     /// <summary>Secrets of what is made, by name or path.</summary>
     public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
@@ -23,8 +26,9 @@ public sealed class ImageCreator(ImageOpener opener)
     public IReadOnlyDictionary<string, SecureString> SecretsBelow { get; init; }
         = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
-    /// <summary>The same with a <see cref="Sink"/>.</summary>
-    public ImageCreator Into(Stream? sink) => new(opener) { Sink = sink, Secrets = Secrets, SecretsBelow = SecretsBelow };
+    /// <summary>The same with a <see cref="Sink"/> and a cache mode.</summary>
+    public ImageCreator Into(Stream? sink, CachePolicy cache)
+        => new(opener) { Sink = sink, Secrets = Secrets, SecretsBelow = SecretsBelow, Cache = cache };
 
     /// <summary>The same; a true <paramref name="replace"/> replaces an existing image once the new one is complete.</summary>
     /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/>
@@ -71,11 +75,12 @@ public sealed class ImageCreator(ImageOpener opener)
                 path);
         }
         ImageTarget target = await ImageTarget.BeginAsync(
-            storage, place, TraitsOf(creatable, options), cancellationToken).ConfigureAwait(false);
+            storage, place, TraitsOf(creatable, options), Cache, cancellationToken).ConfigureAwait(false);
         try
         {
             await CreateOnAsync(target, creatable, options, claimed, cancellationToken).ConfigureAwait(false);
             BlockNode node = await OpenAsync(target.File, writable: true, cancellationToken).ConfigureAwait(false);
+            node = Cache.WriteThrough ? new WriteThroughNode(node) : node;
             try
             {
                 if (node.As<IUnfinished>() is { } unfinished)
@@ -200,8 +205,8 @@ public sealed class ImageCreator(ImageOpener opener)
         }
     }
 
-    private static StorageTraits TraitsOf(ICreatable creatable, object options)
-        => new(creatable.AllowsSparseFile, options is ICreateOptions { NoCow: true });
+    private StorageTraits TraitsOf(ICreatable creatable, object options)
+        => new(creatable.AllowsSparseFile, options is ICreateOptions { NoCow: true }, Cache.Direct);
 
     private static string Full(ImageLocator locator) => locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text;
 

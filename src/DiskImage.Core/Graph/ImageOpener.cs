@@ -128,7 +128,9 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         var graph = new ImageGraph(); // gets no named nodes: the locator is a path or URI
         GraphBuilder builder = Builder(new OpenRequest(locator.Text), locator, graph);
         return await builder.OpenBytesAsync(
-            builder.BytesOf(locator.Spec), new GraphSite([], folder) { Writable = writable }, cancellationToken).ConfigureAwait(false);
+            builder.BytesOf(locator.Spec),
+            new GraphSite([], folder) { Writable = writable, Cache = Policy.Cache },
+            cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Which bytes a path, URI or description leads to; null if nothing is there.</summary>
@@ -160,7 +162,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
             this,
             request,
             nothing,
-            new GraphSite([image], null) { Options = options });
+            new GraphSite([image], null) { Options = options, Cache = Policy.Cache });
         return format.OpenAsync(
             opening.Context(file, format, withBacking: true) with { OpenData = data, Siblings = null, Secrets = secrets },
             cancellationToken);
@@ -219,7 +221,11 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         bool overlaid = request.Writable && (request.TemporaryOverlay || locator.Spec.Switch(NodeSpec.SnapshotKey));
         var site = new GraphSite(chain, request.Folder)
         {
-            Writable = request.Writable && !overlaid, Format = request.Format, Options = request.Options, Role = request.Role,
+            Writable = request.Writable && !overlaid,
+            Format = request.Format,
+            Options = request.Options,
+            Role = request.Role,
+            Cache = Policy.Cache,
         };
         try
         {
@@ -227,6 +233,11 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
                 request, locator, graph).OpenDiskAsync(locator.Spec, site, cancellationToken).ConfigureAwait(false);
             graph.Complete(disk.Node);
             string path = disk.Node.Name;
+            if (site.Writable && site.For(locator.Spec).Cache.WriteThrough)
+            {
+                disk = disk with { Node = new WriteThroughNode(disk.Node) };
+                graph.Complete(disk.Node);
+            }
             if (overlaid)
             {
                 disk = await TemporaryOverlay.OverAsync(Registry, disk, cancellationToken).ConfigureAwait(false);

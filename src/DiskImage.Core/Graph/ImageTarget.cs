@@ -15,10 +15,11 @@ internal sealed class ImageTarget : IAsyncDisposable
     private readonly List<PendingNode> _companions = [];
     private readonly List<DeferredFlushNode> _open = []; // those that the format writes to
     private readonly PendingNode _image;
+    private readonly CachePolicy _cache;
 
-    private ImageTarget(PendingNode image)
+    private ImageTarget(PendingNode image, CachePolicy cache)
     {
-        _image = image;
+        (_image, _cache) = (image, cache);
         File = Deferred(image.Node);
     }
 
@@ -36,8 +37,8 @@ internal sealed class ImageTarget : IAsyncDisposable
 
     /// <summary>Takes a place for the image's own file.</summary>
     public static async ValueTask<ImageTarget> BeginAsync(
-        IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
-        => new(await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false));
+        IStorage storage, StoragePlace place, StorageTraits traits, CachePolicy cache, CancellationToken cancellationToken)
+        => new(await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false), cache);
 
     /// <summary>Takes a place for a file that the image is going to name. Whoever gets the node closes it.</summary>
     public async ValueTask<BlockNode> AddAsync(
@@ -62,8 +63,8 @@ internal sealed class ImageTarget : IAsyncDisposable
         return writable ? Deferred(node) : node;
     }
 
-    /// <summary>From now on what is flushed is durable, and so is what is closed.</summary>
-    public void EndDeferral() => _open.ForEach(node => node.IsDeferring = false);
+    /// <summary>From now on what is flushed is durable, and so is what is closed, unless the user wants no flush at all.</summary>
+    public void EndDeferral() => _open.ForEach(node => node.IsDeferring = _cache.NoFlush);
 
     /// <summary>All files take their places. They must be closed.</summary>
     /// <exception cref="DiskImageException">One cannot: then none has.</exception>
@@ -99,7 +100,7 @@ internal sealed class ImageTarget : IAsyncDisposable
 
     private DeferredFlushNode Deferred(BlockNode node)
     {
-        var deferred = new DeferredFlushNode(node);
+        var deferred = new DeferredFlushNode(node) { IsDeferring = !_cache.WriteThrough };
         _open.Add(deferred);
         return deferred;
     }

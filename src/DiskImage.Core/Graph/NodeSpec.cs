@@ -21,7 +21,8 @@ public sealed class NodeSpec
     internal const int MaximumMembers = 4096;
 
     internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename";
-    internal const string ForceShareKey = "force-share", SnapshotKey = "snapshot", FileRole = "file", ImageRole = "image";
+    internal const string ForceShareKey = "force-share", SnapshotKey = "snapshot", CacheKey = "cache", DiscardKey = "discard";
+    internal const string DetectZeroesKey = "detect-zeroes", FileRole = "file", ImageRole = "image";
 
     private readonly SortedDictionary<string, object?> _members = new(StringComparer.Ordinal);
 
@@ -94,7 +95,8 @@ public sealed class NodeSpec
     {
         ArgumentNullException.ThrowIfNull(roles);
         return Flat(this, "").Where(
-            p => p.Key is not (DriverKey or NodeNameKey or ReadOnlyKey or ForceShareKey or SnapshotKey) && !roles(Head(p.Key)));
+            p => Head(p.Key) is not (DriverKey or NodeNameKey or ReadOnlyKey or ForceShareKey or SnapshotKey or CacheKey or DiscardKey
+                or DetectZeroesKey) && !roles(Head(p.Key)));
     }
 
     /// <summary>What is at the bottom of the files: the description of a protocol, as a rule.</summary>
@@ -121,6 +123,37 @@ public sealed class NodeSpec
         "off" or "false" or "no" => false,
         object other => throw Error($"'{name}' is '{TextOf(other)}'; allowed: on, off"),
     };
+
+    /// <summary>
+    /// How writes of this node and those below reach the medium: the name of a mode (<c>cache=none</c>), or the parts of one
+    /// (<c>cache.direct=on</c>), and where it says nothing what holds above.
+    /// </summary>
+    /// <exception cref="DiskImageException">InvalidOption: neither a mode nor a switch.</exception>
+    internal CachePolicy CacheUnder(CachePolicy above) => _members.GetValueOrDefault(CacheKey) switch
+    {
+        null => above,
+        NodeSpec parts => parts._members.Keys.FirstOrDefault(k => k is not ("direct" or "no-flush" or "writeback")) is { } unknown
+            ? throw Error($"'{CacheKey}.{unknown}' is unknown; allowed: cache.direct, cache.no-flush, cache.writeback")
+            : new CachePolicy(
+                parts.Has("direct") ? parts.Switch("direct") : above.Direct,
+                parts.Has("no-flush") ? parts.Switch("no-flush") : above.NoFlush,
+                parts.Has("writeback") ? !parts.Switch("writeback") : above.WriteThrough),
+        _ => CachePolicy.Of(Choice(CacheKey, CacheMode.Writeback)),
+    };
+
+    /// <summary>A member that is one of several words; the default if nothing is said.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: it is none of them.</exception>
+    internal T Choice<T>(string name, T otherwise)
+        where T : struct, Enum
+    {
+        if (!Has(name))
+        {
+            return otherwise;
+        }
+        string? text = Text(name);
+        return Enum.GetValues<T>().Cast<T?>().FirstOrDefault(v => v.ToString()!.Equals(text, StringComparison.OrdinalIgnoreCase))
+            ?? throw Error($"'{name}' is '{text}'; allowed: {string.Join(", ", Enum.GetNames<T>().Select(n => n.ToLowerInvariant()))}");
+    }
 
     /// <summary>This description and all in it.</summary>
     internal IEnumerable<NodeSpec> SelfAndWithin => _members.Values.OfType<NodeSpec>().SelectMany(s => s.SelfAndWithin).Prepend(this);

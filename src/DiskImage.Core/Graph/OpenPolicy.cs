@@ -54,6 +54,9 @@ public sealed record OpenPolicy
     /// <summary>Whether files are locked as QEMU locks them, where a description does not say.</summary>
     public ImageLocking Locking { get; init; }
 
+    /// <summary>How writes reach the medium, where a description does not say.</summary>
+    public CachePolicy Cache { get; init; }
+
     /// <summary>Disks of the machine may be written to.</summary>
     public bool AllowDeviceWrite { get; init; }
 

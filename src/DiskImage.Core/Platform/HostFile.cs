@@ -91,6 +91,16 @@ internal abstract class HostFile
     {
     }
 
+    /// <summary>
+    /// Has reads and writes of an open file go past the host's cache. Null if that is not to be had here; the handle stays as it was.
+    /// </summary>
+    /// <param name="path">The file.</param>
+    /// <param name="handle">The open file. Where another one comes back this is closed.</param>
+    /// <param name="writable">It is open for writing.</param>
+    /// <param name="sharing">What others may do meanwhile.</param>
+    /// <exception cref="IOException">It was closed and cannot be opened again.</exception>
+    public abstract DirectFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing);
+
     /// <summary>Why a new file cannot bear a name: a reserved one, for example. Null if it can.</summary>
     public virtual string? WhyNoNewFile(string path) => null;
 

@@ -18,6 +18,9 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
     private const int SetLock = 37, GetLock = 36; // F_OFD_SETLK, F_OFD_GETLK
     private const int SetProcessLock = 6, GetProcessLock = 5; // F_SETLK, F_GETLK
     private const int Invalid = 22; // EINVAL: a kernel, or a program that stands for one, without locks of open files
+    private const int StatusFlags = 3, SetStatusFlags = 4; // F_GETFL, F_SETFL
+    private const uint DirectAlignment = 0x2000; // STATX_DIOALIGN
+    private const int UsualAlignment = 4096; // where the kernel does not tell: no sector is larger
     private const short ReadLock = 0, WriteLock = 1, NoLock = 2; // F_RDLCK, F_WRLCK, F_UNLCK
     private const long Cifs = 0xFF53_4D42, Smb2 = 0xFE53_4D42; // f_type in statfs(2)
 
@@ -108,6 +111,27 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
         }
     }
 
+    public override DirectFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
+    {
+        int flags = Control(handle, StatusFlags, 0);
+        if (flags < 0 || Control(handle, SetStatusFlags, flags | DirectFlag) < 0)
+        {
+            return null;
+        }
+        bool tells = StatX(handle, "", EmptyPath, DirectAlignment, out StatXBuffer stat) == 0 && (stat.Mask & DirectAlignment) != 0;
+        return tells && stat.DirectOffsetAlignment > 0
+            ? new DirectFile(handle, (int)stat.DirectOffsetAlignment, (int)stat.DirectMemoryAlignment)
+            : new DirectFile(handle, UsualAlignment, UsualAlignment);
+    }
+
+    /// <summary>O_DIRECT: one of the numbers that architectures differ in.</summary>
+    private static int DirectFlag => RuntimeInformation.ProcessArchitecture switch
+    {
+        Architecture.Arm or Architecture.Arm64 or Architecture.Armv6 => 0x10000,
+        Architecture.Ppc64le => 0x20000,
+        _ => 0x4000,
+    };
+
     protected override int Control(SafeFileHandle handle, int command, nint argument) => FileControl(handle, command, argument);
 
     protected override (DiskImageErrorKind Kind, string What)? Meaning(int code) => code switch
@@ -162,10 +186,19 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
     [StructLayout(LayoutKind.Explicit, Size = 256)]
     private struct StatXBuffer
     {
+        [FieldOffset(0)]
+        public uint Mask;
+
         [FieldOffset(28)]
         public ushort Mode;
 
         [FieldOffset(48)]
         public ulong Blocks;
+
+        [FieldOffset(152)]
+        public uint DirectMemoryAlignment;
+
+        [FieldOffset(156)]
+        public uint DirectOffsetAlignment;
     }
 }

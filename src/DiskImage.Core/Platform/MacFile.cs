@@ -10,7 +10,7 @@ internal sealed partial class MacFile : UnixFile
     private const int PunchHole = 99, Preallocate = 42; // F_PUNCHHOLE, F_PREALLOCATE
     private const uint AllocateAll = 4; // F_ALLOCATEALL
     private const int FromEnd = 3; // F_PEOFPOSMODE
-    private const int FullFlush = 51; // F_FULLFSYNC
+    private const int FullFlush = 51, NoCache = 48; // F_FULLFSYNC, F_NOCACHE
     private const int SetLock = 90, GetLock = 92; // F_OFD_SETLK, F_OFD_GETLK
     private const short ReadLock = 1, NoLock = 2, WriteLock = 3; // F_RDLCK, F_UNLCK, F_WRLCK
     private const int NoSpace = 28, QuotaExceeded = 69, NameTooLong = 63, LinkLoop = 62;
@@ -117,6 +117,10 @@ internal sealed partial class MacFile : UnixFile
     private static partial int StatArm(SafeFileHandle handle, out StatBuffer buffer);
 
     // fcntl is variadic. Apple's arm64 passes variadic arguments on the stack; six unused register arguments put this one there.
+    // No request has to be aligned: what is not goes by way of the cache.
+    public override DirectFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
+        => Control(handle, NoCache, 1) < 0 ? null : new DirectFile(handle, 1, 1);
+
     protected override int Control(SafeFileHandle handle, int command, nint argument)
         => RuntimeInformation.ProcessArchitecture == Architecture.X64
             ? ControlIntel(handle, command, argument)

@@ -12,6 +12,7 @@ internal sealed partial class WindowsFile : HostFile
     private const uint SetSparse = 0x000900C4, SetZeroData = 0x000980C8, QueryAllocatedRanges = 0x000940CF, SetCompression = 0x0009C040;
     private const int MoreData = 234, DiskFull = 112, HandleDiskFull = 39, AllocationInfo = 5, StandardInfo = 1;
 
+    private const int NoBuffering = 0x2000_0000, LargestSector = 4096; // FILE_FLAG_NO_BUFFERING, which wants whole sectors
     private const uint DiskType = 1, CharacterType = 2; // FILE_TYPE_*
 
     public override HostFileKind KindOf(string path) => WindowsName.KindOf(path) switch
@@ -32,12 +33,14 @@ internal sealed partial class WindowsFile : HostFile
     };
 
     public override SafeFileHandle Open(string path, bool writable, HostSharing sharing)
-        => File.OpenHandle(path, FileMode.Open, writable ? FileAccess.ReadWrite : FileAccess.Read, sharing switch
-        {
-            HostSharing.Nobody => FileShare.None,
-            HostSharing.Readers => FileShare.Read,
-            _ => FileShare.ReadWrite,
-        });
+        => Open(path, writable, sharing, FileOptions.None);
+
+    // An open file cannot be changed so, and its own share mode keeps a second opening out.
+    public override DirectFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
+    {
+        handle.Dispose();
+        return new DirectFile(Open(path, writable, sharing, (FileOptions)NoBuffering), LargestSector, LargestSector);
+    }
 
     public override void Flush(SafeFileHandle handle)
     {
@@ -155,6 +158,14 @@ internal sealed partial class WindowsFile : HostFile
         80 or 183 => (DiskImageErrorKind.AlreadyExists, "it already exists"), // ERROR_FILE_EXISTS, ERROR_ALREADY_EXISTS
         _ => null,
     };
+
+    private static SafeFileHandle Open(string path, bool writable, HostSharing sharing, FileOptions options)
+        => File.OpenHandle(
+            path,
+            FileMode.Open,
+            writable ? FileAccess.ReadWrite : FileAccess.Read,
+            sharing switch { HostSharing.Nobody => FileShare.None, HostSharing.Readers => FileShare.Read, _ => FileShare.ReadWrite },
+            options);
 
     private static int HResultOf(int error) => unchecked((int)0x8007_0000) | error;
 

@@ -61,6 +61,10 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [Parameter]
     public ImageLocking Locking { get; set; }
 
+    /// <summary>How reads and writes go to the medium: through the host's cache or past it, flushed when, or never.</summary>
+    [Parameter]
+    public CacheMode CacheMode { get; set; }
+
     /// <summary>Allows disks of this machine to be written to. All that they hold may be lost.</summary>
     [Parameter]
     public SwitchParameter AllowDeviceWrite { get; set; }
@@ -74,6 +78,7 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
         ForceShare = ReadsAlongWriters,
         Locking = Locking,
         AllowDeviceWrite = AllowDeviceWrite,
+        Cache = CachePolicy.Of(OpenedCacheMode),
         ParentFolders = _parentFolders,
     };
 
@@ -83,6 +88,9 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
         base.BeginProcessing();
         _parentFolders = SessionPath.Folders(SessionState.Path, ParentSearchPath);
     }
+
+    /// <summary>The cache mode of images that are opened.</summary>
+    private protected virtual CacheMode OpenedCacheMode => CacheMode;
 
     /// <summary>True if the user has images read though others may be writing to them.</summary>
     private protected virtual bool ReadsAlongWriters => false;

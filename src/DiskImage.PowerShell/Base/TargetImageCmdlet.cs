@@ -53,6 +53,17 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     [Parameter]
     public SwitchParameter InPlace { get; set; }
 
+    /// <summary>How the source is read, as <see cref="OpenImageCmdlet.CacheMode"/> says how the new image is written.</summary>
+    [Parameter]
+    public CacheMode SourceCacheMode { get; set; }
+
+    /// <inheritdoc/>
+    private protected sealed override CacheMode OpenedCacheMode => SourceCacheMode;
+
+    /// <summary>True where the user has given a cache mode and it is not the one without flushes: then what is made is durable.</summary>
+    private protected bool IsDurableByCacheMode
+        => CacheMode != CacheMode.Unsafe && MyInvocation.BoundParameters.ContainsKey(nameof(CacheMode));
+
     /// <summary>Bytes of the source that are read a second at most; 0 for no limit.</summary>
     [Parameter]
     [ByteSize]
@@ -109,7 +120,8 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 
     /// <inheritdoc/>
     private protected sealed override ImageCreator Creator(ImageOpener opener, string path)
-        => base.Creator(opener, path).Into(DestinationStream ?? (IsOutput(path) ? Console.OpenStandardOutput() : null));
+        => base.Creator(opener, path).Into(
+            DestinationStream ?? (IsOutput(path) ? Console.OpenStandardOutput() : null), CachePolicy.Of(CacheMode));
 
     /// <summary>Standard output has the image and nothing else.</summary>
     private protected sealed override ValueTask OutputSentAsync(DiskImageInfo info)

@@ -154,7 +154,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         Compress = Compress,
         Bitmaps = !Bitmaps ? BitmapChoice.None : SkipBrokenBitmaps ? BitmapChoice.Sound : BitmapChoice.All,
         Verify = Verify,
-        Durable = Durable,
+        Durable = Durable || IsDurableByCacheMode,
         Workers = Workers,
     };
 

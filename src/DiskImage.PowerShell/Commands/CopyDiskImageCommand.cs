@@ -47,7 +47,7 @@ public sealed class CopyDiskImageCommand : TargetImageCmdlet
                 async image =>
                 {
                     ConvertResult result = await CopyAsync(source, offset, length, image, cancellationToken).ConfigureAwait(false);
-                    await image.CompleteAsync(durable: false, cancellationToken).ConfigureAwait(false);
+                    await image.CompleteAsync(IsDurableByCacheMode, cancellationToken).ConfigureAwait(false);
                     return DiskImageCopyStatistics.Of(result);
                 },
                 cancellationToken).ConfigureAwait(false);

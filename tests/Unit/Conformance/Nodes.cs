@@ -52,6 +52,16 @@ public class FileNodeTests : NodeConformance
     }
 }
 
+public sealed class DirectFileNodeTests : FileNodeTests
+{
+    private protected override async Task<BlockNode> MakeAsync(byte[] contents, bool writable)
+    {
+        await File.WriteAllBytesAsync(Folder["file"], contents);
+        var opener = new ImageOpener(Images.Registry, OpenPolicy.Default with { Cache = CachePolicy.Of(CacheMode.None) });
+        return await opener.OpenFileAsync(ImageLocator.Parse(Folder["file"]), writable, folder: null, CancellationToken.None);
+    }
+}
+
 public sealed class SparseFileNodeTests : FileNodeTests
 {
     private protected override async Task<BlockNode> MakeAsync(byte[] contents, bool writable)

@@ -18,13 +18,16 @@ public sealed class HostDeviceTests : IDisposable
     public void Dispose() => _folder.Dispose();
 
     [LoopTheory]
-    [InlineData(512)]
-    [InlineData(4096)]
-    public async Task A_disk_is_read_and_written_at_any_offset(int sector)
+    [InlineData(512, CacheMode.Writeback)]
+    [InlineData(4096, CacheMode.Writeback)]
+    [InlineData(512, CacheMode.None)]
+    [InlineData(4096, CacheMode.DirectSync)]
+    public async Task A_disk_is_read_and_written_at_any_offset(int sector, CacheMode cache)
     {
         byte[] contents = await MakeFileAsync();
         using LoopDevice loop = await LoopDevice.OfAsync(_folder["disk"], sector);
-        await using (BlockNode disk = await Images.OpenAsync(loop.Path, "raw", writable: true, policy: s_allowed))
+        await using (BlockNode disk = await Images.OpenAsync(
+            loop.Path, "raw", writable: true, policy: s_allowed with { Cache = CachePolicy.Of(cache) }))
         {
             Assert.Equal(Size, disk.Length);
             BlockNode device = disk.SelfAndBelow().Single(n => n is HostDeviceNode);

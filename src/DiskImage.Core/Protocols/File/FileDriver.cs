@@ -85,7 +85,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             throw;
         }
         ImageLocking locking = options.Locking == ImageLocking.Auto ? context.Locking : options.Locking;
-        return new(Claim(path, handle, access, locking, context.Warn));
+        DirectFile file = context.Direct ? GoRoundCache(path, path, handle, access.Writes, sharing) : new DirectFile(handle, 1, 1);
+        return new(Claim(path, file, access, locking, context.Warn));
     }
 
     public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
@@ -145,7 +146,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         }
         if (place is { Mode: TargetMode.InPlace, Present: not null })
         {
-            BlockNode file = await OpenAsync(Writing(place.Locator), cancellationToken).ConfigureAwait(false);
+            BlockNode file = await OpenAsync(
+                Writing(place.Locator) with { Direct = traits.Direct }, cancellationToken).ConfigureAwait(false);
             return new InPlaceFile(place, file);
         }
         string folder = Path.GetDirectoryName(place.Address)!;
@@ -165,7 +167,11 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             {
                 HostFile.Current.DisableCopyOnWrite(handle);
             }
-            return new RenamedFile(place, temporary, Claim(place.Locator, handle, Access.Writing));
+            DirectFile file = traits.Direct
+                ? GoRoundCache(temporary, place.Locator, handle, writable: true, HostSharing.Nobody)
+                : new DirectFile(handle, 1, 1);
+            handle = file.Handle;
+            return new RenamedFile(place, temporary, Claim(place.Locator, file, Access.Writing));
         }
         catch
         {
@@ -215,14 +221,14 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
     /// <summary>A node on an open file, once nobody else uses it in a way that excludes this. The handle is closed if it fails.</summary>
     private static FileNode Claim(
         string path,
-        SafeFileHandle handle,
+        DirectFile file,
         Access access,
         ImageLocking locking = ImageLocking.Auto,
         Action<Wording>? warn = null)
     {
         try
         {
-            LockStrength held = locking == ImageLocking.Off ? LockStrength.None : ImageLock.Take(handle, path, access);
+            LockStrength held = locking == ImageLocking.Off ? LockStrength.None : ImageLock.Take(file.Handle, path, access);
             if (held == LockStrength.UntilAnyClose)
             {
                 warn?.Invoke($"{path}: this system has no locks that belong to an open file. The image is locked for the process, "
@@ -238,14 +244,36 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         }
         catch
         {
-            HostFile.Current.Close(handle);
+            HostFile.Current.Close(file.Handle);
             throw;
         }
         if (access.Writes)
         {
             HostFile.Current.SurviveFileSizeLimit();
         }
-        return new FileNode(path, handle, isReadOnly: !access.Writes);
+        return new FileNode(path, file, isReadOnly: !access.Writes);
+    }
+
+    /// <summary>Has an open file's reads and writes go past the host's cache. The handle is closed if it fails.</summary>
+    private static DirectFile GoRoundCache(string path, string name, SafeFileHandle handle, bool writable, HostSharing sharing)
+    {
+        DirectFile? direct = null;
+        try
+        {
+            direct = Try(name, "open it past the cache", () => HostFile.Current.BypassCache(path, handle, writable, sharing));
+            return direct ?? throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{name}: its file system cannot go round the host's cache, which cache modes 'none' and 'directsync' ask for. "
+                    + $"Use writeback or writethrough.",
+                name);
+        }
+        finally
+        {
+            if (direct is null)
+            {
+                HostFile.Current.Close(handle);
+            }
+        }
     }
 
     private static ProtocolOpenContext Writing(string path) => new(new FileOpenOptions { FileName = path }) { Access = Access.Writing };
@@ -281,7 +309,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
     /// <summary>Opens for reading or writing what bears another name in messages.</summary>
     internal static BlockNode Open(string path, string name, bool writable) => Claim(
         name,
-        Try(name, "open it", () => HostFile.Current.Open(path, writable, writable ? HostSharing.Nobody : HostSharing.Readers)),
+        new DirectFile(
+            Try(name, "open it", () => HostFile.Current.Open(path, writable, writable ? HostSharing.Nobody : HostSharing.Readers)), 1, 1),
         writable ? Access.Writing : Access.Reading);
 
     /// <summary>Makes the file that is to be renamed, under a name that nobody else has.</summary>

@@ -15,14 +15,21 @@ internal sealed class FileNode : BlockNode
     private const int ZeroesAtOnce = 1 << 20;
 
     private readonly SafeFileHandle _handle;
+    private readonly int _unit, _memory; // what requests are multiples of, where the host's cache is gone round; else 1
     private readonly ReaderWriterLockSlim _sizing = new(); // shared: a write that may grow the file; exclusive: setting its length
     private long _length; // goes up under the shared lock, anywhere under the exclusive one
     private volatile bool _holesUnknown; // the file system cannot tell: do not ask for every extent again
 
     public FileNode(string path, SafeFileHandle handle, bool isReadOnly)
+        : this(path, new DirectFile(handle, 1, 1), isReadOnly)
     {
-        (Name, _handle, IsReadOnly) = (path, handle, isReadOnly);
-        _length = RandomAccess.GetLength(handle);
+    }
+
+    public FileNode(string path, DirectFile file, bool isReadOnly)
+    {
+        (Name, _handle, IsReadOnly) = (path, file.Handle, isReadOnly);
+        (_unit, _memory) = (file.RequestAlignment, file.MemoryAlignment);
+        _length = RandomAccess.GetLength(_handle);
     }
 
     public override string Name { get; }
@@ -39,6 +46,8 @@ internal sealed class FileNode : BlockNode
 
     public override long? AllocatedLength => HostFile.Current.AllocatedLength(_handle);
 
+    protected override BlockBinding Binding => new(_unit, _memory);
+
     protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
@@ -52,6 +61,11 @@ internal sealed class FileNode : BlockNode
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
                 throw HostFile.Error(e, Name, "read", offset);
+            }
+            if (_unit > 1 && offset + got >= Length)
+            {
+                buffer.Span[got..].Clear(); // the last unit reaches past the end
+                break;
             }
             if (got == 0)
             {
@@ -227,16 +241,27 @@ internal sealed class FileNode : BlockNode
 
     private void WriteZeroes(long offset, long end, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
-        long start = offset;
-        byte[] zeroes = new byte[(int)Math.Min(ZeroesAtOnce, Math.Max(0, end - offset))];
-        for (; offset < end; offset += zeroes.Length)
+        long start = offset, whole = Up(offset), wholeEnd = Up(end);
+        if (whole > offset)
+        {
+            HostFile.Current.SetLength(_handle, Math.Min(whole, end)); // the rest of a unit that has its space
+        }
+        using var zeroes = new AlignedBuffer((int)Math.Clamp(wholeEnd - whole, 1, ZeroesAtOnce), _memory);
+        zeroes.Memory.Span.Clear();
+        for (offset = whole; offset < end; offset += zeroes.Memory.Length)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            int count = (int)Math.Min(zeroes.Length, end - offset);
-            Write(offset, zeroes.AsSpan(0, count));
-            claimed?.Report(offset + count - start);
+            int count = (int)Math.Min(zeroes.Memory.Length, wholeEnd - offset);
+            Write(offset, zeroes.Memory.Span[..count]);
+            claimed?.Report(Math.Min(offset + count, end) - start);
+        }
+        if (wholeEnd > end)
+        {
+            HostFile.Current.SetLength(_handle, end);
         }
     }
+
+    private long Up(long offset) => (offset + _unit - 1) / _unit * _unit;
 
     /// <summary>Puts the length back after a failure, which is what the caller hears of.</summary>
     private void Restore(long length)

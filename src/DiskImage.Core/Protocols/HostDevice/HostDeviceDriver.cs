@@ -35,12 +35,12 @@ internal class HostDeviceDriver(HostDevices devices) : ProtocolDriver, IStorage
     {
         var options = (HostDeviceOptions)context.Options;
         ImageLocking locking = options.Locking == ImageLocking.Auto ? context.Locking : options.Locking;
-        return new(Open(options.FileName, context.Access, locking, force: false, context.Warn));
+        return new(Open(options.FileName, context.Access, locking, force: false, context.Direct, context.Warn));
     }
 
     public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
     {
-        BlockNode there = Open(locator, Access.Writing, ImageLocking.Auto, IsForced(mode), static _ => { });
+        BlockNode there = Open(locator, Access.Writing, ImageLocking.Auto, IsForced(mode), direct: false, static _ => { });
         await using (there.ConfigureAwait(false))
         {
             // It is not replaced, whatever is asked for: what is made is written into it.
@@ -51,14 +51,14 @@ internal class HostDeviceDriver(HostDevices devices) : ProtocolDriver, IStorage
     public ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
         bool force = IsForced(place.Mode);
-        BlockNode there = Open(place.Locator, Access.Writing, ImageLocking.Auto, force, static _ => { });
+        BlockNode there = Open(place.Locator, Access.Writing, ImageLocking.Auto, force, traits.Direct, static _ => { });
         return new(new OccupiedPlace(place, there, (writable, _) => new(Open(
-            place.Locator, writable ? Access.Writing : Access.Reading, ImageLocking.Auto, force, static _ => { }))));
+            place.Locator, writable ? Access.Writing : Access.Reading, ImageLocking.Auto, force, traits.Direct, static _ => { }))));
     }
 
     private static bool IsForced(TargetMode mode) => mode == TargetMode.Replace;
 
-    private HostDeviceNode Open(string path, Access access, ImageLocking locking, bool force, Action<Wording> warn)
+    private HostDeviceNode Open(string path, Access access, ImageLocking locking, bool force, bool direct, Action<Wording> warn)
     {
         if (devices.KindOf(path) != Kind)
         {
@@ -84,7 +84,17 @@ internal class HostDeviceDriver(HostDevices devices) : ProtocolDriver, IStorage
                     $"{path}: this system has no locks that programs of QEMU heed, and locking=on asks for them. Use locking=auto.",
                     path);
             }
-            return new HostDeviceNode(path, handle, facts, devices, isReadOnly: !access.Writes);
+            int memoryAlignment = 1;
+            if (direct)
+            {
+                (handle, _, memoryAlignment) = HostFile.Current.BypassCache(path, handle, access.Writes, HostSharing.Everybody)
+                    ?? throw new DiskImageException(
+                        DiskImageErrorKind.Unsupported,
+                        $"{path}: cannot be used past the host's cache, which cache modes 'none' and 'directsync' ask for. "
+                            + $"Use writeback or writethrough.",
+                        path);
+            }
+            return new HostDeviceNode(path, handle, facts, devices, isReadOnly: !access.Writes, memoryAlignment);
         }
         catch
         {

@@ -14,10 +14,11 @@ internal sealed class HostDeviceNode : BlockNode
     private readonly HostDevices _devices;
     private volatile bool _isWritten; // since the last flush
 
-    public HostDeviceNode(string path, SafeFileHandle handle, HostDeviceFacts facts, HostDevices devices, bool isReadOnly)
+    public HostDeviceNode(
+        string path, SafeFileHandle handle, HostDeviceFacts facts, HostDevices devices, bool isReadOnly, int memoryAlignment = 1)
     {
         (Name, _handle, _facts, _devices, IsReadOnly) = (path, handle, facts, devices, isReadOnly);
-        Binding = new BlockBinding(facts.LogicalSector, MaximumZeroes: ZeroedAtOnce);
+        Binding = new BlockBinding(facts.LogicalSector, memoryAlignment, MaximumZeroes: ZeroedAtOnce);
         Limits = new BlockLimits(facts.PhysicalSector);
     }
 

@@ -1,0 +1,27 @@
+using DiskImage.Block;
+
+namespace DiskImage.Graph;
+
+/// <summary>A disk of which each change is durable before it returns: <see cref="CachePolicy.WriteThrough"/>.</summary>
+internal sealed class WriteThroughNode(BlockNode child) : FilterNode(child)
+{
+    protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    {
+        await base.WriteCoreAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+        await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    protected override async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    {
+        await base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken).ConfigureAwait(false);
+        await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    protected override async ValueTask ResizeCoreAsync(
+        long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
+    {
+        await base.ResizeCoreAsync(length, preallocation, claimed, cancellationToken).ConfigureAwait(false);
+        await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
+    }
+}
