@@ -248,6 +248,23 @@ Describe 'Convert-DiskImage' {
         Remove-Item "out/direct.$Format"
     }
 
+    It 'refuses with -Reflink Always what cannot be shared, and leaves nothing' {
+        { Convert-DiskImage disk.raw out/all.qcow2 -Reflink Always -Option @{ cluster_size = 512 } -ErrorAction Stop } |
+            Should -Throw -ErrorId 'DiskImageUnsupported,*' -ExpectedMessage '*bytes of data could share the storage*'
+        'out/all.qcow2' | Should -Not -Exist
+        (Convert-DiskImage disk.raw out/none.qcow2 -Reflink Never).Statistics.BytesShared | Should -Be 0
+        Remove-Item out/none.qcow2
+    }
+
+    It 'has the host move what is to be stored whole' {
+        Skip-OnWine 'copy_file_range'
+        $info = Convert-DiskImage disk.raw out/whole.raw -SparseSize 0
+        $info.Statistics.BytesCopied | Should -Be (5MB + 512)
+        $info.Statistics.BytesMoved + $info.Statistics.BytesShared | Should -BeGreaterThan 4MB # all but the holes
+        (Get-FileHash out/whole.raw).Hash | Should -Be (Get-FileHash disk.raw).Hash
+        Remove-Item out/whole.raw
+    }
+
     It 'takes the cache mode of a node from its description' {
         $null = Convert-DiskImage disk.raw out/described.raw -ImageOption 'cache=none,detect-zeroes=on' -Verify
         (Get-FileHash out/described.raw).Hash | Should -Be (Get-FileHash disk.raw).Hash

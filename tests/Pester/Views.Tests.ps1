@@ -16,7 +16,7 @@ BeforeAll {
         Kind = 'Leak'; Severity = 'Leak'; HostOffset = 1966080L; Message = 'The cluster at host offset 1,966,080 has refcount 2 and 1 references.'
     }
     $child = New-Object DiskImageChild @{ Role = 'file'; Path = $long; Length = 3604480L; AllocatedLength = 3473408L }
-    $statistics = New-Object DiskImageCopyStatistics @{ BytesCopied = 4194304L; BytesZero = 65536L; BytesSkipped = 0L; Elapsed = [timespan]::FromSeconds(1.5) }
+    $statistics = New-Object DiskImageCopyStatistics @{ BytesCopied = 4194304L; BytesShared = 1048576L; BytesMoved = 512L; BytesZero = 65536L; BytesSkipped = 0L; Elapsed = [timespan]::FromSeconds(1.5) }
     $option = New-Object DiskImageFormatOption @{
         Format = 'qcow2'; Name = 'cluster_size'; Parameter = 'ClusterSize'; Default = '64k'; Allowed = '512 to 2M, a power of two'; Description = 'Bytes per cluster'
     }

@@ -135,6 +135,28 @@ public abstract class BlockNode : IAsyncDisposable
     }
 
     /// <summary>
+    /// Takes a range over from another node without its bytes passing through this process, as far as both sides and their host can. What
+    /// is not done is unchanged. Nobody may write to the source meanwhile.
+    /// </summary>
+    /// <param name="offset">Where it is to be here.</param>
+    /// <param name="source">The other node.</param>
+    /// <param name="sourceOffset">Where it is there.</param>
+    /// <param name="length">Bytes.</param>
+    /// <param name="how">What the host may do.</param>
+    /// <param name="cancellationToken">Stops it at the next safe point.</param>
+    public ValueTask<CopyOutcome> CopyFromAsync(
+        long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(source);
+        CheckRange(offset, length, GrowsOnWrite);
+        CheckWritable();
+        source.CheckRange(sourceOffset, length, mayGrow: false);
+        source.CheckWhole();
+        return length == 0 || Bound() is not null ? default
+            : CopyFromCoreAsync(offset, source, sourceOffset, length, how, cancellationToken);
+    }
+
+    /// <summary>
     /// Tells the node that the range's contents no longer matter. A hint: it may do nothing, and what reads back is undefined.
     /// </summary>
     public ValueTask DiscardAsync(long offset, long length, CancellationToken cancellationToken = default)
@@ -260,6 +282,11 @@ public abstract class BlockNode : IAsyncDisposable
             offset += count;
         }
     }
+
+    /// <summary>Default: it cannot be done.</summary>
+    protected virtual ValueTask<CopyOutcome> CopyFromCoreAsync(
+        long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
+        => default;
 
     /// <summary>Default: the hint is not taken.</summary>
     protected virtual ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken) => default;

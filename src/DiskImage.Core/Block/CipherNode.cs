@@ -1,5 +1,3 @@
-using System.Buffers;
-
 namespace DiskImage.Block;
 
 /// <summary>
@@ -46,28 +44,12 @@ internal abstract class CipherNode(BlockNode file, long start, ISectorCipher cip
     public void Forget() => cipher.Dispose();
 
     /// <inheritdoc/>
-    protected override async ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
-    {
-        await File.ReadPaddedAsync(Start + offset, buffer, cancellationToken).ConfigureAwait(false);
-        cipher.Decrypt(buffer.Span, offset);
-    }
+    protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+        => cipher.ReadAsync(File, Start + offset, offset, buffer, cancellationToken);
 
     /// <inheritdoc/>
-    protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
-    {
-        byte[] rented = ArrayPool<byte>.Shared.Rent(buffer.Length); // the caller's bytes stay as they are
-        try
-        {
-            Memory<byte> encrypted = rented.AsMemory(0, buffer.Length);
-            buffer.CopyTo(encrypted);
-            cipher.Encrypt(encrypted.Span, offset);
-            await File.WriteAsync(Start + offset, encrypted, cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(rented);
-        }
-    }
+    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+        => cipher.WriteAsync(File, Start + offset, offset, buffer, cancellationToken);
 
     /// <inheritdoc/>
     protected override ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)

@@ -220,6 +220,40 @@ internal abstract class FormatNode : BlockNode
     }
 
     /// <inheritdoc/>
+    protected sealed override async ValueTask<CopyOutcome> CopyFromCoreAsync(
+        long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
+    {
+        if (Cipher is not null)
+        {
+            return default;
+        }
+        RangeLock.Hold hold = await HoldUnitsAsync(offset, length, exclusive: true, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            await BeforeChangeAsync(offset, length, cancellationToken).ConfigureAwait(false);
+            long done = 0, shared = 0;
+            while (done < length)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                WriteMapping mapping = await EnsureMappedAsync(offset + done, length - done, cancellationToken).ConfigureAwait(false);
+                mapping = mapping with { Length = Math.Min(length - done, mapping.Length) };
+                CopyOutcome part = await CopyToPlaceAsync(
+                    mapping, source, sourceOffset + done, how, cancellationToken).ConfigureAwait(false);
+                if (part.Done == 0)
+                {
+                    break;
+                }
+                (done, shared) = (done + part.Done, shared + part.Shared);
+            }
+            return new CopyOutcome(done, shared);
+        }
+        finally
+        {
+            _ranges.Release(hold);
+        }
+    }
+
+    /// <inheritdoc/>
     protected sealed override async ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
     {
         (long start, long end) = WholeUnits(offset, offset + length);
@@ -274,20 +308,13 @@ internal abstract class FormatNode : BlockNode
     /// <summary>Likewise, zeroes, literally.</summary>
     protected async ValueTask WriteZeroesMappedAsync(long start, long end, CancellationToken cancellationToken)
     {
-        byte[] zeroes = ArrayPool<byte>.Shared.Rent((int)Math.Min(end - start, MostZeroes));
-        try
+        using var zeroes = new AlignedBuffer((int)Math.Clamp(end - start, 1, MostZeroes), alignment: 4096);
+        zeroes.Memory.Span.Clear();
+        for (long at = start; at < end;)
         {
-            Array.Clear(zeroes);
-            for (long at = start; at < end;)
-            {
-                int count = (int)Math.Min(zeroes.Length, end - at);
-                await WriteMappedAsync(at, zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
-                at += count;
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(zeroes);
+            int count = (int)Math.Min(zeroes.Memory.Length, end - at);
+            await WriteMappedAsync(at, zeroes.Memory[..count], cancellationToken).ConfigureAwait(false);
+            at += count;
         }
     }
 
@@ -305,39 +332,17 @@ internal abstract class FormatNode : BlockNode
             return default;
         }
         return extent.HostOffset is not long host ? ReadEncodedAsync(extent.Offset, buffer, cancellationToken)
-            : Cipher is { } cipher ? ReadEncryptedAsync(cipher, extent, host, buffer, cancellationToken)
+            : Cipher is { } cipher
+                ? cipher.ReadAsync(extent.Node!, host, cipher.IsByPlace ? host : extent.Offset, buffer, cancellationToken)
             : extent.Node!.ReadPaddedAsync(host, buffer, cancellationToken);
-    }
-
-    private static async ValueTask ReadEncryptedAsync(
-        ISectorCipher cipher, BlockExtent extent, long host, Memory<byte> buffer, CancellationToken cancellationToken)
-    {
-        await extent.Node!.ReadPaddedAsync(host, buffer, cancellationToken).ConfigureAwait(false);
-        cipher.Decrypt(buffer.Span, cipher.IsByPlace ? host : extent.Offset);
     }
 
     /// <summary>Writes a mapping's first bytes to their place.</summary>
     private ValueTask StoreAsync(in WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
         => Cipher is { } cipher
-            ? EncryptAndWriteAsync(cipher, mapping, data, cancellationToken)
+            ? cipher.WriteAsync(
+                mapping.Node, mapping.HostOffset, cipher.IsByPlace ? mapping.HostOffset : mapping.Offset, data, cancellationToken)
             : mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken);
-
-    private static async ValueTask EncryptAndWriteAsync(
-        ISectorCipher cipher, WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
-    {
-        byte[] rented = ArrayPool<byte>.Shared.Rent(data.Length); // the caller's bytes stay as they are
-        try
-        {
-            Memory<byte> encrypted = rented.AsMemory(0, data.Length);
-            data.CopyTo(encrypted);
-            cipher.Encrypt(encrypted.Span, cipher.IsByPlace ? mapping.HostOffset : mapping.Offset);
-            await mapping.Node.WriteAsync(mapping.HostOffset, encrypted, cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(rented);
-        }
-    }
 
     private async ValueTask WriteNewAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
     {
@@ -369,6 +374,45 @@ internal abstract class FormatNode : BlockNode
             throw;
         }
         await CommitMappingAsync(mapping).ConfigureAwait(false);
+    }
+
+    /// <summary>Has the host fill a mapping; what it leaves is read and written. If it does nothing the place is given back.</summary>
+    private async ValueTask<CopyOutcome> CopyToPlaceAsync(
+        WriteMapping mapping, BlockNode source, long sourceOffset, CopyOffload how, CancellationToken cancellationToken)
+    {
+        CopyOutcome outcome = default;
+        try
+        {
+            long end = mapping.Offset + mapping.Length;
+            if (!mapping.IsNew
+                || (!await MustCopyAsync(mapping, mapping.CopyStart, mapping.Offset, cancellationToken).ConfigureAwait(false)
+                    && !await MustCopyAsync(mapping, end, mapping.CopyEnd, cancellationToken).ConfigureAwait(false)))
+            {
+                outcome = await mapping.Node.CopyFromAsync(
+                    mapping.HostOffset, source, sourceOffset, mapping.Length, how, cancellationToken).ConfigureAwait(false);
+            }
+            if (outcome.Done is > 0 and var done && done < mapping.Length)
+            {
+                await RangeCopy.RunAsync(
+                    source, sourceOffset + done, mapping.Node, mapping.HostOffset + done, mapping.Length - done, cancellationToken)
+                    .ConfigureAwait(false);
+                outcome = outcome with { Done = mapping.Length };
+            }
+        }
+        catch when (mapping.IsNew)
+        {
+            await AbandonMappingAsync(mapping).ConfigureAwait(false);
+            throw;
+        }
+        if (mapping.IsNew && outcome.Done == 0)
+        {
+            await AbandonMappingAsync(mapping).ConfigureAwait(false);
+        }
+        else if (mapping.IsNew)
+        {
+            await CommitMappingAsync(mapping).ConfigureAwait(false);
+        }
+        return outcome;
     }
 
     /// <summary>Writes [start, start + length) of the new place in one request: the old contents, with the new data over them.</summary>

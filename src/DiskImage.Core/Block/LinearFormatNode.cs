@@ -43,6 +43,11 @@ internal abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
         => File.WriteZeroesAsync(Start + offset, length, mode, cancellationToken);
 
     /// <inheritdoc/>
+    protected override ValueTask<CopyOutcome> CopyFromCoreAsync(
+        long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
+        => File.CopyFromAsync(Start + offset, source, sourceOffset, length, how, cancellationToken);
+
+    /// <inheritdoc/>
     protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
         => File.DiscardAsync(Start + offset, length, cancellationToken);
 

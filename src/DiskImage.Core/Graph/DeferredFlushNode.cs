@@ -12,6 +12,10 @@ internal sealed class DeferredFlushNode(BlockNode child) : FilterNode(child)
     /// <summary>True while flushes are held back. Afterwards closing flushes too: formats write their last words then.</summary>
     public bool IsDeferring { get; set; } = true;
 
+    protected override ValueTask<CopyOutcome> CopyFromCoreAsync(
+        long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
+        => Below.CopyFromAsync(offset, source, sourceOffset, length, how, cancellationToken);
+
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         => IsDeferring ? default : base.FlushCoreAsync(cancellationToken);
 

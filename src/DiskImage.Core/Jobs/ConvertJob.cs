@@ -19,6 +19,11 @@ public sealed record ConvertOptions
     /// <summary>The target is written from front to back: each piece when those before it are written.</summary>
     public bool InOrder { get; init; }
 
+    /// <summary>
+    /// Data that lie as they are in files of a file system that can have it are taken over without being moved, zeroes in them as well.
+    /// </summary>
+    public bool Shares { get; init; } = true;
+
     /// <summary>The target reads as zeroes now, so zeroes need not be written.</summary>
     public bool TargetReadsZero { get; init; } = true;
 
@@ -31,7 +36,14 @@ public sealed record ConvertOptions
 /// <param name="BytesZero">Bytes that read as zeroes.</param>
 /// <param name="BytesSkipped">Bytes left to the target's backing image.</param>
 /// <param name="Elapsed">Time taken.</param>
-public sealed record ConvertResult(long BytesCopied, long BytesZero, long BytesSkipped, TimeSpan Elapsed);
+public sealed record ConvertResult(long BytesCopied, long BytesZero, long BytesSkipped, TimeSpan Elapsed)
+{
+    /// <summary>How many of the bytes copied have their storage in common with the source.</summary>
+    public long BytesShared { get; init; }
+
+    /// <summary>How many of the bytes copied the host moved itself.</summary>
+    public long BytesMoved { get; init; }
+}
 
 /// <summary>
 /// Copies a disk: workers take pieces in order, read, look for zeroes, write. Holes are never read. The target must be at least
@@ -42,7 +54,10 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
     private const int Chunk = 1 << 20; // long enough to amortise a request, short enough to stay in the cache between read and write
     private const long ZeroChunk = 1L << 30; // between two looks at the cancellation token
 
-    private long _copied, _zero, _skipped;
+    private const long LargestShared = 256 << 20; // bytes of storage taken over at once, between two looks at the cancellation token
+    private const int ShareGrain = 1 << 16; // with sharing, pieces are no coarser: the larger ones would seldom be plain as a whole
+
+    private long _copied, _shared, _moved, _zero, _skipped;
 
     /// <inheritdoc/>
     public override async Task<ConvertResult> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
@@ -58,12 +73,20 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         int unit = Math.Max(1, target.Limits.AllocationUnit);
         int chunk = Math.Max(Chunk, Math.Max(source.Limits.AllocationUnit, unit));
         int grain = System.Numerics.BitOperations.IsPow2(unit) ? unit : 1;
-        using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.TargetHasBacking, zeroesAreData: StoresZeroes);
+        bool shares = MayShare;
+        grain = shares ? Math.Min(grain, ShareGrain) : grain;
+        using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.TargetHasBacking, zeroesAreData: StoresZeroes)
+        {
+            LargestPlain = shares ? LargestShared : 0,
+        };
         var order = new InOrder();
         int workers = options.Workers > 0 ? options.Workers : ParallelWork.WorkersFor(source, target);
         await ParallelWork.RunAsync(
             workers, token => WorkAsync(cursor, order, chunk, progress, token), cancellationToken).ConfigureAwait(false);
-        return new ConvertResult(_copied, _zero, _skipped, Stopwatch.GetElapsedTime(started));
+        return new ConvertResult(_copied, _zero, _skipped, Stopwatch.GetElapsedTime(started))
+        {
+            BytesShared = _shared, BytesMoved = _moved,
+        };
     }
 
     private bool StoresZeroes => options.SparseSize == 0;
@@ -82,6 +105,14 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         var runs = new List<(int Length, bool IsZero)>();
         while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
         {
+            if (piece.Kind == PieceKind.Plain)
+            {
+                await order.WaitAsync(piece.Number, cancellationToken).ConfigureAwait(false);
+                await TakeOverAsync(piece, cursor, buffer, runs, cancellationToken).ConfigureAwait(false);
+                order.Done(piece.Number);
+                progress?.Report(new JobProgress("Convert", Done, source.Length));
+                continue;
+            }
             Memory<byte> data = piece.Kind == PieceKind.Data ? buffer.AsMemory(0, (int)piece.Length) : default;
             if (!data.IsEmpty)
             {
@@ -119,6 +150,40 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
                 await WriteAsync(piece.Offset, data, runs, cancellationToken).ConfigureAwait(false);
             }
             progress?.Report(new JobProgress("Convert", Done, source.Length));
+        }
+    }
+
+    private bool MayShare => options.Shares && !options.InOrder && Compressor is null && source.IsReadOnly
+        && target.SelfAndBelow().OfType<ISharing>().Any(
+            t => source.SelfAndBelow().OfType<ISharing>().Any(s => StoresZeroes || t.MayShareWith(s)));
+
+    /// <summary>Has the host put plain data in their places in the target; what it cannot is copied here.</summary>
+    private async ValueTask TakeOverAsync(
+        Piece piece, ExtentCursor cursor, Memory<byte> buffer, List<(int Length, bool IsZero)> runs, CancellationToken cancellationToken)
+    {
+        CopyOffload how = StoresZeroes ? CopyOffload.ShareOrMove : CopyOffload.Share;
+        for (long at = piece.Offset; at < piece.End;)
+        {
+            BlockExtent extent = await source.GetExtentAsync(at, piece.End - at, cancellationToken).ConfigureAwait(false);
+            CopyOutcome outcome = extent is { Node: { } node, HostOffset: long host }
+                ? await target.CopyFromAsync(at, node, host, extent.Length, how, cancellationToken).ConfigureAwait(false)
+                : default;
+            _ = Interlocked.Add(ref _copied, outcome.Done);
+            _ = Interlocked.Add(ref _shared, outcome.Shared);
+            _ = Interlocked.Add(ref _moved, outcome.Done - outcome.Shared);
+            if (outcome.Done == 0)
+            {
+                cursor.LargestPlain = 0; // not to be had between these two
+            }
+            for (at += outcome.Done; at < extent.End;)
+            {
+                Memory<byte> data = buffer[..(int)Math.Min(buffer.Length, extent.End - at)];
+                await source.ReadAsync(at, data, cancellationToken).ConfigureAwait(false);
+                FindRuns(data.Span, runs);
+                await ReserveAsync(at, runs, cancellationToken).ConfigureAwait(false);
+                await WriteAsync(at, data, runs, cancellationToken).ConfigureAwait(false);
+                at += data.Length;
+            }
         }
     }
 

@@ -14,6 +14,9 @@ internal enum PieceKind
 
     /// <summary>The top layer does not decide it (only told apart when asked).</summary>
     Below,
+
+    /// <summary>Data that lie somewhere as they are, at blocks of a file system (only told apart when asked).</summary>
+    Plain,
 }
 
 /// <summary>A piece of a disk, in the order in which pieces were handed out.</summary>
@@ -32,10 +35,20 @@ internal readonly record struct Piece(long Number, long Offset, long Length, Pie
 internal sealed class ExtentCursor(
     BlockNode node, long length, int chunk, int grain = 1, bool byLayer = false, bool zeroesAreData = false) : IDisposable
 {
+    private const int HostBlock = 4096; // of file systems: what they share begins at one
+
     private readonly SemaphoreSlim _turn = new(1, 1); // guards the rest
     private long _offset, _number;
+    private long _largestPlain;
     private BlockExtent _ahead; // looked up already; begins at _offset if its length is not 0
     private BlockExtent _last; // taken last
+
+    /// <summary>Bytes of a piece of plain data at most; 0 to take it for data like any.</summary>
+    public long LargestPlain
+    {
+        get => Volatile.Read(ref _largestPlain);
+        set => Volatile.Write(ref _largestPlain, value);
+    }
 
     /// <summary>The next piece; null at the end.</summary>
     public async ValueTask<Piece?> NextAsync(CancellationToken cancellationToken)
@@ -87,12 +100,12 @@ internal sealed class ExtentCursor(
                         break;
                     }
                 }
-                if (kind == PieceKind.Data && end >= ChunkEnd(start))
+                if (end >= Limit(kind, start))
                 {
                     break;
                 }
             }
-            end = kind == PieceKind.Data ? Math.Min(end, ChunkEnd(start)) : end;
+            end = Math.Min(end, Limit(kind, start));
             SeekTo(end);
             return new Piece(_number++, start, end - start, kind);
         }
@@ -105,11 +118,24 @@ internal sealed class ExtentCursor(
     /// <inheritdoc/>
     public void Dispose() => _turn.Dispose();
 
+    private long Limit(PieceKind kind, long start) => kind switch
+    {
+        PieceKind.Data => ChunkEnd(start),
+        PieceKind.Plain => start + Math.Max(LargestPlain, chunk),
+        _ => long.MaxValue,
+    };
+
     private long ChunkEnd(long start) => Round.Down(start, chunk) + chunk;
 
     private PieceKind KindOf(in BlockExtent extent)
-        => byLayer && !(extent.Depth == 0 && extent.IsAllocated) ? PieceKind.Below : extent.IsZero && !zeroesAreData ? PieceKind.Zero
+        => byLayer && !(extent.Depth == 0 && extent.IsAllocated) ? PieceKind.Below
+            : extent.IsZero && !zeroesAreData ? PieceKind.Zero
+            : LargestPlain > 0 && IsPlain(extent) ? PieceKind.Plain
             : PieceKind.Data;
+
+    private static bool IsPlain(in BlockExtent extent)
+        => extent is { IsData: true, IsZero: false, Node: not null, HostOffset: long host }
+            && ((host - extent.Offset) & (HostBlock - 1)) == 0;
 
     private async ValueTask<BlockExtent> TakeAsync(CancellationToken cancellationToken)
     {
@@ -129,7 +155,10 @@ internal sealed class ExtentCursor(
     {
         BlockExtent known = _ahead.Length > 0 ? _ahead : _last;
         _ahead = offset > known.Offset && offset < known.End
-            ? known with { Offset = offset, Length = known.End - offset, HostOffset = null }
+            ? known with
+            {
+                Offset = offset, Length = known.End - offset, HostOffset = known.HostOffset + (offset - known.Offset),
+            }
             : offset == known.Offset ? known : default;
         _offset = offset;
     }

@@ -29,6 +29,12 @@ public sealed record ConvertRequest
     /// <summary>Stores data compressed.</summary>
     public bool Compress { get; init; }
 
+    /// <summary>Data are taken over without being moved, where their file system can have it.</summary>
+    public bool Shares { get; init; } = true;
+
+    /// <summary>It is refused that data are moved.</summary>
+    public bool OnlyShares { get; init; }
+
     /// <summary>Which bitmaps are copied.</summary>
     public BitmapChoice Bitmaps { get; init; }
 
@@ -119,6 +125,7 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             SparseSize = request.SparseSize,
             Compress = request.Compress,
             InOrder = image.IsSent,
+            Shares = request.Shares,
             TargetReadsZero = backing is null && image.Node.As<INoiseWhenNew>() is not { IsNoiseWhenNew: true },
             TargetHasBacking = same,
         };
@@ -128,7 +135,17 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
         await front.ExplainAsync(
             $"{image.Path}: {ByteText.Of(result.BytesCopied)} copied, {ByteText.Of(result.BytesZero)} zeroes, "
             + $"{ByteText.Of(result.BytesSkipped)} left to the backing image, in "
-            + $"{result.Elapsed.TotalSeconds:0.0} s").ConfigureAwait(false);
+            + $"{result.Elapsed.TotalSeconds:0.0} s; of what was copied, {ByteText.Of(result.BytesShared)} share the source's storage and "
+            + $"{ByteText.Of(result.BytesMoved)} were moved by the host").ConfigureAwait(false);
+        if (request.OnlyShares && result.BytesShared < result.BytesCopied)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{image.Path}: only {result.BytesShared:#,0} of {result.BytesCopied:#,0} bytes of data could share the storage of "
+                    + $"{disk.Name}. That takes one file system that can (xfs, btrfs …), and data that both keep uncompressed, "
+                    + $"unencrypted and at multiples of its blocks. The new image is removed.",
+                image.Path);
+        }
         return result;
     }
 

@@ -113,6 +113,21 @@ internal abstract class HostFile
     /// </summary>
     public abstract bool TryFindExtent(SafeFileHandle handle, long offset, long length, out bool isData, out long end);
 
+    /// <summary>True if files of their file systems may share storage.</summary>
+    public virtual bool MayShare(SafeFileHandle one, SafeFileHandle other) => false;
+
+    /// <summary>
+    /// Has a range of a file share its storage with one of another, which stays as it is; the file becomes longer if it must. False if that
+    /// is not to be had there, and then nothing is changed.
+    /// </summary>
+    public virtual bool TryShare(SafeFileHandle source, long sourceOffset, SafeFileHandle target, long offset, long length) => false;
+
+    /// <summary>
+    /// Has the host copy a range from one file to another. Returns how many bytes it did; 0 if that is not to be had there.
+    /// </summary>
+    /// <exception cref="IOException">No space, or the host cannot read or write.</exception>
+    public virtual long Move(SafeFileHandle source, long sourceOffset, SafeFileHandle target, long offset, long length) => 0;
+
     /// <summary>Makes a range inside the file a hole that reads as zeroes. False if that is not to be had here.</summary>
     public abstract bool TryPunchHole(SafeFileHandle handle, long offset, long length);
 

@@ -18,11 +18,16 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
     private const int SetLock = 37, GetLock = 36; // F_OFD_SETLK, F_OFD_GETLK
     private const int SetProcessLock = 6, GetProcessLock = 5; // F_SETLK, F_GETLK
     private const int Invalid = 22; // EINVAL: a kernel, or a program that stands for one, without locks of open files
+    private const nuint CloneRange = 0x4020_940D; // FICLONERANGE
+    private const int IoError = 5; // EIO
     private const int StatusFlags = 3, SetStatusFlags = 4; // F_GETFL, F_SETFL
     private const uint DirectAlignment = 0x2000; // STATX_DIOALIGN
     private const int UsualAlignment = 4096; // where the kernel does not tell: no sector is larger
     private const short ReadLock = 0, WriteLock = 1, NoLock = 2; // F_RDLCK, F_WRLCK, F_UNLCK
     private const long Cifs = 0xFF53_4D42, Smb2 = 0xFE53_4D42; // f_type in statfs(2)
+
+    /// <summary>f_type of file systems that clone ranges: xfs, btrfs, bcachefs, zfs, ocfs2, and NFS and SMB, whose servers may.</summary>
+    private static readonly long[] s_cloning = [0x5846_5342, 0x9123_683E, 0xCA45_1A4E, 0x2FC1_2FC1, 0x7461_636F, 0x6969, Cifs, Smb2];
 
     private volatile bool _hasOpenFileLocks = hasOpenFileLocks;
 
@@ -50,6 +55,50 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
 
     public override bool TryZeroRange(SafeFileHandle handle, long offset, long length)
         => CLibrary.Allocate(handle, ZeroRange | KeepSize, offset, length) == 0;
+
+    // Those that clone ranges; others are not asked, so that a copy to them is cut and laid out as ever.
+    public override bool MayShare(SafeFileHandle one, SafeFileHandle other)
+        => StatFileSystem(one, out FileSystemBuffer first) == 0 && StatFileSystem(other, out FileSystemBuffer second) == 0
+            && first.Type == second.Type
+            && s_cloning.Contains(first.Type & 0xFFFF_FFFF);
+
+    public override bool TryShare(SafeFileHandle source, long sourceOffset, SafeFileHandle target, long offset, long length)
+    {
+        bool isHeld = false;
+        source.DangerousAddRef(ref isHeld);
+        try
+        {
+            var range = new CloneRequest { Source = source.DangerousGetHandle(), Start = sourceOffset, Length = length, Target = offset };
+            return Control(target, CloneRange, ref range) == 0;
+        }
+        finally
+        {
+            source.DangerousRelease();
+        }
+    }
+
+    public override long Move(SafeFileHandle source, long sourceOffset, SafeFileHandle target, long offset, long length)
+    {
+        long done = 0;
+        while (done < length)
+        {
+            (long from, long to) = (sourceOffset + done, offset + done);
+            nint moved = CopyRange(source, ref from, target, ref to, (nuint)(length - done), 0);
+            if (moved > 0)
+            {
+                done += moved;
+            }
+            else if (moved == 0 || Marshal.GetLastPInvokeError() is not (NoSpace or QuotaExceeded or FileTooLarge or IoError))
+            {
+                break; // it ends there, or this cannot be had: whoever asks does it
+            }
+            else
+            {
+                throw NativeError("copy_file_range");
+            }
+        }
+        return done;
+    }
 
     public override bool TryAllocate(SafeFileHandle handle, long offset, long length)
     {
@@ -145,6 +194,13 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
     [LibraryImport("libc", EntryPoint = "ioctl", SetLastError = true)]
     private static partial int Control(SafeFileHandle handle, nuint request, ref long argument);
 
+    [LibraryImport("libc", EntryPoint = "ioctl", SetLastError = true)]
+    private static partial int Control(SafeFileHandle handle, nuint request, ref CloneRequest argument);
+
+    [LibraryImport("libc", EntryPoint = "copy_file_range", SetLastError = true)]
+    private static partial nint CopyRange(
+        SafeFileHandle source, ref long from, SafeFileHandle target, ref long to, nuint length, uint flags);
+
     [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
     private static partial int FileControl(SafeFileHandle handle, int command, nint argument);
 
@@ -159,6 +215,13 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
 
     [LibraryImport("libc", EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial int StatX(SafeFileHandle folder, string path, int flags, uint mask, out StatXBuffer buffer);
+
+    /// <summary>struct file_clone_range.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CloneRequest
+    {
+        public long Source, Start, Length, Target;
+    }
 
     /// <summary>struct flock of 64-bit systems.</summary>
     [StructLayout(LayoutKind.Explicit, Size = 32)]

@@ -76,6 +76,10 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     [Parameter]
     public SwitchParameter Verify { get; set; }
 
+    /// <summary>Whether data are taken over by sharing their storage with the source (reflink), where the file system can.</summary>
+    [Parameter]
+    public ReflinkMode Reflink { get; set; }
+
     /// <summary>Returns only when the new image would survive a power cut.</summary>
     [Parameter]
     public SwitchParameter Durable { get; set; }
@@ -154,6 +158,13 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         Compress = Compress,
         Bitmaps = !Bitmaps ? BitmapChoice.None : SkipBrokenBitmaps ? BitmapChoice.Sound : BitmapChoice.All,
         Verify = Verify,
+        Shares = Reflink switch
+        {
+            ReflinkMode.Always => true,
+            ReflinkMode.Never => false,
+            _ => !MyInvocation.BoundParameters.ContainsKey(nameof(SparseSize)) || SparseSize == 0, // zeroes are wanted as holes
+        },
+        OnlyShares = Reflink == ReflinkMode.Always,
         Durable = Durable || IsDurableByCacheMode,
         Workers = Workers,
     };

@@ -178,10 +178,17 @@ public sealed class DiskImageChild(string role, string path, long length, long? 
 }
 
 /// <summary>What a conversion did.</summary>
-public sealed class DiskImageCopyStatistics(long bytesCopied, long bytesZero, long bytesSkipped, TimeSpan elapsed)
+public sealed class DiskImageCopyStatistics(
+    long bytesCopied, long bytesShared, long bytesMoved, long bytesZero, long bytesSkipped, TimeSpan elapsed)
 {
     /// <summary>Bytes of data written.</summary>
     public long BytesCopied { get; } = bytesCopied;
+
+    /// <summary>How many of these have their storage in common with the source's file (reflink).</summary>
+    public long BytesShared { get; } = bytesShared;
+
+    /// <summary>How many of them the host copied itself.</summary>
+    public long BytesMoved { get; } = bytesMoved;
 
     /// <summary>Bytes that read as zeroes.</summary>
     public long BytesZero { get; } = bytesZero;
@@ -196,5 +203,5 @@ public sealed class DiskImageCopyStatistics(long bytesCopied, long bytesZero, lo
     public override string ToString() => $"{ReadableSize.Of(BytesCopied)} copied";
 
     internal static DiskImageCopyStatistics Of(ConvertResult result)
-        => new(result.BytesCopied, result.BytesZero, result.BytesSkipped, result.Elapsed);
+        => new(result.BytesCopied, result.BytesShared, result.BytesMoved, result.BytesZero, result.BytesSkipped, result.Elapsed);
 }

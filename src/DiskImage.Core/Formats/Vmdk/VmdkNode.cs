@@ -150,6 +150,28 @@ internal sealed class VmdkNode
                 => extent.Line.Type == VmdkExtentType.Zero ? default : extent.Node.WriteZeroesAsync(within, count, mode, cancellationToken),
             cancellationToken);
 
+    protected override async ValueTask<CopyOutcome> CopyFromCoreAsync(
+        long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
+    {
+        CopyOutcome whole = default;
+        long asked = 0;
+        await ChangeAsync(
+            offset,
+            length,
+            async (extent, within, count) =>
+            {
+                if (whole.Done == asked && extent.Line.Type != VmdkExtentType.Zero) // what follows a gap is left
+                {
+                    CopyOutcome part = await extent.Node.CopyFromAsync(
+                        within, source, sourceOffset + asked, count, how, cancellationToken).ConfigureAwait(false);
+                    whole = new CopyOutcome(whole.Done + part.Done, whole.Shared + part.Shared);
+                }
+                asked += count;
+            },
+            cancellationToken).ConfigureAwait(false);
+        return whole;
+    }
+
     protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
         => ChangeAsync(
             offset,

@@ -9,10 +9,11 @@ namespace DiskImage.Protocols.File;
 /// A regular file of the host. Positioned I/O only: there is no shared file pointer, so requests may overlap freely, and each
 /// completes before it returns. Callers that want parallel I/O call from several workers.
 /// </summary>
-internal sealed class FileNode : BlockNode
+internal sealed class FileNode : BlockNode, ISharing
 {
     private const long ReservedAtOnce = 1L << 30; // bytes between two looks at the cancellation. Ours
     private const int ZeroesAtOnce = 1 << 20;
+    private const int SharedUnit = 4096; // what file systems share begins and ends at blocks, of this size at least
 
     private readonly SafeFileHandle _handle;
     private readonly int _unit, _memory; // what requests are multiples of, where the host's cache is gone round; else 1
@@ -100,6 +101,37 @@ internal sealed class FileNode : BlockNode
             _sizing.ExitReadLock();
         }
         return default;
+    }
+
+    public bool MayShareWith(ISharing other) => other is FileNode file && HostFile.Current.MayShare(file._handle, _handle);
+
+    protected override ValueTask<CopyOutcome> CopyFromCoreAsync(
+        long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
+    {
+        if (source is not FileNode from)
+        {
+            return default;
+        }
+        cancellationToken.ThrowIfCancellationRequested();
+        _sizing.EnterReadLock();
+        try
+        {
+            long whole = ((offset | sourceOffset) & (SharedUnit - 1)) == 0 ? length & -SharedUnit : 0;
+            bool isShared = whole > 0 && HostFile.Current.TryShare(from._handle, sourceOffset, _handle, offset, whole);
+            long done = isShared ? whole
+                : how == CopyOffload.ShareOrMove ? HostFile.Current.Move(from._handle, sourceOffset, _handle, offset, length)
+                : 0;
+            Grow(done == 0 ? 0 : offset + done);
+            return new(new CopyOutcome(done, isShared ? done : 0));
+        }
+        catch (IOException e)
+        {
+            throw HostFile.Error(e, Name, $"copy {length:#,0} bytes of {from.Name}", offset, DiskImageErrorKind.WriteFailed);
+        }
+        finally
+        {
+            _sizing.ExitReadLock();
+        }
     }
 
     protected override ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
