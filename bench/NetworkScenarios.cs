@@ -98,18 +98,27 @@ internal static class NetworkScenarios
                 await StartAsync(
                     folder, Theirs, "qemu-nbd", "--persistent", "--shared=0", "--read-only", "--format=raw", "--socket",
                     Path.Combine(folder, Theirs), raw);
-                if (s_ours is null)
-                {
-                    OpenedImage image = await new ImageOpener(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default).OpenAsync(
-                        new OpenRequest(raw) { Format = "raw" }, CancellationToken.None);
-                    s_ours = await ExportServer.StartAsync(
-                        new UnixDomainSocketEndPoint(Path.Combine(folder, Ours)), [new ExportDisk("", image.Node) { IsReadOnly = true }],
-                        security: null, CancellationToken.None);
-                }
+                s_ours ??= await StartOursAsync(raw, Path.Combine(folder, Ours));
             },
             IsPossible = () => Has("qemu-nbd") && Has(program),
             MostRuns = 3,
         };
+
+    /// <summary>Serves a file, for reading only, until the standard input ends.</summary>
+    public static async Task ServeAsync(string file, string socket)
+    {
+        await using ExportServer server = await StartOursAsync(file, socket);
+        _ = await Console.In.ReadToEndAsync();
+    }
+
+    private static async Task<ExportServer> StartOursAsync(string file, string socket)
+    {
+        OpenedImage image = await new ImageOpener(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default).OpenAsync(
+            new OpenRequest(file) { Format = "raw" }, CancellationToken.None);
+        return await ExportServer.StartAsync(
+            new UnixDomainSocketEndPoint(socket), [new ExportDisk("", image.Node) { IsReadOnly = true }], security: null,
+            CancellationToken.None);
+    }
 
     private static async Task ToNbdAsync(string folder)
     {

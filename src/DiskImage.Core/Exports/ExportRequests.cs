@@ -39,9 +39,9 @@ internal sealed class ExportRequests(ExportDisk disk)
             : NbdError.None;
     }
 
-    /// <summary>Does a request that may be tried, but for block status.</summary>
+    /// <summary>Does a request that may be tried and has nothing but success to tell.</summary>
     /// <param name="asked">The request.</param>
-    /// <param name="data">What is written, or where what is read goes.</param>
+    /// <param name="data">What is written.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">The disk says no; <see cref="ErrorOf"/> says it to the client.</exception>
     public async ValueTask RunAsync(NbdAsked asked, Memory<byte> data, CancellationToken cancellationToken)
@@ -49,9 +49,6 @@ internal sealed class ExportRequests(ExportDisk disk)
         long offset = (long)asked.Offset, length = (long)asked.Length;
         switch (asked.Command)
         {
-            case NbdCommand.Read:
-                await _node.ReadAsync(offset, data, cancellationToken).ConfigureAwait(false);
-                return;
             case NbdCommand.Write:
                 await _node.WriteAsync(offset, data, cancellationToken).ConfigureAwait(false);
                 break;
