@@ -46,6 +46,13 @@ internal static class NetworkScenarios
         Server(
             "serve-bench", "qemu-img bench from ours", "qemu-img",
             (folder, socket) => ["bench", "-f", "raw", "-d", "16", "-s", "64k", "-c", "30000", "-t", "none", Uri(folder, socket)]),
+        Server(
+            "serve-fio", "fio from ours", "fio",
+            (folder, socket) =>
+            [
+                "--name=read", "--ioengine=nbd", "--rw=randread", "--bs=64k", "--iodepth=16", "--size=1g", "--minimal",
+                $"--uri={Uri(folder, socket)}",
+            ]),
     ];
 
     private static string Web => $"http://127.0.0.1:{WebPort}/{Scenario.Raw}";
