@@ -147,7 +147,7 @@ internal static class NetworkScenarios
         await File.WriteAllTextAsync(
             configuration,
             $"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{ }}\n"
-                + $"http {{ access_log off; sendfile on; {temporary} server {{ listen 127.0.0.1:{WebPort}; root {folder}; }} }}\n");
+                + $"http {{ access_log off; sendfile on; keepalive_requests 1000000; {temporary} server {{ listen 127.0.0.1:{WebPort}; root {folder}; }} }}\n");
         await StartAsync(folder, "nginx.pid", "nginx", "-c", configuration, "-e", Path.Combine(folder, "nginx.log"));
     }
 

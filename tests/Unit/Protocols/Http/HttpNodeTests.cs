@@ -285,6 +285,27 @@ public sealed class HttpNodeTests
         Assert.Equal(DiskImageErrorKind.InvalidOption, missing.Kind);
     }
 
+    [Theory]
+    [InlineData("http://{0}/a", true)]
+    [InlineData("http://{0}", true)]
+    [InlineData("127.0.0.1", true)]
+    [InlineData("", false)]
+    [InlineData("http://{0}/b", false)]
+    public async Task A_user_that_was_given_for_a_server_is_named_to_it(string secret, bool isFor)
+    {
+        string basic = $"Basic {Convert.ToBase64String("me:s3cret"u8)}";
+        bool isNamed = false;
+        await using var peer = new ScriptedPeer((request, _) =>
+        {
+            isNamed |= request.Headers.GetValueOrDefault("authorization") == basic;
+            return ScriptedPeer.Part(request, s_contents);
+        });
+        secret = secret.Replace("{0}", peer.Host, StringComparison.Ordinal);
+        await using OpenedImage image = await OpenAsync(
+            $"http://{peer.Host}/a?x", "", (secret, "s3cret"), (DiskImage.Drivers.SecretNames.UserOf(secret), "me"));
+        Assert.Equal(isFor, isNamed);
+    }
+
     [Fact]
     public async Task An_empty_object_is_an_empty_disk_and_writing_is_refused()
     {
