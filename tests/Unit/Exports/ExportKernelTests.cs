@@ -1,5 +1,4 @@
 using System.Net;
-using DiskImage.Block;
 using DiskImage.Exports;
 using DiskImage.Graph;
 using DiskImage.Tests.Support;
