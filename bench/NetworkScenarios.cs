@@ -34,7 +34,7 @@ internal static class NetworkScenarios
         new(
             "http-raw", "http → raw", 0.7,
             folder => Scenario.ConvertAsync(Web, "raw", Path.Combine(folder, "ours.raw"), "raw"),
-            folder => ["convert", "-f", "raw", "-O", "raw", Web, Their(folder)],
+            folder => ["convert", "-m", "1", "-f", "raw", "-O", "raw", Web, Their(folder)], // 7.2 hangs with several requests at once
             "ours.raw",
             "theirs.raw")
         {
@@ -46,6 +46,13 @@ internal static class NetworkScenarios
         Server(
             "serve-bench", "qemu-img bench from ours", "qemu-img",
             (folder, socket) => ["bench", "-f", "raw", "-d", "16", "-s", "64k", "-c", "30000", "-t", "none", Uri(folder, socket)]),
+        Server(
+            "serve-fio", "fio from ours", "fio",
+            (folder, socket) =>
+            [
+                "--name=read", "--ioengine=nbd", "--rw=randread", "--bs=64k", "--iodepth=16", "--size=1g", "--minimal",
+                $"--uri={Uri(folder, socket)}",
+            ]),
     ];
 
     private static string Web => $"http://127.0.0.1:{WebPort}/{Scenario.Raw}";
@@ -98,18 +105,27 @@ internal static class NetworkScenarios
                 await StartAsync(
                     folder, Theirs, "qemu-nbd", "--persistent", "--shared=0", "--read-only", "--format=raw", "--socket",
                     Path.Combine(folder, Theirs), raw);
-                if (s_ours is null)
-                {
-                    OpenedImage image = await new ImageOpener(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default).OpenAsync(
-                        new OpenRequest(raw) { Format = "raw" }, CancellationToken.None);
-                    s_ours = await ExportServer.StartAsync(
-                        new UnixDomainSocketEndPoint(Path.Combine(folder, Ours)), [new ExportDisk("", image.Node) { IsReadOnly = true }],
-                        security: null, CancellationToken.None);
-                }
+                s_ours ??= await StartOursAsync(raw, Path.Combine(folder, Ours));
             },
             IsPossible = () => Has("qemu-nbd") && Has(program),
             MostRuns = 3,
         };
+
+    /// <summary>Serves a file, for reading only, until the standard input ends.</summary>
+    public static async Task ServeAsync(string file, string socket)
+    {
+        await using ExportServer server = await StartOursAsync(file, socket);
+        _ = await Console.In.ReadToEndAsync();
+    }
+
+    private static async Task<ExportServer> StartOursAsync(string file, string socket)
+    {
+        OpenedImage image = await new ImageOpener(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default).OpenAsync(
+            new OpenRequest(file) { Format = "raw" }, CancellationToken.None);
+        return await ExportServer.StartAsync(
+            new UnixDomainSocketEndPoint(socket), [new ExportDisk("", image.Node) { IsReadOnly = true }], security: null,
+            CancellationToken.None);
+    }
 
     private static async Task ToNbdAsync(string folder)
     {
@@ -131,7 +147,7 @@ internal static class NetworkScenarios
         await File.WriteAllTextAsync(
             configuration,
             $"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{ }}\n"
-                + $"http {{ access_log off; sendfile on; {temporary} server {{ listen 127.0.0.1:{WebPort}; root {folder}; }} }}\n");
+                + $"http {{ access_log off; sendfile on; keepalive_requests 1000000; {temporary} server {{ listen 127.0.0.1:{WebPort}; root {folder}; }} }}\n");
         await StartAsync(folder, "nginx.pid", "nginx", "-c", configuration, "-e", Path.Combine(folder, "nginx.log"));
     }
 

@@ -5,7 +5,7 @@ namespace DiskImage.Bench;
 
 /// <summary>
 /// <c>compare</c> times ours beside qemu-img; <c>once</c> and <c>bare</c> are the child processes by which it measures memory;
-/// <c>profile</c> repeats ours for a profiler; anything else goes to BenchmarkDotNet.
+/// <c>profile</c> repeats ours for a profiler, <c>serve</c> serves a file by NBD for one; anything else goes to BenchmarkDotNet.
 /// </summary>
 internal static class Program
 {
@@ -21,6 +21,9 @@ internal static class Program
                 return 0;
             case ["profile", string scenario, string folder, string runs]:
                 await Comparison.ProfileAsync(scenario, folder, int.Parse(runs, CultureInfo.InvariantCulture));
+                return 0;
+            case ["serve", string file, string socket]:
+                await NetworkScenarios.ServeAsync(file, socket);
                 return 0;
             case ["bare"]:
                 Memory.Print();

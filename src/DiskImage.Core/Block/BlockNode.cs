@@ -387,7 +387,8 @@ public abstract class BlockNode : IAsyncDisposable
         }
     }
 
-    private void CheckWritable()
+    /// <summary>Throws if the node is not for writing, or not any more.</summary>
+    protected void CheckWritable()
     {
         CheckWhole();
         if (IsReadOnly)

@@ -15,6 +15,15 @@ public abstract record NodeContext(object Options)
     public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 }
 
+/// <summary>How secrets are called.</summary>
+public static class SecretNames
+{
+    /// <summary>
+    /// Beside a secret that is a password: the name under which the user's is found that it belongs to. No user can give that name.
+    /// </summary>
+    public static string UserOf(string secret) => $"{secret}\0user";
+}
+
 /// <summary>What formats, protocols and filters have in common. Stateless.</summary>
 public abstract class NodeDriver
 {

@@ -1,6 +1,8 @@
 using System.Buffers;
+using System.Diagnostics;
 using System.Net.Sockets;
 using DiskImage.Block;
+using DiskImage.Jobs;
 using DiskImage.Protocols.Nbd;
 
 namespace DiskImage.Exports;
@@ -12,14 +14,16 @@ namespace DiskImage.Exports;
 internal sealed class ExportClient : IAsyncDisposable
 {
     private const int Unit = 1 << 20; // of the memory that requests have
-    private const int Units = 33; // one request of the longest kind, or many small ones
+    private const int Units = 34; // one request of the longest kind, or many small ones
+    private const int LongestShort = 256 << 10; // bytes of a request that is short. Ours
 
     private readonly NbdTransport _transport;
     private readonly string _name;
     private readonly ExportTimes _times;
     private readonly SemaphoreSlim _room = new(Units, Units);
-    private readonly SemaphoreSlim _sending = new(1, 1);
-    private readonly CancellationTokenSource _stop;
+    private readonly Pace _pace = new();
+    private readonly ExportReplies _replies;
+    private readonly CancellationTokenSource _stop, _stalled; // the latter when it stops in the middle of a message
 
     /// <summary>Takes over a connection.</summary>
     /// <param name="socket">The connection.</param>
@@ -30,6 +34,8 @@ internal sealed class ExportClient : IAsyncDisposable
     {
         (_transport, _name, _times) = (NbdTransport.Of(socket), name, times);
         _stop = CancellationTokenSource.CreateLinkedTokenSource(stop);
+        _stalled = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token);
+        _replies = new ExportReplies(_transport, times.Stall, _stop.Token);
     }
 
     /// <summary>Serves it until it goes, or must go. Whatever happens, all it asked for has ended when this returns.</summary>
@@ -78,9 +84,10 @@ internal sealed class ExportClient : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         await _transport.DisposeAsync().ConfigureAwait(false);
+        _replies.Dispose();
+        _stalled.Dispose();
         _stop.Dispose();
         _room.Dispose();
-        _sending.Dispose();
     }
 
     private async ValueTask HandshakeAsync(NbdServerHandshake handshake, INbdServerTls? tls, CancellationToken cancellationToken)
@@ -105,45 +112,27 @@ internal sealed class ExportClient : IAsyncDisposable
     private async Task TransmitAsync(ExportDisk disk, NbdServerHandshake agreed)
     {
         var session = new NbdServerSession(_name, agreed.IsStructured, agreed.IsExtended);
-        var requests = new ExportRequests(disk);
+        var talk = new Talk(disk, session, agreed, new ExportRequests(disk), new ExportReads(disk.Node, session));
+        bool isNear = ParallelWork.ReadAhead(disk.Node) == 1; // it answers without waiting
         try
         {
             while (await NextAsync(session).ConfigureAwait(false) is { } asked && asked.Command != NbdCommand.Disconnect)
             {
-                NbdError error = requests.Check(asked);
+                NbdError error = talk.Requests.Check(asked);
                 if (error == NbdError.None && asked.Command == NbdCommand.BlockStatus && agreed.Contexts.Count == 0)
                 {
                     error = NbdError.Invalid; // nothing was agreed on that could be told
                 }
-                bool isRead = asked.Command == NbdCommand.Read && error == NbdError.None;
-                bool isWrite = asked.HasPayload && error == NbdError.None;
-                int head = isRead ? session.DataHead : 0, length = isRead || isWrite ? (int)asked.Length : 0;
-                int units = Math.Max(1, (head + length + Unit - 1) / Unit);
-                for (int i = 0; i < units; i++)
+                if (isNear && _pace.IsQuick && IsShort(asked, error))
                 {
-                    await _room.WaitAsync(_stop.Token).ConfigureAwait(false);
+                    await AnswerAtOnceAsync(talk, asked, error).ConfigureAwait(false);
                 }
-                byte[] buffer = ArrayPool<byte>.Shared.Rent(Math.Max(NbdServerSession.LongestHead, head + length));
-                try
+                else
                 {
-                    if (asked.HasPayload)
-                    {
-                        session.Take(isWrite ? buffer.AsMemory(0, length) : default);
-                        while (!session.IsComplete)
-                        {
-                            session.Advance(await ReceiveInsideAsync(session.Wanted).ConfigureAwait(false));
-                        }
-                    }
+                    await BeginAsync(talk, asked, error).ConfigureAwait(false);
                 }
-                catch
-                {
-                    GiveBack(buffer, units);
-                    throw;
-                }
-                session.Next();
-                _ = Task.Run(
-                    () => ProcessAsync(disk, requests, session, agreed, asked, error, buffer, head, length, units), CancellationToken.None);
             }
+            await _replies.FlushAsync().ConfigureAwait(false);
         }
         finally
         {
@@ -154,57 +143,94 @@ internal sealed class ExportClient : IAsyncDisposable
         }
     }
 
-    private async Task ProcessAsync(
-        ExportDisk disk,
-        ExportRequests requests,
-        NbdServerSession session,
-        NbdServerHandshake agreed,
-        NbdAsked asked,
-        NbdError error,
-        byte[] buffer,
-        int head,
-        int length,
-        int units)
+    /// <summary>It takes no time worth another thread, unless the storage is slow.</summary>
+    private static bool IsShort(in NbdAsked asked, NbdError error)
+        => (error != NbdError.None && !asked.HasPayload)
+            || (asked.Command is NbdCommand.Read or NbdCommand.Write && asked.Length <= LongestShort
+            && (asked.Command == NbdCommand.Read || !asked.Flags.HasFlag(NbdCommandFlags.Fua)));
+
+    /// <summary>Does a short request here and now; its answer waits for those that follow as long as they are here already.</summary>
+    private async ValueTask AnswerAtOnceAsync(Talk talk, NbdAsked asked, NbdError error)
+    {
+        bool isRead = asked.Command == NbdCommand.Read && error == NbdError.None;
+        byte[]? payload = asked.HasPayload ? ArrayPool<byte>.Shared.Rent((int)asked.Length) : null;
+        try
+        {
+            Memory<byte> data = payload.AsMemory(0, payload is null ? 0 : (int)asked.Length);
+            await TakePayloadAsync(talk.Session, data).ConfigureAwait(false);
+            talk.Session.Next();
+            int room = isRead ? ExportReads.Longest((int)asked.Length) : NbdServerSession.LongestHead;
+            Memory<byte> answer = await _replies.RoomAsync(room).ConfigureAwait(false);
+            long start = Stopwatch.GetTimestamp();
+            _replies.Add(await DoAsync(talk, asked, error, data, answer).ConfigureAwait(false));
+            _pace.Took(Stopwatch.GetElapsedTime(start));
+        }
+        finally
+        {
+            if (payload is not null)
+            {
+                ArrayPool<byte>.Shared.Return(payload);
+            }
+        }
+        if (_transport.Held < talk.Session.Wanted.Length)
+        {
+            await _replies.FlushAsync().ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Has a request done beside what follows, within what a client may have under way.</summary>
+    private async ValueTask BeginAsync(Talk talk, NbdAsked asked, NbdError error)
+    {
+        bool isRead = asked.Command == NbdCommand.Read && error == NbdError.None;
+        int payload = asked.HasPayload && error == NbdError.None ? (int)asked.Length : 0;
+        int length = isRead ? ExportReads.Longest((int)asked.Length) : Math.Max(payload, NbdServerSession.LongestHead);
+        int units = Math.Min(Units, (length + Unit - 1) / Unit);
+        await _replies.FlushAsync().ConfigureAwait(false);
+        for (int i = 0; i < units; i++)
+        {
+            await _room.WaitAsync(_stop.Token).ConfigureAwait(false);
+        }
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(length);
+        try
+        {
+            await TakePayloadAsync(talk.Session, buffer.AsMemory(0, payload)).ConfigureAwait(false);
+        }
+        catch
+        {
+            GiveBack(buffer, units);
+            throw;
+        }
+        talk.Session.Next();
+        _ = Task.Run(() => ProcessAsync(talk, asked, error, buffer, payload, units), CancellationToken.None);
+    }
+
+    /// <summary>Takes what comes behind a request; what has no place is dropped.</summary>
+    private async ValueTask TakePayloadAsync(NbdServerSession session, Memory<byte> into)
+    {
+        session.Take(into);
+        while (!session.IsComplete)
+        {
+            session.Advance(await ReceiveInsideAsync(session.Wanted).ConfigureAwait(false));
+        }
+    }
+
+    private async Task ProcessAsync(Talk talk, NbdAsked asked, NbdError error, byte[] buffer, int payload, int units)
     {
         try
         {
-            ReadOnlyMemory<byte> answer = default;
-            if (error == NbdError.None)
+            long start = Stopwatch.GetTimestamp();
+            if (asked.Command == NbdCommand.BlockStatus && error == NbdError.None)
             {
-                try
-                {
-                    if (asked.Command == NbdCommand.BlockStatus)
-                    {
-                        answer = await StatusAsync(requests, session, agreed, asked).ConfigureAwait(false);
-                    }
-                    else
-                    {
-                        // what has begun to be written is not stopped: the client may be gone, its data are not
-                        await requests.RunAsync(
-                            asked, buffer.AsMemory(head, length), asked.HasPayload ? CancellationToken.None : _stop.Token)
-                            .ConfigureAwait(false);
-                    }
-                }
-                catch (DiskImageException e)
-                {
-                    error = ExportRequests.ErrorOf(e);
-                }
+                await _replies.SendAsync(await StatusAsync(talk, asked).ConfigureAwait(false)).ConfigureAwait(false);
+                return;
             }
-            bool isDone = error == NbdError.None;
-            if (isDone && head > 0)
+            // what was written is in the buffer, and the answer to it goes there afterwards
+            int count = await DoAsync(talk, asked, error, buffer.AsMemory(0, payload), buffer).ConfigureAwait(false);
+            if (IsShort(asked, error))
             {
-                session.AnswerData(asked, buffer);
-                answer = buffer.AsMemory(0, head + length);
+                _pace.Took(Stopwatch.GetElapsedTime(start));
             }
-            else if (answer.IsEmpty)
-            {
-                answer = buffer.AsMemory(0, session.Answer(asked, error, buffer));
-            }
-            await SendAsync(answer).ConfigureAwait(false);
-            disk.Count(
-                isDone && head > 0 ? length : 0,
-                isDone && asked.Command is NbdCommand.Write or NbdCommand.WriteZeroes ? (long)asked.Length : 0,
-                !isDone);
+            await _replies.SendAsync(buffer.AsMemory(0, count)).ConfigureAwait(false);
         }
         catch (Exception e) when (e is IOException or SocketException or OperationCanceledException or ObjectDisposedException)
         {
@@ -216,39 +242,61 @@ internal sealed class ExportClient : IAsyncDisposable
         }
     }
 
-    private async ValueTask<byte[]> StatusAsync(
-        ExportRequests requests, NbdServerSession session, NbdServerHandshake agreed, NbdAsked asked)
+    /// <summary>Does a request and makes its answer.</summary>
+    /// <returns>Bytes of the answer.</returns>
+    private async ValueTask<int> DoAsync(Talk talk, NbdAsked asked, NbdError error, Memory<byte> payload, Memory<byte> answer)
     {
-        var answer = new ArrayBufferWriter<byte>();
-        int[] contexts = [.. agreed.Contexts.Order()];
-        foreach (int context in contexts)
+        if (error == NbdError.None)
         {
-            List<NbdExtent> told = await requests.StatusAsync(
-                context, asked, session.IsExtended, _stop.Token).ConfigureAwait(false);
-            answer.Write(session.AnswerStatus(asked, (uint)context, told, context == contexts[^1]));
+            try
+            {
+                if (asked.Command == NbdCommand.Read)
+                {
+                    int count = await talk.Reads.AnswerAsync(asked, answer, _stop.Token).ConfigureAwait(false);
+                    talk.Disk.Count((long)asked.Length, 0, isError: false);
+                    return count;
+                }
+                // what has begun to be written is not stopped: the client may be gone, its data are not
+                await talk.Requests.RunAsync(asked, payload, asked.HasPayload ? CancellationToken.None : _stop.Token).ConfigureAwait(false);
+            }
+            catch (DiskImageException e)
+            {
+                error = ExportRequests.ErrorOf(e);
+            }
         }
-        return answer.WrittenSpan.ToArray();
+        bool isWritten = error == NbdError.None && asked.Command is NbdCommand.Write or NbdCommand.WriteZeroes;
+        talk.Disk.Count(0, isWritten ? (long)asked.Length : 0, error != NbdError.None);
+        return talk.Session.Answer(asked, error, answer.Span);
+    }
+
+    private async ValueTask<byte[]> StatusAsync(Talk talk, NbdAsked asked)
+    {
+        NbdServerSession session = talk.Session;
+        var answer = new ArrayBufferWriter<byte>();
+        int[] contexts = [.. talk.Agreed.Contexts.Order()];
+        try
+        {
+            foreach (int context in contexts)
+            {
+                List<NbdExtent> told = await talk.Requests.StatusAsync(
+                    context, asked, session.IsExtended, _stop.Token).ConfigureAwait(false);
+                answer.Write(session.AnswerStatus(asked, (uint)context, told, context == contexts[^1]));
+            }
+            talk.Disk.Count(0, 0, isError: false);
+            return answer.WrittenSpan.ToArray();
+        }
+        catch (DiskImageException e)
+        {
+            byte[] refusal = new byte[NbdServerSession.LongestHead];
+            talk.Disk.Count(0, 0, isError: true);
+            return refusal[..session.Answer(asked, ExportRequests.ErrorOf(e), refusal)];
+        }
     }
 
     private void GiveBack(byte[] buffer, int units)
     {
         ArrayPool<byte>.Shared.Return(buffer);
         _ = _room.Release(units);
-    }
-
-    private async ValueTask SendAsync(ReadOnlyMemory<byte> answer)
-    {
-        await _sending.WaitAsync(_stop.Token).ConfigureAwait(false);
-        try
-        {
-            using var limit = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token);
-            limit.CancelAfter(_times.Stall);
-            await _transport.SendAsync(answer, limit.Token).ConfigureAwait(false);
-        }
-        finally
-        {
-            _ = _sending.Release();
-        }
     }
 
     /// <summary>The next request, without its payload; null where the client has gone between two of them.</summary>
@@ -276,9 +324,10 @@ internal sealed class ExportClient : IAsyncDisposable
         {
             return count;
         }
-        using var limit = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token);
-        limit.CancelAfter(_times.Stall);
-        return await ReceiveAsync(into, limit.Token).ConfigureAwait(false);
+        _stalled.CancelAfter(_times.Stall);
+        count = await ReceiveAsync(into, _stalled.Token).ConfigureAwait(false);
+        _stalled.CancelAfter(Timeout.InfiniteTimeSpan);
+        return count;
     }
 
     private async ValueTask<int> ReceiveAsync(Memory<byte> into, CancellationToken cancellationToken)
@@ -292,8 +341,25 @@ internal sealed class ExportClient : IAsyncDisposable
         int count;
         while ((count = _transport.TryReceive(into.Span)) == 0)
         {
+            await _replies.FlushAsync().ConfigureAwait(false); // nobody is kept waiting while we do
             await _transport.WaitAsync(cancellationToken).ConfigureAwait(false);
         }
         return count;
+    }
+
+    /// <summary>A conversation about an export.</summary>
+    private sealed record Talk(
+        ExportDisk Disk, NbdServerSession Session, NbdServerHandshake Agreed, ExportRequests Requests, ExportReads Reads);
+
+    /// <summary>Whether the storage has answered so quickly lately that another thread would only cost time.</summary>
+    private sealed class Pace
+    {
+        private static readonly TimeSpan s_quick = TimeSpan.FromMilliseconds(1); // ours
+
+        private bool _isSlow;
+
+        public bool IsQuick => !Volatile.Read(ref _isSlow);
+
+        public void Took(TimeSpan time) => Volatile.Write(ref _isSlow, time > s_quick);
     }
 }

@@ -92,7 +92,7 @@ public sealed class ExportDisk(string name, BlockNode node)
             | NbdExportFlags.SendDontFragment;
         flags |= IsReadOnly || Node.IsReadOnly
             ? NbdExportFlags.ReadOnly
-            : NbdExportFlags.SendTrim | NbdExportFlags.SendWriteZeroes;
+            : NbdExportFlags.SendTrim | NbdExportFlags.SendWriteZeroes | NbdExportFlags.SendFastZero;
         Offer = new NbdOffer
         {
             Name = Name,

@@ -22,14 +22,13 @@ internal sealed class ExportRequests(ExportDisk disk)
         {
             NbdCommand.Write => NbdCommandFlags.Fua | NbdCommandFlags.PayloadLength,
             NbdCommand.Trim => NbdCommandFlags.Fua,
-            NbdCommand.WriteZeroes => NbdCommandFlags.Fua | NbdCommandFlags.NoHole,
+            NbdCommand.WriteZeroes => NbdCommandFlags.Fua | NbdCommandFlags.NoHole | NbdCommandFlags.FastZero,
             NbdCommand.BlockStatus => NbdCommandFlags.OneExtent,
             NbdCommand.Read => NbdCommandFlags.DontFragment | NbdCommandFlags.Fua,
             _ => NbdCommandFlags.Fua,
         };
         bool isOutside = asked.Offset > length || asked.Length > length - asked.Offset;
-        return asked.Command == NbdCommand.WriteZeroes && asked.Flags.HasFlag(NbdCommandFlags.FastZero) ? NbdError.NotSupported
-            : (asked.Flags & ~allowed) != 0 || (asked.Command == NbdCommand.Write && !asked.HasPayload)
+        return (asked.Flags & ~allowed) != 0 || (asked.Command == NbdCommand.Write && !asked.HasPayload)
             || (asked.Command != NbdCommand.Write && asked.HasPayload) ? NbdError.Invalid
             : changes && disk.Offer.Flags.HasFlag(NbdExportFlags.ReadOnly) ? NbdError.NotPermitted
             : hasRange && isOutside ? changes ? NbdError.NoSpace : NbdError.Invalid
@@ -39,9 +38,9 @@ internal sealed class ExportRequests(ExportDisk disk)
             : NbdError.None;
     }
 
-    /// <summary>Does a request that may be tried, but for block status.</summary>
+    /// <summary>Does a request that may be tried and has nothing but success to tell.</summary>
     /// <param name="asked">The request.</param>
-    /// <param name="data">What is written, or where what is read goes.</param>
+    /// <param name="data">What is written.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">The disk says no; <see cref="ErrorOf"/> says it to the client.</exception>
     public async ValueTask RunAsync(NbdAsked asked, Memory<byte> data, CancellationToken cancellationToken)
@@ -49,11 +48,15 @@ internal sealed class ExportRequests(ExportDisk disk)
         long offset = (long)asked.Offset, length = (long)asked.Length;
         switch (asked.Command)
         {
-            case NbdCommand.Read:
-                await _node.ReadAsync(offset, data, cancellationToken).ConfigureAwait(false);
-                return;
             case NbdCommand.Write:
                 await _node.WriteAsync(offset, data, cancellationToken).ConfigureAwait(false);
+                break;
+            case NbdCommand.WriteZeroes when asked.Flags.HasFlag(NbdCommandFlags.FastZero):
+                if (asked.Flags.HasFlag(NbdCommandFlags.NoHole) || _node.As<IFastZero>() is not { } fast
+                    || !await fast.TryZeroFastAsync(offset, length, cancellationToken).ConfigureAwait(false))
+                {
+                    throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{_node.Name}: is not zeroed faster than written");
+                }
                 break;
             case NbdCommand.WriteZeroes:
                 await _node.WriteZeroesAsync(

@@ -13,10 +13,12 @@ internal sealed class GuardedRawNode(BlockNode disk, DriverRegistry registry) : 
 
     protected override bool OwnsChildren => false;
 
+    private long TailStart => Math.Max(0, Length - DriverRegistry.ProbeTailLength);
+
     protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
         long end = offset + buffer.Length;
-        if (offset >= DriverRegistry.ProbeLength && end <= Length - DriverRegistry.ProbeTailLength)
+        if (offset >= DriverRegistry.ProbeLength && end <= TailStart)
         {
             await base.WriteCoreAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
             return;
@@ -26,8 +28,7 @@ internal sealed class GuardedRawNode(BlockNode disk, DriverRegistry registry) : 
         {
             byte[] head = await AfterAsync(0, DriverRegistry.ProbeLength, offset, buffer, cancellationToken).ConfigureAwait(false);
             byte[] tail = await AfterAsync(
-                Math.Max(0, Length - DriverRegistry.ProbeTailLength), DriverRegistry.ProbeTailLength, offset, buffer, cancellationToken)
-                .ConfigureAwait(false);
+                TailStart, DriverRegistry.ProbeTailLength, offset, buffer, cancellationToken).ConfigureAwait(false);
             if (registry.Recognise(head, tail, Length, Name) is { } format)
             {
                 throw new DiskImageException(
@@ -44,6 +45,34 @@ internal sealed class GuardedRawNode(BlockNode disk, DriverRegistry registry) : 
             _ = _gate.Release();
         }
     }
+
+    /// <summary>Zeroes, too, may complete what is recognised: where that could be they are written, and looked at.</summary>
+    protected override async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    {
+        long end = offset + length, free = Math.Clamp(DriverRegistry.ProbeLength, offset, end), last = Math.Clamp(TailStart, free, end);
+        foreach ((long from, long to) in new[] { (offset, free), (last, end) })
+        {
+            if (from < to)
+            {
+                byte[] zeroes = new byte[to - from];
+                await WriteCoreAsync(from, zeroes, cancellationToken).ConfigureAwait(false);
+            }
+        }
+        if (free < last)
+        {
+            await base.WriteZeroesCoreAsync(free, last - free, mode, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>A hint that is not taken where it could matter.</summary>
+    protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        long from = Math.Max(offset, DriverRegistry.ProbeLength), to = Math.Min(offset + length, TailStart);
+        return from < to ? base.DiscardCoreAsync(from, to - from, cancellationToken) : default;
+    }
+
+    protected override bool LetsThrough(Type ability) => ability != typeof(IFastZero);
 
     protected override ValueTask CloseCoreAsync()
     {

@@ -1,8 +1,10 @@
 using System.Collections;
 using System.Management.Automation;
+using System.Net;
 using System.Security;
 using System.Text;
 using DiskImage.Block;
+using DiskImage.Drivers;
 
 namespace DiskImage.PowerShell;
 
@@ -32,6 +34,10 @@ internal static class GivenSecrets
                 {
                     string name = entry.Key.ToString() ?? ForAll;
                     secrets[name] = One(entry.Value, parameter);
+                    if (Bare(entry.Value) is PSCredential { UserName: { Length: > 0 } user })
+                    {
+                        secrets[SecretNames.UserOf(name)] = new NetworkCredential("", user).SecurePassword;
+                    }
                     if (name.Length > 0 && folder is not null && !name.Contains("://", StringComparison.Ordinal))
                     {
                         _ = secrets.TryAdd(System.IO.Path.GetFullPath(name, folder), secrets[name]);

@@ -237,6 +237,64 @@ public sealed class ExportServerTests : IDisposable
     }
 
     [Fact]
+    public async Task Zeroes_complete_no_header_of_a_disk_that_was_found_to_be_raw()
+    {
+        byte[] nearly = new byte[1 << 20];
+        new byte[] { (byte)'Q', (byte)'F', (byte)'I', 0xfb, 1, 0, 0, 3 }.CopyTo(nearly, 0); // of version 3, but for its first byte
+        nearly[3000] = 9;
+        var memory = new MemoryNode(nearly);
+        await using var guarded = new GuardedRawNode(memory, Images.Registry);
+        var e = await Assert.ThrowsAsync<DiskImageException>(async () => await guarded.WriteZeroesAsync(4, 1));
+        Assert.Equal(DiskImageErrorKind.Refused, e.Kind);
+        await guarded.DiscardAsync(0, nearly.Length);
+        Assert.Equal(1, memory.ToArray()[4]);
+        await guarded.WriteZeroesAsync(0, nearly.Length);
+        Assert.DoesNotContain(memory.ToArray(), b => b != 0);
+        Assert.Null(guarded.As<IFastZero>());
+    }
+
+    [OracleFact("nbdsh", "/usr/lib/python3/dist-packages/nbd.py")]
+    public async Task Zeroes_are_told_and_not_sent_and_a_file_is_zeroed_fast()
+    {
+        byte[] contents = await MakeAsync("a.raw"); // data from 1 to 2 MiB
+        await using OpenedImage image = await OpenAsync("a.raw", "raw", writable: true);
+        await using ExportServer server = await ServeAsync(new ExportDisk("a", image.Node));
+        string script = $"""
+            import nbd, sys
+            def read(h, length, offset, flags=0):
+                seen = []
+                data = h.pread_structured(length, offset, lambda part, at, kind, error: seen.append((kind, at, len(part))), flags)
+                return bytes(data), seen
+            M = 1 << 20
+            h = nbd.NBD()
+            h.connect_uri("{Uri("a")}")
+            whole = open("{_folder["a.raw"]}", "rb").read()
+            data, seen = read(h, 4 * M, 0)
+            assert data == whole
+            assert seen == [(nbd.READ_HOLE, 0, M), (nbd.READ_DATA, M, M), (nbd.READ_HOLE, 2 * M, 2 * M)], seen
+            data, seen = read(h, 4 * M, 0, nbd.CMD_FLAG_DF)
+            assert data == whole and seen == [(nbd.READ_DATA, 0, 4 * M)], seen
+            data, seen = read(h, 100000, M + 5)
+            assert data == whole[M + 5:M + 100005] and seen == [(nbd.READ_DATA, M + 5, 100000)], seen
+            data, seen = read(h, 65536, M - 32768)
+            assert data == whole[M - 32768:M + 32768] and [s[0] for s in seen] == [nbd.READ_HOLE, nbd.READ_DATA], seen
+            assert h.can_fast_zero()
+            h.zero(65536, M, nbd.CMD_FLAG_FAST_ZERO)
+            h.pwrite(b"x" * 4096, 3 * M)
+            data, seen = read(h, 65536, M)
+            assert data == b"\0" * 65536
+            data, seen = read(h, 8192, 3 * M)
+            assert data == b"x" * 4096 + b"\0" * 4096, seen
+            """;
+        await Programs.RunAsync("/usr/bin/python3", "-c", script);
+        byte[] read = new byte[65536];
+        await image.Node.ReadAsync(1 << 20, read);
+        Assert.DoesNotContain(read, b => b != 0);
+        Assert.Equal(0, server.Disks[0].Errors);
+        Assert.Equal(contents.Length, image.Node.Length);
+    }
+
+    [Fact]
     public async Task A_part_of_a_disk_is_served_as_a_disk()
     {
         byte[] contents = new byte[1 << 20];

@@ -73,6 +73,20 @@ public sealed class ExportTlsTests : IDisposable
         await ExerciseAsync(Described(port));
     }
 
+    [OracleFact("nbdkit")]
+    public async Task A_key_that_nbdkit_knows_too()
+    {
+        int port = NbdProcess.FreePort();
+        string folder = Directory.CreateDirectory(_folder["psk"]).FullName, keys = Path.Combine(folder, "keys.psk");
+        await File.WriteAllTextAsync(keys, $"me:{new string('d', 64)}\n");
+        await using NbdProcess server = await NbdProcess.StartAsync(
+            "nbdkit", port, "--foreground", "--ipaddr=127.0.0.1", $"--port={port}", "--tls=require", $"--tls-psk={keys}", "memory", "5M");
+        string locator = Described(port, ",\"tls-username\":\"me\"").Replace(_folder.Root, folder, StringComparison.Ordinal);
+        await ExerciseAsync(locator);
+        await Assert.ThrowsAsync<DiskImageException>(
+            () => OpenAsync(locator.Replace("\"me\"", "\"you\"", StringComparison.Ordinal)));
+    }
+
     [OracleFact("nbdcopy")]
     public async Task A_key_that_both_sides_know()
     {

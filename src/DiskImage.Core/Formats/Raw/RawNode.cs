@@ -3,13 +3,18 @@ using DiskImage.Block;
 namespace DiskImage.Formats.Raw;
 
 /// <summary>A file, or a range of one, as a disk.</summary>
-internal sealed class RawNode(BlockNode file, long start, long? size) : LinearFormatNode(file, start), IDescribed
+internal sealed class RawNode(BlockNode file, long start, long? size) : LinearFormatNode(file, start), IDescribed, IFastZero
 {
     public override long Length => size ?? File.Length - Start;
 
     public override long? AllocatedLength => File.AllocatedLength;
 
     public ImageDescription Describe() => new() { Format = "raw" };
+
+    public ValueTask<bool> TryZeroFastAsync(long offset, long length, CancellationToken cancellationToken)
+        => offset + length <= Length && File.As<IFastZero>() is { } fast
+            ? fast.TryZeroFastAsync(Start + offset, length, cancellationToken)
+            : new(false);
 
     protected override ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)

@@ -9,7 +9,7 @@ namespace DiskImage.Protocols.File;
 /// A regular file of the host. Positioned I/O only: there is no shared file pointer, so requests may overlap freely, and each
 /// completes before it returns. Callers that want parallel I/O call from several workers.
 /// </summary>
-internal sealed class FileNode : BlockNode, ISharing
+internal sealed class FileNode : BlockNode, ISharing, IFastZero
 {
     private const long ReservedAtOnce = 1L << 30; // bytes between two looks at the cancellation. Ours
     private const int ZeroesAtOnce = 1 << 20;
@@ -166,6 +166,13 @@ internal sealed class FileNode : BlockNode, ISharing
         {
             await base.WriteZeroesCoreAsync(offset, inside - offset, mode, cancellationToken).ConfigureAwait(false);
         }
+    }
+
+    /// <inheritdoc/>
+    public ValueTask<bool> TryZeroFastAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        CheckWritable();
+        return new(offset + length <= Length && HostFile.Current.TryPunchHole(_handle, offset, length));
     }
 
     protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)

@@ -37,7 +37,7 @@ internal class HttpDriver : ProtocolDriver
 
     public override async ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
     {
-        var options = (HttpOptions)context.Options;
+        HttpOptions options = WithUser((HttpOptions)context.Options, context.Secrets);
         string name = NameOf(options);
         if (context.Access.Writes)
         {
@@ -59,6 +59,25 @@ internal class HttpDriver : ProtocolDriver
     /// <summary>A URL without what may be a secret in it.</summary>
     internal static string NameOf(Uri url) => url.GetComponents(
         UriComponents.SchemeAndServer | UriComponents.Path, UriFormat.UriEscaped);
+
+    /// <summary>
+    /// A user and password that were given for the URL, its server, or its host: only under a name that says so, since what was given for
+    /// all images is not for whoever has them.
+    /// </summary>
+    private static HttpOptions WithUser(HttpOptions options, IReadOnlyDictionary<string, SecureString> secrets)
+    {
+        Uri url = UrlOf(options);
+        if (options.UserName is not null || url.UserInfo.Length > 0)
+        {
+            return options;
+        }
+        string? found = Array.Find(
+            [NameOf(url), url.GetLeftPart(UriPartial.Authority), url.Host], n => secrets.ContainsKey(SecretNames.UserOf(n)));
+        return found is null ? options : options with
+        {
+            UserName = new NetworkCredential("", secrets[SecretNames.UserOf(found)]).Password, PasswordSecret = found,
+        };
+    }
 
     private static string? Secret(ProtocolOpenContext context, string? name)
     {

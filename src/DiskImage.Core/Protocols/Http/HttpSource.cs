@@ -195,8 +195,12 @@ internal sealed class HttpSource : IDisposable
     private Setback? Passing(HttpResponseMessage answer, long offset)
         => answer.StatusCode is HttpStatusCode.TooManyRequests or >= HttpStatusCode.InternalServerError
             ? new Setback(
-                Error(DiskImageErrorKind.Io, $"the server answers {(int)answer.StatusCode}", offset), answer.Headers.RetryAfter?.Delta)
+                Error(DiskImageErrorKind.Io, $"the server answers {(int)answer.StatusCode}", offset),
+                answer.Headers.RetryAfter is { } after ? after.Delta ?? Until(after.Date) : null)
             : null;
+
+    private static TimeSpan? Until(DateTimeOffset? date)
+        => date is not { } then ? null : then > DateTimeOffset.UtcNow ? then - DateTimeOffset.UtcNow : TimeSpan.Zero;
 
     /// <summary>The answer to a request for a range, redirects followed.</summary>
     private async ValueTask<HttpResponseMessage> AskAsync(long offset, long length, Silence watch)

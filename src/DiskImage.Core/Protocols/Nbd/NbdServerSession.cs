@@ -13,6 +13,12 @@ namespace DiskImage.Protocols.Nbd;
 internal readonly record struct NbdAsked(
     NbdCommand Command, NbdCommandFlags Flags, ulong Cookie, ulong Offset, ulong Length, bool HasPayload);
 
+/// <summary>A run of what was read.</summary>
+/// <param name="Offset">Its first byte, on the disk.</param>
+/// <param name="Length">Its bytes.</param>
+/// <param name="IsHole">They are zeroes, and not sent.</param>
+internal readonly record struct NbdPiece(long Offset, int Length, bool IsHole);
+
 /// <summary>A server's side of the conversation about an export, without I/O: bytes become requests, answers become bytes.</summary>
 /// <param name="name">What the client is called in messages.</param>
 /// <param name="isStructured">Answers come in chunks.</param>
@@ -20,7 +26,7 @@ internal readonly record struct NbdAsked(
 internal sealed class NbdServerSession(string name, bool isStructured, bool isExtended)
 {
     /// <summary>The most bytes that <see cref="Answer"/> and the like put before data.</summary>
-    public const int LongestHead = NbdWire.ExtendedReplyLength + 8;
+    public const int LongestHead = NbdWire.ExtendedReplyLength + 12;
 
     private const int Final = 1;
 
@@ -37,8 +43,8 @@ internal sealed class NbdServerSession(string name, bool isStructured, bool isEx
     /// <summary>Lengths have 64 bits.</summary>
     public bool IsExtended => isExtended;
 
-    /// <summary>Bytes that come before data that are read.</summary>
-    public int DataHead => isStructured ? ChunkHead + 8 : NbdWire.SimpleReplyLength;
+    /// <summary>Bytes that come before data that are read, or are all there is of a hole.</summary>
+    public int PieceHead(bool isHole) => isStructured ? ChunkHead + (isHole ? 12 : 8) : NbdWire.SimpleReplyLength;
 
     /// <summary>Some of a request has come, and not all.</summary>
     public bool IsInside => _has > 0 || _left > 0;
@@ -121,16 +127,25 @@ internal sealed class NbdServerSession(string name, bool isStructured, bool isEx
         return head + 6;
     }
 
-    /// <summary>What comes before all the data of a read; <see cref="DataHead"/> bytes.</summary>
-    public void AnswerData(in NbdAsked asked, Span<byte> into)
+    /// <summary>What comes before data of a read, or says that they are zeroes and do not come; see <see cref="PieceHead"/>.</summary>
+    /// <param name="asked">The request.</param>
+    /// <param name="piece">Of which bytes: all of them where answers come in one piece.</param>
+    /// <param name="isLast">Nothing more comes.</param>
+    /// <param name="into">Where it goes.</param>
+    public void AnswerPiece(in NbdAsked asked, in NbdPiece piece, bool isLast, Span<byte> into)
     {
         if (!isStructured)
         {
             _ = Simple(asked, NbdError.None, into);
             return;
         }
-        int head = Chunk(asked, Final, NbdChunk.Data, 8 + (long)asked.Length, into);
-        BinaryPrimitives.WriteUInt64BigEndian(into[head..], asked.Offset);
+        long body = 8 + (piece.IsHole ? 4 : (long)piece.Length);
+        int head = Chunk(asked, isLast ? Final : 0, piece.IsHole ? NbdChunk.Hole : NbdChunk.Data, body, into);
+        BinaryPrimitives.WriteInt64BigEndian(into[head..], piece.Offset);
+        if (piece.IsHole)
+        {
+            BinaryPrimitives.WriteInt32BigEndian(into[(head + 8)..], piece.Length);
+        }
     }
 
     /// <summary>Block status of one context.</summary>

@@ -10,6 +10,7 @@ namespace DiskImage.Protocols.Nbd;
 internal sealed class NbdTransport : IAsyncDisposable
 {
     private const int BufferLength = 64 << 10;
+    private const int SocketBuffer = 1 << 20; // of a socket of this machine, whose buffers do not grow by themselves. Ours
 
     private readonly Socket _socket;
     private readonly byte[] _buffer = new byte[BufferLength];
@@ -19,6 +20,9 @@ internal sealed class NbdTransport : IAsyncDisposable
     private bool _isEnded; // of the stream that encrypts
 
     private NbdTransport(Socket socket) => _socket = socket;
+
+    /// <summary>Bytes that have come, are here, and are not taken.</summary>
+    public int Held => _end - _start;
 
     /// <summary>Connects to a server.</summary>
     /// <exception cref="SocketException">It cannot be reached.</exception>
@@ -45,6 +49,10 @@ internal sealed class NbdTransport : IAsyncDisposable
         if (socket.AddressFamily != AddressFamily.Unix)
         {
             socket.NoDelay = true;
+        }
+        else
+        {
+            socket.SendBufferSize = SocketBuffer; // the system may give less
         }
         socket.Blocking = false;
         return new NbdTransport(socket);

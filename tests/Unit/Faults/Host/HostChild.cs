@@ -35,6 +35,9 @@ internal static partial class HostChild
             case ["open", var path]:
                 await TryAsync("open", async () => await (await Images.OpenAsync(path, "raw")).DisposeAsync());
                 return 0;
+            case ["proxied", var proxy, var direct, var url]:
+                await ProxiedAsync(proxy, direct, url);
+                return 0;
             default:
                 await Console.Error.WriteLineAsync($"no such scenario: {string.Join(' ', arguments)}");
                 return 2;
@@ -112,6 +115,26 @@ internal static partial class HostChild
         const int FileSizeSignalBit = 24;
         Console.WriteLine((ulong.Parse(ignored, NumberStyles.HexNumber, CultureInfo.InvariantCulture) >> FileSizeSignalBit & 1) == 0
             ? "child unharmed" : "child ignores the signal");
+    }
+
+    /// <summary>Reads an object of a web server by way of the proxy that the environment names: once in a process it is looked at.</summary>
+    private static async Task ProxiedAsync(string proxy, string direct, string url)
+    {
+        Environment.SetEnvironmentVariable("http_proxy", proxy);
+        Environment.SetEnvironmentVariable("no_proxy", direct);
+        string locator = $$"""json:{"driver":"http","url":"{{url}}","proxy-username":"door","proxy-password-secret":"p"}""";
+        var secrets = new Dictionary<string, System.Security.SecureString>(StringComparer.Ordinal)
+        {
+            ["p"] = new System.Net.NetworkCredential("", "0pen").SecurePassword,
+        };
+        await TryAsync("open", async () =>
+        {
+            await using OpenedImage image = await Images.Opener.OpenAsync(
+                new OpenRequest(locator) { Format = "raw", Secrets = secrets }, CancellationToken.None);
+            byte[] bytes = new byte[image.Node.Length];
+            await image.Node.ReadAsync(0, bytes);
+            Console.WriteLine(Convert.ToHexString(SHA256.HashData(bytes)));
+        });
     }
 
     private static async Task<bool> TryAsync(string what, Func<Task> action)

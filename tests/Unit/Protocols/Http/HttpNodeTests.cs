@@ -2,6 +2,7 @@ using System.Security;
 using System.Text;
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Tests.Faults.Host;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Protocols.Http;
@@ -110,9 +111,10 @@ public sealed class HttpNodeTests
     {
         byte[] contents = s_contents[..600];
         int cut = 0;
-        bool isCut = false;
+        bool isCut = false, goesOn = false;
         await using var peer = new ScriptedPeer((request, i) =>
         {
+            goesOn |= request.Range.From > 0;
             byte[] answer = ScriptedPeer.Part(request, contents);
             isCut = !isCut;
             return i == 0 ? Uncut() : isCut ? answer[..Math.Min(cut, answer.Length - 1)] : answer;
@@ -131,10 +133,12 @@ public sealed class HttpNodeTests
             await image.Node.ReadAsync(0, read);
             Assert.True(contents.AsSpan().SequenceEqual(read), $"cut after {cut}");
         }
+        Assert.True(goesOn, "it was always asked for from the beginning");
     }
 
     [Theory]
     [InlineData("429 Too Many Requests\r\nRetry-After: 0")]
+    [InlineData("429 Too Many Requests\r\nRetry-After: Tue, 15 Nov 1994 12:45:26 GMT")]
     [InlineData("503 Service Unavailable")]
     [InlineData("500 Internal Server Error")]
     public async Task What_passes_by_itself_is_waited_for_but_not_for_ever(string head)
@@ -175,6 +179,77 @@ public sealed class HttpNodeTests
     }
 
     [Fact]
+    public async Task A_server_that_was_silent_too_long_is_asked_again()
+    {
+        using var hang = new ManualResetEventSlim();
+        await using var peer = new ScriptedPeer((request, i) =>
+        {
+            if (i == 1)
+            {
+                hang.Wait();
+            }
+            return ScriptedPeer.Part(request, s_contents);
+        });
+        await using OpenedImage image = await OpenAsync($"http://{peer.Host}/", ",\"timeout\":1");
+        byte[] read = new byte[2 << 20];
+        await image.Node.ReadAsync(0, read);
+        hang.Set();
+        Assert.True(s_contents.AsSpan(0, read.Length).SequenceEqual(read));
+        Assert.Equal(3, peer.Count);
+    }
+
+    [Fact]
+    public async Task Several_requests_are_under_way_at_once()
+    {
+        using var together = new CountdownEvent(3);
+        await using var peer = new ScriptedPeer((request, i) =>
+        {
+            if (i > 0 && !together.IsSet)
+            {
+                _ = together.Signal();
+                Assert.True(together.Wait(TimeSpan.FromSeconds(30)), "one after the other");
+            }
+            return ScriptedPeer.Part(request, s_contents);
+        });
+        await using OpenedImage image = await OpenAsync($"http://{peer.Host}/", ",\"timeout\":60");
+        await Task.WhenAll(Enumerable.Range(0, 3).Select(i => image.Node.ReadAsync(i << 20, new byte[1 << 20]).AsTask()));
+        Assert.True(together.IsSet);
+    }
+
+    [Fact]
+    public async Task The_proxy_that_the_environment_names_is_asked_and_told_who_asks()
+    {
+        byte[] contents = s_contents[..5000];
+        string hash = Convert.ToHexString(System.Security.Cryptography.SHA256.HashData(contents));
+        string basic = $"Basic {Convert.ToBase64String("door:0pen"u8)}";
+        var seen = new List<string>();
+        bool opens = true;
+        await using var proxy = new ScriptedPeer((request, _) =>
+        {
+            lock (seen)
+            {
+                seen.Add(request.Path);
+            }
+            return opens && request.Headers.GetValueOrDefault("proxy-authorization") == basic
+                ? ScriptedPeer.Part(request, contents)
+                : ScriptedPeer.Answer("407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"door\"", []);
+        });
+        string[] output = await HostFault.RunAsync(null, "proxied", $"http://{proxy.Host}", "", "http://disk.example/a");
+        Assert.Equal(hash, output[0]);
+        Assert.All(seen, p => Assert.Equal("http://disk.example/a", p));
+        opens = false;
+        output = await HostFault.RunAsync(null, "proxied", $"http://{proxy.Host}", "", "http://disk.example/a");
+        Assert.Contains("AccessDenied", output[0], StringComparison.Ordinal);
+        Assert.Contains("proxy-username", output[0], StringComparison.Ordinal);
+        Assert.DoesNotContain("0pen", output[0], StringComparison.Ordinal);
+        await using var direct = new ScriptedPeer((request, _) => ScriptedPeer.Part(request, contents));
+        int before = proxy.Count;
+        output = await HostFault.RunAsync(null, "proxied", $"http://{proxy.Host}", "127.0.0.1", $"http://{direct.Host}/a");
+        Assert.Equal(hash, output[0]);
+        Assert.Equal(before, proxy.Count);
+    }
+
+    [Fact]
     public async Task What_says_who_asks_goes_to_the_host_that_was_named_and_to_no_other()
     {
         var seen = new List<string>();
@@ -208,6 +283,27 @@ public sealed class HttpNodeTests
         var missing = await Assert.ThrowsAsync<DiskImageException>(
             () => OpenAsync($"http://{peer.Host}/", ",\"password-secret\":\"none\""));
         Assert.Equal(DiskImageErrorKind.InvalidOption, missing.Kind);
+    }
+
+    [Theory]
+    [InlineData("http://{0}/a", true)]
+    [InlineData("http://{0}", true)]
+    [InlineData("127.0.0.1", true)]
+    [InlineData("", false)]
+    [InlineData("http://{0}/b", false)]
+    public async Task A_user_that_was_given_for_a_server_is_named_to_it(string secret, bool isFor)
+    {
+        string basic = $"Basic {Convert.ToBase64String("me:s3cret"u8)}";
+        bool isNamed = false;
+        await using var peer = new ScriptedPeer((request, _) =>
+        {
+            isNamed |= request.Headers.GetValueOrDefault("authorization") == basic;
+            return ScriptedPeer.Part(request, s_contents);
+        });
+        secret = secret.Replace("{0}", peer.Host, StringComparison.Ordinal);
+        await using OpenedImage image = await OpenAsync(
+            $"http://{peer.Host}/a?x", "", (secret, "s3cret"), (DiskImage.Drivers.SecretNames.UserOf(secret), "me"));
+        Assert.Equal(isFor, isNamed);
     }
 
     [Fact]

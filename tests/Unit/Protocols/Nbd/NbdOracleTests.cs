@@ -101,6 +101,22 @@ public sealed class NbdOracleTests : IDisposable
             && !arguments.Contains("mask-handshake=0"), extents.Count > 1);
     }
 
+    [OracleFact("nbdkit")]
+    public async Task A_file_that_nbdkit_serves_is_written_and_the_server_ends_when_we_have_gone()
+    {
+        byte[] model = await MakeAsync("disk.raw");
+        await using NbdProcess server = await NbdkitAsync("--filter=exitlast", "file", _folder["disk.raw"]);
+        await using (OpenedImage image = await OpenAsync(Uri(), writable: true))
+        {
+            Assert.Equal(3, (await MapAsync(image.Node, model)).Count);
+            await ExerciseAsync(image.Node, model, seed: 11);
+            await image.Node.DiscardAsync(0, 1 << 20);
+            await image.Node.WriteAsync(0, model.AsMemory(0, 1 << 20));
+        }
+        Assert.Equal(0, await server.EndAsync());
+        Assert.True((await File.ReadAllBytesAsync(_folder["disk.raw"])).AsSpan().SequenceEqual(model));
+    }
+
     /// <summary>Read only: to a client of the oldest handshake this nbdkit answers every change with EINVAL, also QEMU's.</summary>
     [OracleFact("nbdkit")]
     public async Task An_oldstyle_server_is_read()

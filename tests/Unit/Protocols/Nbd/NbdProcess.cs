@@ -75,6 +75,13 @@ internal sealed class NbdProcess : IAsyncDisposable
         return ((IPEndPoint)probe.LocalEndPoint!).Port;
     }
 
+    /// <summary>Waits until it has ended by itself; its exit code.</summary>
+    public async Task<int> EndAsync()
+    {
+        await _process.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(60));
+        return _process.ExitCode;
+    }
+
     /// <summary>Ends it at once.</summary>
     public async ValueTask DisposeAsync()
     {

@@ -247,9 +247,10 @@ public sealed class NbdSessionTests
         switch (asked.Command)
         {
             case NbdCommand.Read:
-                server.AnswerData(asked, answer);
-                disk.AsSpan((int)asked.Offset, (int)asked.Length).CopyTo(answer.AsSpan(server.DataHead));
-                return answer[..(server.DataHead + (int)asked.Length)];
+                server.AnswerPiece(asked, new NbdPiece((long)asked.Offset, (int)asked.Length, IsHole: false), isLast: true, answer);
+                int head = server.PieceHead(isHole: false);
+                disk.AsSpan((int)asked.Offset, (int)asked.Length).CopyTo(answer.AsSpan(head));
+                return answer[..(head + (int)asked.Length)];
             case NbdCommand.BlockStatus:
                 return server.AnswerStatus(asked, 5, [new NbdExtent((long)asked.Length, 2)], isLast: true);
             case NbdCommand.WriteZeroes:
