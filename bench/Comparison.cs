@@ -82,12 +82,15 @@ internal static class Comparison
             await MakeSourcesAsync(folder, new ComparisonOptions());
         }
         Scenario scenario = Scenario.All.Single(s => s.Name.Equals(name, StringComparison.Ordinal));
+        await (scenario.PrepareAsync?.Invoke(folder) ?? Task.CompletedTask);
         for (int run = 0; run < runs; run++)
         {
+            await (scenario.BeforeAsync?.Invoke(folder) ?? Task.CompletedTask);
             long start = Stopwatch.GetTimestamp();
             await scenario.OursAsync(folder);
             Console.WriteLine($"{Stopwatch.GetElapsedTime(start).TotalMilliseconds:0} ms");
             Remove(folder, scenario.OursMakes);
+            Remove(folder, scenario.QemuMakes);
         }
     }
 
@@ -127,8 +130,10 @@ internal static class Comparison
                 theirs.Add(other);
             }
         }
+        await (scenario.BeforeAsync?.Invoke(folder) ?? Task.CompletedTask);
         long peak = await Memory.OfChildAsync("once", scenario.Name, folder);
         Remove(folder, scenario.OursMakes);
+        Remove(folder, scenario.QemuMakes);
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
             $"{scenario.Title,-24}{Median(ours),16:0}{ours.Min(),8:0}{ours.Max(),8:0}{Median(theirs),20:0}{theirs.Min(),8:0}{theirs.Max(),8:0}{Median(ours) / Median(theirs),8:0.00}{scenario.Target,8:0.0}{(peak - bare) / (1024.0 * 1024),12:0}"));

@@ -53,6 +53,7 @@ internal sealed record Scenario(
             folder => ["compare", "-f", "raw", "-F", "qcow2", Path.Combine(folder, Raw), Path.Combine(folder, Qcow2)], null, null),
         .. FeatureScenarios.All,
         .. OldFormatScenarios.All,
+        .. CryptoScenarios.All,
         .. VmdkScenarios.All,
         .. NetworkScenarios.All,
     ];

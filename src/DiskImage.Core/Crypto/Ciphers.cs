@@ -42,7 +42,7 @@ internal static class Ciphers
     /// <summary>A cipher with a key of <see cref="KeyLength"/> bytes, which is copied.</summary>
     public static IBlockCipher Make(this CipherAlgorithm algorithm, ReadOnlySpan<byte> key) => algorithm.Family() switch
     {
-        "aes" => new PlatformAes(key),
+        "aes" => HardwareAes.IsSupported ? new HardwareAes(key) : new PlatformAes(key),
         "serpent" => new PortableCipher(static () => new SerpentEngine(), key),
         "twofish" => new PortableCipher(static () => new TwofishEngine(), key),
         "cast5" => new PortableCipher(static () => new Cast5Engine(), key),

@@ -27,6 +27,18 @@ internal sealed class DriverOptionAttribute(string name, string help) : Attribut
     public bool PowerOfTwo { get; init; }
 }
 
+/// <summary>
+/// Marks a record property whose value is a record of options itself, which are then options of the outer record, too: several formats share
+/// it. With a prefix, options are called prefix and name, and parameters by the two properties' names, one behind the other.
+/// </summary>
+/// <param name="prefix">What their names begin with, <c>encrypt.</c>; empty for nothing.</param>
+[AttributeUsage(AttributeTargets.Property)]
+internal sealed class DriverOptionGroupAttribute(string prefix = "") : Attribute
+{
+    /// <summary>What the options' names begin with.</summary>
+    public string Prefix { get; } = prefix;
+}
+
 /// <summary>Gives an enumeration member its spellings in option text; the first is the one that is shown.</summary>
 [AttributeUsage(AttributeTargets.Field)]
 internal sealed class OptionTextAttribute(params string[] spellings) : Attribute

@@ -10,21 +10,30 @@ public sealed class OptionDescriptor
 {
     private readonly DriverOptionAttribute _mark;
     private readonly PropertyInfo _property;
+    private readonly PropertyInfo? _group;
     private readonly (string Spelling, object Value)[] _spellings;
 
-    internal OptionDescriptor(PropertyInfo property, DriverOptionAttribute mark, object? defaultValue)
+    /// <summary>Describes a property of a record, or of a record within it.</summary>
+    /// <param name="property">The property.</param>
+    /// <param name="mark">What it says of itself.</param>
+    /// <param name="defaultValue">Its value when nothing is given.</param>
+    /// <param name="group">The outer record's property that holds the record with it; null if there is no outer one.</param>
+    /// <param name="prefix">What the option's name begins with.</param>
+    internal OptionDescriptor(
+        PropertyInfo property, DriverOptionAttribute mark, object? defaultValue, PropertyInfo? group = null, string prefix = "")
     {
-        (_property, _mark, Default) = (property, mark, defaultValue);
+        (_property, _mark, _group, Default) = (property, mark, group, defaultValue);
+        (Name, PropertyName) = (prefix + mark.Name, prefix.Length > 0 ? group!.Name + property.Name : property.Name);
         Type = Nullable.GetUnderlyingType(property.PropertyType) ?? property.PropertyType;
         _spellings = Type == typeof(bool) ? [("on", true), ("off", false)] : Type.IsEnum ? EnumSpellings(Type) : [];
         AllowedValues = [.. _spellings.Select(s => s.Spelling)];
     }
 
     /// <summary>The name in option text, in QEMU's spelling.</summary>
-    public string Name => _mark.Name;
+    public string Name { get; }
 
     /// <summary>The name as a cmdlet parameter.</summary>
-    public string PropertyName => _property.Name;
+    public string PropertyName { get; }
 
     /// <summary>The value's type, without its nullable wrapping.</summary>
     public Type Type { get; }
@@ -83,7 +92,7 @@ public sealed class OptionDescriptor
         {
             throw Wrong(value);
         }
-        _property.SetValue(record, converted);
+        _property.SetValue(_group is null ? record : _group.GetValue(record), converted);
     }
 
     private object? Converted(object? value)

@@ -14,14 +14,7 @@ public sealed class OptionSchema
     private OptionSchema(Type record)
     {
         _record = record;
-        object defaults = Activator.CreateInstance(record)!;
-        foreach (PropertyInfo property in record.GetProperties())
-        {
-            if (property.GetCustomAttribute<DriverOptionAttribute>() is { } mark)
-            {
-                _byName.Add(mark.Name, new OptionDescriptor(property, mark, property.GetValue(defaults)));
-            }
-        }
+        Add(Activator.CreateInstance(record)!, group: null, prefix: "");
         Options = [.. _byName.Values];
     }
 
@@ -82,6 +75,22 @@ public sealed class OptionSchema
             DiskImageErrorKind.InvalidOption,
             $"Options are given as text (name=value,name=value) or as a dictionary, not as {given.GetType().Name}."),
     };
+
+    private void Add(object defaults, PropertyInfo? group, string prefix)
+    {
+        foreach (PropertyInfo property in defaults.GetType().GetProperties())
+        {
+            if (property.GetCustomAttribute<DriverOptionAttribute>() is { } mark)
+            {
+                var option = new OptionDescriptor(property, mark, property.GetValue(defaults), group, prefix);
+                _byName.Add(option.Name, option);
+            }
+            else if (group is null && property.GetCustomAttribute<DriverOptionGroupAttribute>() is { } inner)
+            {
+                Add(property.GetValue(defaults)!, property, inner.Prefix);
+            }
+        }
+    }
 
     private static string TextOf(object? key) => Convert.ToString(key, CultureInfo.InvariantCulture) ?? "";
 

@@ -137,6 +137,51 @@ public sealed class OptionSchemaTests
     public void Every_spelling_of_a_version(string text, Qcow2Compat expected)
         => Assert.Equal(expected, ((Qcow2CreateOptions)OptionSchema.Of<Qcow2CreateOptions>().Bind([new("compat", text)])).Compat);
 
+    [Fact]
+    public void A_record_within_a_record_is_options_of_the_outer_one()
+    {
+        OptionSchema schema = OptionSchema.Of<Outer>();
+        Assert.Equal("first plain inner.bits inner.name last", string.Join(" ", schema.Options.Select(o => o.Name)));
+        Assert.Equal("First Plain InnerBits InnerName Last", string.Join(" ", schema.Options.Select(o => o.PropertyName)));
+        Assert.Equal("16", schema.Find("inner.bits")!.DefaultText);
+        var made = (Outer)schema.Bind(OptionSchema.Split("inner.bits=4,plain=x,inner.name=n,last=on"));
+        Assert.Equal(new Outer { Bare = new() { Plain = "x" }, Inner = new() { Bits = 4, Name = "n" }, Last = true }, made);
+        Assert.Equal(new Outer(), schema.Defaults()); // the inner records are each outer one's own
+        DiskImageException error = Assert.Throws<DiskImageException>(() => schema.Bind(OptionSchema.Split("inner.bits=99")));
+        Assert.Contains("'inner.bits'", error.Message, StringComparison.Ordinal);
+        Assert.Throws<DiskImageException>(() => schema.Bind(OptionSchema.Split("bits=4")));
+    }
+
+    private sealed record Outer
+    {
+        [DriverOption("first", "Text")]
+        public string? First { get; init; }
+
+        [DriverOptionGroup]
+        public InnerPlain Bare { get; init; } = new();
+
+        [DriverOptionGroup("inner.")]
+        public InnerSample Inner { get; init; } = new();
+
+        [DriverOption("last", "A switch")]
+        public bool Last { get; init; }
+    }
+
+    private sealed record InnerPlain
+    {
+        [DriverOption("plain", "Text")]
+        public string? Plain { get; init; }
+    }
+
+    private sealed record InnerSample
+    {
+        [DriverOption("bits", "A number", Minimum = 1, Maximum = 64)]
+        public int Bits { get; init; } = 16;
+
+        [DriverOption("name", "Text")]
+        public string? Name { get; init; }
+    }
+
     private enum SampleMode
     {
         One,

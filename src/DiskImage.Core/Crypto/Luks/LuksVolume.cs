@@ -87,6 +87,23 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
         return found.Slot;
     }
 
+    /// <summary>All slots that a secret opens.</summary>
+    public async ValueTask<IReadOnlyList<int>> FindAllAsync(SecureString secret, CancellationToken cancellationToken)
+    {
+        using SecretBuffer text = SecretBuffer.OfText(secret);
+        var found = new List<int>();
+        foreach (KeySlot slot in Slots.Where(s => s.IsActive))
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            using SecretBuffer? key = await TrySlotAsync(slot.Number, text, cancellationToken).ConfigureAwait(false);
+            if (key is not null)
+            {
+                found.Add(slot.Number);
+            }
+        }
+        return found;
+    }
+
     /// <summary>The cipher of the data; one that only says what is missing while the key is not known.</summary>
     /// <param name="isByPlace">See <see cref="ISectorCipher.IsByPlace"/>.</param>
     public ISectorCipher MakeCipher(bool isByPlace)

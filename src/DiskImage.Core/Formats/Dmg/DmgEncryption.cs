@@ -75,7 +75,7 @@ internal static class DmgEncryption
                     int size = (int)keyBits / 8;
                     var cipher = new SectorCipher(
                         Crypto.CipherMode.Cbc,
-                        new PlatformAes(key.Span[..size]),
+                        Ciphers.Find("aes", size)!.Value.Make(key.Span[..size]),
                         tweak: null,
                         new HmacIv(SecretBuffer.Of(key.Span.Slice(size, HmacBytes)), (int)block / SmallestBlock),
                         (int)block,

@@ -8,7 +8,7 @@ using DiskImage.Options;
 namespace DiskImage.Formats.Luks;
 
 /// <summary>LUKS, the encrypted disks of Linux. Layout: see SPEC.md beside this file.</summary>
-internal sealed class LuksDriver : FormatDriver, ICreatable, IMeasurable
+internal sealed class LuksDriver : FormatDriver, ICreatable, IMeasurable, IAmendable
 {
     public const string FormatName = "luks";
 
@@ -29,6 +29,8 @@ internal sealed class LuksDriver : FormatDriver, ICreatable, IMeasurable
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<LuksCreateOptions>();
 
+    public OptionSchema AmendOptions { get; } = OptionSchema.Of<LuksAmendment>();
+
     public override int Probe(in ProbeInput input)
         => Luks1Header.IsSigned(input.Header) && Luks1Header.Version(input.Header) is 1 or 2 ? 100 : 0;
 
@@ -41,15 +43,15 @@ internal sealed class LuksDriver : FormatDriver, ICreatable, IMeasurable
         {
             BlockNode holder = header ?? context.File;
             volume = await LuksVolume.OpenAsync(
-                new LuksArea(holder, 0, holder.Length), new KeyLimits(options.MaxIterations, options.MaxMemory), cancellationToken)
+                new LuksArea(holder, 0, holder.Length), options.Opening.Limits, cancellationToken)
                 .ConfigureAwait(false);
-            RequireData(context.File, volume, header is not null);
-            using SecretBuffer? secret = Secrets.Find(context.Secrets, options.KeySecret, context.File.Name);
+            RequireData(context.File, volume);
+            using SecretBuffer? secret = Secrets.Find(context.Secrets, options.Opening.KeySecret, context.File.Name);
             if (secret is not null)
             {
                 await volume.UnlockAsync(secret, cancellationToken).ConfigureAwait(false);
             }
-            return new LuksNode(context.File, header, volume);
+            return new LuksNode(context.File, header, volume, context.Secrets);
         }
         catch
         {
@@ -69,21 +71,21 @@ internal sealed class LuksDriver : FormatDriver, ICreatable, IMeasurable
         {
             throw Invalid(file, "detached-header goes with version 1 and without preallocation: the data is in a file of its own");
         }
-        using SecretBuffer secret = Secrets.ForNew(context.Secrets, options.KeySecret, file.Name);
+        using SecretBuffer secret = Secrets.ForNew(context.Secrets, options.Parameters.KeySecret, file.Name);
         Guid uuid = NewIdentity.Of("luks", size);
         await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
         using LuksVolume volume = options.Version == 2
             ? await Luks2Volume.CreateAsync(
-                new LuksArea(file, 0, long.MaxValue / 2), cipher, options.Hash, uuid, secret, options.IterationTime, cancellationToken)
+                new LuksArea(file, 0, long.MaxValue / 2), cipher, options.Parameters.Hash, uuid, secret, options.Parameters.IterationTime, cancellationToken)
                 .ConfigureAwait(false)
             : await Luks1Volume.CreateAsync(
                 new LuksArea(file, 0, long.MaxValue / 2),
                 cipher,
-                options.Hash,
+                options.Parameters.Hash,
                 options.DetachedHeader,
                 uuid,
                 secret,
-                options.IterationTime,
+                options.Parameters.IterationTime,
                 cancellationToken).ConfigureAwait(false);
         long length = options.DetachedHeader ? Luks1Volume.NewLength(cipher) : volume.Payload + size;
         await file.ResizeAsync(
@@ -101,16 +103,11 @@ internal sealed class LuksDriver : FormatDriver, ICreatable, IMeasurable
         return new(new ImageMeasurement(length, length));
     }
 
-    private static void RequireData(BlockNode file, LuksVolume volume, bool isDetached)
+    public ValueTask AmendAsync(BlockNode node, object options, IProgress<long>? bytes, CancellationToken cancellationToken)
+        => RequireOwn<LuksNode>(node).AmendAsync((LuksAmendment)options, cancellationToken);
+
+    private static void RequireData(BlockNode file, LuksVolume volume)
     {
-        if (volume.Payload == 0 && !isDetached)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption,
-                $"{file.Name}: is a header alone, whose data is in another file. Open the data with the format luks and the header as "
-                    + "its node 'header'.",
-                file.Name);
-        }
         if (volume.Payload > file.Length || volume.PayloadLength > file.Length - volume.Payload)
         {
             throw new DiskImageException(

@@ -41,9 +41,14 @@ public readonly record struct LuksInfo()
 }
 
 /// <summary>A LUKS volume as a disk: one run of its file under the cipher.</summary>
+/// <remarks>
+/// A header whose data is in another file, opened without that, is a disk of no bytes: its key slots can be seen to, and there is nothing
+/// to be read.
+/// </remarks>
 internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, IRepairable
 {
     private readonly LuksVolume _volume;
+    private readonly IReadOnlyDictionary<string, SecureString> _secrets;
     private readonly bool _isDetached;
     private readonly Dictionary<string, BlockNode> _children;
 
@@ -51,10 +56,11 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
     /// <param name="file">Holds the data.</param>
     /// <param name="header">Holds the header, if that is another file.</param>
     /// <param name="volume">The header.</param>
-    public LuksNode(BlockNode file, BlockNode? header, LuksVolume volume)
+    /// <param name="secrets">What the user gave, by name, for changes of key slots.</param>
+    public LuksNode(BlockNode file, BlockNode? header, LuksVolume volume, IReadOnlyDictionary<string, SecureString> secrets)
         : base(file, volume.Payload, volume.MakeCipher(isByPlace: false))
     {
-        (_volume, _isDetached) = (volume, header is not null);
+        (_volume, _isDetached, _secrets) = (volume, header is not null, secrets);
         _children = new(StringComparer.Ordinal) { ["file"] = file };
         if (header is not null)
         {
@@ -64,7 +70,12 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
 
     public override IReadOnlyDictionary<string, BlockNode> Children => _children;
 
-    public override long Length => _volume.PayloadLength ?? Math.Max(0, (File.Length - Start) / _volume.SectorSize * _volume.SectorSize);
+    public override long Length => IsHeaderAlone ? 0 : _volume.PayloadLength ?? Math.Max(0, (File.Length - Start) / _volume.SectorSize * _volume.SectorSize);
+
+    private bool IsHeaderAlone => !_isDetached && Start == 0;
+
+    private static Wording Alone => $"is a header alone, whose data is in another file: open that with the format luks, and this as its "
+        + $"node 'header'";
 
     public bool IsUnlocked => _volume.IsUnlocked;
 
@@ -72,7 +83,7 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
     {
         Format = LuksDriver.FormatName,
         Encrypted = true,
-        Warnings = _volume.Warnings,
+        Warnings = IsHeaderAlone ? [.. _volume.Warnings, Alone.ToString()] : _volume.Warnings,
         FormatSpecific = new LuksInfo
         {
             Version = _volume.Version,
@@ -97,6 +108,9 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
 
     public ValueTask RemoveKeySlotAsync(int slot, bool allowLast, CancellationToken cancellationToken)
         => _volume.RemoveAsync(slot, allowLast, cancellationToken);
+
+    public ValueTask AmendAsync(LuksAmendment change, CancellationToken cancellationToken)
+        => change.RunAsync(_volume, _secrets, Name, cancellationToken);
 
     public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
@@ -123,7 +137,8 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
 
     protected override ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
-        => _volume.PayloadLength is null
+        => IsHeaderAlone ? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{Name}: {Alone}", Name)
+            : _volume.PayloadLength is null
             ? GrowAsync(Binary.Round.Up(length, _volume.SectorSize), preallocation, claimed, cancellationToken)
             : throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,

@@ -31,6 +31,7 @@ internal sealed class Qcow2Amender(Qcow2Disk disk, Qcow2Node node, Qcow2AmendOpt
         {
             await RequireFitsVersion2Async(Math.Max(disk.Length, options.Size ?? 0), cancellationToken).ConfigureAwait(false);
         }
+        await node.AmendKeysAsync(options.Encrypt, cancellationToken).ConfigureAwait(false);
         if (options.Size is long size && size > disk.Length)
         {
             await node.ResizeAsync(size, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);

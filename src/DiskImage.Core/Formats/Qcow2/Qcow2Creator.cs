@@ -21,7 +21,7 @@ internal static class Qcow2Creator
         var geometry = new Qcow2Geometry(header);
         long l1Clusters = geometry.Clusters(header.L1Size * 8L);
         long keyBytes = options.WantedEncryption == Qcow2EncryptionFormat.Luks
-            ? Luks1Volume.NewLength(options.EncryptParameters.Cipher(file.Name))
+            ? Luks1Volume.NewLength(options.Encrypt.Cipher(file.Name))
             : 0;
         long used = 3 + l1Clusters + geometry.Clusters(keyBytes); // header, refcount table, refcount block, L1 table, LUKS header
         int perBlock = 1 << geometry.RefcountsPerBlockBits;
@@ -52,7 +52,7 @@ internal static class Qcow2Creator
         header = WithKeys(header, keysAt, keyBytes);
         using SecretBuffer? secret = options.WantedEncryption is null
             ? null
-            : Secrets.ForNew(context.Secrets, options.EncryptKeySecret, file.Name);
+            : Secrets.ForNew(context.Secrets, options.Encrypt.KeySecret, file.Name);
 
         await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
         await file.WriteAsync(0, header.ToCluster(file.Name), cancellationToken).ConfigureAwait(false);
@@ -77,7 +77,7 @@ internal static class Qcow2Creator
             await file.WriteZeroesAsync(
                 keysAt, geometry.Clusters(keyBytes) << geometry.ClusterBits, ZeroWriteMode.MayUnmap, cancellationToken)
                 .ConfigureAwait(false);
-            LuksParameters parameters = options.EncryptParameters;
+            LuksParameters parameters = options.Encrypt;
             (await Luks1Volume.CreateAsync(
                 new LuksArea(file, keysAt, keyBytes),
                 parameters.Cipher(file.Name),
@@ -131,7 +131,7 @@ internal static class Qcow2Creator
         try
         {
             var borrowed = new BorrowedNode(file, isReadOnly: false); // closing the disk must not close the caller's file
-            var how = new Qcow2OpenOptions { EncryptKeySecret = options.EncryptKeySecret };
+            var how = new Qcow2OpenOptions { Encrypt = new() { KeySecret = options.Encrypt.KeySecret } };
             encryption = await Qcow2Encryption.OpenAsync(file, header, how, context.Secrets, cancellationToken).ConfigureAwait(false);
             return await Qcow2Node.OpenAsync(
                 borrowed, dataFile, null, header, how, encryption, forRepair: false, cancellationToken).ConfigureAwait(false);

@@ -22,13 +22,17 @@ internal sealed class Qcow2Encryption : IDisposable
 
     private bool _isLent;
 
-    private Qcow2Encryption(ISectorCipher cipher, LuksVolume? volume) => (Cipher, Volume) = (cipher, volume);
+    private Qcow2Encryption(ISectorCipher cipher, LuksVolume? volume, IReadOnlyDictionary<string, SecureString> secrets)
+        => (Cipher, Volume, Given) = (cipher, volume, secrets);
 
     /// <summary>Between the disk and its places.</summary>
     public ISectorCipher Cipher { get; }
 
     /// <summary>The LUKS header; null for the old method.</summary>
     public LuksVolume? Volume { get; }
+
+    /// <summary>The secrets that the user gave, by name.</summary>
+    public IReadOnlyDictionary<string, SecureString> Given { get; }
 
     /// <summary>The part of the file that holds the LUKS header; null if there is none.</summary>
     public static (long Offset, long Length)? PlaceOf(Qcow2Header header)
@@ -73,10 +77,10 @@ internal sealed class Qcow2Encryption : IDisposable
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt, $"{path}: an encrypted disk of {header.Size:#,0} bytes; allowed: multiples of 512", path, 24);
         }
-        using SecretBuffer? secret = Secrets.Find(secrets, options.EncryptKeySecret, path);
+        using SecretBuffer? secret = Secrets.Find(secrets, options.Encrypt.KeySecret, path);
         if (found == Qcow2EncryptionFormat.Aes)
         {
-            return new(secret is null ? new LockedCipher(path, 512, isByPlace: false) : LegacyAes.Make(secret), null);
+            return new(secret is null ? new LockedCipher(path, 512, isByPlace: false) : LegacyAes.Make(secret), null, secrets);
         }
         (long offset, long length) = PlaceOf(header) ?? throw new DiskImageException(
             DiskImageErrorKind.Corrupt, $"{path}: is encrypted with luks, but no header extension says where its LUKS header is", path);
@@ -90,7 +94,7 @@ internal sealed class Qcow2Encryption : IDisposable
                 offset);
         }
         LuksVolume volume = await LuksVolume.OpenAsync(
-            new LuksArea(file, offset, length), new KeyLimits(options.EncryptMaxIterations, KeyLimits.DefaultMemory), cancellationToken)
+            new LuksArea(file, offset, length), options.Encrypt.Limits, cancellationToken)
             .ConfigureAwait(false);
         try
         {
@@ -98,7 +102,7 @@ internal sealed class Qcow2Encryption : IDisposable
             {
                 await volume.UnlockAsync(secret, cancellationToken).ConfigureAwait(false);
             }
-            return new(volume.MakeCipher(isByPlace: true), volume);
+            return new(volume.MakeCipher(isByPlace: true), volume, secrets);
         }
         catch
         {
@@ -108,7 +112,7 @@ internal sealed class Qcow2Encryption : IDisposable
     }
 
     /// <summary>The same for a state of the disk that is closed before it: it clears nothing.</summary>
-    public Qcow2Encryption Lend() => new(Cipher, Volume) { _isLent = true };
+    public Qcow2Encryption Lend() => new(Cipher, Volume, Given) { _isLent = true };
 
     /// <inheritdoc/>
     public void Dispose()

@@ -33,7 +33,7 @@ internal static class Qcow2Measurer
         bool canHaveBitmaps = options.Compat >= Qcow2Compat.V3;
         long? bitmaps = canHaveBitmaps ? await BitmapsAsync(source, cluster, cancellationToken).ConfigureAwait(false) : null;
         long keys = options.WantedEncryption == Qcow2EncryptionFormat.Luks
-            ? Round.Up(Luks1Volume.NewLength(options.EncryptParameters.Cipher("Measuring")), cluster)
+            ? Round.Up(Luks1Volume.NewLength(options.Encrypt.Cipher("Measuring")), cluster)
             : 0;
         return new ImageMeasurement(full - size + data + keys, full + keys, bitmaps);
     }

@@ -126,6 +126,10 @@ internal sealed class Qcow2Node
     public ValueTask RemoveKeySlotAsync(int slot, bool allowLast, CancellationToken cancellationToken)
         => AloneAsync(() => Volume.RemoveAsync(slot, allowLast, cancellationToken), cancellationToken);
 
+    /// <summary>Changes key slots as options say; nothing if they say nothing.</summary>
+    public ValueTask AmendKeysAsync(LuksAmendment change, CancellationToken cancellationToken) => change == new LuksAmendment() ? default
+        : AloneAsync(() => change.RunAsync(Volume, _disk.Encryption!.Given, Name, cancellationToken), cancellationToken);
+
     public ValueTask<IReadOnlyList<DiskSnapshot>> GetSnapshotsAsync(CancellationToken cancellationToken)
         => _snapshots.ListAsync(cancellationToken);
 

@@ -83,13 +83,9 @@ internal sealed record Qcow2OpenOptions
     [DriverOption("encrypt.format", "How the data is encrypted, luks or aes; as the image says if not given")]
     public Qcow2EncryptionFormat? EncryptFormat { get; init; }
 
-    /// <summary>The secret's name.</summary>
-    [DriverOption("encrypt.key-secret", "Name of the secret that opens it, among those that are given")]
-    public string? EncryptKeySecret { get; init; }
-
-    /// <summary>Iterations of a key derivation at most.</summary>
-    [DriverOption("encrypt.max-iterations", "Most iterations with which a secret is tried: an image may ask for hours", Minimum = 1)]
-    public long EncryptMaxIterations { get; init; } = KeyLimits.DefaultIterations;
+    /// <summary>What its LUKS header is opened with.</summary>
+    [DriverOptionGroup("encrypt.")]
+    public LuksOpening Encrypt { get; init; } = new();
 
     /// <summary>What no write may land on.</summary>
     [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place),"
@@ -161,40 +157,12 @@ internal sealed record Qcow2CreateOptions : ICreateOptions
     [DriverOption("encrypt.format", "Encrypt the data: luks, or aes as old QEMU did, which is weak")]
     public Qcow2EncryptionFormat? EncryptFormat { get; init; }
 
-    /// <summary>The secret's name.</summary>
-    [DriverOption("encrypt.key-secret", "Name of the secret that is to open it, among those that are given")]
-    public string? EncryptKeySecret { get; init; }
-
-    /// <summary>The block cipher.</summary>
-    [DriverOption("encrypt.cipher-alg", "Block cipher with the length of its key")]
-    public CipherAlgorithm EncryptCipherAlgorithm { get; init; } = CipherAlgorithm.Aes256;
-
-    /// <summary>The mode.</summary>
-    [DriverOption("encrypt.cipher-mode", "Mode of the cipher")]
-    public CipherMode EncryptCipherMode { get; init; } = CipherMode.Xts;
-
-    /// <summary>What makes first vectors.</summary>
-    [DriverOption("encrypt.ivgen-alg", "What makes each sector's first vector")]
-    public IvGeneration EncryptIvGenerator { get; init; } = IvGeneration.Plain64;
-
-    /// <summary>The hash of essiv.</summary>
-    [DriverOption("encrypt.ivgen-hash-alg", "Hash of the generator essiv; sha256 if not given")]
-    public HashAlgorithm? EncryptIvHash { get; init; }
-
-    /// <summary>The hash of the header.</summary>
-    [DriverOption("encrypt.hash-alg", "Hash by which secrets become keys")]
-    public HashAlgorithm EncryptHash { get; init; } = HashAlgorithm.Sha256;
-
-    /// <summary>How long opening takes.</summary>
-    [DriverOption("encrypt.iter-time", "How long trying a secret is to take, in milliseconds", Minimum = 1, Maximum = 600_000)]
-    public int EncryptIterationTime { get; init; } = 2000;
+    /// <summary>What its LUKS header is made with.</summary>
+    [DriverOptionGroup("encrypt.")]
+    public LuksParameters Encrypt { get; init; } = new();
 
     /// <summary>How the data is to be encrypted; null for not at all.</summary>
     public Qcow2EncryptionFormat? WantedEncryption => EncryptFormat ?? (Encryption ? Qcow2EncryptionFormat.Aes : null);
-
-    /// <summary>The parameters of the LUKS header.</summary>
-    public LuksParameters EncryptParameters => new(
-        EncryptCipherAlgorithm, EncryptCipherMode, EncryptIvGenerator, EncryptIvHash, EncryptHash, EncryptIterationTime);
 
     /// <summary>An existing data file is wrapped.</summary>
     [DriverOption("keep_data_file", "Wrap an existing raw data file, whose contents stay untouched; needs data_file_raw=on")]
@@ -223,4 +191,8 @@ internal sealed record Qcow2AmendOptions
     /// <summary>Virtual size.</summary>
     [DriverOption("size", "Virtual size in bytes; can only grow", IsSize = true, Minimum = 0)]
     public long? Size { get; init; }
+
+    /// <summary>Key slots.</summary>
+    [DriverOptionGroup("encrypt.")]
+    public LuksAmendment Encrypt { get; init; } = new();
 }
