@@ -149,8 +149,19 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             return new InPlaceFile(place, file);
         }
         string folder = Path.GetDirectoryName(place.Address)!;
+        NewFolder? made = traits.InNewFolder ? Try(place.Locator, "make its folder", () => NewFolder.Make(folder)) : null;
         TemporaryName.RemoveLeftovers(folder, Path.GetFileName(place.Address));
-        (string temporary, SafeFileHandle handle) = Create(place, folder, place.Present is null ? traits.Like : place.Address);
+        string temporary;
+        SafeFileHandle handle;
+        try
+        {
+            (temporary, handle) = Create(place, folder, place.Present is null ? traits.Like : place.Address);
+        }
+        catch
+        {
+            made?.Remove();
+            throw;
+        }
         try
         {
             if (traits.AllowsHoles)
@@ -165,12 +176,13 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             {
                 HostFile.Current.DisableCopyOnWrite(handle);
             }
-            return new RenamedFile(place, temporary, Claim(place.Locator, handle, Access.Writing));
+            return new RenamedFile(place, temporary, Claim(place.Locator, handle, Access.Writing), made);
         }
         catch
         {
             HostFile.Current.Close(handle);
             HostIO.Delete(temporary);
+            made?.Remove();
             throw;
         }
     }
