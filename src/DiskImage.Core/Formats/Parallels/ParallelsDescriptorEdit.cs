@@ -128,7 +128,7 @@ internal static class ParallelsDescriptorEdit
     /// Writes another descriptor in its place, in one request, durably, and reads it. It is known to be sound before that; white space
     /// makes it as long as the old one until the file is cut.
     /// </summary>
-    /// <exception cref="DiskImageException">Corrupt: nothing reads such a descriptor, and the old one stays. What the file says.</exception>
+    /// <exception cref="DiskImageException">Corrupt: nothing reads such a descriptor: the old one stays; what the file says.</exception>
     public static async ValueTask<ParallelsDescriptor> WriteAsync(BlockNode file, XDocument document)
     {
         byte[] bytes = ToBytes(document);
