@@ -77,3 +77,39 @@ Describe 'Parallels' {
         { Get-DiskImageInfo vm.hdd -OpenOption snapshot=x -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
     }
 }
+
+Describe 'Bundles of Parallels' {
+    It 'are made, have snapshots taken, read, removed, and are resized' {
+        (New-DiskImage new.hdd 6MB -Bundle).Path | Should -Be (Join-Path $folder 'new.hdd' 'DiskDescriptor.xml')
+        $info = Convert-DiskImage disk.raw made.hdd -Option bundle=on -Verify
+        $info.FormatSpecific.Variant | Should -Be 'Extended'
+        (Get-ChildItem made.hdd).Count | Should -Be 2
+        $taken = New-DiskImageSnapshot made.hdd '{aaaaaaaa-0000-0000-0000-000000000001}'
+        Write-DiskImage made.hdd 0 (, 9 * 512)
+        (Get-DiskImageHash made.hdd).Hash | Should -Not -Be $hash
+        (Convert-DiskImage made.hdd kept.raw -Snapshot $taken.Id | Get-DiskImageHash -Format raw).Hash | Should -Be $hash
+        (Get-DiskImageSnapshot made.hdd).Id | Should -Be $taken.Id
+        { Merge-DiskImage made.hdd -Delete -Confirm:$false -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        { Resize-DiskImage made.hdd 2MB -Shrink -Confirm:$false -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*'
+        (Resize-DiskImage made.hdd 8MB -PassThru).VirtualSize | Should -Be 8MB
+        $taken | Remove-DiskImageSnapshot -Confirm:$false
+        (Get-ChildItem made.hdd).Count | Should -Be 2
+        (Read-DiskImage made.hdd -Offset 0 -Length 2) | Should -Be 9, 9
+        Test-DiskImage made.hdd -Quiet | Should -BeTrue
+    }
+
+    It 'go back to a snapshot' {
+        $null = Convert-DiskImage disk.raw back.hdd -Option bundle=on
+        $null = New-DiskImageSnapshot back.hdd '{aaaaaaaa-0000-0000-0000-000000000002}'
+        Write-DiskImage back.hdd 0 (, 9 * 512)
+        $null = Restore-DiskImageSnapshot back.hdd '{aaaaaaaa-0000-0000-0000-000000000002}' -Confirm:$false
+        (Get-DiskImageHash back.hdd).Hash | Should -Be $hash
+    }
+
+    It 'that are there are not replaced, nor merely tried' {
+        $null = New-DiskImage once.hdd 1MB -Bundle
+        { New-DiskImage once.hdd 1MB -Bundle -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
+        $null = New-DiskImage never.hdd 1MB -Bundle -WhatIf
+        'never.hdd' | Should -Not -Exist
+    }
+}

@@ -107,6 +107,13 @@ public abstract class FormatDriver : NodeDriver
     /// <summary>The file that opens a folder of this format, where an image is a folder; null if it never is.</summary>
     public virtual string? FolderFile => null;
 
+    /// <summary>
+    /// The file that opens the folder that an image of these create options is; null for one that is no folder. It is the image's own file:
+    /// the last that is there.
+    /// </summary>
+    /// <param name="createOptions">The record of <see cref="ICreatable.CreateOptions"/>.</param>
+    public virtual string? FolderFileOf(object createOptions) => null;
+
     /// <summary>The types of the disks that it opens: their interfaces say what can be done with them.</summary>
     public virtual IReadOnlyList<Type> NodeTypes => [];
 

@@ -32,7 +32,9 @@ public enum TargetMode
 /// <param name="NoCow">Its data are to be overwritten in place where the file system would copy on write (btrfs).</param>
 /// <param name="Direct">The host's cache is to be gone round.</param>
 /// <param name="Like">What is there already whose owner and access rights it gets, unless it replaces something; null for nothing.</param>
-public readonly record struct StorageTraits(bool AllowsHoles, bool NoCow, bool Direct = false, string? Like = null);
+/// <param name="InNewFolder">Its folder is made with it where it is missing, and is gone with it unless it is published.</param>
+public readonly record struct StorageTraits(
+    bool AllowsHoles, bool NoCow, bool Direct = false, string? Like = null, bool InNewFolder = false);
 
 /// <summary>Where a new node is to be, as it was found before anything was made there.</summary>
 /// <param name="Locator">What the node is called: canonical, but as it was given where symbolic links lead elsewhere.</param>

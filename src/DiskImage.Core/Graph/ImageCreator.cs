@@ -50,8 +50,9 @@ public sealed class ImageCreator(ImageOpener opener)
     /// <param name="openOptions">Open options for writing to it.</param>
     /// <param name="claimed">Told how many bytes of host space are claimed, where the options ask for that.</param>
     /// <param name="cancellationToken">Stops it; nothing is left behind.</param>
-    /// <exception cref="DiskImageException">What <see cref="LookAsync"/> says; Unsupported if the format cannot be made; what the
-    /// format says.</exception>
+    /// <exception cref="DiskImageException">
+    /// What <see cref="LookAsync(string, TargetMode, CancellationToken)"/> says; Unsupported if the format cannot be made; what it says.
+    /// </exception>
     public async ValueTask<NewImage> CreateAsync(
         string path,
         FormatDriver format,
@@ -64,7 +65,8 @@ public sealed class ImageCreator(ImageOpener opener)
         ICreatable creatable = format as ICreatable
             ?? throw new DiskImageException(
                 DiskImageErrorKind.Unsupported, $"{path}: images of format '{format.Name}' can be read but not made", path);
-        (IStorage storage, StoragePlace place) = await TargetAsync(path, mode, cancellationToken).ConfigureAwait(false);
+        (IStorage storage, StoragePlace place) = await TargetAsync(
+            path, format.FolderFileOf(options), mode, cancellationToken).ConfigureAwait(false);
         if (place.Mode == TargetMode.Stream && !format.IsWrittenForward(options))
         {
             string forms = string.Join(", ", opener.Registry.Formats.Select(f => f.ForwardForm).OfType<string>());
@@ -75,7 +77,11 @@ public sealed class ImageCreator(ImageOpener opener)
                 path);
         }
         ImageTarget target = await ImageTarget.BeginAsync(
-            storage, place, TraitsOf(creatable, options), Cache, cancellationToken).ConfigureAwait(false);
+            storage,
+            place,
+            TraitsOf(creatable, options) with { InNewFolder = format.FolderFileOf(options) is not null },
+            Cache,
+            cancellationToken).ConfigureAwait(false);
         try
         {
             await CreateOnAsync(target, creatable, options, claimed, cancellationToken).ConfigureAwait(false);
@@ -146,7 +152,16 @@ public sealed class ImageCreator(ImageOpener opener)
     /// a file that cannot be replaced or written.
     /// </exception>
     public async ValueTask<StoragePlace> LookAsync(string path, TargetMode mode, CancellationToken cancellationToken)
-        => (await TargetAsync(path, mode, cancellationToken).ConfigureAwait(false)).Place;
+        => (await TargetAsync(path, folderFile: null, mode, cancellationToken).ConfigureAwait(false)).Place;
+
+    /// <summary>The same for an image of given options, which may be a folder.</summary>
+    /// <inheritdoc cref="LookAsync(string, TargetMode, CancellationToken)"/>
+    public async ValueTask<StoragePlace> LookAsync(
+        string path, FormatDriver format, object options, TargetMode mode, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(format);
+        return (await TargetAsync(path, format.FolderFileOf(options), mode, cancellationToken).ConfigureAwait(false)).Place;
+    }
 
     private async ValueTask CreateOnAsync(
         ImageTarget target, ICreatable creatable, object options, IProgress<long>? claimed, CancellationToken cancellationToken)
@@ -211,14 +226,39 @@ public sealed class ImageCreator(ImageOpener opener)
     private static string Full(ImageLocator locator) => locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text;
 
     private async ValueTask<(IStorage Storage, StoragePlace Place)> TargetAsync(
-        string path, TargetMode mode, CancellationToken cancellationToken)
+        string path, string? folderFile, TargetMode mode, CancellationToken cancellationToken)
     {
         if (Sink is null)
         {
-            return await PlaceAsync(path, mode, cancellationToken).ConfigureAwait(false);
+            return folderFile is null ? await PlaceAsync(path, mode, cancellationToken).ConfigureAwait(false)
+                : await FolderAsync(path, folderFile, cancellationToken).ConfigureAwait(false);
         }
         var storage = new StreamStorage(Sink);
         return (storage, await storage.LookAsync(path, mode, cancellationToken).ConfigureAwait(false));
+    }
+
+    /// <summary>The place of the file that opens a folder, which is new: of several files none can be replaced by one step.</summary>
+    private async ValueTask<(IStorage Storage, StoragePlace Place)> FolderAsync(
+        string path, string folderFile, CancellationToken cancellationToken)
+    {
+        if (!ImageLocator.Parse(path).IsFile)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported, $"{path}: an image that is a folder is made among files only", path);
+        }
+        (IStorage storage, StoragePlace folder) = await PlaceAsync(path, TargetMode.Replace, cancellationToken).ConfigureAwait(false);
+        return folder.Present is null
+            ? (storage, folder with
+            {
+                Locator = Path.Combine(folder.Locator, folderFile),
+                Address = Path.Combine(folder.Address, folderFile),
+                Mode = TargetMode.New,
+            })
+            : throw new DiskImageException(
+                DiskImageErrorKind.AlreadyExists,
+                $"{path}: exists already, and is not replaced by an image that is a folder: that would take more than one step. Remove it "
+                    + $"first, or choose another name.",
+                path);
     }
 
     private async ValueTask<(IStorage Storage, StoragePlace Place)> PlaceAsync(

@@ -92,7 +92,7 @@ internal sealed class ImageTarget : IAsyncDisposable
     /// <summary>Closes and removes what is not published, all of it.</summary>
     public async ValueTask DisposeAsync()
     {
-        foreach (PendingNode node in _companions.Prepend(_image))
+        foreach (PendingNode node in _companions.Append(_image)) // whose folder may go with it
         {
             await node.DisposeAsync().ConfigureAwait(false);
         }

@@ -18,7 +18,8 @@ public sealed class CreateOperation(IFrontEnd front, ImageOpener opener, ImageCr
     /// <exception cref="DiskImageException">AlreadyExists, AccessDenied and the like: the place cannot be taken so.</exception>
     public async Task<string> LookAsync(CancellationToken cancellationToken)
     {
-        StoragePlace place = await creator.LookAsync(target.Path, target.Mode, cancellationToken).ConfigureAwait(false);
+        StoragePlace place = await creator.LookAsync(
+            target.Path, target.Format, target.Options, target.Mode, cancellationToken).ConfigureAwait(false);
         if (place.OtherNames > 0)
         {
             await front.WarnAsync(

@@ -43,9 +43,13 @@ internal sealed class MemoryFolder : ISiblingFiles
         ? new Watched(this, file)
         : throw new DiskImageException(DiskImageErrorKind.NotFound, $"{name}: no such file", name);
 
-    /// <summary>Opens a disk of these files.</summary>
-    public ValueTask<BlockNode> OpenDiskAsync(DiskFormat format, string name) => format.Driver.OpenAsync(
-        new FormatOpenContext(Open(name), format.Driver.OpenOptions.Bind([]), null, (reference, _, _) => new(Open(reference)))
+    /// <summary>Opens a disk of these files, this layer alone unless it is wanted with what it stands on.</summary>
+    public ValueTask<BlockNode> OpenDiskAsync(DiskFormat format, string name, bool withBacking = false) => format.Driver.OpenAsync(
+        new FormatOpenContext(
+            Open(name),
+            format.Driver.OpenOptions.Bind([]),
+            withBacking ? (reference, _, _) => new(Open(reference)) : null,
+            (reference, _, _) => new(Open(reference)))
         {
             Siblings = this,
         },

@@ -3,137 +3,178 @@ using DiskImage.Drivers;
 
 namespace DiskImage.Formats.Parallels;
 
-/// <summary>Opens a bundle, a folder with a descriptor and the files of each layer, as a disk that stands on its snapshots.</summary>
-internal static class ParallelsBundle
+/// <summary>Opens the layers of a bundle: a folder with a descriptor, and files for each layer of each storage.</summary>
+/// <param name="context">The descriptor's file, and what opens the others.</param>
+internal sealed class ParallelsBundle(FormatOpenContext context)
 {
-    /// <summary>Opens the layers of a snapshot, of the top one if none is named. Only the top is written to.</summary>
+    private string Name => context.File.Name;
+
+    /// <summary>Opens a snapshot, the top layer if none is named. Only the top layer is written to.</summary>
     /// <exception cref="DiskImageException">What the descriptor says cannot be opened.</exception>
     public static async ValueTask<BlockNode> OpenAsync(FormatOpenContext context, Guid? snapshot, CancellationToken cancellationToken)
     {
         BlockNode file = context.File;
         ParallelsDescriptor descriptor = await ParallelsDescriptor.ReadAsync(file, cancellationToken).ConfigureAwait(false);
-        Guid top = snapshot ?? descriptor.Top;
-        if (!descriptor.Parents.ContainsKey(top))
+        Guid layer = snapshot ?? descriptor.Top;
+        if (!descriptor.Parents.ContainsKey(layer))
         {
             throw new DiskImageException(
                 snapshot is null ? DiskImageErrorKind.Corrupt : DiskImageErrorKind.InvalidOption,
-                $"{file.Name}: there is no snapshot {top:B}; there are: "
+                $"{file.Name}: there is no snapshot {layer:B}; there are: "
                     + $"{string.Join(", ", descriptor.Parents.Keys.Select(p => p.ToString("B")))}",
                 file.Name);
         }
-        if (top != descriptor.Top && !file.IsReadOnly)
+        if (layer != descriptor.Top && !file.IsReadOnly)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.ReadOnly,
                 $"{file.Name}: a snapshot is not written to; only the top layer is, {descriptor.Top:B}",
                 file.Name);
         }
-        IReadOnlyList<Guid> chain = descriptor.ChainTo(file, top);
-        var parts = new List<BlockNode>();
+        var bundle = new ParallelsBundle(context);
+        IReadOnlyList<ParallelsPart> parts = await bundle.OpenPartsAsync(descriptor, layer, toRead: false, cancellationToken)
+            .ConfigureAwait(false);
+        return new ParallelsBundleNode(bundle, file, descriptor, layer, parts, context.Siblings);
+    }
+
+    /// <summary>Opens a layer of every storage, over those that it stands on unless this layer alone is wanted.</summary>
+    /// <param name="descriptor">What the bundle consists of.</param>
+    /// <param name="layer">The layer.</param>
+    /// <param name="toRead">It is only read, whatever the bundle is open for.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    public async ValueTask<IReadOnlyList<ParallelsPart>> OpenPartsAsync(
+        ParallelsDescriptor descriptor, Guid layer, bool toRead, CancellationToken cancellationToken)
+    {
+        IReadOnlyList<Guid> chain = descriptor.ChainTo(context.File, layer);
+        int first = context.OpenBacking is null ? chain.Count - 1 : 0;
+        var parts = new List<ParallelsPart>();
         try
         {
             foreach (ParallelsStorage storage in descriptor.Storages)
             {
-                bool isWhole = descriptor.Storages.Count == 1;
-                parts.Add(await OpenAsync(context, descriptor, storage, chain, isWhole, cancellationToken).ConfigureAwait(false));
+                BlockNode node = await OpenAsync(descriptor, storage, chain, first, toRead, cancellationToken).ConfigureAwait(false);
+                parts.Add(new(storage.Start * ParallelsHeader.SectorSize, storage.Length, node));
+                Require(descriptor, layer, parts[^1], storage);
             }
-            return parts.Count == 1 ? parts[0] : new ParallelsSplitNode(file, parts, Facts(descriptor));
+            return parts;
         }
         catch
         {
-            await Closing.FailedAsync(parts).ConfigureAwait(false); // one that owns the descriptor is never among them
+            await Closing.FailedAsync(parts.Select(p => p.Node)).ConfigureAwait(false);
             throw;
         }
     }
 
-    private static ParallelsFacts Facts(ParallelsDescriptor descriptor)
-        => new(descriptor.Storages.Count, [.. descriptor.Parents.Keys.Where(k => k != descriptor.Top).Select(k => k.ToString("B"))]);
+    /// <summary>Opens one storage's chain to a layer, whole, with that layer open for writing where the bundle is.</summary>
+    public ValueTask<BlockNode> OpenChainAsync(
+        ParallelsDescriptor descriptor, ParallelsStorage storage, Guid layer, CancellationToken cancellationToken)
+        => OpenAsync(descriptor, storage, descriptor.ChainTo(context.File, layer), 0, toRead: false, cancellationToken);
 
-    /// <summary>Opens the layers of one storage, from the root on.</summary>
-    private static async ValueTask<BlockNode> OpenAsync(
-        FormatOpenContext context,
+    /// <summary>Which file a layer is; null where it cannot be opened.</summary>
+    public async ValueTask<NodeIdentity?> IdentityOfAsync(string file)
+    {
+        try
+        {
+            BlockNode node = await (context.OpenDataToRead ?? context.OpenData)(file, null, CancellationToken.None).ConfigureAwait(false);
+            await using (node.ConfigureAwait(false))
+            {
+                return node.Identity;
+            }
+        }
+        catch (DiskImageException)
+        {
+            return null;
+        }
+    }
+
+    private async ValueTask<BlockNode> OpenAsync(
         ParallelsDescriptor descriptor,
         ParallelsStorage storage,
         IReadOnlyList<Guid> chain,
-        bool isWhole,
+        int first,
+        bool toRead,
         CancellationToken cancellationToken)
     {
-        string name = context.File.Name;
-        long length = (storage.End - storage.Start) * ParallelsHeader.SectorSize;
         BlockNode? below = null;
-        string? belowName = null;
-        for (int i = context.OpenBacking is null ? chain.Count - 1 : 0; i < chain.Count; i++) // this layer alone, or all
+        for (int i = first; i < chain.Count; i++)
         {
-            bool isTop = i == chain.Count - 1;
+            bool isLast = i == chain.Count - 1, isTop = isLast && chain[i] == descriptor.Top;
             BlockNode? bytes = null;
             try
             {
                 ParallelsImage image = storage.Images.GetValueOrDefault(chain[i])
                     ?? throw new DiskImageException(
-                        DiskImageErrorKind.Corrupt, $"{name}: the disk descriptor has no image of the snapshot {chain[i]:B}", name);
-                ReferenceOpener open = isTop ? context.OpenData : context.OpenDataToRead ?? context.OpenData;
+                        DiskImageErrorKind.Corrupt, $"{Name}: the disk descriptor has no image of the snapshot {chain[i]:B}", Name);
+                ReferenceOpener open = isLast && !toRead ? context.OpenData : context.OpenDataToRead ?? context.OpenData;
                 bytes = await open(image.File, null, cancellationToken).ConfigureAwait(false);
                 if (image.IsPlain && i > 0)
                 {
                     throw new DiskImageException(
                         DiskImageErrorKind.Corrupt,
-                        $"{name}: the image '{image.File}' is plain, so it cannot hold the changes to another",
-                        name);
+                        $"{Name}: the image '{image.File}' is plain, so it cannot hold the changes to another",
+                        Name);
                 }
-                belowName = i == 0 ? null : storage.Images.GetValueOrDefault(chain[i - 1])?.File;
-                BlockNode? descriptorFile = isTop && isWhole ? context.File : null;
-                ParallelsFacts facts = Facts(descriptor) with { Parent = belowName };
+                var facts = new ParallelsFacts(descriptor, i == 0 ? null : storage.Images.GetValueOrDefault(chain[i - 1])?.File);
+                ParallelsLayersBelow? others = !isTop || i == 0 ? null
+                    : new(context, Name, [.. chain.SkipLast(1).Select(l => storage.Images.GetValueOrDefault(l))]);
                 below = image.IsPlain
-                    ? new ParallelsPlainNode(bytes, descriptorFile, facts, length)
+                    ? new ParallelsPlainNode(bytes, facts)
                     : await ParallelsNode.OpenAsync(
-                        bytes, below, context.ForRepair && isTop, cancellationToken,
-                        new(descriptorFile, facts, Below(isTop))).ConfigureAwait(false);
+                        bytes, below, context.ForRepair && isLast, cancellationToken, new(facts, others)).ConfigureAwait(false);
                 bytes = null;
-                if (isTop && below.Length != length)
-                {
-                    throw new DiskImageException(
-                        DiskImageErrorKind.Corrupt,
-                        $"{name}: the image '{image.File}' has {below.Length:#,0} bytes, and the disk descriptor says {length:#,0}", name);
-                }
             }
             catch
             {
-                await Closing.FailedAsync(bytes).ConfigureAwait(false);
-                await CloseAsync(below, context.File).ConfigureAwait(false);
+                await Closing.FailedAsync(bytes, below).ConfigureAwait(false);
                 throw;
             }
         }
         return below!;
-
-        ParallelsLayersBelow? Below(bool isTop)
-            => !isTop || chain.Count == 1 ? null
-                : new(context, name, [.. chain.SkipLast(1).Select(l => storage.Images.GetValueOrDefault(l))]);
     }
 
-    /// <summary>Closes what was opened, but not the descriptor, which is the caller's.</summary>
-    private static async ValueTask CloseAsync(BlockNode? disk, BlockNode descriptor)
+    /// <summary>
+    /// The top layer has at least the storage's bytes: more where a change of its size was cut short. A snapshot may be of another size.
+    /// </summary>
+    private void Require(ParallelsDescriptor descriptor, Guid layer, ParallelsPart part, ParallelsStorage storage)
     {
-        if (disk is not null)
+        bool mayBeShort = layer != descriptor.Top && ReferenceEquals(storage, descriptor.Storages[^1]);
+        if (part.Node.Length < storage.Length && !mayBeShort)
         {
-            await Closing.FailedAsync(disk.Children.Values.Where(c => !ReferenceEquals(c, descriptor))).ConfigureAwait(false);
+            throw new DiskImageException(
+                DiskImageErrorKind.Corrupt,
+                $"{Name}: the image '{storage.Images[layer].File}' has {part.Node.Length:#,0} bytes, and the disk descriptor says "
+                    + $"{storage.Length:#,0}",
+                Name);
         }
     }
 }
 
-/// <summary>What a descriptor says of the disk that an image is a part of.</summary>
-/// <param name="Storages">How many parts it has.</param>
-/// <param name="Snapshots">The snapshots beside the top layer.</param>
-internal sealed record ParallelsFacts(int Storages, IReadOnlyList<string> Snapshots)
+/// <summary>An open storage of a bundle.</summary>
+/// <param name="Start">Where on the disk it begins, in bytes.</param>
+/// <param name="Most">Its bytes, by the descriptor.</param>
+/// <param name="Node">Its layer, over those below.</param>
+internal sealed record ParallelsPart(long Start, long Most, BlockNode Node)
 {
-    /// <summary>What a descriptor is called among the children of a disk.</summary>
-    public const string Role = "descriptor";
+    /// <summary>Bytes of the disk in it.</summary>
+    public long Length => Math.Min(Most, Node.Length);
 
-    /// <summary>The file of the layer below; null for none.</summary>
-    public string? Parent { get; init; }
+    /// <summary>The byte behind its last.</summary>
+    public long End => Start + Length;
+}
+
+/// <summary>What a descriptor says of the disk that an image is a part of.</summary>
+/// <param name="Descriptor">It.</param>
+/// <param name="Parent">The file of the layer below; null for none.</param>
+internal sealed record ParallelsFacts(ParallelsDescriptor Descriptor, string? Parent)
+{
+    /// <summary>How many parts the disk has.</summary>
+    public int Storages => Descriptor.Storages.Count;
+
+    /// <summary>The snapshots beside the top layer.</summary>
+    public IReadOnlyList<string> Snapshots => [.. Descriptor.Snapshots().Select(k => k.ToString("B"))];
 }
 
 /// <summary>What an image belongs to.</summary>
-/// <param name="Descriptor">The descriptor, if the disk is to own it.</param>
-/// <param name="Facts">What it says; null for an image that stands alone.</param>
+/// <param name="Facts">What its descriptor says; null for an image that stands alone.</param>
 /// <param name="Below">Checks the layers below, for the top one; null for none.</param>
-internal readonly record struct ParallelsOwner(BlockNode? Descriptor, ParallelsFacts? Facts, ParallelsLayersBelow? Below = null);
+internal readonly record struct ParallelsOwner(ParallelsFacts? Facts, ParallelsLayersBelow? Below = null);

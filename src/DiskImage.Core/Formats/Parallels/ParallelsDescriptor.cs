@@ -15,15 +15,20 @@ internal sealed record ParallelsImage(Guid Id, bool IsPlain, string File);
 /// <param name="Start">Its first sector.</param>
 /// <param name="End">The sector behind its last.</param>
 /// <param name="Images">Its layers, in the order of the file.</param>
-internal sealed record ParallelsStorage(long Start, long End, IReadOnlyDictionary<Guid, ParallelsImage> Images);
+internal sealed record ParallelsStorage(long Start, long End, IReadOnlyDictionary<Guid, ParallelsImage> Images)
+{
+    /// <summary>Bytes of the disk in it.</summary>
+    public long Length => (End - Start) * ParallelsHeader.SectorSize;
+}
 
 /// <summary>What a bundle's DiskDescriptor.xml says. Spec: QEMU docs/interop/prl-xml; see SPEC.md.</summary>
 /// <param name="Sectors">Sectors of the disk.</param>
 /// <param name="Storages">The parts, in the order of the disk, without a gap between them.</param>
 /// <param name="Parents">Of each snapshot the one that it stands on; the empty identifier for the root.</param>
 /// <param name="Top">The layer that is written to.</param>
+/// <param name="Source">All of it, with what only others read. Not to be changed.</param>
 internal sealed record ParallelsDescriptor(
-    long Sectors, IReadOnlyList<ParallelsStorage> Storages, IReadOnlyDictionary<Guid, Guid> Parents, Guid Top)
+    long Sectors, IReadOnlyList<ParallelsStorage> Storages, IReadOnlyDictionary<Guid, Guid> Parents, Guid Top, XDocument Source)
 {
     /// <summary>The file that opens a bundle.</summary>
     public const string FileName = "DiskDescriptor.xml";
@@ -32,7 +37,7 @@ internal sealed record ParallelsDescriptor(
     private const int MaximumBytes = 4 << 20, MaximumDepth = 32, MaximumChain = 200; // ours
 
     /// <summary>The top layer where the descriptor does not name it. Spec: "Snapshots element".</summary>
-    private static readonly Guid s_usualTop = new("5fbaabe3-6958-40ff-92a7-860e329aab41");
+    public static readonly Guid UsualTop = new("5fbaabe3-6958-40ff-92a7-860e329aab41");
 
     private static readonly XmlReaderSettings s_settings = new()
     {
@@ -64,13 +69,21 @@ internal sealed record ParallelsDescriptor(
         }
         byte[] bytes = new byte[file.Length];
         await file.ReadAsync(0, bytes, cancellationToken).ConfigureAwait(false);
+        return Parse(file, bytes);
+    }
+
+    /// <summary>The same of its text.</summary>
+    /// <exception cref="DiskImageException">Corrupt or Unsupported.</exception>
+    public static ParallelsDescriptor Parse(BlockNode file, byte[] bytes)
+    {
         try
         {
             RequireFlat(bytes);
             using var reader = XmlReader.Create(new MemoryStream(bytes), s_settings);
-            XElement root = XDocument.Load(reader).Root!;
+            var source = XDocument.Load(reader);
+            XElement root = source.Root!;
             return root.Name.LocalName is Root && (string?)root.Attribute("Version") is OnlyVersion
-                ? Read(file, root)
+                ? Read(file, source)
                 : throw Wrong(
                     file, $"its root is {root.Name.LocalName} {(string?)root.Attribute("Version")}; supported: {Root} {OnlyVersion}");
         }
@@ -78,6 +91,22 @@ internal sealed record ParallelsDescriptor(
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt, $"{file.Name}: the disk descriptor cannot be read: {e.Message}", file.Name, cause: e);
+        }
+    }
+
+    /// <summary>The layers beside the top one, each behind what it stands on.</summary>
+    public IReadOnlyList<Guid> Snapshots()
+    {
+        return [.. Parents.Keys.Where(id => id != Top).OrderBy(Depth)];
+
+        int Depth(Guid id)
+        {
+            int depth = 0;
+            for (Guid at = id; depth < MaximumChain && Parents.TryGetValue(at, out Guid parent); at = parent)
+            {
+                depth++;
+            }
+            return depth;
         }
     }
 
@@ -99,8 +128,9 @@ internal sealed record ParallelsDescriptor(
         return chain;
     }
 
-    private static ParallelsDescriptor Read(BlockNode file, XElement root)
+    private static ParallelsDescriptor Read(BlockNode file, XDocument source)
     {
+        XElement root = source.Root!;
         XElement parameters = Child(file, root, "Disk_Parameters"), snapshots = Child(file, root, "Snapshots");
         long sectors = Number(file, parameters, "Disk_size");
         if (parameters.Element("Padding") is { } padding && padding.Value.Trim() is not ("" or "0"))
@@ -136,7 +166,8 @@ internal sealed record ParallelsDescriptor(
                 throw Wrong(file, $"the snapshot {Identifier(file, shot, "GUID"):B} is there twice");
             }
         }
-        return new(sectors, storages, parents, snapshots.Element("TopGUID") is null ? s_usualTop : Identifier(file, snapshots, "TopGUID"));
+        Guid top = snapshots.Element("TopGUID") is null ? UsualTop : Identifier(file, snapshots, "TopGUID");
+        return new(sectors, storages, parents, top, source);
     }
 
     private static ParallelsStorage Storage(BlockNode file, XElement storage)

@@ -9,21 +9,22 @@ internal sealed class ParallelsDriver : FormatDriver, ICreatable, IMeasurable
 {
     public const string FormatName = "parallels";
 
-    private const uint Heads = 16, SectorsPerTrack = 32; // QEMU's geometry: nothing uses it
-
     public override string Name => FormatName;
 
     public override string Description => "Parallels and Virtuozzo expandable disk";
 
     public override IReadOnlyList<string> Extensions => [".hdd", ".hds"];
 
-    public override IReadOnlyList<Type> NodeTypes => [typeof(ParallelsNode)];
+    public override IReadOnlyList<Type> NodeTypes => [typeof(ParallelsNode), typeof(ParallelsSnapshots)];
 
     public OptionSchema CreateOptions { get; } = OptionSchema.Of<ParallelsCreateOptions>();
 
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<ParallelsOpenOptions>();
 
     public override string? FolderFile => ParallelsDescriptor.FileName;
+
+    public override string? FolderFileOf(object createOptions)
+        => ((ParallelsCreateOptions)createOptions).Bundle ? ParallelsDescriptor.FileName : null;
 
     public override int Probe(in ProbeInput input)
         => ParallelsHeader.IsSigned(input.Header) || ParallelsDescriptor.IsSigned(input.Header) ? 100 : 0;
@@ -47,9 +48,34 @@ internal sealed class ParallelsDriver : FormatDriver, ICreatable, IMeasurable
 
     public async ValueTask CreateAsync(FormatCreateContext context, CancellationToken cancellationToken)
     {
-        ParallelsHeader header = Plan((ParallelsCreateOptions)context.Options, null, context.File.Name);
-        await context.File.ResizeAsync(header.DataStart, cancellationToken: cancellationToken).ConfigureAwait(false); // the BAT is all zero
-        await context.File.WriteAsync(0, header.ToBytes(), cancellationToken).ConfigureAwait(false);
+        var options = (ParallelsCreateOptions)context.Options;
+        ParallelsHeader header = Plan(options, null, context.File.Name);
+        if (!options.Bundle)
+        {
+            await header.WriteNewAsync(context.File, cancellationToken).ConfigureAwait(false);
+            return;
+        }
+        if (context.OpenCompanion is not { } open
+            || Path.GetFileName(Path.GetDirectoryName(context.File.Name)) is not { Length: > 0 } folder)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{context.File.Name}: a bundle is a folder with several files, which cannot be made there. Leave bundle out.",
+                context.File.Name);
+        }
+        if (header.Sectors == 0)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{context.File.Name}: a disk in a bundle has at least 512 bytes", context.File.Name);
+        }
+        string name = $"{folder}.0.{ParallelsDescriptor.UsualTop:B}.hds";
+        BlockNode image = await open(name, true, cancellationToken).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            await header.WriteNewAsync(image, cancellationToken).ConfigureAwait(false);
+        }
+        await context.File.WriteAsync(
+            0, ParallelsDescriptorEdit.New(header.Sectors, header.Tracks, name), cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Exact: a cluster counts if the source does not say that all of it is zero.</summary>
@@ -61,27 +87,10 @@ internal sealed class ParallelsDriver : FormatDriver, ICreatable, IMeasurable
         return new(header.DataStart + (clusters * header.ClusterSize), header.DataStart + ((long)header.Entries * header.ClusterSize));
     }
 
-    /// <summary>The header of a new image, as QEMU makes it: the data begin at a whole cluster.</summary>
     private static ParallelsHeader Plan(ParallelsCreateOptions options, BlockNode? source, string name)
     {
         long size = source?.Length ?? options.Size
             ?? throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{name}: a new image needs a size.", name);
-        long tracks = ParallelsHeader.UnitsOf(options.ClusterSize, ParallelsHeader.SectorSize);
-        long sectors = ParallelsHeader.UnitsOf(size, ParallelsHeader.SectorSize), entries = ParallelsHeader.UnitsOf(sectors, tracks);
-        var header = new ParallelsHeader
-        {
-            Heads = Heads,
-            Cylinders = (uint)Math.Min(uint.MaxValue, sectors / (Heads * SectorsPerTrack)),
-            Tracks = (uint)tracks,
-            Entries = (int)Math.Min(entries, int.MaxValue),
-            Sectors = sectors,
-        };
-        return entries <= ParallelsHeader.MaximumEntries
-            ? header with { DataOffset = header.SoundDataOffset }
-            : throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption,
-                $"{name}: a Parallels disk with clusters of {header.ClusterSize:#,0} bytes cannot have {size:#,0} bytes;"
-                    + $" allowed: up to {(long)ParallelsHeader.MaximumEntries * header.ClusterSize:#,0}. Choose a larger cluster_size.",
-                name);
+        return ParallelsHeader.New(ParallelsHeader.UnitsOf(size, ParallelsHeader.SectorSize), options.ClusterSize, name);
     }
 }

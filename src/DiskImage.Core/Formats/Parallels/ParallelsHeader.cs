@@ -31,6 +31,8 @@ internal sealed record ParallelsHeader
 
     private const uint Version = 2, EmptyFlag = 1;
 
+    private const uint UsualHeads = 16, SectorsPerTrack = 32; // QEMU's geometry: nothing uses it
+
     /// <summary>True for "WithouFreSpacExt": the BAT counts in clusters. False for "WithoutFreeSpace": it counts in sectors.</summary>
     public bool IsExtended { get; init; } = true;
 
@@ -103,6 +105,38 @@ internal sealed record ParallelsHeader
 
     /// <summary>True if a file's first bytes are such a disk's.</summary>
     public static bool IsSigned(ReadOnlySpan<byte> file) => file.StartsWith(ExtendedMagic) || file.StartsWith(OldMagic);
+
+    /// <summary>The header of a new image, as QEMU makes it: the data begin at a whole cluster.</summary>
+    /// <param name="sectors">Sectors of the disk.</param>
+    /// <param name="clusterSize">Bytes of a cluster, rounded up to whole sectors.</param>
+    /// <param name="name">The image, for the error.</param>
+    /// <exception cref="DiskImageException">InvalidOption: the disk would have too many clusters.</exception>
+    public static ParallelsHeader New(long sectors, long clusterSize, string name)
+    {
+        long tracks = UnitsOf(clusterSize, SectorSize), entries = UnitsOf(sectors, tracks);
+        var header = new ParallelsHeader
+        {
+            Heads = UsualHeads,
+            Cylinders = (uint)Math.Min(uint.MaxValue, sectors / (UsualHeads * SectorsPerTrack)),
+            Tracks = (uint)tracks,
+            Entries = (int)Math.Min(entries, int.MaxValue),
+            Sectors = sectors,
+        };
+        return entries <= MaximumEntries
+            ? header with { DataOffset = header.SoundDataOffset }
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{name}: a Parallels disk with clusters of {header.ClusterSize:#,0} bytes cannot have more than "
+                    + $"{(long)MaximumEntries * header.ClusterSize:#,0} bytes. Choose a larger cluster_size.",
+                name);
+    }
+
+    /// <summary>Writes a new image without contents into an empty file.</summary>
+    public async ValueTask WriteNewAsync(BlockNode file, CancellationToken cancellationToken)
+    {
+        await file.ResizeAsync(DataStart, cancellationToken: cancellationToken).ConfigureAwait(false); // the BAT is all zero
+        await file.WriteAsync(0, ToBytes(), cancellationToken).ConfigureAwait(false);
+    }
 
     /// <summary>Reads the header and checks every field by itself and against the others and the file's length.</summary>
     /// <exception cref="DiskImageException">InvalidFormat, Corrupt or Unsupported.</exception>

@@ -21,16 +21,17 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
 
     private ParallelsNode(
         BlockNode? backing, MetadataSession session, BlockTable<BatEntry> bat, ParallelsLayout layout, bool forRepair, ParallelsOwner owner)
-        : base(backing, session, bat, layout, forRepair, owner.Descriptor is { } descriptor ? [(ParallelsFacts.Role, descriptor)] : [])
+        : base(backing, session, bat, layout, forRepair)
         => (_layout, _owner) = (layout, owner);
-
-    public override string Name => _owner.Descriptor?.Name ?? base.Name;
 
     protected override bool IsOverlay => _owner.Facts?.Parent is not null;
 
     public override BlockLimits Limits => Header.ClusterSize > MostTransfer << 4 ? new(MostTransfer) : base.Limits;
 
     protected override bool LeavesGaps => _gaveUp;
+
+    /// <summary>Bytes of a cluster.</summary>
+    public int ClusterSize => Header.ClusterSize;
 
     private ParallelsHeader Header => _layout.Header;
 
@@ -100,7 +101,7 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
 
     protected override async ValueTask<BlockNode> OpenTrialAsync(BlockNode file, bool forRepair, CancellationToken cancellationToken)
         => await OpenAsync(
-            file, backing: null, forRepair, cancellationToken, _owner with { Descriptor = null, Below = null }).ConfigureAwait(false);
+            file, backing: null, forRepair, cancellationToken, _owner with { Below = null }).ConfigureAwait(false);
 
     protected override async ValueTask ReloadAsync(MetadataSession.Held held, CancellationToken cancellationToken)
     {
@@ -190,13 +191,6 @@ internal sealed class ParallelsNode : BlockTableNode<BatEntry>, IDescribed, IBit
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption, $"{Name}: a Parallels disk grows without preallocation only; allowed: off", Name);
-        }
-        if (_owner.Facts is not null)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.Unsupported,
-                $"{Name}: a disk with a descriptor is not resized: the sizes of all its snapshots would have to follow. Convert it first.",
-                Name);
         }
         long sectors = ParallelsHeader.UnitsOf(length, ParallelsHeader.SectorSize);
         long entries = ParallelsHeader.UnitsOf(sectors, Header.Tracks);

@@ -14,6 +14,9 @@ internal sealed record ParallelsOpenOptions
 /// <summary>Options when a Parallels disk is made. Names and defaults are QEMU's.</summary>
 internal sealed record ParallelsCreateOptions : ICreateOptions
 {
+    /// <summary>Bytes of a cluster where nothing else is said.</summary>
+    public const int UsualClusterSize = 1 << 20;
+
     /// <inheritdoc/>
     [DriverOption("size", "Virtual size in bytes; rounded up to 512", IsSize = true, Minimum = 0)]
     public long? Size { get; init; }
@@ -25,7 +28,11 @@ internal sealed record ParallelsCreateOptions : ICreateOptions
         IsSize = true,
         Minimum = 1,
         Maximum = (long)ParallelsHeader.MaximumTracks * ParallelsHeader.SectorSize)]
-    public long ClusterSize { get; init; } = 1 << 20;
+    public long ClusterSize { get; init; } = UsualClusterSize;
+
+    /// <summary>A bundle instead of one file.</summary>
+    [DriverOption("bundle", "A folder with a descriptor and the disk's file in it, as Parallels Desktop and Virtuozzo have it")]
+    public bool Bundle { get; init; }
 
     /// <inheritdoc/>
     [DriverOption("nocow", "New file without copy-on-write, on file systems that can (btrfs)")]

@@ -98,6 +98,10 @@ internal sealed class VmdkLayout(BlockNode file, VmdkGrainTables tables) : IBloc
     /// <summary>Where the file may end at the earliest.</summary>
     public long LeastEnd => Math.Min(file.Length, Header.Overhead * VmdkHeader.SectorSize);
 
+    /// <summary>Where the last of a directory and its tables is.</summary>
+    public long LastOf(BlockTable<VmdkEntry> directory)
+        => Math.Max(directory.HostOffset, TableSectors(directory) is [.., uint last] ? (long)last * VmdkHeader.SectorSize : 0);
+
     /// <summary>The places of a directory's tables, in the order of the file, each once.</summary>
     public uint[] TableSectors(BlockTable<VmdkEntry> directory)
     {

@@ -227,37 +227,6 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         };
     }
 
-    /// <summary>Every compressed grain must decode. The session's lock is held, which decoding by number would wait for.</summary>
-    private async ValueTask<long> CheckCompressedAsync(CheckFindings findings, CancellationToken cancellationToken)
-    {
-        var grains = new List<(long Grain, VmdkEntry Entry)>();
-        await _layout.WalkAsync((grain, entry) => grains.Add((grain, entry)), cancellationToken).ConfigureAwait(false);
-        await Parallel.ForEachAsync(
-            grains.Where(g => g.Grain * AllocationUnit < Header.Length),
-            cancellationToken,
-            async (stored, token) =>
-            {
-                long grain = stored.Grain;
-                byte[] buffer = ArrayPool<byte>.Shared.Rent(AllocationUnit);
-                try
-                {
-                    await DecodeAsync(grain, stored.Entry, buffer.AsMemory(0, BytesOf(grain)), token).ConfigureAwait(false);
-                }
-                catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.Corrupt)
-                {
-                    lock (findings)
-                    {
-                        findings.Corruption("BadGrain", e.Message, null, grain * AllocationUnit, BytesOf(grain), e.Offset);
-                    }
-                }
-                finally
-                {
-                    ArrayPool<byte>.Shared.Return(buffer);
-                }
-            }).ConfigureAwait(false);
-        return grains.Count;
-    }
-
     private async ValueTask<CheckReport> MendAsync(MetadataSession.Held held, RepairMode mode, CancellationToken cancellationToken)
     {
         CheckReport before = await CheckAsync(cancellationToken).ConfigureAwait(false);
@@ -300,8 +269,16 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         }
         VmdkHeader header = _tables.IsDirectoryLost ? Header with { DirectorySector = Header.RedundantSector } : Header;
         (StoredBlock[] blocks, _) = await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
-        long place = await Care.CopyAllAsync(_maintenance.Gaps(blocks), cancellationToken).ConfigureAwait(false);
-        await SetHeaderAsync(held, header with { RedundantSector = (ulong)(place / VmdkHeader.SectorSize) }).ConfigureAwait(false);
+        await CopyDirectoryAsync(held, header, _maintenance.Gaps(blocks), isRedundant: true, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Makes one of the two directories anew from what the first one says.</summary>
+    private async ValueTask CopyDirectoryAsync(
+        MetadataSession.Held held, VmdkHeader header, IEnumerable<FileRange> gaps, bool isRedundant, CancellationToken cancellationToken)
+    {
+        ulong sector = (ulong)(await Care.CopyAllAsync(gaps, cancellationToken).ConfigureAwait(false) / VmdkHeader.SectorSize);
+        await SetHeaderAsync(held, isRedundant ? header with { RedundantSector = sector } : header with { DirectorySector = sector })
+            .ConfigureAwait(false);
         await _tables.LoadAsync(cancellationToken).ConfigureAwait(false);
         _layout.Changed();
     }
@@ -390,12 +367,40 @@ internal sealed partial class VmdkSparseExtent : ITrialRepair
         try
         {
             await _maintenance.CompactAsync(held, cancellationToken).ConfigureAwait(false);
+            bool isMoved = await MoveDirectoryAsync(held, isRedundant: true, cancellationToken).ConfigureAwait(false);
+            if (await MoveDirectoryAsync(held, isRedundant: false, cancellationToken).ConfigureAwait(false) || isMoved)
+            {
+                await _maintenance.CompactAsync(held, cancellationToken).ConfigureAwait(false);
+            }
         }
         finally
         {
             await _session.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
             await FindSpaceAsync(held, CancellationToken.None).ConfigureAwait(false); // what lies where has changed
         }
+    }
+
+    /// <summary>
+    /// Moves a directory, with its tables, into a gap before them: a repair may have put them behind the grains, which they then keep from
+    /// being moved down. False if there is no such gap.
+    /// </summary>
+    private async ValueTask<bool> MoveDirectoryAsync(MetadataSession.Held held, bool isRedundant, CancellationToken cancellationToken)
+    {
+        BlockTable<VmdkEntry> directory = isRedundant ? _tables.Redundant : _tables.Directory;
+        long last = _layout.LastOf(directory);
+        if (directory.Count < _tables.Count || IsCowd || Header.IsCompressed || last < Header.Overhead * VmdkHeader.SectorSize)
+        {
+            return false;
+        }
+        await _session.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+        (StoredBlock[] blocks, _) = await _maintenance.StoredAsync(cancellationToken).ConfigureAwait(false);
+        FileRange[] before = [.. _maintenance.Gaps(blocks).Where(g => g.End <= last)];
+        if (Care.GapFor(before) is null)
+        {
+            return false;
+        }
+        await CopyDirectoryAsync(held, Header, before, isRedundant, cancellationToken).ConfigureAwait(false);
+        return true;
     }
 
     /// <summary>Gives up all grains from one on, stored or zeroed.</summary>

@@ -93,4 +93,35 @@ internal sealed partial class VmdkSparseExtent
     private DiskImageException Damaged(long grain, VmdkEntry entry, string why) => new(
         DiskImageErrorKind.Corrupt, $"{Name}: grain {grain:#,0} (guest offset {grain * AllocationUnit:#,0}) at offset"
             + $" {entry.Place:#,0} is damaged: {why}", Name, entry.Place);
+
+    /// <summary>Every compressed grain must decode. The session's lock is held, which decoding by number would wait for.</summary>
+    private async ValueTask<long> CheckCompressedAsync(CheckFindings findings, CancellationToken cancellationToken)
+    {
+        var grains = new List<(long Grain, VmdkEntry Entry)>();
+        await _layout.WalkAsync((grain, entry) => grains.Add((grain, entry)), cancellationToken).ConfigureAwait(false);
+        await Parallel.ForEachAsync(
+            grains.Where(g => g.Grain * AllocationUnit < Header.Length),
+            cancellationToken,
+            async (stored, token) =>
+            {
+                long grain = stored.Grain;
+                byte[] buffer = ArrayPool<byte>.Shared.Rent(AllocationUnit);
+                try
+                {
+                    await DecodeAsync(grain, stored.Entry, buffer.AsMemory(0, BytesOf(grain)), token).ConfigureAwait(false);
+                }
+                catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.Corrupt)
+                {
+                    lock (findings)
+                    {
+                        findings.Corruption("BadGrain", e.Message, null, grain * AllocationUnit, BytesOf(grain), e.Offset);
+                    }
+                }
+                finally
+                {
+                    ArrayPool<byte>.Shared.Return(buffer);
+                }
+            }).ConfigureAwait(false);
+        return grains.Count;
+    }
 }

@@ -144,6 +144,14 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
         layout.Changed();
     }
 
+    /// <summary>Where a directory with all its tables has room in the first gap that holds it; null if none does.</summary>
+    public long? GapFor(IEnumerable<FileRange> gaps)
+    {
+        long all = DirectoryBytes + (Used().Count() * Round.Up(tables.TableBytes, VmdkHeader.SectorSize));
+        return gaps.Select(g => (Start: Round.Up(g.Start, VmdkHeader.SectorSize), g.End))
+            .Where(g => g.End - g.Start >= all).Select(g => (long?)g.Start).FirstOrDefault();
+    }
+
     /// <summary>
     /// Writes a redundant directory anew, with a copy of each table, into the first gap that holds it or at the end of the file; returns
     /// its place.
@@ -152,15 +160,10 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
     /// <param name="cancellationToken">Stops it before anything is written.</param>
     public async ValueTask<long> CopyAllAsync(IEnumerable<FileRange> gaps, CancellationToken cancellationToken)
     {
-        (int Index, VmdkEntry Table)[] used = [.. tables.Directory.Used().Where(t
-            => tables.IsTable(t.Entry) && !tables.IsZeroed(t.Entry)).Select(t => (t.Block, t.Entry))];
+        (int Index, VmdkEntry Table)[] used = [.. Used()];
         StagedRepair.RequireFewCopies(file, used.Length, tables.TableBytes);
-        long length = Round.Up(tables.Count * (long)sizeof(uint), VmdkHeader.SectorSize);
-        long step = Round.Up(tables.TableBytes, VmdkHeader.SectorSize);
-        long all = length + (used.Length * step);
-        long place = gaps.Where(g => g.End - Round.Up(g.Start, VmdkHeader.SectorSize) >= all).Select(g
-            => Round.Up(g.Start, VmdkHeader.SectorSize))
-            .FirstOrDefault(Round.Up(file.Length, VmdkHeader.SectorSize));
+        long length = DirectoryBytes, step = Round.Up(tables.TableBytes, VmdkHeader.SectorSize), all = length + (used.Length * step);
+        long place = GapFor(gaps) ?? Round.Up(file.Length, VmdkHeader.SectorSize);
         long at = place + length;
         byte[] directory = new byte[length];
         tables.Directory.Bytes.Span.CopyTo(directory); // entries for tables of zeroed grains, too
@@ -189,6 +192,12 @@ internal sealed class VmdkTableCare(BlockNode file, VmdkGrainTables tables, Vmdk
         await file.ReadAsync(table.Place + (grain % Header.TableEntries * sizeof(uint)), bytes, cancellationToken).ConfigureAwait(false);
         return VmdkEntry.Read(bytes);
     }
+
+    private long DirectoryBytes => Round.Up(tables.Count * (long)sizeof(uint), VmdkHeader.SectorSize);
+
+    /// <summary>The tables of the first directory that are there.</summary>
+    private IEnumerable<(int Index, VmdkEntry Table)> Used() => tables.Directory.Used()
+        .Where(t => tables.IsTable(t.Entry) && !tables.IsZeroed(t.Entry)).Select(t => (t.Block, t.Entry));
 
     private static string NameOf(int index, bool isRedundant)
         => isRedundant ? $"the redundant copy of grain table {index:#,0}" : $"grain table {index:#,0}";

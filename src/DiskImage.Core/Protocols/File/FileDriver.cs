@@ -151,8 +151,19 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             return new InPlaceFile(place, file);
         }
         string folder = Path.GetDirectoryName(place.Address)!;
+        NewFolder? made = traits.InNewFolder ? Try(place.Locator, "make its folder", () => NewFolder.Make(folder)) : null;
         TemporaryName.RemoveLeftovers(folder, Path.GetFileName(place.Address));
-        (string temporary, SafeFileHandle handle) = Create(place, folder, place.Present is null ? traits.Like : place.Address);
+        string temporary;
+        SafeFileHandle handle;
+        try
+        {
+            (temporary, handle) = Create(place, folder, place.Present is null ? traits.Like : place.Address);
+        }
+        catch
+        {
+            made?.Remove();
+            throw;
+        }
         try
         {
             if (traits.AllowsHoles)
@@ -171,12 +182,13 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
                 ? GoRoundCache(temporary, place.Locator, handle, writable: true, HostSharing.Nobody)
                 : new DirectFile(handle, 1, 1);
             handle = file.Handle;
-            return new RenamedFile(place, temporary, Claim(place.Locator, file, Access.Writing));
+            return new RenamedFile(place, temporary, Claim(place.Locator, file, Access.Writing), made);
         }
         catch
         {
             HostFile.Current.Close(handle);
             HostIO.Delete(temporary);
+            made?.Remove();
             throw;
         }
     }

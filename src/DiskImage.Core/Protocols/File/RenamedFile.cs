@@ -10,7 +10,11 @@ namespace DiskImage.Protocols.File;
 /// <remarks>
 /// While it is written it is locked by its node, from then until it has its name by a guard: nobody takes it for a leftover.
 /// </remarks>
-internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode node) : PendingNode(place)
+/// <param name="place">Where it is to be.</param>
+/// <param name="temporary">Where it is.</param>
+/// <param name="node">It, open.</param>
+/// <param name="folder">Its folder, if that was made for it.</param>
+internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode node, NewFolder? folder = null) : PendingNode(place)
 {
     private SafeFileHandle? _guard;
     private NodeIdentity? _made; // once it has its name
@@ -47,6 +51,10 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
             _ = FileDriver.Try(Place.Locator, "make its name durable", () =>
             {
                 HostNames.Current.FlushFolder(Path.GetDirectoryName(Place.Address)!);
+                if (folder is not null)
+                {
+                    HostNames.Current.FlushFolder(folder.Parent);
+                }
                 return true;
             });
         }
@@ -85,6 +93,7 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
         {
             _isGone = true;
             Remove(temporary);
+            folder?.Remove();
         }
         if (_kept is { } kept)
         {
