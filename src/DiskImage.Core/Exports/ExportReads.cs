@@ -64,7 +64,9 @@ internal sealed class ExportReads(BlockNode node, NbdServerSession session)
             long stop = Math.Min(end, extent.End);
             if (extent.IsZero && stop - at >= SmallestHole)
             {
-                return at == offset ? new NbdPiece(at, (int)(stop - at), IsHole: true) : new NbdPiece(offset, (int)(at - offset), IsHole: false);
+                return at == offset
+                    ? new NbdPiece(at, (int)(stop - at), IsHole: true)
+                    : new NbdPiece(offset, (int)(at - offset), IsHole: false);
             }
             if (!extent.IsZero)
             {

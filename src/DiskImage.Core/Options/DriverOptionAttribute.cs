@@ -28,8 +28,8 @@ internal sealed class DriverOptionAttribute(string name, string help) : Attribut
 }
 
 /// <summary>
-/// Marks a record property whose value is a record of options itself, which are then options of the outer record, too: several formats share
-/// it. With a prefix, options are called prefix and name, and parameters by the two properties' names, one behind the other.
+/// Marks a record property whose value is a record of options itself, which are then options of the outer record, too: several formats
+/// share it. With a prefix, options are called prefix and name, and parameters by the two properties' names, one behind the other.
 /// </summary>
 /// <param name="prefix">What their names begin with, <c>encrypt.</c>; empty for nothing.</param>
 [AttributeUsage(AttributeTargets.Property)]

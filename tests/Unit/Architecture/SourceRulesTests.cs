@@ -32,7 +32,7 @@ public sealed partial class SourceRulesTests
         ["Protocols"] = ["Block", "Binary", "Options", "Drivers", "Platform", "Locking", "Crypto"],
         ["Jobs"] = ["Block", "Binary"],
         ["Graph"] = ["Block", "Options", "Drivers", "Locking"],
-        ["Exports"] = ["Block", "Binary", "Drivers", "Options", "Protocols"],
+        ["Exports"] = ["Block", "Binary", "Drivers", "Jobs", "Options", "Protocols"],
         ["Operations"] = ["Block", "Drivers", "Graph", "Jobs", "Partitions"],
     };
 

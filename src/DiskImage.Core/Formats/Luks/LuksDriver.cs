@@ -76,8 +76,13 @@ internal sealed class LuksDriver : FormatDriver, ICreatable, IMeasurable, IAmend
         await file.ResizeAsync(0, cancellationToken: cancellationToken).ConfigureAwait(false);
         using LuksVolume volume = options.Version == 2
             ? await Luks2Volume.CreateAsync(
-                new LuksArea(file, 0, long.MaxValue / 2), cipher, options.Parameters.Hash, uuid, secret, options.Parameters.IterationTime, cancellationToken)
-                .ConfigureAwait(false)
+                new LuksArea(file, 0, long.MaxValue / 2),
+                cipher,
+                options.Parameters.Hash,
+                uuid,
+                secret,
+                options.Parameters.IterationTime,
+                cancellationToken).ConfigureAwait(false)
             : await Luks1Volume.CreateAsync(
                 new LuksArea(file, 0, long.MaxValue / 2),
                 cipher,

@@ -70,7 +70,8 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
 
     public override IReadOnlyDictionary<string, BlockNode> Children => _children;
 
-    public override long Length => IsHeaderAlone ? 0 : _volume.PayloadLength ?? Math.Max(0, (File.Length - Start) / _volume.SectorSize * _volume.SectorSize);
+    public override long Length => IsHeaderAlone ? 0
+        : _volume.PayloadLength ?? Math.Max(0, (File.Length - Start) / _volume.SectorSize * _volume.SectorSize);
 
     private bool IsHeaderAlone => !_isDetached && Start == 0;
 

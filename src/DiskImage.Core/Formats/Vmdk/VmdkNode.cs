@@ -153,8 +153,7 @@ internal sealed class VmdkNode
     protected override async ValueTask<CopyOutcome> CopyFromCoreAsync(
         long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
     {
-        CopyOutcome whole = default;
-        long asked = 0;
+        (CopyOutcome whole, long asked) = (default, 0);
         await ChangeAsync(
             offset,
             length,
