@@ -70,7 +70,14 @@ public abstract class BlockNode : IAsyncDisposable
         CheckRange(offset, buffer.Length, mayGrow: false);
         CheckWhole();
         return buffer.IsEmpty ? default
+            : StackRoom.IsShort ? ReadElsewhereAsync(offset, buffer, cancellationToken)
             : Bound() is { } bound ? bound.ReadAsync(offset, buffer, cancellationToken) : ReadCoreAsync(offset, buffer, cancellationToken);
+    }
+
+    private async ValueTask ReadElsewhereAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        await StackRoom.GoOn();
+        await ReadAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Like <see cref="ReadAsync"/>, but what lies past <see cref="Length"/> is filled with zeroes.</summary>
@@ -101,6 +108,10 @@ public abstract class BlockNode : IAsyncDisposable
         CheckRange(offset, length, mayGrow: false);
         ArgumentOutOfRangeException.ThrowIfZero(length);
         CheckWhole();
+        if (StackRoom.IsShort)
+        {
+            await StackRoom.GoOn();
+        }
         BlockExtent extent = await GetExtentCoreAsync(offset, length, cancellationToken).ConfigureAwait(false);
         return extent.Length > length ? extent with { Length = length } : extent;
     }
@@ -212,6 +223,10 @@ public abstract class BlockNode : IAsyncDisposable
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)
         {
+            if (StackRoom.IsShort)
+            {
+                await StackRoom.GoOn();
+            }
             try
             {
                 await Closing.AllAsync(Parts()).ConfigureAwait(false);

@@ -72,6 +72,10 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
 
     private async ValueTask<BlockNode> OpenBackingAsync(string reference, string? format, CancellationToken cancellationToken)
     {
+        if (StackRoom.IsShort)
+        {
+            await StackRoom.GoOn();
+        }
         object? given = spec.Child(BackingChild);
         GraphSite below = site with
         {

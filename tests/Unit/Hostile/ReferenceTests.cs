@@ -70,6 +70,35 @@ public sealed class ReferenceTests : IDisposable
         await ExpectAsync("2.qcow2", DiskImageErrorKind.Refused, "longer than 2 images", OpenPolicy.Default with { MaximumDepth = 2 });
     }
 
+    [Fact]
+    public async Task A_deep_chain_needs_no_deep_stack()
+    {
+        const int Depth = 400, Stack = 384 << 10; // bytes; as it is, a thread of this kind has a few times as much
+        await MakeAsync("0.qcow2", null);
+        for (int i = 1; i < Depth; i++)
+        {
+            await MakeAsync($"{i}.qcow2", $"{i - 1}.qcow2");
+        }
+        var done = new TaskCompletionSource();
+        var thread = new Thread(
+            () =>
+            {
+                Task work = UseAsync();
+                _ = work.ContinueWith(t => done.SetFromTask(t), TaskScheduler.Default);
+            },
+            Stack);
+        thread.Start();
+        await done.Task;
+
+        async Task UseAsync()
+        {
+            await using BlockNode disk = await Images.OpenAsync(
+                _folder[$"{Depth - 1}.qcow2"], policy: OpenPolicy.Default with { MaximumDepth = Depth });
+            await disk.ReadAsync(0, new byte[1000]);
+            Assert.True((await disk.GetExtentAsync(0, disk.Length)).IsZero);
+        }
+    }
+
     [Theory]
     [InlineData("nbd://127.0.0.1:1/x")]
     [InlineData("http://127.0.0.1:1/x")]
