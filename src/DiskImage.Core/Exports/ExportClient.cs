@@ -35,7 +35,7 @@ internal sealed class ExportClient : IAsyncDisposable
         (_transport, _name, _times) = (NbdTransport.Of(socket), name, times);
         _stop = CancellationTokenSource.CreateLinkedTokenSource(stop);
         _stalled = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token);
-        _replies = new ExportReplies(_transport, times.Stall, _stop.Token);
+        _replies = new ExportReplies(_transport, times.Stall, _room, _stop.Token);
     }
 
     /// <summary>Serves it until it goes, or must go. Whatever happens, all it asked for has ended when this returns.</summary>

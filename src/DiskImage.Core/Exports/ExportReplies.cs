@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Net.Sockets;
 using DiskImage.Protocols.Nbd;
 
 namespace DiskImage.Exports;
@@ -9,8 +10,10 @@ namespace DiskImage.Exports;
 /// </summary>
 /// <param name="transport">The connection.</param>
 /// <param name="stall">How long it may take none.</param>
+/// <param name="room">For as many answers as may wait to be sent.</param>
 /// <param name="stop">Ends it.</param>
-internal sealed class ExportReplies(NbdTransport transport, TimeSpan stall, CancellationToken stop) : IDisposable
+internal sealed class ExportReplies(
+    NbdTransport transport, TimeSpan stall, SemaphoreSlim room, CancellationToken stop) : IDisposable
 {
     /// <summary>Bytes of an answer that can be gathered, at the most.</summary>
     public const int Longest = 512 << 10; // ours
@@ -34,21 +37,27 @@ internal sealed class ExportReplies(NbdTransport transport, TimeSpan stall, Canc
     /// <summary>So many bytes of the room are an answer now.</summary>
     public void Add(int length) => _used += length;
 
-    /// <summary>Sends what was gathered.</summary>
+    /// <summary>
+    /// Sends what was gathered. It does not wait for a client that takes no answers now, since it may be waiting for us to take its requests,
+    /// but only for the room that they have.
+    /// </summary>
     public async ValueTask FlushAsync()
     {
         if (_gathered is not { } gathered)
         {
             return;
         }
-        int used = _used;
+        ValueTask sending = SendAsync(gathered.AsMemory(0, _used));
         (_gathered, _used) = (null, 0);
+        if (!sending.IsCompleted)
+        {
+            await room.WaitAsync(CancellationToken.None).ConfigureAwait(false); // what has it ends when everything does
+            _ = FinishAsync(sending, gathered);
+            return;
+        }
         try
         {
-            if (used > 0)
-            {
-                await SendAsync(gathered.AsMemory(0, used)).ConfigureAwait(false);
-            }
+            await sending.ConfigureAwait(false);
         }
         finally
         {
@@ -76,6 +85,23 @@ internal sealed class ExportReplies(NbdTransport transport, TimeSpan stall, Canc
         finally
         {
             _ = _sending.Release();
+        }
+    }
+
+    private async Task FinishAsync(ValueTask sending, byte[] gathered)
+    {
+        try
+        {
+            await sending.ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is IOException or SocketException or OperationCanceledException or ObjectDisposedException)
+        {
+            transport.Abort(); // whoever receives ends the client
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(gathered);
+            _ = room.Release();
         }
     }
 

@@ -378,6 +378,34 @@ public sealed class ExportServerTests : IDisposable
     }
 
     [Fact]
+    public async Task A_client_that_reads_no_answer_before_it_has_said_all_is_served()
+    {
+        const int Reads = 24, Read = 256 << 10, Written = 4 << 20; // within what a client may have under way
+        var node = new MemoryNode(new byte[8 << 20]);
+        await using ExportServer server = await ServeAsync(new ExportDisk("a", node));
+        using Socket client = await ConnectAsync();
+        byte[] read = [0x25, 0x60, 0x95, 0x13, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0];
+        byte[] write = [0x25, 0x60, 0x95, 0x13, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 64, 0, 0, 0, 64, 0, 0];
+        byte[] said =
+        [
+            0, 0, 0, 3, .. "IHAVEOPT"u8, 0, 0, 0, 1, 0, 0, 0, 1, (byte)'a', .. Enumerable.Repeat(read, Reads).SelectMany(r => r),
+            .. write, .. Enumerable.Repeat((byte)9, Written),
+        ];
+        for (int sent = 0; sent < said.Length;)
+        {
+            sent += await client.SendAsync(said.AsMemory(sent)).AsTask().WaitAsync(TimeSpan.FromSeconds(30));
+        }
+        const int Greeting = 18 + 10;
+        byte[] heard = new byte[Greeting + (Reads * (Read + 16)) + 16];
+        for (int count = 0; count < heard.Length;)
+        {
+            count += await client.ReceiveAsync(heard.AsMemory(count)).AsTask().WaitAsync(TimeSpan.FromSeconds(30));
+        }
+        Assert.DoesNotContain(node.ToArray()[Written..], b => b != 9);
+        Assert.Equal(0, server.Disks[0].Errors);
+    }
+
+    [Fact]
     public async Task A_socket_that_is_in_use_is_left_alone_and_a_stale_one_taken()
     {
         await using (ExportServer server = await ServeAsync(new ExportDisk("a", new MemoryNode(new byte[512]))))
