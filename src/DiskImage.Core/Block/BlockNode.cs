@@ -52,6 +52,9 @@ public abstract class BlockNode : IAsyncDisposable
     /// <summary>The nodes this one stands on, by role ("file", "backing", "data-file").</summary>
     public virtual IReadOnlyDictionary<string, BlockNode> Children { get; } = new Dictionary<string, BlockNode>(StringComparer.Ordinal);
 
+    /// <summary>Requests at once that keep it, and all that it stands on, busy; 0 where the processors decide.</summary>
+    public int RequestsAtOnce => Children.Values.Select(c => c.RequestsAtOnce).Append(Limits.InFlight).Max();
+
     /// <summary>The node of one role, or null.</summary>
     public BlockNode? Child(string role) => Children.TryGetValue(role, out BlockNode? child) ? child : null;
 

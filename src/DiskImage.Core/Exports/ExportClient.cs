@@ -2,7 +2,6 @@ using System.Buffers;
 using System.Diagnostics;
 using System.Net.Sockets;
 using DiskImage.Block;
-using DiskImage.Jobs;
 using DiskImage.Protocols.Nbd;
 
 namespace DiskImage.Exports;
@@ -113,7 +112,7 @@ internal sealed class ExportClient : IAsyncDisposable
     {
         var session = new NbdServerSession(_name, agreed.IsStructured, agreed.IsExtended);
         var talk = new Talk(disk, session, agreed, new ExportRequests(disk), new ExportReads(disk.Node, session));
-        bool isNear = ParallelWork.ReadAhead(disk.Node) == 1; // it answers without waiting
+        bool isNear = disk.Node.RequestsAtOnce == 0; // it answers without waiting
         try
         {
             while (await NextAsync(session).ConfigureAwait(false) is { } asked && asked.Command != NbdCommand.Disconnect)

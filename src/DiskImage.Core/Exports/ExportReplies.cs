@@ -38,7 +38,7 @@ internal sealed class ExportReplies(
     public void Add(int length) => _used += length;
 
     /// <summary>
-    /// Sends what was gathered. It does not wait for a client that takes no answers now, since it may be waiting for us to take its requests,
+    /// Sends what was gathered. It does not wait for a client that takes no answers now, which may be waiting for us to take its requests,
     /// but only for the room that they have.
     /// </summary>
     public async ValueTask FlushAsync()

@@ -9,12 +9,10 @@ internal static class ParallelWork
     public static int DefaultWorkers => Math.Clamp(Environment.ProcessorCount, 2, 8);
 
     /// <summary>Workers that keep nodes busy, and all that these stand on: more than processors, where some are far away.</summary>
-    public static int WorkersFor(params IEnumerable<BlockNode> nodes) => nodes.Select(InFlight).Append(DefaultWorkers).Max();
+    public static int WorkersFor(params IEnumerable<BlockNode> nodes) => nodes.Select(n => n.RequestsAtOnce).Append(DefaultWorkers).Max();
 
     /// <summary>Requests that whoever reads a node in order has under way: one, unless it is far away.</summary>
-    public static int ReadAhead(BlockNode node) => Math.Max(1, InFlight(node));
-
-    private static int InFlight(BlockNode node) => node.Children.Values.Select(InFlight).Append(node.Limits.InFlight).Max();
+    public static int ReadAhead(BlockNode node) => Math.Max(1, node.RequestsAtOnce);
 
     public static async Task RunAsync(int workers, Func<CancellationToken, Task> loop, CancellationToken cancellationToken)
     {
