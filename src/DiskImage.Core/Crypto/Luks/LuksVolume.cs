@@ -258,7 +258,8 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
     }
 
     /// <summary>
-    /// What is stored of a key looks random, and all of it is needed: a sector of one value throughout was overwritten, and the slot is lost.
+    /// What is stored of a key looks random, and all of it is needed: a sector of one value throughout was overwritten, and the
+    /// slot is lost.
     /// </summary>
     private async ValueTask CheckSlotAsync(KeySlot slot, CheckFindings findings, CancellationToken cancellationToken)
     {
@@ -277,8 +278,8 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
         {
             findings.Corruption(
                 "KeySlotData",
-                $"{count:#,0} of the {stored.Length / Sector:#,0} sectors of key slot {slot.Number} are overwritten, and all are needed: its "
-                    + $"secret does not open the disk any more{LastResort}",
+                $"{count:#,0} of the {stored.Length / Sector:#,0} sectors of key slot {slot.Number} are overwritten, and all are needed: "
+                    + $"its secret does not open the disk any more{LastResort}",
                 host: slot.Offset + first);
         }
     }

@@ -75,8 +75,8 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
 
     private bool IsHeaderAlone => !_isDetached && Start == 0;
 
-    private static Wording Alone => $"is a header alone, whose data is in another file: open that with the format luks, and this as its "
-        + $"node 'header'";
+    private static Wording Alone
+        => $"is a header alone, whose data is in another file: open that with the format luks, and this as its node 'header'";
 
     public bool IsUnlocked => _volume.IsUnlocked;
 
