@@ -89,6 +89,41 @@ Describe 'Secrets' {
         (Test-DiskImage $image).IsConsistent | Should -BeFalse
     }
 
+    It 'has key slots changed by options, as amend of QEMU does: <Name>' -ForEach @(
+        @{ Name = 'amended.luks'; Prefix = ''; Make = { $quick } }
+        @{ Name = 'amended.qcow2'; Prefix = 'encrypt.'; Make = { $quickQcow2 } }
+    ) {
+        $image = "$TestDrive/$Name"
+        $null = New-DiskImage $image 1MB -Option (& $Make) -NewSecret $secret
+        $secrets = @{ $image = $secret; s1 = $other }
+        Set-DiskImageOption $image "${Prefix}state=active,${Prefix}new-secret=s1,${Prefix}keyslot=4,${Prefix}iter-time=1" -Secret $secrets
+        (Get-DiskImageKeySlot $image).Slot | Should -Be 0, 4
+        Set-DiskImageOption $image @{ "${Prefix}state" = 'inactive'; "${Prefix}old-secret" = 's1' } -Secret $secrets
+        (Get-DiskImageKeySlot $image).Slot | Should -Be 0
+        Set-DiskImageOption $image "${Prefix}state=inactive,${Prefix}keyslot=0" -Secret $secrets -ErrorVariable last -ErrorAction SilentlyContinue
+        $last[0].FullyQualifiedErrorId | Should -BeLike 'DiskImageRefused,*'
+        Test-DiskImageSecret $image -Secret $secret | Should -BeTrue
+    }
+
+    It 'makes a header alone, and opens the data with it' {
+        $null = New-DiskImage "$TestDrive/header.luks" 1MB -Option @{ 'iter-time' = 1; 'detached-header' = $true } -NewSecret $secret
+        $null = New-TestDisk "$TestDrive/data" -Size 1MB
+        $both = @{ driver = 'luks'; file = @{ filename = "$TestDrive/data" }; header = @{ filename = "$TestDrive/header.luks" } }
+        Write-DiskImage -ImageOption $both -Offset 0 -Bytes (, 5 * 512) -Secret $secret
+        Read-DiskImage -ImageOption $both -Offset 511 -Length 1 -Secret $secret | Should -Be 5
+        (Get-DiskImageKeySlot "$TestDrive/header.luks").Slot | Should -Be 0
+        (Get-DiskImageInfo "$TestDrive/header.luks" -WarningAction Ignore).VirtualSize | Should -Be 0
+    }
+
+    It 'asks for a missing secret where somebody can answer, without showing it' -Skip:($IsWindows -or -not (Get-Command script -ErrorAction Ignore)) {
+        $asking = "Import-Module '$ModuleManifest'; 'BYTES {0}' -f (Read-DiskImage '$luks' 0 512).Count"
+        Set-Content "$TestDrive/asking.ps1" $asking
+        $shown = bash -c "(sleep 1; for i in `$(seq 40); do grep -q 'Secret of' '$TestDrive/asked' && break; sleep 1; done; printf '$plain\n'; sleep 2) |
+            script -qfec 'pwsh -NoProfile -File $TestDrive/asking.ps1' '$TestDrive/asked'" | Out-String
+        $shown | Should -BeLike "*Secret of $luks*BYTES 512*"
+        $shown | Should -Not -Match $plain
+    }
+
     It 'shows a secret nowhere' {
         $image = "$TestDrive/silent.qcow2"
         $everything = & {
@@ -101,6 +136,15 @@ Describe 'Secrets' {
             Add-DiskImageKeySlot $image -Secret $secret -NewSecret $other -IterationTime 1 -Verbose | Out-String
             Get-DiskImageKeySlot $image -Verbose | ConvertTo-Csv
             Test-DiskImageSecret $image -Secret $secret -Verbose
+            Set-DiskImageOption $image 'encrypt.state=active,encrypt.new-secret=s1' -Secret @{ $image = $secret; s1 = $other } -Verbose
+            Set-DiskImageOption $image 'encrypt.state=active,encrypt.new-secret=none' -Secret @{ $image = $secret } -Verbose
+            Get-DiskImageFormat qcow2 | ForEach-Object { $_ | ConvertTo-Json -Depth 6 -WarningAction Ignore }
+            $job = Start-ThreadJob { param($m, $i, $s) Import-Module $m; Get-DiskImageInfo $i -Secret $s -Verbose; Read-DiskImage $i 0 1 -Secret $s } -ArgumentList $ModuleManifest, $image, $secret
+            $null = $job | Wait-Job
+            $job | Format-List * -Force
+            $job | Receive-Job
+            Remove-Job $job
+            [psobject]::AsPSObject($secret) | ConvertTo-Json
             Read-DiskImage -ImageOption "driver=qcow2,encrypt.key-secret=nobody,file.filename=$image" -Offset 0 -Length 1 -Secret @{ x = $secret } -Verbose
             Set-Content "$TestDrive/s.txt" $plain
             Read-DiskImage $image 0 1 -SecretFile "$TestDrive/s.txt" -Verbose

@@ -37,6 +37,9 @@ internal sealed class Luks1Volume(LuksArea area, KeyLimits limits, Luks1Header h
         Area.Start + s.Offset,
         _header.AreaLength(s)))];
 
+    protected override string LastResort
+        => ". Version 1 keeps no second copy of its header: only a backup of it brings back what is lost";
+
     /// <summary>Bytes of a new header with its slots, up to where the data begins.</summary>
     public static long NewLength(CipherSpec cipher)
         => Luks1Header.New(cipher, HashAlgorithm.Sha256, Guid.Empty, isDetached: false).Payload;

@@ -62,8 +62,9 @@ internal sealed class Luks2Volume : LuksVolume
 
     protected override long FirstNumber => _metadata.FirstNumber;
 
-    /// <summary>Opens a header of which at least one copy is whole; null if there is none.</summary>
-    public static async ValueTask<Luks2Volume?> TryOpenAsync(LuksArea area, KeyLimits limits, CancellationToken cancellationToken)
+    /// <summary>Opens a header of which at least one copy is whole; null, with what is wrong with both, if there is none.</summary>
+    public static async ValueTask<(Luks2Volume? Volume, string Wrong)> TryOpenAsync(
+        LuksArea area, KeyLimits limits, CancellationToken cancellationToken)
     {
         (Luks2Copy? first, string wrong) = await Luks2Copy.ReadAsync(area, 0, cancellationToken).ConfigureAwait(false);
         (Luks2Copy? second, string secondWrong) = (null, "");
@@ -79,7 +80,7 @@ internal sealed class Luks2Volume : LuksVolume
         Luks2Copy? newer = second is null || first?.Sequence >= second.Sequence ? first : second;
         if (newer is null)
         {
-            return null;
+            return (null, $"both copies are damaged; the first: {wrong}; the second: {secondWrong}");
         }
         string? damage = first is null ? $"the first copy of its header is damaged ({wrong}); the second is used"
             : second is null
@@ -90,7 +91,7 @@ internal sealed class Luks2Volume : LuksVolume
         int keyLength = metadata.Slots.Count > 0 ? metadata.Slots[0].KeyLength : 0;
         CipherSpec cipher = new Luks2Fields(area, (JsonObject)newer.Json["segments"]![metadata.SegmentName]!, "segments")
             .Cipher("encryption", keyLength == 0 ? 64 : keyLength);
-        return new Luks2Volume(area, limits, newer, metadata, cipher, damage);
+        return (new Luks2Volume(area, limits, newer, metadata, cipher, damage), "");
     }
 
     /// <summary>Makes a volume with a new key in slot 0, under Argon2id. The area reads as zeroes.</summary>
@@ -158,9 +159,8 @@ internal sealed class Luks2Volume : LuksVolume
         }
     }
 
-    public override void Check(CheckFindings findings)
+    protected override void CheckHeader(CheckFindings findings)
     {
-        base.Check(findings);
         if (Damage is not null)
         {
             findings.Corruption("HeaderCopy", $"{Damage}", repair: "writes both copies anew from the good one", host: Area.Start);

@@ -10,6 +10,8 @@ namespace DiskImage.Crypto.Luks;
 /// </summary>
 internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposable
 {
+    private const int Sector = 512;
+
     private SecretBuffer? _key;
 
     /// <summary>The version of the format, 1 or 2.</summary>
@@ -60,11 +62,17 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
         byte[] bytes = new byte[Luks1Header.Bytes];
         await area.ReadAsync(0, bytes, cancellationToken).ConfigureAwait(false);
         int version = Luks1Header.IsSigned(bytes) ? Luks1Header.Version(bytes) : 0;
-        return version == 1 ? new Luks1Volume(area, limits, Luks1Header.Parse(bytes, area))
-            : await Luks2Volume.TryOpenAsync(area, limits, cancellationToken).ConfigureAwait(false)
-                ?? throw (version == 0
-                    ? area.Wrong(DiskImageErrorKind.InvalidFormat, "the magic at offset 0 is missing", 0)
-                    : area.Wrong(DiskImageErrorKind.Unsupported, $"version {version}; known: 1 and 2", 6));
+        if (version == 1)
+        {
+            return new Luks1Volume(area, limits, Luks1Header.Parse(bytes, area));
+        }
+        (Luks2Volume? second, string wrong) = await Luks2Volume.TryOpenAsync(area, limits, cancellationToken).ConfigureAwait(false);
+        return second ?? throw (version switch
+        {
+            0 => area.Wrong(DiskImageErrorKind.InvalidFormat, "the magic at offset 0 is missing", 0),
+            2 => area.Wrong(DiskImageErrorKind.Corrupt, wrong, 0),
+            _ => area.Wrong(DiskImageErrorKind.Unsupported, $"version {version}; known: 1 and 2", 6),
+        });
     }
 
     /// <summary>Finds the key with a secret.</summary>
@@ -151,17 +159,32 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
         await EraseAsync(slot).ConfigureAwait(false);
     }
 
-    /// <summary>Damage of the header, as far as it shows without a secret.</summary>
-    public virtual void Check(CheckFindings findings)
+    /// <summary>Damage of the header and of its slots, as far as it shows without a secret.</summary>
+    public async ValueTask<CheckReport> CheckAsync(CancellationToken cancellationToken)
     {
+        var findings = new CheckFindings();
+        CheckHeader(findings);
         if (!Slots.Any(s => s.IsActive))
         {
-            findings.Corruption("NoKeySlot", $"no key slot holds the key, so nothing opens the disk", host: Area.Start);
+            findings.Corruption("NoKeySlot", $"no key slot holds the key, so nothing opens the disk{LastResort}", host: Area.Start);
         }
+        foreach (KeySlot slot in Slots.Where(s => s.IsActive))
+        {
+            await CheckSlotAsync(slot, findings, cancellationToken).ConfigureAwait(false);
+        }
+        return new CheckReport { Findings = findings.List, Corruptions = findings.Corruptions };
     }
 
     /// <inheritdoc/>
     public void Dispose() => _key?.Dispose();
+
+    /// <summary>What helps where nothing here does, to follow a finding.</summary>
+    protected virtual string LastResort => "";
+
+    /// <summary>Damage of the header itself.</summary>
+    protected virtual void CheckHeader(CheckFindings findings)
+    {
+    }
 
     /// <summary>Takes over the key.</summary>
     protected void Adopt(SecretBuffer key)
@@ -190,7 +213,7 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
         CancellationToken cancellationToken)
     {
         int split = keyLength * stripes;
-        using var bytes = new SecretBuffer((int)Round.Up(split, 512));
+        using var bytes = new SecretBuffer((int)Round.Up(split, Sector));
         await Area.ReadAsync(offset, bytes.Memory, cancellationToken).ConfigureAwait(false);
         using (ISectorCipher decryptor = cipher.Make(slotKey.Span))
         {
@@ -205,7 +228,7 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
     protected async ValueTask WriteKeyAsync(long offset, int stripes, HashAlgorithm hash, CipherSpec cipher, SecretBuffer slotKey)
     {
         int split = Key.Length * stripes;
-        using var bytes = new SecretBuffer((int)Round.Up(split, 512));
+        using var bytes = new SecretBuffer((int)Round.Up(split, Sector));
         AntiForensic.Split(hash, Key.Span, bytes.Span[..split]);
         using (ISectorCipher encryptor = cipher.Make(slotKey.Span))
         {
@@ -232,6 +255,33 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
             }
         }
         return null;
+    }
+
+    /// <summary>
+    /// What is stored of a key looks random, and all of it is needed: a sector of one value throughout was overwritten, and the
+    /// slot is lost.
+    /// </summary>
+    private async ValueTask CheckSlotAsync(KeySlot slot, CheckFindings findings, CancellationToken cancellationToken)
+    {
+        byte[] stored = new byte[Math.Min(slot.Length, (long)Cipher.KeyLength * slot.Stripes)];
+        await Area.ReadAsync(slot.Offset - Area.Start, stored, cancellationToken).ConfigureAwait(false);
+        int count = 0, first = -1;
+        for (int at = 0; at + Sector <= stored.Length; at += Sector)
+        {
+            if (!stored.AsSpan(at, Sector).ContainsAnyExcept(stored[at]))
+            {
+                count++;
+                first = first < 0 ? at : first;
+            }
+        }
+        if (count > 0)
+        {
+            findings.Corruption(
+                "KeySlotData",
+                $"{count:#,0} of the {stored.Length / Sector:#,0} sectors of key slot {slot.Number} are overwritten, and all are needed: "
+                    + $"its secret does not open the disk any more{LastResort}",
+                host: slot.Offset + first);
+        }
     }
 
     private KeySlot Require(int number)

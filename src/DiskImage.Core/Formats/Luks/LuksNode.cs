@@ -75,8 +75,8 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
 
     private bool IsHeaderAlone => !_isDetached && Start == 0;
 
-    private static Wording Alone => $"is a header alone, whose data is in another file: open that with the format luks, and this as its "
-        + $"node 'header'";
+    private static Wording Alone
+        => $"is a header alone, whose data is in another file: open that with the format luks, and this as its node 'header'";
 
     public bool IsUnlocked => _volume.IsUnlocked;
 
@@ -113,17 +113,11 @@ internal sealed class LuksNode : CipherNode, IDescribed, IKeySlots, ICheckable, 
     public ValueTask AmendAsync(LuksAmendment change, CancellationToken cancellationToken)
         => change.RunAsync(_volume, _secrets, Name, cancellationToken);
 
-    public ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
+    public async ValueTask<CheckReport> CheckAsync(IProgress<long>? bytes, CancellationToken cancellationToken)
     {
-        var findings = new CheckFindings();
-        _volume.Check(findings);
+        CheckReport report = await _volume.CheckAsync(cancellationToken).ConfigureAwait(false);
         bytes?.Report(Length);
-        return new(new CheckReport
-        {
-            Findings = findings.List,
-            Corruptions = findings.Corruptions,
-            ImageEndOffset = Start + Length,
-        });
+        return report with { ImageEndOffset = Start + Length };
     }
 
     public async ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)

@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Crypto;
 using DiskImage.Crypto.Luks;
 using DiskImage.Drivers;
 using DiskImage.Options;

@@ -84,9 +84,12 @@ internal sealed class Qcow2Node
         {
             await _session.RunAsync(held => _disk.Mark.SettleAsync(held, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
-        return await AloneAsync(
+        CheckReport report = await AloneAsync(
             () => new Qcow2Checker(File, Header, bytes, cancellationToken, _disk.DataFile).RunAsync(),
             cancellationToken).ConfigureAwait(false);
+        return _disk.Encryption?.Volume is { } keys
+            ? report.With(await keys.CheckAsync(cancellationToken).ConfigureAwait(false))
+            : report;
     }
 
     public ValueTask<CheckReport> RepairAsync(RepairMode mode, IProgress<long>? bytes, CancellationToken cancellationToken)

@@ -117,7 +117,7 @@ public sealed class DetachedHeaderTests : IDisposable
         ' ', disk.As<IDescribed>()!.Describe().FormatSpecific!.GetType().GetProperties().Select(
             p => $"{p.Name} = {p.GetValue(disk.As<IDescribed>()!.Describe().FormatSpecific)}"));
 
-    private async Task CryptsetupAsync(params string[] arguments)
+    private static async Task CryptsetupAsync(params string[] arguments)
     {
         using var key = new TestFolder();
         await System.IO.File.WriteAllTextAsync(key["key"], LuksQemu.Passphrase);

@@ -86,33 +86,160 @@ public sealed class KeySlotTests
             }
         }
         Assert.False(await OpensAsync(file, "old"));
-        var findings = new CheckFindings();
         using LuksVolume empty = await OpenAsync(file, secret: null);
-        empty.Check(findings);
-        Assert.Equal(1, findings.Corruptions);
+        CheckReport report = await empty.CheckAsync(default);
+        Assert.Equal(1, report.Corruptions);
+        Assert.Equal(version == 1, report.Findings[0].Message.Contains("no second copy", StringComparison.Ordinal));
     }
 
+    /// <summary>Each way in which one copy may be bad, for each copy: the other is used, it is said, and both are whole again.</summary>
     [Theory]
-    [InlineData(0)]
-    [InlineData(1)]
-    public async Task A_damaged_copy_of_the_header_is_found_and_written_anew(int copy)
+    [InlineData(0, "byte")]
+    [InlineData(1, "byte")]
+    [InlineData(0, "checksum")]
+    [InlineData(1, "checksum")]
+    [InlineData(0, "json")]
+    [InlineData(1, "json")]
+    [InlineData(0, "offset")]
+    [InlineData(1, "offset")]
+    [InlineData(0, "magic")]
+    [InlineData(1, "magic")]
+    [InlineData(0, "older")]
+    [InlineData(1, "older")]
+    public async Task A_damaged_copy_of_the_header_is_found_and_written_anew(int copy, string how)
     {
         (byte[] image, byte[] sample) = await MakeAsync(2);
         byte[] damaged = (byte[])image.Clone();
-        damaged[(copy * Luks2Copy.SmallestSize) + 5000] ^= 1;
+        Damage(damaged, copy, how);
         var file = new MemoryNode(damaged);
         using (LuksVolume volume = await OpenAsync(file, "old"))
         {
-            var findings = new CheckFindings();
-            volume.Check(findings);
-            Assert.Equal("HeaderCopy", Assert.Single(findings.List).Kind);
+            CheckFinding found = Assert.Single((await volume.CheckAsync(default)).Findings);
+            Assert.Equal("HeaderCopy", found.Kind);
+            Assert.Contains(
+                (copy == 0) ? "first copy" : "second copy", Assert.Single(volume.Warnings), StringComparison.Ordinal);
             await ((Luks2Volume)volume).RepairAsync();
         }
         using LuksVolume again = await OpenAsync(file, "old");
-        var none = new CheckFindings();
-        again.Check(none);
-        Assert.Empty(none.List);
+        Assert.Empty((await again.CheckAsync(default)).Findings);
         await RequireOneOpensAsync(file, sample, "repaired");
+        byte[] repaired = file.ToArray();
+        Assert.Equal(SequenceOf(repaired, 0), SequenceOf(repaired, 1));
+        Assert.True(SequenceOf(repaired, 0) > SequenceOf(image, 0), "what was written last is the newer");
+    }
+
+    /// <summary>The newer copy counts: a slot that only the older one has opens nothing.</summary>
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    public async Task The_newer_copy_counts(int older)
+    {
+        (byte[] image, _) = await MakeAsync(2);
+        var file = new MemoryNode((byte[])image.Clone());
+        using (LuksVolume volume = await OpenAsync(file, "old"))
+        {
+            _ = await volume.AddAsync(Images.Secret("new"), null, 1, default);
+        }
+        byte[] mixed = file.ToArray();
+        int at = older * Luks2Copy.SmallestSize;
+        image.AsSpan(at, Luks2Copy.SmallestSize).CopyTo(mixed.AsSpan(at));
+        Assert.True(await OpensAsync(new MemoryNode(mixed), "new"));
+    }
+
+    [Fact]
+    public async Task Two_damaged_copies_are_refused_with_what_is_wrong_with_each()
+    {
+        (byte[] image, _) = await MakeAsync(2);
+        Damage(image, 0, "byte");
+        Damage(image, 1, "json");
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(new MemoryNode(image), secret: null));
+        Assert.Equal(DiskImageErrorKind.Corrupt, e.Kind);
+        Assert.Contains("checksum", e.Message, StringComparison.Ordinal);
+        Assert.Contains("no JSON", e.Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>One overwritten sector is enough for the key to be gone, and shows without a secret.</summary>
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public async Task An_overwritten_sector_of_a_slot_is_found(int version)
+    {
+        (byte[] image, _) = await MakeAsync(version);
+        KeySlot slot;
+        using (LuksVolume volume = await OpenAsync(new MemoryNode(image), secret: null))
+        {
+            slot = volume.Slots[0];
+            Assert.Empty((await volume.CheckAsync(default)).Findings);
+        }
+        image.AsSpan((int)slot.Offset + (7 * 512), 512).Fill(0xFF);
+        using LuksVolume damaged = await OpenAsync(new MemoryNode(image), secret: null);
+        CheckFinding found = Assert.Single((await damaged.CheckAsync(default)).Findings);
+        Assert.Equal(("KeySlotData", slot.Offset + (7 * 512)), (found.Kind, found.HostOffset));
+        Assert.False(await OpensAsync(new MemoryNode(image), "old"));
+    }
+
+    /// <summary>JSON text as deep, and headers as large, as they may be and beyond.</summary>
+    [Theory]
+    [InlineData(29, true)]
+    [InlineData(40, false)]
+    [InlineData(4000, false)]
+    public async Task Deep_text_is_bounded(int depth, bool isTaken)
+    {
+        (byte[] image, _) = await MakeAsync(2);
+        byte[] deep = await EditedAsync(
+            image, "\"tokens\":{}", $"\"tokens\":{{\"0\":{new string('[', depth)}{new string(']', depth)}}}");
+        if (isTaken)
+        {
+            Assert.True(await OpensAsync(new MemoryNode(deep), "old"));
+            return;
+        }
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(new MemoryNode(deep), secret: null));
+        Assert.Equal(DiskImageErrorKind.Corrupt, e.Kind);
+    }
+
+    [Theory]
+    [InlineData(0UL)]
+    [InlineData(8192UL)]
+    [InlineData(16385UL)]
+    [InlineData(8UL << 20)]
+    [InlineData(ulong.MaxValue)]
+    public async Task A_header_of_another_size_is_refused(ulong size)
+    {
+        (byte[] image, _) = await MakeAsync(2);
+        foreach (int at in new[] { 0, Luks2Copy.SmallestSize })
+        {
+            DiskImage.Binary.BigEndian.U64(image, at + 8, size);
+            Reseal(image.AsSpan(at, Luks2Copy.SmallestSize));
+        }
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(new MemoryNode(image), secret: null));
+        Assert.Equal(DiskImageErrorKind.Corrupt, e.Kind);
+        Assert.Contains($"{size:#,0} bytes", e.Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>What the user allows is done; the figure of what is refused is in the message.</summary>
+    [Fact]
+    public async Task Iterations_and_memory_past_the_limit_are_refused_with_the_figure_unless_allowed()
+    {
+        (byte[] first, _) = await MakeAsync(1);
+        long iterations = 0;
+        using (LuksVolume volume = await OpenAsync(new MemoryNode(first), secret: null))
+        {
+            iterations = volume.Slots[0].Iterations;
+        }
+        await RefusedAsync(first, new KeyLimits(iterations - 1, 1), $"{iterations:#,0} iterations of sha256", "minutes", "max-iterations");
+        DiskImage.Binary.BigEndian.U32(first, 164, (uint)iterations + 1); // the digest's, one past the limit
+        await RefusedAsync(first, new KeyLimits(iterations, 1), $"{iterations + 1:#,0} iterations of sha256", "the digest");
+        Assert.False(await OpensAsync(new MemoryNode(first), "old", new KeyLimits(iterations + 1, 1))); // tried, and another digest
+        (byte[] second, _) = await MakeAsync(2);
+        await RefusedAsync(second, new KeyLimits(long.MaxValue, (32 << 20) - 1), "33,554,432 bytes of memory", "33,554,431", "max-memory");
+        Assert.True(await OpensAsync(new MemoryNode(second), "old", new KeyLimits(long.MaxValue, 32 << 20)));
+
+        static async Task RefusedAsync(byte[] image, KeyLimits limits, params string[] says)
+        {
+            DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(new MemoryNode(image), "old", limits));
+            Assert.Equal(DiskImageErrorKind.OutOfRange, e.Kind);
+            Assert.All(says, s => Assert.Contains(s, e.Message, StringComparison.Ordinal));
+        }
     }
 
     /// <summary>What a hostile header may ask for, at the bound and past it.</summary>
@@ -219,9 +346,9 @@ public sealed class KeySlotTests
         return (file.ToArray(), sample);
     }
 
-    private static async Task<LuksVolume> OpenAsync(BlockNode file, string? secret)
+    private static async Task<LuksVolume> OpenAsync(BlockNode file, string? secret, KeyLimits? limits = null)
     {
-        LuksVolume volume = await LuksVolume.OpenAsync(new LuksArea(file, 0, file.Length), s_limits, default);
+        LuksVolume volume = await LuksVolume.OpenAsync(new LuksArea(file, 0, file.Length), limits ?? s_limits, default);
         if (secret is not null)
         {
             using SecretBuffer text = SecretBuffer.Of(System.Text.Encoding.UTF8.GetBytes(secret));
@@ -230,11 +357,11 @@ public sealed class KeySlotTests
         return volume;
     }
 
-    private static async Task<bool> OpensAsync(BlockNode file, string secret)
+    private static async Task<bool> OpensAsync(BlockNode file, string secret, KeyLimits? limits = null)
     {
         try
         {
-            (await OpenAsync(file, secret)).Dispose();
+            (await OpenAsync(file, secret, limits)).Dispose();
             return true;
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.WrongSecret)
@@ -287,10 +414,45 @@ public sealed class KeySlotTests
             text ??= change(System.Text.Encoding.Latin1.GetString(json[..json.IndexOf((byte)0)]));
             json.Clear();
             System.Text.Encoding.Latin1.GetBytes(text, json);
-            Span<byte> all = changed.AsSpan(at, Luks2Copy.SmallestSize);
-            all.Slice(448, 64).Clear();
-            System.Security.Cryptography.SHA256.HashData(all, all[448..]);
+            Reseal(changed.AsSpan(at, Luks2Copy.SmallestSize));
         }
         return Task.FromResult(changed);
+    }
+
+    /// <summary>Gives a copy of the header its checksum.</summary>
+    private static void Reseal(Span<byte> copy)
+    {
+        copy.Slice(448, 64).Clear();
+        System.Security.Cryptography.SHA256.HashData(copy, copy[448..]);
+    }
+
+    private static ulong SequenceOf(byte[] image, int copy)
+        => DiskImage.Binary.BigEndian.U64(image, (copy * Luks2Copy.SmallestSize) + 16);
+
+    private static void Damage(byte[] image, int copy, string how)
+    {
+        Span<byte> bytes = image.AsSpan(copy * Luks2Copy.SmallestSize, Luks2Copy.SmallestSize);
+        switch (how)
+        {
+            case "byte":
+                bytes[5000] ^= 1;
+                return;
+            case "checksum":
+                bytes[448] ^= 1;
+                return;
+            case "magic":
+                bytes[0] ^= 1;
+                return;
+            case "json":
+                bytes[Luks2Copy.FixedBytes] = (byte)'[';
+                break;
+            case "offset":
+                DiskImage.Binary.BigEndian.U64(bytes, 256, 4096);
+                break;
+            default:
+                DiskImage.Binary.BigEndian.U64(bytes, 16, 0);
+                break;
+        }
+        Reseal(bytes);
     }
 }
