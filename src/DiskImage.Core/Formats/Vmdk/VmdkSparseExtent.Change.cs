@@ -1,4 +1,3 @@
-using System.Buffers;
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Metadata;

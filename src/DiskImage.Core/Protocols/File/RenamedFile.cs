@@ -41,12 +41,12 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
         {
             return;
         }
-        string folder = Path.GetDirectoryName(Place.Address)!;
-        string aside = Path.Combine(folder, TemporaryName.For(Path.GetFileName(Place.Address)));
+        string inFolder = Path.GetDirectoryName(Place.Address)!;
+        string aside = Path.Combine(inFolder, TemporaryName.For(Path.GetFileName(Place.Address)));
         _ = FileDriver.Try(Place.Locator, "take what is there aside", () =>
         {
             _isAside = HostNames.Current.Find(Place.Address)?.Identity == present && HostNames.Current.TryRename(Place.Address, aside);
-            HostNames.Current.FlushFolder(folder);
+            HostNames.Current.FlushFolder(inFolder);
             return true;
         });
         _kept = _isAside ? aside : null;
