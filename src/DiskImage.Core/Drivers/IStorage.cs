@@ -100,6 +100,15 @@ public abstract class PendingNode(StoragePlace place) : IAsyncDisposable
     /// <summary>Opens what was written so far, after <see cref="Node"/> was closed.</summary>
     public abstract ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken);
 
+    /// <summary>
+    /// Takes what it is to replace away from its name, until it has that itself or is taken back: whoever looks between finds nothing. For
+    /// the node that names others, before these replace theirs: what is old must not lead to what is new. Default: nothing happens.
+    /// </summary>
+    /// <exception cref="DiskImageException">What the host says.</exception>
+    public virtual void SetAside()
+    {
+    }
+
     /// <summary>Gives it its name, after <see cref="Node"/> was closed. What appeared there meanwhile is not overwritten.</summary>
     /// <param name="durable">True to return only when its name would survive a power cut. Its bytes are flushed by way of the node.</param>
     /// <param name="revocable">

@@ -6,6 +6,7 @@ namespace DiskImage.Graph;
 /// <summary>
 /// How a new image comes to be: the file that holds it and those that it names, each where <see cref="TargetMode"/> puts it until all are
 /// complete. The files that are named take their places first, the one that names them last; if one cannot, those before it are taken back.
+/// Where they replace others, what named those is taken away first: a crash never leaves an old image that leads to new files.
 /// </summary>
 /// <remarks>
 /// Renamed, in place, sent to a stream: these are kinds of <see cref="PendingNode"/>, and nothing here asks how a place is taken.
@@ -27,7 +28,7 @@ internal sealed class ImageTarget : IAsyncDisposable
     public StoragePlace Place => _image.Place;
 
     /// <summary>One of its files is to take the place of another.</summary>
-    public bool Replaces => _companions.Append(_image).Any(n => n.Place is { Present: not null, Mode: TargetMode.Replace });
+    public bool Replaces => _companions.Append(_image).Any(Replacing);
 
     /// <inheritdoc cref="PendingNode.Behind"/>
     public long Behind => _image.Behind;
@@ -73,6 +74,11 @@ internal sealed class ImageTarget : IAsyncDisposable
         var published = new Stack<PendingNode>();
         try
         {
+            if (_companions.Any(Replacing))
+            {
+                published.Push(_image);
+                _image.SetAside();
+            }
             foreach (PendingNode node in _companions.Append(_image))
             {
                 published.Push(node);
@@ -97,6 +103,8 @@ internal sealed class ImageTarget : IAsyncDisposable
             await node.DisposeAsync().ConfigureAwait(false);
         }
     }
+
+    private static bool Replacing(PendingNode node) => node.Place is { Present: not null, Mode: TargetMode.Replace };
 
     private DeferredFlushNode Deferred(BlockNode node)
     {

@@ -60,6 +60,67 @@ public sealed class NewImageFaultTests : IDisposable
         await RequireOldAsync();
     }
 
+    /// <summary>What a crash leaves before each name is given is the old disk or the new one, or an error that says what to do.</summary>
+    [Theory]
+    [InlineData("monolithicFlat", "monolithicFlat", 3)]
+    [InlineData("twoGbMaxExtentSparse", "twoGbMaxExtentSparse", 5)]
+    [InlineData("twoGbMaxExtentFlat", "twoGbMaxExtentFlat", 5)]
+    [InlineData("monolithicSparse", "twoGbMaxExtentSparse", 5)]
+    public async Task A_crash_between_the_renames_never_leaves_a_mixture(string old, string now, int states)
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            return; // the folder is copied with a program of Unix
+        }
+        long size = now.StartsWith("mono", StringComparison.Ordinal) ? 3 << 20 : (4L << 30) + (1 << 20);
+        string path = _folder["in/disk.vmdk"];
+        _ = Directory.CreateDirectory(_folder["in"]);
+        await MakeAsync(new ImageCreator(Images.Opener), old, 1);
+        int copies = 0;
+        _storage.BeforeRename = _ => Programs.RunAsync("cp", "-a", "--sparse=always", _folder["in"], _folder[$"crash{++copies}"]);
+        await MakeAsync(_creator, now, 2);
+        _ = await Programs.RunAsync("cp", "-a", "--sparse=always", _folder["in"], _folder[$"crash{++copies}"]);
+        Assert.Equal(states, copies);
+        var seen = new List<int>();
+        for (int copy = 1; copy <= copies; copy++)
+        {
+            string left = _folder[$"crash{copy}/disk.vmdk"];
+            try
+            {
+                await using BlockNode disk = await Images.OpenAsync(left);
+                byte[] read = new byte[3];
+                for (int i = 0; i < read.Length; i++)
+                {
+                    await disk.ReadAsync((size - 1) * i / 2, read.AsMemory(i, 1));
+                }
+                Assert.Single(read.Distinct());
+                seen.Add(read[0]);
+            }
+            catch (DiskImageException e)
+            {
+                Assert.Equal(DiskImageErrorKind.NotFound, e.Kind);
+                Assert.Contains("cut short", e.Message, StringComparison.Ordinal);
+                seen.Add(0);
+                await MakeAsync(new ImageCreator(Images.Opener), now, 3, left); // as it says
+                Assert.Empty(Directory.GetFiles(Path.GetDirectoryName(left)!, "*.incomplete"));
+            }
+        }
+        Assert.Equal(2, seen[^1]);
+
+        async Task MakeAsync(ImageCreator creator, string subformat, byte tag, string? elsewhere = null)
+        {
+            FormatDriver vmdk = Images.Registry.Format("vmdk");
+            object options = ((ICreatable)vmdk).CreateOptions.Bind(OptionSchema.Split($"size={size},subformat={subformat}"));
+            await using NewImage image = await creator.CreateAsync(
+                elsewhere ?? path, vmdk, options, replace: true, openOptions: null, CancellationToken.None);
+            for (int i = 0; i < 3; i++)
+            {
+                await image.Node.WriteAsync((size - 1) * i / 2, new[] { tag });
+            }
+            await image.CompleteAsync(durable: false, CancellationToken.None);
+        }
+    }
+
     [Theory]
     [InlineData("monolithicFlat", "disk-flat.vmdk", "")]
     [InlineData("twoGbMaxExtentSparse", "disk-s001.vmdk", "")]

@@ -20,6 +20,9 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
     /// <summary>The name, without its folder, that is not given.</summary>
     public string? FailingRename { get; set; }
 
+    /// <summary>Called before a name is given.</summary>
+    public Func<string, Task>? BeforeRename { get; set; }
+
     /// <summary>Every write fails from now on.</summary>
     public bool FailsWrites { get; set; }
 
@@ -87,6 +90,7 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
         public override async ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
         {
             string name = Path.GetFileName(Place.Address);
+            await (storage.BeforeRename?.Invoke(name) ?? Task.CompletedTask);
             storage.FlushedBeforePublished &= storage._dirty.Count == 0;
             if (name.Equals(storage.FailingRename, StringComparison.Ordinal))
             {
@@ -95,6 +99,8 @@ internal sealed class FailingStorage : ProtocolDriver, IStorage
             await below.PublishAsync(durable, revocable, cancellationToken);
             storage._published.Add(name);
         }
+
+        public override void SetAside() => below.SetAside();
 
         public override void Withdraw() => below.Withdraw();
 

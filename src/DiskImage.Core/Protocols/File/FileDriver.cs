@@ -68,7 +68,14 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
         {
-            throw new DiskImageException(e.Kind, $"{path}: no such file", path, cause: e);
+            throw new DiskImageException(
+                e.Kind,
+                TemporaryName.HasLeftovers(path)
+                    ? $"{path}: no such file. A run that was to make or replace it was cut short, and files beside it may be the new ones "
+                        + $"already. Make it again with {new Remedy(RemedyKind.Force)}."
+                    : (Wording)$"{path}: no such file",
+                path,
+                cause: e);
         }
         catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.Locked
             && ImageLock.Names(path, except: null, stands: null) is { Length: > 0 } names)

@@ -19,7 +19,7 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
     private SafeFileHandle? _guard;
     private NodeIdentity? _made; // once it has its name
     private string? _kept; // the name that what it replaced has until then
-    private bool _isGone;
+    private bool _isGone, _isAside;
 
     public override BlockNode Node => node;
 
@@ -33,6 +33,23 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
             Guard();
         }
         return new(opened);
+    }
+
+    public override void SetAside()
+    {
+        if (Place is not { Present: { } present, Mode: TargetMode.Replace })
+        {
+            return;
+        }
+        string inFolder = Path.GetDirectoryName(Place.Address)!;
+        string aside = Path.Combine(inFolder, TemporaryName.For(Path.GetFileName(Place.Address)));
+        _ = FileDriver.Try(Place.Locator, "take what is there aside", () =>
+        {
+            _isAside = HostNames.Current.Find(Place.Address)?.Identity == present && HostNames.Current.TryRename(Place.Address, aside);
+            HostNames.Current.FlushFolder(inFolder);
+            return true;
+        });
+        _kept = _isAside ? aside : null;
     }
 
     public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
@@ -63,6 +80,15 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
 
     public override void Withdraw()
     {
+        if (_isAside && _made is null && _kept is { } aside)
+        {
+            _kept = null; // where somebody has its name by now, this one is what is left of it
+            if (HostNames.Current.Find(Place.Address) is null)
+            {
+                PutBack(aside, Place.Address);
+            }
+            return;
+        }
         if (_made is not { } made || HostNames.Current.Find(Place.Address)?.Identity != made)
         {
             return;

@@ -50,6 +50,20 @@ internal static class TemporaryName
         }
     }
 
+    /// <summary>True if a run that was killed left something of a file.</summary>
+    public static bool HasLeftovers(string path)
+    {
+        try
+        {
+            string prefix = PrefixOf(Path.GetFileName(path));
+            return Directory.EnumerateFiles(Path.GetDirectoryName(path)!, $"{prefix}*{Suffix}").Any(p => IsOf(Path.GetFileName(p), prefix));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            return false;
+        }
+    }
+
     private static bool IsOf(string leftover, string prefix)
         => leftover.Length == prefix.Length + Digits + Suffix.Length
             && leftover.Skip(prefix.Length).Take(Digits).All(char.IsAsciiHexDigitLower)
