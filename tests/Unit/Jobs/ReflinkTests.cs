@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Graph;
 using DiskImage.Jobs;
 using DiskImage.Tests.Support;
 

@@ -11,6 +11,8 @@ public sealed class SharedStorageTests
 {
     private const int Size = 8 << 20;
 
+    private static readonly Dictionary<string, System.Security.SecureString> s_noSecrets = new(StringComparer.Ordinal);
+
     public static TheoryData<string, string> Targets => new()
     {
         { "raw", "" }, { "qcow2", "" }, { "qcow2", "cluster_size=4k" }, { "qcow2", "cluster_size=512" }, { "qcow2", "extended_l2=on" },
@@ -166,7 +168,7 @@ public sealed class SharedStorageTests
         await driver.CreateAsync(
             new FormatCreateContext(file, driver.CreateOptions.Bind(OptionSchema.Split(options)))
             {
-                Secrets = Images.Secrets.Value ?? new Dictionary<string, System.Security.SecureString>(),
+                Secrets = Images.Secrets.Value ?? s_noSecrets,
             },
             CancellationToken.None);
     }
@@ -182,7 +184,7 @@ public sealed class SharedStorageTests
                 (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name))
             {
                 Access = file.IsReadOnly ? Access.Reading : Access.Writing,
-                Secrets = Images.Secrets.Value ?? new Dictionary<string, System.Security.SecureString>(),
+                Secrets = Images.Secrets.Value ?? s_noSecrets,
             },
             CancellationToken.None);
     }
