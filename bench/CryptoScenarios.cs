@@ -77,7 +77,7 @@ internal static class CryptoScenarios
         };
     }
 
-    private static string Described(string format, string path) => format == Luks
+    private static string Described(string format, string path) => format.Equals(Luks, StringComparison.Ordinal)
         ? $"driver=luks,key-secret=s,file.filename={path}"
         : $"driver=qcow2,encrypt.format=luks,encrypt.key-secret=s,file.filename={path}";
 
