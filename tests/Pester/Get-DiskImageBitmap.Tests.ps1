@@ -17,7 +17,7 @@ Describe 'Get-DiskImageBitmap' {
         $bitmaps.Name | Should -Be 'day', 'week', 'theirs'
         Get-ActualBitmap disk.qcow2 | Should -Be (Get-ExpectedBitmap disk.qcow2)
         $bitmaps.DirtyBytes | Should -Be 64KB, 0, 0
-        $bitmaps[0].Path | Should -Be "$folder/disk.qcow2"
+        $bitmaps[0].Path | Should -Be (Join-Path $folder "disk.qcow2")
         (Get-DiskImageBitmap disk.qcow2 w*).Name | Should -Be 'week'
         $bitmaps | Out-String -Width 80 | Should -Match 'Name\s+Granularity\s+Dirty\s+Flags\s+Image'
     }

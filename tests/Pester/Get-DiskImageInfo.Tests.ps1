@@ -20,7 +20,7 @@ Describe 'Get-DiskImageInfo' {
         $null = New-DiskImage "top.$_" -BackingPath "middle.$_"
         Rename-Item "gone.$_" "moved.$_"
         { Get-DiskImageInfo "top.$_" -BackingChain -ErrorAction Stop } |
-            Should -Throw -ErrorId 'DiskImageNotFound,*' -ExpectedMessage "*middle.${_}: its parent cannot be found; tried 'gone.$_'. Put it there, *parent_path=PATH.*gone.${_}: no such file*"
+            Should -Throw -ErrorId 'DiskImageNotFound,*' -ExpectedMessage "*middle.${_}: its parent cannot be found; tried 'gone.$_'*. Put it there, *parent_path=PATH.*gone.${_}: no such file*"
         Set-DiskImageOption "middle.$_" -Option "parent_path=moved.$_" -WarningAction Ignore
         (Get-DiskImageInfo "middle.$_" -BackingChain).Path | Split-Path -Leaf | Should -Be "middle.$_", "moved.$_"
     }
@@ -58,6 +58,7 @@ Describe 'Get-DiskImageInfo' {
     }
 
     It 'lists the snapshots' {
+        Skip-Without qemu-img
         $null = New-DiskImage kept.qcow2 1MB
         Invoke-Qemu qemu-img snapshot -c first kept.qcow2
         Invoke-Qemu qemu-img snapshot -c second kept.qcow2
@@ -144,6 +145,7 @@ Describe 'Get-DiskImageInfo' {
     }
 
     It 'says that a path is too long, not that the file is missing' {
+        Skip-OnWine 'an error of its own for long paths'
         $null = Get-DiskImageInfo -LiteralPath ('x' * 300) -ErrorAction SilentlyContinue -ErrorVariable problems
         Format-Error $problems | Should -Be 'DiskImageInvalidOption InvalidArgument'
         $null = Get-DiskImageInfo ('x' * 300) -ErrorAction SilentlyContinue -ErrorVariable problems

@@ -6,21 +6,21 @@ BeforeAll {
     $null = New-TestDisk "$folder/disk.raw" -Size 1MB -Seed 81
     $null = Convert-DiskImage disk.raw disk.qcow2
     foreach ($name in 'installed', 'trial 1', 'trial 2') {
-        $null = Invoke-Qemu qemu-img snapshot -c $name disk.qcow2
+        $null = New-DiskImageSnapshot disk.qcow2 $name
     }
 }
 
 AfterAll { Pop-Location }
 
 Describe 'Get-DiskImageSnapshot' {
-    It 'lists what qemu-img has taken' {
+    It 'lists what is there, as qemu-img does' {
         $snapshots = Get-DiskImageSnapshot disk.qcow2
         $snapshots | Should -BeOfType DiskImage.PowerShell.DiskImageSnapshot
         $snapshots.Name | Should -Be 'installed', 'trial 1', 'trial 2'
         $snapshots.Id | Should -Be '1', '2', '3'
         $snapshots.VirtualSize | Should -Be 1MB, 1MB, 1MB
-        $snapshots[0].Path | Should -Be "$folder/disk.qcow2"
-        $snapshots[0].ImagePath | Should -Be "$folder/disk.qcow2"
+        $snapshots[0].Path | Should -Be (Join-Path $folder "disk.qcow2")
+        $snapshots[0].ImagePath | Should -Be (Join-Path $folder "disk.qcow2")
         $info = Invoke-Qemu qemu-img info --output=json disk.qcow2 | Out-String | ConvertFrom-Json
         ([DateTimeOffset]$snapshots[0].Date).ToUnixTimeSeconds() | Should -Be $info.snapshots[0].'date-sec'
     }

@@ -26,7 +26,7 @@ Describe 'Merge-DiskImage' {
         $null = New-Item linked -ItemType SymbolicLink -Target $folder
         $null = New-Item hard.qcow2 -ItemType HardLink -Target "$folder/base.qcow2"
         $base = $Name -eq 'a hard link' ? 'hard.qcow2' : 'linked/base.qcow2'
-        (Merge-DiskImage top.qcow2 $base -KeepTop -Confirm:$false -WarningAction SilentlyContinue).Path | Should -Be "$folder/base.qcow2"
+        (Merge-DiskImage top.qcow2 $base -KeepTop -Confirm:$false -WarningAction SilentlyContinue).Path | Should -Be (Join-Path $folder "base.qcow2")
         Invoke-Qemu qemu-img compare -q expected.raw base.qcow2
         Remove-Item linked
     }
@@ -34,7 +34,7 @@ Describe 'Merge-DiskImage' {
     It 'merges into the backing image, which grows, and empties the image' {
         $info = Merge-DiskImage -Confirm:$false top.qcow2
         $info | Should -BeOfType DiskImage.PowerShell.DiskImageInfo
-        $info.Path | Should -Be "$folder/mid.qcow2"
+        $info.Path | Should -Be (Join-Path $folder "mid.qcow2")
         $info.VirtualSize | Should -Be 2MB
         foreach ($image in 'mid.qcow2', 'top.qcow2') {
             Invoke-Qemu qemu-img check -q $image
@@ -58,7 +58,7 @@ Describe 'Merge-DiskImage' {
         $top = (Get-FileHash top.qcow2).Hash
         $mid = (Get-FileHash mid.qcow2).Hash
         $info = Merge-DiskImage -Confirm:$false top.qcow2 -BasePath base.qcow2 -WarningVariable warnings -WarningAction SilentlyContinue
-        $info.Path | Should -Be "$folder/base.qcow2"
+        $info.Path | Should -Be (Join-Path $folder "base.qcow2")
         $warnings | Should -Match 'mid\.qcow2'
         (Get-FileHash top.qcow2).Hash | Should -Be $top
         (Get-FileHash mid.qcow2).Hash | Should -Be $mid
@@ -71,7 +71,7 @@ Describe 'Merge-DiskImage' {
     It 'finds the base by its name beside the image too' {
         Push-Location $TestDrive
         try {
-            (Merge-DiskImage -Confirm:$false merge/top.qcow2 -BasePath mid.qcow2).Path | Should -Be "$folder/mid.qcow2"
+            (Merge-DiskImage -Confirm:$false merge/top.qcow2 -BasePath mid.qcow2).Path | Should -Be (Join-Path $folder "mid.qcow2")
         } finally {
             Pop-Location
         }
@@ -84,7 +84,7 @@ Describe 'Merge-DiskImage' {
         $null = New-DiskImage "top.$_" -BackingPath "mid.$_"
         Write-DiskImage "top.$_" 60000 (, 172 * 70000)
         $hash = (Get-DiskImageHash "top.$_").Hash
-        (Merge-DiskImage -Confirm:$false "top.$_").Path | Should -Be "$folder/mid.$_"
+        (Merge-DiskImage -Confirm:$false "top.$_").Path | Should -Be (Join-Path $folder "mid.$_")
         (Get-DiskImageHash "mid.$_", "top.$_").Hash | Should -Be $hash, $hash
         Write-DiskImage "top.$_" 500000 (, 173 * 70000)
         $hash = (Get-DiskImageHash "top.$_").Hash
@@ -140,7 +140,7 @@ Describe 'Merge-DiskImage' {
     }
 
     It 'takes the name that Merge-VHD has for the base' {
-        (Merge-DiskImage top.qcow2 -DestinationPath base.qcow2 -Force -WarningAction SilentlyContinue).Path | Should -Be "$folder/base.qcow2"
+        (Merge-DiskImage top.qcow2 -DestinationPath base.qcow2 -Force -WarningAction SilentlyContinue).Path | Should -Be (Join-Path $folder "base.qcow2")
     }
 
     It 'changes nothing with -WhatIf' {
@@ -162,7 +162,7 @@ Describe 'Merge-DiskImage' {
     }
 
     It 'goes on after a bad item' {
-        (Get-Item base.qcow2, top.qcow2 | Merge-DiskImage -Confirm:$false -ErrorAction SilentlyContinue -ErrorVariable problems).Path | Should -Be "$folder/mid.qcow2"
+        (Get-Item base.qcow2, top.qcow2 | Merge-DiskImage -Confirm:$false -ErrorAction SilentlyContinue -ErrorVariable problems).Path | Should -Be (Join-Path $folder "mid.qcow2")
         $problems.FullyQualifiedErrorId | Should -BeLike 'DiskImageInvalidOption,*'
     }
 }

@@ -47,7 +47,7 @@ Describe 'Set-DiskImageBacking' {
 
     It 'takes a PSDrive, and says where a relative name was looked for' {
         $null = New-PSDrive -Name images -PSProvider FileSystem -Root $folder
-        (Set-DiskImageBacking top.qcow2 images:/other.raw -PassThru).BackingFile | Should -Be "$folder/other.raw"
+        (Set-DiskImageBacking top.qcow2 images:/other.raw -PassThru).BackingFile | Should -Be (Join-Path $folder "other.raw")
         $null = New-Item sub -ItemType Directory
         Copy-Item other.raw sub/near.raw
         Push-Location sub

@@ -105,6 +105,30 @@ public abstract class BlockNode : IAsyncDisposable
                 : WriteCoreAsync(offset, buffer, cancellationToken);
     }
 
+    /// <summary>
+    /// Like <see cref="WriteAsync"/>, and what is written would survive a power cut when this returns. What was written before may not.
+    /// </summary>
+    public async ValueTask WriteDurablyAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
+    {
+        CheckRange(offset, buffer.Length, GrowsOnWrite);
+        CheckWritable();
+        if (!buffer.IsEmpty && !await TryWriteDurablyAsync(offset, buffer, cancellationToken).ConfigureAwait(false))
+        {
+            await WriteAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+            await FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>
+    /// Tells the node that a range is going to be read soon. Returns false if it cannot do anything ahead of that.
+    /// </summary>
+    public ValueTask<bool> PrefetchAsync(long offset, long length, CancellationToken cancellationToken = default)
+    {
+        CheckRange(offset, length, mayGrow: false);
+        CheckWhole();
+        return PrefetchCoreAsync(offset, length, cancellationToken);
+    }
+
     /// <summary>Returns the extent that starts at <paramref name="offset"/>; it is 1 to <paramref name="length"/> bytes long.</summary>
     public async ValueTask<BlockExtent> GetExtentAsync(long offset, long length, CancellationToken cancellationToken = default)
     {
@@ -300,6 +324,15 @@ public abstract class BlockNode : IAsyncDisposable
             offset += count;
         }
     }
+
+    /// <summary>
+    /// Writes a range and makes it durable in one request, where the node can. It sees to what the node's binding asks. Default: it cannot.
+    /// </summary>
+    protected virtual ValueTask<bool> TryWriteDurablyAsync(
+        long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken) => new(false);
+
+    /// <summary>Default: nothing can be done ahead.</summary>
+    protected virtual ValueTask<bool> PrefetchCoreAsync(long offset, long length, CancellationToken cancellationToken) => new(false);
 
     /// <summary>Default: it cannot be done.</summary>
     protected virtual ValueTask<CopyOutcome> CopyFromCoreAsync(

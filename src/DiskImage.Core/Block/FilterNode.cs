@@ -60,6 +60,10 @@ internal abstract class FilterNode(BlockNode child) : BlockNode
         => Below.GetExtentsAsync(offset, length, extents, cancellationToken);
 
     /// <inheritdoc/>
+    protected override ValueTask<bool> PrefetchCoreAsync(long offset, long length, CancellationToken cancellationToken)
+        => Below.PrefetchAsync(offset, length, cancellationToken);
+
+    /// <inheritdoc/>
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => Below.FlushAsync(cancellationToken);
 
     /// <inheritdoc/>

@@ -43,6 +43,18 @@ internal abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
         => File.WriteZeroesAsync(Start + offset, length, mode, cancellationToken);
 
     /// <inheritdoc/>
+    protected override async ValueTask<bool> TryWriteDurablyAsync(
+        long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    {
+        await File.WriteDurablyAsync(Start + offset, buffer, cancellationToken).ConfigureAwait(false);
+        return true;
+    }
+
+    /// <inheritdoc/>
+    protected override ValueTask<bool> PrefetchCoreAsync(long offset, long length, CancellationToken cancellationToken)
+        => File.PrefetchAsync(Start + offset, length, cancellationToken);
+
+    /// <inheritdoc/>
     protected override ValueTask<CopyOutcome> CopyFromCoreAsync(
         long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
         => File.CopyFromAsync(Start + offset, source, sourceOffset, length, how, cancellationToken);

@@ -56,15 +56,36 @@ internal static class Hashes
         _ = portable.DoFinal(digest);
     }
 
+    /// <summary>Asked once: a system may have the hashes and not this.</summary>
+    private static readonly Lazy<bool> s_platformDerivesKeys = new(static () =>
+    {
+        try
+        {
+            return Rfc2898DeriveBytes.Pbkdf2("passphrase"u8, "salt"u8, 1, HashAlgorithmName.SHA256, 16).Length == 16;
+        }
+        catch (CryptographicException)
+        {
+            return false;
+        }
+    });
+
     /// <summary>A key from a passphrase. Never cancelled: the caller bounds the iterations.</summary>
     public static void Pbkdf2(
         this HashAlgorithm algorithm, ReadOnlySpan<byte> passphrase, ReadOnlySpan<byte> salt, int iterations, Span<byte> key)
     {
-        if (Platform(algorithm) is { } name && algorithm != HashAlgorithm.Md5) // the platform's function takes no MD5
+        // the platform's function takes no MD5
+        if (Platform(algorithm) is { } name && algorithm != HashAlgorithm.Md5 && s_platformDerivesKeys.Value)
         {
             Rfc2898DeriveBytes.Pbkdf2(passphrase, salt, key, iterations, name);
             return;
         }
+        Pbkdf2Portably(algorithm, passphrase, salt, iterations, key);
+    }
+
+    /// <summary>The same where the platform has no such function. Spec: RFC 8018, 5.2.</summary>
+    internal static void Pbkdf2Portably(
+        HashAlgorithm algorithm, ReadOnlySpan<byte> passphrase, ReadOnlySpan<byte> salt, int iterations, Span<byte> key)
+    {
         var mac = new HMac(Portable(algorithm));
         mac.Init(new KeyParameter(passphrase));
         Span<byte> block = stackalloc byte[MostBytes], sum = stackalloc byte[MostBytes], number = stackalloc byte[4];
@@ -104,6 +125,10 @@ internal static class Hashes
     private static IDigest Portable(HashAlgorithm algorithm) => algorithm switch
     {
         HashAlgorithm.Md5 => new MD5Digest(),
+        HashAlgorithm.Sha1 => new Sha1Digest(),
+        HashAlgorithm.Sha256 => new Sha256Digest(),
+        HashAlgorithm.Sha384 => new Sha384Digest(),
+        HashAlgorithm.Sha512 => new Sha512Digest(),
         HashAlgorithm.Sha224 => new Sha224Digest(),
         HashAlgorithm.Ripemd160 => new RipeMD160Digest(),
         _ => new SM3Digest(),

@@ -131,6 +131,10 @@ internal sealed class ExportRequests(ExportDisk disk)
 
     private async ValueTask PrefetchAsync(long offset, long length, CancellationToken cancellationToken)
     {
+        if (await _node.PrefetchAsync(offset, length, cancellationToken).ConfigureAwait(false))
+        {
+            return;
+        }
         byte[] piece = new byte[(int)Math.Min(length, PrefetchPiece)];
         for (long end = offset + Math.Min(length, NbdWire.MaximumPayload); offset < end; offset += piece.Length)
         {

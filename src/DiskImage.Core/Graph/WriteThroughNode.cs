@@ -5,11 +5,8 @@ namespace DiskImage.Graph;
 /// <summary>A disk of which each change is durable before it returns: <see cref="CachePolicy.WriteThrough"/>.</summary>
 internal sealed class WriteThroughNode(BlockNode child) : FilterNode(child)
 {
-    protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
-    {
-        await base.WriteCoreAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
-        await Below.FlushAsync(cancellationToken).ConfigureAwait(false);
-    }
+    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+        => Below.WriteDurablyAsync(offset, buffer, cancellationToken);
 
     protected override async ValueTask WriteZeroesCoreAsync(
         long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)

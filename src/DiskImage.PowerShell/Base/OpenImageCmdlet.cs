@@ -61,6 +61,12 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [Parameter]
     public ImageLocking Locking { get; set; }
 
+    /// <summary>The user and password for the web server that an image's URL names; what an image names is not told them.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    [Credential]
+    public PSCredential? Credential { get; set; }
+
     /// <summary>How reads and writes go to the medium: through the host's cache or past it, flushed when, or never.</summary>
     [Parameter]
     public CacheMode CacheMode { get; set; }
@@ -108,7 +114,19 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
 
     /// <summary>A request to open an image as the parameters say, read-only and with what it stands on.</summary>
     private protected virtual OpenRequest Request(string path)
-        => new(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption) };
+    {
+        Introduce(path);
+        return new(path) { Format = Format, Options = OptionArgument.Unwrap(OpenOption) };
+    }
+
+    /// <summary>Gives the credential for the server that an image's URL names, if it has one.</summary>
+    private protected void Introduce(string path)
+    {
+        if (Credential is { } credential && Uri.TryCreate(path, UriKind.Absolute, out Uri? url) && url.Host.Length > 0)
+        {
+            Tell(url.GetLeftPart(UriPartial.Authority), credential);
+        }
+    }
 
     /// <summary>Opens an image as the parameters say.</summary>
     private protected Task<OpenedImage> OpenAsync(

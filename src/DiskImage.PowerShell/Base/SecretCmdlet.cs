@@ -1,6 +1,8 @@
 using System.Management.Automation;
+using System.Net;
 using System.Security;
 using DiskImage.Block;
+using DiskImage.Drivers;
 
 namespace DiskImage.PowerShell;
 
@@ -61,6 +63,19 @@ public abstract class SecretCmdlet : DiskImageCmdlet
         catch (DiskImageException e)
         {
             ThrowTerminatingError(DiskImageError.Record(e, SecretFile));
+        }
+    }
+
+    /// <summary>Tells one server, and nobody else, a user and password, unless the user has given others for it.</summary>
+    private protected void Tell(string server, PSCredential credential)
+    {
+        if (!_given.ContainsKey(SecretNames.UserOf(server)))
+        {
+            _given = new(_given, StringComparer.Ordinal) // what is open has those of before
+            {
+                [server] = credential.Password,
+                [SecretNames.UserOf(server)] = new NetworkCredential("", credential.UserName).SecurePassword,
+            };
         }
     }
 

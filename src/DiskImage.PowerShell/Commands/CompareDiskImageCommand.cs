@@ -66,6 +66,7 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
             {
                 // What is wrong with the other image is told of it, not of this one.
                 OpenedImage? right = null;
+                Introduce(other);
                 var request = new OpenRequest(other) { Format = DifferenceFormat, Role = ImageRole.Difference };
                 await RunItemAsync(
                     other, async () => right = await OpenAsync(request, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);

@@ -222,7 +222,7 @@ public sealed class GraphTests : IDisposable
         "driver=raw,file.driver=null-co,file.node-name=t,file.size=1,x.node-name=t", "two nodes of its description have the name 't'")]
     [InlineData("driver=raw,file.filename=a,filename=b", "says both file and filename ('b')")]
     [InlineData("driver=raw,read-only=perhaps,file.driver=null-co", "'read-only' is 'perhaps'; allowed: on, off")]
-    [InlineData("driver=raw,file.driver=null-co,discard=unmap", "Unknown option 'discard'")]
+    [InlineData("driver=raw,file.driver=null-co,discards=unmap", "Unknown option 'discards'")]
     [InlineData("driver=null-co,filename=null-co://x", "nothing comes after")]
     [InlineData("driver=blkdebug,image.driver=null-co,inject-error.0.event=l2_load", "Option 'event' cannot be 'l2_load'")]
     public async Task What_cannot_be_opened_is_said(string text, string message)

@@ -73,14 +73,53 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
         Require(request, "read");
     }
 
-    protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+        => WriteAsync(offset, buffer, NbdCommandFlags.None, cancellationToken);
+
+    protected override async ValueTask<bool> TryWriteDurablyAsync(
+        long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    {
+        if (!_info.Can(NbdExportFlags.SendFua) || offset % Unit != 0 || buffer.Length % Unit != 0
+            || buffer.Length > Binding.LargestTransfer)
+        {
+            return false;
+        }
+        await WriteAsync(offset, buffer, NbdCommandFlags.Fua, cancellationToken).ConfigureAwait(false);
+        return true;
+    }
+
+    protected override async ValueTask<bool> PrefetchCoreAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        if (!_info.Can(NbdExportFlags.SendCache) || offset % Unit != 0 || length % Unit != 0)
+        {
+            return false;
+        }
+        for (long end = offset + length; offset < end; offset += MostZeroed)
+        {
+            long from = offset, part = Math.Min(MostZeroed, end - offset);
+            NbdRequest request = await RunAsync(
+                () => new NbdRequest { Command = NbdCommand.Cache, Offset = from, Length = part }, cancellationToken).ConfigureAwait(false);
+            if (request.Error is NbdError.NotSupported or NbdError.Invalid)
+            {
+                return false;
+            }
+            Require(request, "read ahead");
+        }
+        return true;
+    }
+
+    private async ValueTask WriteAsync(
+        long offset, ReadOnlyMemory<byte> buffer, NbdCommandFlags flags, CancellationToken cancellationToken)
     {
         ReadOnlyMemory<byte> inside = buffer[..(int)Math.Clamp(Length - offset, 0, buffer.Length)];
         if (!inside.IsEmpty)
         {
             Require(
                 await ChangeAsync(
-                    () => new NbdRequest { Command = NbdCommand.Write, Offset = offset, Length = inside.Length, Payload = inside },
+                    () => new NbdRequest
+                    {
+                        Command = NbdCommand.Write, Flags = flags, Offset = offset, Length = inside.Length, Payload = inside,
+                    },
                     cancellationToken).ConfigureAwait(false),
                 "write");
         }

@@ -301,6 +301,25 @@ public sealed class NbdOracleTests : IDisposable
     }
 
     [OracleFact("nbdkit")]
+    public async Task A_write_that_is_to_be_durable_is_one_request_and_a_range_can_be_asked_for_ahead()
+    {
+        string log = _folder["log"];
+        await using (NbdProcess server = await NbdkitAsync("--filter=log", "memory", "8M", $"logfile={log}"))
+        {
+            var opener = new ImageOpener(Images.Registry, OpenPolicy.Default with { Cache = CachePolicy.Of(CacheMode.Writethrough) });
+            await using OpenedImage image = await opener.OpenAsync(new OpenRequest(Uri()) { Writable = true }, CancellationToken.None);
+            await image.Node.WriteAsync(4096, new byte[] { 1, 2, 3, 4 }.Concat(new byte[508]).ToArray());
+            Assert.True(await image.Node.PrefetchAsync(0, 1 << 20));
+            await image.Node.WriteAsync(513, new byte[] { 5 }); // no whole sector: written, then flushed
+        }
+        string[] lines = await File.ReadAllLinesAsync(log);
+        Assert.Single(lines, l => l.Contains(" Write ", StringComparison.Ordinal) && l.Contains("offset=0x1000", StringComparison.Ordinal)
+            && l.Contains("fua=1", StringComparison.Ordinal));
+        Assert.Contains(lines, l => l.Contains(" Cache ", StringComparison.Ordinal) && l.Contains("count=0x100000", StringComparison.Ordinal));
+        Assert.Single(lines, l => l.Contains(" Flush ", StringComparison.Ordinal));
+    }
+
+    [OracleFact("nbdkit")]
     public async Task Opening_waits_for_a_server_as_long_as_it_is_told_to()
     {
         var gone = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(Uri()));
