@@ -23,6 +23,7 @@ internal sealed class ExportClient : IAsyncDisposable
     private readonly Pace _pace = new();
     private readonly ExportReplies _replies;
     private readonly CancellationTokenSource _stop, _stalled; // the latter when it stops in the middle of a message
+    private volatile bool _isCutOff; // what it still has asked for is not done any more
 
     /// <summary>Takes over a connection.</summary>
     /// <param name="socket">The connection.</param>
@@ -115,7 +116,7 @@ internal sealed class ExportClient : IAsyncDisposable
         bool isNear = disk.Node.RequestsAtOnce == 0; // it answers without waiting
         try
         {
-            while (await NextAsync(session).ConfigureAwait(false) is { } asked && asked.Command != NbdCommand.Disconnect)
+            while (!_isCutOff && await NextAsync(session).ConfigureAwait(false) is { } asked && asked.Command != NbdCommand.Disconnect)
             {
                 NbdError error = talk.Requests.Check(asked);
                 if (error == NbdError.None && asked.Command == NbdCommand.BlockStatus && agreed.Contexts.Count == 0)
@@ -189,6 +190,11 @@ internal sealed class ExportClient : IAsyncDisposable
         {
             await _room.WaitAsync(_stop.Token).ConfigureAwait(false);
         }
+        if (_isCutOff)
+        {
+            _ = _room.Release(units);
+            throw new IOException("the client took no answers");
+        }
         byte[] buffer = ArrayPool<byte>.Shared.Rent(length);
         try
         {
@@ -233,6 +239,7 @@ internal sealed class ExportClient : IAsyncDisposable
         }
         catch (Exception e) when (e is IOException or SocketException or OperationCanceledException or ObjectDisposedException)
         {
+            _isCutOff = true;
             _transport.Abort(); // whoever receives ends the client
         }
         finally

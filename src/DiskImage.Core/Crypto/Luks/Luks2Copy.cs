@@ -27,6 +27,9 @@ internal sealed record Luks2Copy(int Size, ulong Sequence, JsonObject Json, byte
 
     public string Uuid => Text(Fixed, UuidAt, UuidBytes);
 
+    /// <summary>What is wrong with what is no copy at all.</summary>
+    public const string NotThere = "its magic or version is missing";
+
     /// <summary>Reads a copy; null, with what is wrong, if there is none that is whole.</summary>
     /// <param name="area">Where the header is.</param>
     /// <param name="offset">Where in it the copy is to be.</param>
@@ -39,7 +42,7 @@ internal sealed record Luks2Copy(int Size, ulong Sequence, JsonObject Json, byte
         bool isSecond = offset > 0;
         if (!start.AsSpan(0, 6).SequenceEqual(Magic(isSecond)) || start[7] != 2 || start[6] != 0)
         {
-            return (null, "its magic or version is missing");
+            return (null, NotThere);
         }
         ulong size = BigEndian.U64(start, SizeAt), at = BigEndian.U64(start, OffsetAt);
         if (size is < SmallestSize or > LargestSize || size % FixedBytes != 0)

@@ -70,7 +70,8 @@ internal sealed class Luks2Volume : LuksVolume
         (Luks2Copy? second, string secondWrong) = (null, "");
         for (int size = first?.Size ?? Luks2Copy.SmallestSize; size <= Luks2Copy.LargestSize && second is null; size *= 2)
         {
-            (second, secondWrong) = await Luks2Copy.ReadAsync(area, size, cancellationToken).ConfigureAwait(false);
+            (second, string why) = await Luks2Copy.ReadAsync(area, size, cancellationToken).ConfigureAwait(false);
+            secondWrong = secondWrong is "" or Luks2Copy.NotThere ? why : secondWrong; // of the place where there is one, if it is found
             second = second?.Size == size ? second : null;
             if (first is not null)
             {

@@ -155,7 +155,7 @@ public sealed class KeySlotTests
         DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(new MemoryNode(image), secret: null));
         Assert.Equal(DiskImageErrorKind.Corrupt, e.Kind);
         Assert.Contains("checksum", e.Message, StringComparison.Ordinal);
-        Assert.Contains("no JSON", e.Message, StringComparison.Ordinal);
+        Assert.True(e.Message.Contains("no JSON", StringComparison.Ordinal), e.Message);
     }
 
     /// <summary>One overwritten sector is enough for the key to be gone, and shows without a secret.</summary>

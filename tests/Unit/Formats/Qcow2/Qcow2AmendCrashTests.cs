@@ -48,7 +48,9 @@ public sealed class Qcow2AmendCrashTests
     {
         string[] changed = [.. s_cases.SelectMany(
             c => OptionSchema.Split(c.Change)).Select(o => o.Key).Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal)];
-        string[] options = [.. ((IAmendable)s_qcow2).AmendOptions.Options.Select(o => o.Name).Order(StringComparer.Ordinal)];
+        // those of encryption change key slots: KeySlotTests cuts these short
+        string[] options = [.. ((IAmendable)s_qcow2).AmendOptions.Options.Select(o => o.Name)
+            .Where(n => !n.StartsWith("encrypt.", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
         Assert.Equal(options, changed);
     }
 
