@@ -49,7 +49,7 @@ Describe 'Read-DiskImage' {
         $arrays.Count | Should -Be 2
         $arrays[0] | Should -Be $arrays[1]
         Format-Error $problems | Should -Be 'DiskImageNotFound ObjectNotFound'
-        @(Read-DiskImage disk.* 0 1).Count | Should -Be 2
+        @(Read-DiskImage disk* 0 1).Count | Should -Be 2
     }
 
     It 'goes into Format-Hex' {

@@ -71,7 +71,7 @@ Describe 'Resize-DiskImage' {
     It 'resizes each item of a pipeline and goes on after a bad one' {
         'disk.raw', 'nowhere.raw', (Get-Item disk.qcow2) | Resize-DiskImage -Size +1M -ErrorAction SilentlyContinue -ErrorVariable problems
         $problems.FullyQualifiedErrorId | Should -BeLike 'DiskImageNotFound,*'
-        (Get-DiskImageInfo disk.*).VirtualSize | Should -Be 2MB, 2MB
+        (Get-DiskImageInfo disk*).VirtualSize | Should -Be 2MB, 2MB
     }
 
     It 'asks before it shrinks, and only then' {

@@ -102,7 +102,7 @@ Describe 'Set-DiskImageOption' {
         $null = New-Item sub -ItemType Directory
         Move-Item "base.$_" "sub/root.$_"
         { Read-DiskImage "child.$_" 0 512 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
-        (Set-DiskImageOption "child.$_" -ParentPath "sub/root.$_" -PassThru).BackingFile | Should -Be "sub/root.$_"
+        (Set-DiskImageOption "child.$_" -ParentPath "sub/root.$_" -PassThru).BackingFile | Should -Be (Join-Path sub "root.$_")
         [Linq.Enumerable]::Sum([int[]] (Read-DiskImage "child.$_" 0 512)) | Should -Be (7 * 512)
         { Set-DiskImageOption "sub/root.$_" -ParentPath "x.$_" -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*'
     }

@@ -109,11 +109,20 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         }
     }
 
-    /// <summary>Changes the length, alone: a write that is cutting off what it only filled up would cut off what this adds.</summary>
+    /// <summary>
+    /// Changes the length; of a node that grows alone, since a write that is cutting off what it only filled up would cut off what this
+    /// adds. Others see to themselves, and may write to themselves meanwhile.
+    /// </summary>
     public ValueTask ResizeAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
-        => UnderRangeAsync(
-            0, long.MaxValue, exclusive: true, () => requests.Resize(length, preallocation, claimed, cancellationToken), cancellationToken);
+        => node.GrowsOnWrite
+            ? UnderRangeAsync(
+                0,
+                long.MaxValue,
+                exclusive: true,
+                () => requests.Resize(length, preallocation, claimed, cancellationToken),
+                cancellationToken)
+            : requests.Resize(length, preallocation, claimed, cancellationToken);
 
     private long MaximumZeroes => binding.MaximumZeroes == 0 ? long.MaxValue : Math.Max(_unit, Down(binding.MaximumZeroes));
 
