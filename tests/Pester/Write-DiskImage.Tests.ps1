@@ -54,7 +54,7 @@ Describe 'Write-DiskImage' {
         Format-Error $problems | Should -Be 'DiskImageNotFound ObjectNotFound'
         (Read-DiskImage disk.raw 10 1)[0] | Should -Be 7
         (Read-DiskImage disk.qcow2 10 1)[0] | Should -Be 7
-        Write-DiskImage disk.* 11 8
+        Write-DiskImage disk* 11 8
         (Read-DiskImage disk.qcow2 11 1)[0] | Should -Be 8
     }
 

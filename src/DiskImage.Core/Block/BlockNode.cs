@@ -174,7 +174,7 @@ public abstract class BlockNode : IAsyncDisposable
 
     /// <summary>
     /// Takes a range over from another node without its bytes passing through this process, as far as both sides and their host can. What
-    /// is not done is unchanged. Nobody may write to the source meanwhile.
+    /// is not done is unchanged; what lies past the end of the source is not. Nobody may write to the source meanwhile.
     /// </summary>
     /// <param name="offset">Where it is to be here.</param>
     /// <param name="source">The other node.</param>
@@ -188,9 +188,9 @@ public abstract class BlockNode : IAsyncDisposable
         ArgumentNullException.ThrowIfNull(source);
         CheckRange(offset, length, GrowsOnWrite);
         CheckWritable();
-        source.CheckRange(sourceOffset, length, mayGrow: false);
         source.CheckWhole();
-        return length == 0 || Bound() is not null ? default
+        length = Math.Min(length, source.Length - sourceOffset); // places may reach past the end of a file: reading them says what is there
+        return length <= 0 || Bound() is not null ? default
             : CopyFromCoreAsync(offset, source, sourceOffset, length, how, cancellationToken);
     }
 

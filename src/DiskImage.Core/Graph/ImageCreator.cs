@@ -125,7 +125,7 @@ public sealed class ImageCreator(ImageOpener opener)
                         ImageLocator locator = opener.Policy.Admit(reference, place.Locator, OpenPolicy.DataRole);
                         return await target.TryOpenAsync(Full(locator), writable, stop).ConfigureAwait(false)
                             ?? await opener.OpenFileAsync(
-                                locator, writable, Path.GetDirectoryName(place.Address), stop).ConfigureAwait(false);
+                                locator, writable, Path.GetDirectoryName(place.Address), Cache, stop).ConfigureAwait(false);
                     },
                     Secrets,
                     SecretsBelow,
@@ -173,7 +173,7 @@ public sealed class ImageCreator(ImageOpener opener)
             if (!create)
             {
                 BlockNode existing = await opener.OpenFileAsync(
-                    locator, writable: true, Path.GetDirectoryName(image), token).ConfigureAwait(false);
+                    locator, writable: true, Path.GetDirectoryName(image), Cache, token).ConfigureAwait(false);
                 if (existing.Identity is { } identity && identity == target.Place.Present)
                 {
                     await existing.DisposeAsync().ConfigureAwait(false);

@@ -122,14 +122,19 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="writable">Open for writing.</param>
     /// <param name="folder">Where relative paths of a description are taken from; null for the process's current folder.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    public async ValueTask<BlockNode> OpenFileAsync(
+    public ValueTask<BlockNode> OpenFileAsync(
         ImageLocator locator, bool writable, string? folder, CancellationToken cancellationToken)
+        => OpenFileAsync(locator, writable, folder, Policy.Cache, cancellationToken);
+
+    /// <summary>The same with a cache policy of its own.</summary>
+    internal async ValueTask<BlockNode> OpenFileAsync(
+        ImageLocator locator, bool writable, string? folder, CachePolicy cache, CancellationToken cancellationToken)
     {
         var graph = new ImageGraph(); // gets no named nodes: the locator is a path or URI
         GraphBuilder builder = Builder(new OpenRequest(locator.Text), locator, graph);
         return await builder.OpenBytesAsync(
             builder.BytesOf(locator.Spec),
-            new GraphSite([], folder) { Writable = writable, Cache = Policy.Cache },
+            new GraphSite([], folder) { Writable = writable, Cache = cache },
             cancellationToken).ConfigureAwait(false);
     }
 

@@ -153,7 +153,9 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         }
     }
 
+    // Extents lead past filters to the bytes below, which are not to be had there: whoever reads through one means it.
     private bool MayShare => options.Shares && !options.InOrder && Compressor is null && source.IsReadOnly
+        && !source.SelfAndBelow().Any(n => n is FilterNode and not BorrowedNode)
         && target.SelfAndBelow().OfType<ISharing>().Any(
             t => source.SelfAndBelow().OfType<ISharing>().Any(s => StoresZeroes || t.MayShareWith(s)));
 

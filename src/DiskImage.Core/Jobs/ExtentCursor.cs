@@ -35,8 +35,6 @@ internal readonly record struct Piece(long Number, long Offset, long Length, Pie
 internal sealed class ExtentCursor(
     BlockNode node, long length, int chunk, int grain = 1, bool byLayer = false, bool zeroesAreData = false) : IDisposable
 {
-    private const int HostBlock = 4096; // of file systems: what they share begins at one
-
     private readonly SemaphoreSlim _turn = new(1, 1); // guards the rest
     private long _offset, _number;
     private long _largestPlain;
@@ -135,7 +133,7 @@ internal sealed class ExtentCursor(
 
     private static bool IsPlain(in BlockExtent extent)
         => extent is { IsData: true, IsZero: false, Node: not null, HostOffset: long host }
-            && ((host - extent.Offset) & (HostBlock - 1)) == 0;
+            && ((host - extent.Offset) & (ISharing.Unit - 1)) == 0;
 
     private async ValueTask<BlockExtent> TakeAsync(CancellationToken cancellationToken)
     {

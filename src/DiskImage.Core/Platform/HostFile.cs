@@ -91,6 +91,30 @@ internal abstract class HostFile
     {
     }
 
+    /// <summary>Has reads and writes of an open file go past the host's cache. The handle is closed if it fails.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="name">What it is called in messages.</param>
+    /// <param name="handle">The open file.</param>
+    /// <param name="writable">It is open for writing.</param>
+    /// <param name="sharing">What others may do meanwhile.</param>
+    /// <exception cref="DiskImageException">Unsupported: not to be had there; what the host says.</exception>
+    public OpenFile GoRoundCache(string path, string name, SafeFileHandle handle, bool writable, HostSharing sharing)
+    {
+        try
+        {
+            return BypassCache(path, handle, writable, sharing) ?? throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{name}: cannot be used past the host's cache, which cache modes 'none' and 'directsync' ask for. Use writeback or "
+                    + $"writethrough.",
+                name);
+        }
+        catch (Exception e)
+        {
+            Close(handle);
+            throw e is IOException or UnauthorizedAccessException ? Error(e, name, "open it past the cache") : e;
+        }
+    }
+
     /// <summary>
     /// Has reads and writes of an open file go past the host's cache. Null if that is not to be had here; the handle stays as it was.
     /// </summary>
@@ -99,7 +123,7 @@ internal abstract class HostFile
     /// <param name="writable">It is open for writing.</param>
     /// <param name="sharing">What others may do meanwhile.</param>
     /// <exception cref="IOException">It was closed and cannot be opened again.</exception>
-    public abstract DirectFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing);
+    protected abstract OpenFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing);
 
     /// <summary>Why a new file cannot bear a name: a reserved one, for example. Null if it can.</summary>
     public virtual string? WhyNoNewFile(string path) => null;

@@ -1,12 +1,4 @@
-using Microsoft.Win32.SafeHandles;
-
 namespace DiskImage.Platform;
-
-/// <summary>An open file whose reads and writes go past the host's cache.</summary>
-/// <param name="Handle">The file.</param>
-/// <param name="RequestAlignment">Offset and length of a request are multiples of it; 1 where any will do.</param>
-/// <param name="MemoryAlignment">The address of a request's first byte is a multiple of it; 1 where any will do.</param>
-internal readonly record struct DirectFile(SafeFileHandle Handle, int RequestAlignment, int MemoryAlignment);
 
 /// <summary>What a path leads to.</summary>
 internal enum HostFileKind

@@ -160,7 +160,7 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
         }
     }
 
-    public override DirectFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
+    protected override OpenFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
     {
         int flags = Control(handle, StatusFlags, 0);
         if (flags < 0 || Control(handle, SetStatusFlags, flags | DirectFlag) < 0)
@@ -169,8 +169,8 @@ internal sealed partial class LinuxFile(bool hasOpenFileLocks = true) : UnixFile
         }
         bool tells = StatX(handle, "", EmptyPath, DirectAlignment, out StatXBuffer stat) == 0 && (stat.Mask & DirectAlignment) != 0;
         return tells && stat.DirectOffsetAlignment > 0
-            ? new DirectFile(handle, (int)stat.DirectOffsetAlignment, (int)stat.DirectMemoryAlignment)
-            : new DirectFile(handle, UsualAlignment, UsualAlignment);
+            ? new OpenFile(handle, (int)stat.DirectOffsetAlignment, (int)stat.DirectMemoryAlignment)
+            : new OpenFile(handle, UsualAlignment, UsualAlignment);
     }
 
     /// <summary>O_DIRECT: one of the numbers that architectures differ in.</summary>

@@ -118,8 +118,8 @@ internal sealed partial class MacFile : UnixFile
 
     // fcntl is variadic. Apple's arm64 passes variadic arguments on the stack; six unused register arguments put this one there.
     // No request has to be aligned: what is not goes by way of the cache.
-    public override DirectFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
-        => Control(handle, NoCache, 1) < 0 ? null : new DirectFile(handle, 1, 1);
+    protected override OpenFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
+        => Control(handle, NoCache, 1) < 0 ? null : new OpenFile(handle);
 
     protected override int Control(SafeFileHandle handle, int command, nint argument)
         => RuntimeInformation.ProcessArchitecture == Architecture.X64

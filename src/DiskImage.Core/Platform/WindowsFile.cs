@@ -36,10 +36,10 @@ internal sealed partial class WindowsFile : HostFile
         => Open(path, writable, sharing, FileOptions.None);
 
     // An open file cannot be changed so, and its own share mode keeps a second opening out.
-    public override DirectFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
+    protected override OpenFile? BypassCache(string path, SafeFileHandle handle, bool writable, HostSharing sharing)
     {
         handle.Dispose();
-        return new DirectFile(Open(path, writable, sharing, (FileOptions)NoBuffering), LargestSector, LargestSector);
+        return new OpenFile(Open(path, writable, sharing, (FileOptions)NoBuffering), LargestSector, LargestSector);
     }
 
     public override void Flush(SafeFileHandle handle)

@@ -31,6 +31,20 @@ public sealed class ReflinkTests
     public Task On_btrfs_data_are_shared_and_independent(string from, string to) => ConvertAsync("btrfs", from, to);
 
     [ReflinkTheory("xfs")]
+    [InlineData("raw", "preallocation=falloc")]
+    [InlineData("qcow2", "preallocation=full")]
+    public async Task Space_that_was_claimed_is_kept(string format, string options)
+    {
+        using MountedFileSystem mounted = await MountedFileSystem.OfAsync("xfs");
+        byte[] contents = await MakeRawAsync(mounted["a.raw"]);
+        ConvertResult result = await Images.ConvertAsync(mounted["a.raw"], "raw", mounted["b"], format, options);
+        Assert.Equal(0, result.BytesShared);
+        Assert.Equal(contents, await ReadAsync(mounted["b"], format));
+        await using BlockNode disk = await Images.OpenAsync(mounted["b"], format);
+        Assert.True(disk.Child("file")!.AllocatedLength >= Size);
+    }
+
+    [ReflinkTheory("xfs")]
     [InlineData("reflink=0")]
     public async Task Where_the_file_system_has_none_the_copy_is_made_all_the_same(string option)
     {

@@ -93,6 +93,51 @@ public sealed class SharedStorageTests
     }
 
     [Fact]
+    public async Task A_filter_over_the_source_is_not_passed_by()
+    {
+        byte[] contents = Mixed(6);
+        var target = new SharingNode([]);
+        await MakeAsync(target, "raw", $"size={Size}");
+        var read = new Counting(new SharingNode(contents, isReadOnly: true));
+        await using (BlockNode disk = await OpenAsync(target, "raw"))
+        {
+            ConvertResult result = await new ConvertJob(read, disk, new ConvertOptions()).RunAsync(null, CancellationToken.None);
+            Assert.Equal(0, result.BytesShared);
+        }
+        Assert.Equal((0, (long)Size), (target.Asked, read.Bytes));
+        Assert.Equal(contents, target.ToArray());
+    }
+
+    [Fact]
+    public async Task A_place_that_reaches_past_the_end_of_its_file_reads_as_it_would()
+    {
+        byte[] contents = new byte[Size];
+        new Random(9).NextBytes(contents);
+        var made = new MemoryNode();
+        await MemoryDisk.CreateAsync(made, $"size={Size}");
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(made))
+        {
+            await disk.WriteAsync(0, contents);
+            await disk.FlushAsync();
+        }
+        byte[] cut = made.ToArray()[..^10_000]; // in the middle of the last cluster
+        byte[] expected = new byte[Size];
+        await using (BlockNode disk = await OpenAsync(new MemoryNode((byte[])cut.Clone(), readOnly: true), "qcow2"))
+        {
+            await disk.ReadAsync(0, expected);
+        }
+        await using BlockNode source = await OpenAsync(new SharingNode(cut, isReadOnly: true), "qcow2");
+        var target = new SharingNode([]);
+        await MakeAsync(target, "raw", $"size={Size}");
+        await using (BlockNode disk = await OpenAsync(target, "raw"))
+        {
+            ConvertResult result = await new ConvertJob(source, disk, new ConvertOptions()).RunAsync(null, CancellationToken.None);
+            Assert.True(result.BytesShared > Size / 2);
+        }
+        Assert.Equal(expected, target.ToArray());
+    }
+
+    [Fact]
     public async Task A_copy_that_fails_gives_its_place_back()
     {
         byte[] contents = Mixed(4);
@@ -123,6 +168,20 @@ public sealed class SharedStorageTests
         byte[] read = new byte[65_536];
         await disk.ReadAsync(0, read);
         Assert.Equal(below[..65_536], read);
+    }
+
+    /// <summary>Counts what is read through it.</summary>
+    private sealed class Counting(BlockNode below) : FilterNode(below)
+    {
+        private long _bytes;
+
+        public long Bytes => _bytes;
+
+        protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+        {
+            _ = Interlocked.Add(ref _bytes, buffer.Length);
+            return base.ReadCoreAsync(offset, buffer, cancellationToken);
+        }
     }
 
     /// <summary>Random data with runs of zeroes of all lengths, and clusters that are in part zero.</summary>

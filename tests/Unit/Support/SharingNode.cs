@@ -7,8 +7,6 @@ namespace DiskImage.Tests.Support;
 /// <param name="isReadOnly">It is only read.</param>
 internal sealed class SharingNode(byte[] contents, bool isReadOnly = false) : BlockNode, ISharing
 {
-    private const int Unit = 4096;
-
     private readonly MemoryNode _bytes = new(contents, isReadOnly);
 
     /// <summary>Told the number of each request to share, from 0; false to refuse it.</summary>
@@ -45,8 +43,8 @@ internal sealed class SharingNode(byte[] contents, bool isReadOnly = false) : Bl
         {
             return default;
         }
-        long whole = Math.Min(length, Most) & -Unit;
-        bool isAligned = ((offset | sourceOffset) & (Unit - 1)) == 0;
+        long whole = Math.Min(length, Most) & -ISharing.Unit;
+        bool isAligned = ((offset | sourceOffset) & (ISharing.Unit - 1)) == 0;
         long done = isAligned ? whole : how == CopyOffload.ShareOrMove ? length : 0;
         byte[] bytes = new byte[done];
         await from._bytes.ReadAsync(sourceOffset, bytes, cancellationToken);

@@ -72,7 +72,10 @@ internal sealed class ParallelsBundleNode : BlockNode, IDescribed, IRepairable, 
 
     public ValueTask ReserveAsync(long offset, long length, CancellationToken cancellationToken)
         => EachAsync(
-            offset, length, (node, at, _, count) => node.As<IReservable>()?.ReserveAsync(at, count, cancellationToken) ?? default);
+            offset,
+            length,
+            (node, at, _, count) => node.As<IReservable>()?.ReserveAsync(at, count, cancellationToken) ?? default,
+            cancellationToken);
 
     /// <summary>Runs a change of the layers while no request runs. It is flushed first.</summary>
     public ValueTask AloneAsync(Func<ValueTask> work, CancellationToken cancellationToken) => _alone.AloneAsync(
@@ -108,17 +111,23 @@ internal sealed class ParallelsBundleNode : BlockNode, IDescribed, IRepairable, 
 
     protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
         => EachAsync(
-            offset, buffer.Length, (node, at, done, count) => node.ReadAsync(at, buffer.Slice((int)done, (int)count), cancellationToken));
+            offset,
+            buffer.Length,
+            (node, at, done, count) => node.ReadAsync(at, buffer.Slice((int)done, (int)count), cancellationToken),
+            cancellationToken);
 
     protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
         => EachAsync(
-            offset, buffer.Length, (node, at, done, count) => node.WriteAsync(at, buffer.Slice((int)done, (int)count), cancellationToken));
+            offset,
+            buffer.Length,
+            (node, at, done, count) => node.WriteAsync(at, buffer.Slice((int)done, (int)count), cancellationToken),
+            cancellationToken);
 
     protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
-        => EachAsync(offset, length, (node, at, _, count) => node.WriteZeroesAsync(at, count, mode, cancellationToken));
+        => EachAsync(offset, length, (node, at, _, count) => node.WriteZeroesAsync(at, count, mode, cancellationToken), cancellationToken);
 
     protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
-        => EachAsync(offset, length, (node, at, _, count) => node.DiscardAsync(at, count, cancellationToken));
+        => EachAsync(offset, length, (node, at, _, count) => node.DiscardAsync(at, count, cancellationToken), cancellationToken);
 
     protected override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
     {
@@ -217,9 +226,10 @@ internal sealed class ParallelsBundleNode : BlockNode, IDescribed, IRepairable, 
         return _parts[low];
     }
 
-    private async ValueTask EachAsync(long offset, long length, Func<BlockNode, long, long, long, ValueTask> work)
+    private async ValueTask EachAsync(
+        long offset, long length, Func<BlockNode, long, long, long, ValueTask> work, CancellationToken cancellationToken)
     {
-        RangeLock.Hold hold = await _alone.AcquireAsync(offset, offset + length, exclusive: false).ConfigureAwait(false);
+        RangeLock.Hold hold = await _alone.AcquireAsync(offset, offset + length, exclusive: false, cancellationToken).ConfigureAwait(false);
         try
         {
             for (long done = 0; done < length;)

@@ -92,7 +92,9 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             throw;
         }
         ImageLocking locking = options.Locking == ImageLocking.Auto ? context.Locking : options.Locking;
-        DirectFile file = context.Direct ? GoRoundCache(path, path, handle, access.Writes, sharing) : new DirectFile(handle, 1, 1);
+        OpenFile file = context.Direct
+            ? HostFile.Current.GoRoundCache(path, path, handle, access.Writes, sharing)
+            : new OpenFile(handle);
         return new(Claim(path, file, access, locking, context.Warn));
     }
 
@@ -185,9 +187,9 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             {
                 HostFile.Current.DisableCopyOnWrite(handle);
             }
-            DirectFile file = traits.Direct
-                ? GoRoundCache(temporary, place.Locator, handle, writable: true, HostSharing.Nobody)
-                : new DirectFile(handle, 1, 1);
+            OpenFile file = traits.Direct
+                ? HostFile.Current.GoRoundCache(temporary, place.Locator, handle, writable: true, HostSharing.Nobody)
+                : new OpenFile(handle);
             handle = file.Handle;
             return new RenamedFile(place, temporary, Claim(place.Locator, file, Access.Writing), made);
         }
@@ -206,7 +208,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         SafeFileHandle handle = HostFile.Current.OpenTemporary();
         HostFile.Current.AllowHoles(handle);
         HostFile.Current.SurviveFileSizeLimit();
-        return new FileNode(name, handle, isReadOnly: false);
+        return new FileNode(name, new OpenFile(handle), isReadOnly: false);
     });
 
     public ValueTask RemoveAsync(string locator, NodeIdentity identity)
@@ -240,7 +242,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
     /// <summary>A node on an open file, once nobody else uses it in a way that excludes this. The handle is closed if it fails.</summary>
     private static FileNode Claim(
         string path,
-        DirectFile file,
+        OpenFile file,
         Access access,
         ImageLocking locking = ImageLocking.Auto,
         Action<Wording>? warn = null)
@@ -271,28 +273,6 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
             HostFile.Current.SurviveFileSizeLimit();
         }
         return new FileNode(path, file, isReadOnly: !access.Writes);
-    }
-
-    /// <summary>Has an open file's reads and writes go past the host's cache. The handle is closed if it fails.</summary>
-    private static DirectFile GoRoundCache(string path, string name, SafeFileHandle handle, bool writable, HostSharing sharing)
-    {
-        DirectFile? direct = null;
-        try
-        {
-            direct = Try(name, "open it past the cache", () => HostFile.Current.BypassCache(path, handle, writable, sharing));
-            return direct ?? throw new DiskImageException(
-                DiskImageErrorKind.Unsupported,
-                $"{name}: its file system cannot go round the host's cache, which cache modes 'none' and 'directsync' ask for. "
-                    + $"Use writeback or writethrough.",
-                name);
-        }
-        finally
-        {
-            if (direct is null)
-            {
-                HostFile.Current.Close(handle);
-            }
-        }
     }
 
     private static ProtocolOpenContext Writing(string path) => new(new FileOpenOptions { FileName = path }) { Access = Access.Writing };
@@ -328,8 +308,8 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
     /// <summary>Opens for reading or writing what bears another name in messages.</summary>
     internal static BlockNode Open(string path, string name, bool writable) => Claim(
         name,
-        new DirectFile(
-            Try(name, "open it", () => HostFile.Current.Open(path, writable, writable ? HostSharing.Nobody : HostSharing.Readers)), 1, 1),
+        new OpenFile(
+            Try(name, "open it", () => HostFile.Current.Open(path, writable, writable ? HostSharing.Nobody : HostSharing.Readers))),
         writable ? Access.Writing : Access.Reading);
 
     /// <summary>Makes the file that is to be renamed, under a name that nobody else has.</summary>

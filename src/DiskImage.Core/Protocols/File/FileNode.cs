@@ -13,20 +13,15 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
 {
     private const long ReservedAtOnce = 1L << 30; // bytes between two looks at the cancellation. Ours
     private const int ZeroesAtOnce = 1 << 20;
-    private const int SharedUnit = 4096; // what file systems share begins and ends at blocks, of this size at least
 
     private readonly SafeFileHandle _handle;
     private readonly int _unit, _memory; // what requests are multiples of, where the host's cache is gone round; else 1
     private readonly ReaderWriterLockSlim _sizing = new(); // shared: a write that may grow the file; exclusive: setting its length
     private long _length; // goes up under the shared lock, anywhere under the exclusive one
+    private volatile bool _isClaimed; // space was, for this opening: sharing another's would give it up
     private volatile bool _holesUnknown; // the file system cannot tell: do not ask for every extent again
 
-    public FileNode(string path, SafeFileHandle handle, bool isReadOnly)
-        : this(path, new DirectFile(handle, 1, 1), isReadOnly)
-    {
-    }
-
-    public FileNode(string path, DirectFile file, bool isReadOnly)
+    public FileNode(string path, OpenFile file, bool isReadOnly)
     {
         (Name, _handle, IsReadOnly) = (path, file.Handle, isReadOnly);
         (_unit, _memory) = (file.RequestAlignment, file.MemoryAlignment);
@@ -103,7 +98,8 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
         return default;
     }
 
-    public bool MayShareWith(ISharing other) => other is FileNode file && HostFile.Current.MayShare(file._handle, _handle);
+    public bool MayShareWith(ISharing other)
+        => !_isClaimed && other is FileNode file && HostFile.Current.MayShare(file._handle, _handle);
 
     protected override ValueTask<CopyOutcome> CopyFromCoreAsync(
         long offset, BlockNode source, long sourceOffset, long length, CopyOffload how, CancellationToken cancellationToken)
@@ -116,7 +112,8 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
         _sizing.EnterReadLock();
         try
         {
-            long whole = ((offset | sourceOffset) & (SharedUnit - 1)) == 0 ? length & -SharedUnit : 0;
+            bool isAligned = ((offset | sourceOffset) & (ISharing.Unit - 1)) == 0;
+            long whole = isAligned && !_isClaimed ? length & -ISharing.Unit : 0;
             bool isShared = whole > 0 && HostFile.Current.TryShare(from._handle, sourceOffset, _handle, offset, whole);
             long done = isShared ? whole
                 : how == CopyOffload.ShareOrMove ? HostFile.Current.Move(from._handle, sourceOffset, _handle, offset, length)
@@ -254,6 +251,7 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
                 WriteZeroes(old, length, claimed, cancellationToken);
             }
             Volatile.Write(ref _length, Math.Max(old, length));
+            _isClaimed = true;
         }
         catch
         {

@@ -87,12 +87,8 @@ internal class HostDeviceDriver(HostDevices devices) : ProtocolDriver, IStorage
             int memoryAlignment = 1;
             if (direct)
             {
-                (handle, _, memoryAlignment) = HostFile.Current.BypassCache(path, handle, access.Writes, HostSharing.Everybody)
-                    ?? throw new DiskImageException(
-                        DiskImageErrorKind.Unsupported,
-                        $"{path}: cannot be used past the host's cache, which cache modes 'none' and 'directsync' ask for. "
-                            + $"Use writeback or writethrough.",
-                        path);
+                (handle, _, memoryAlignment) = HostFile.Current.GoRoundCache(
+                    path, path, handle, access.Writes, HostSharing.Everybody);
             }
             return new HostDeviceNode(path, handle, facts, devices, isReadOnly: !access.Writes, memoryAlignment);
         }
