@@ -1,6 +1,7 @@
 using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Protocols.Nbd;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Protocols.Nbd;
@@ -317,6 +318,55 @@ public sealed class NbdOracleTests : IDisposable
             && l.Contains("fua=1", StringComparison.Ordinal));
         Assert.Contains(lines, l => l.Contains(" Cache ", StringComparison.Ordinal) && l.Contains("count=0x100000", StringComparison.Ordinal));
         Assert.Single(lines, l => l.Contains(" Flush ", StringComparison.Ordinal));
+    }
+
+    [OracleTheory("nbdkit")]
+    [InlineData("", true)]
+    [InlineData("fastzeromode=none", false)] // not offered
+    [InlineData("fastzeromode=slow zeromode=emulate", false)] // offered, and refused when asked for
+    public async Task Zeroes_are_fast_where_the_server_says_so_and_nothing_is_done_where_it_is_not(string zeroes, bool isFast)
+    {
+        string[] filters = zeroes.Length > 0 ? ["--filter=nozero"] : [];
+        await using NbdProcess server = await NbdkitAsync([.. filters, "memory", "8M", .. zeroes.Split(' ', StringSplitOptions.RemoveEmptyEntries)]);
+        await using OpenedImage image = await OpenAsync(Uri(), writable: true);
+        byte[] bytes = new byte[8192], read = new byte[8192];
+        Array.Fill(bytes, (byte)7);
+        await image.Node.WriteAsync(0, bytes);
+        Assert.Equal(isFast, await image.Node.As<IFastZero>()!.TryZeroFastAsync(4096, 4096, CancellationToken.None));
+        await image.Node.ReadAsync(0, read);
+        Assert.Equal([.. bytes[..4096], .. isFast ? new byte[4096] : bytes[4096..]], read);
+        await image.Node.WriteZeroesAsync(4096, 4096); // in any case, by way of what there is
+        await image.Node.ReadAsync(0, read);
+        Assert.Equal([.. bytes[..4096], .. new byte[4096]], read);
+    }
+
+    [OracleFact("nbdkit")]
+    public async Task So_many_requests_are_under_way_and_the_others_wait_for_one_of_them()
+    {
+        const int Asked = 3 * NbdConnections.MostRequests;
+        await using NbdProcess server = await NbdkitAsync("--filter=delay", "memory", "8M", "delay-read=3600");
+        var options = (NbdOptions)new NbdDriver().Bind(new NbdDriver().Parse(Uri()));
+        await using NbdConnections connections = await NbdConnections.OpenAsync(
+            new NbdPlace("an export", options.Address(), Tls: null), new NbdWishes(), options, CancellationToken.None);
+        int made = 0;
+        CancellationTokenSource[] stops = [.. Enumerable.Range(0, Asked).Select(_ => new CancellationTokenSource())];
+        Task[] requests = [.. stops.Select(stop => connections.RunAsync(
+            () =>
+            {
+                _ = Interlocked.Increment(ref made);
+                return new NbdRequest { Command = NbdCommand.Read, Length = 512, Buffer = new byte[512] };
+            },
+            stop.Token).AsTask())];
+        Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref made) >= NbdConnections.MostRequests, TimeSpan.FromSeconds(30)));
+        await Task.Delay(200);
+        Assert.Equal(NbdConnections.MostRequests, made);
+        await stops[0].CancelAsync();
+        Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref made) > NbdConnections.MostRequests, TimeSpan.FromSeconds(30)));
+        await Task.Delay(200);
+        Assert.Equal(NbdConnections.MostRequests + 1, made);
+        Array.ForEach(stops, stop => stop.Cancel());
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => Task.WhenAll(requests));
+        Array.ForEach(stops, stop => stop.Dispose());
     }
 
     [OracleFact("nbdkit")]
