@@ -15,7 +15,7 @@ internal sealed record Luks1Header
     private const int Sector = 512, NameBytes = 32, UuidBytes = 40;
     private const int VersionAt = 6, CipherAt = 8, ModeAt = 40, HashAt = 72, PayloadAt = 104, KeyBytesAt = 108;
     private const int DigestAt = 112, SaltAt = 132, IterationsAt = 164, UuidAt = 168;
-    private const int MostKeyBytes = 64, MostStripes = 1 << 16; // no cipher has more; ours
+    private const int MostKeyBytes = 64; // no cipher has more
     private const int AreaAlignment = 4096; // of new slots: QEMU's
 
     public required CipherSpec Cipher { get; init; }
@@ -35,11 +35,17 @@ internal sealed record Luks1Header
 
     public required IReadOnlyList<Luks1Slot> KeySlots { get; init; }
 
-    /// <summary>Bytes of a slot's split key.</summary>
-    public int SplitLength(Luks1Slot slot) => Cipher.KeyLength * slot.Stripes;
+    /// <summary>What is wrong with single records, by the number of the slot.</summary>
+    public IReadOnlyDictionary<int, Luks1Fault> Faults { get; private init; } = new Dictionary<int, Luks1Fault>();
 
     /// <summary>The bytes a slot takes: whole sectors.</summary>
-    public int AreaLength(Luks1Slot slot) => (int)Round.Up(SplitLength(slot), Sector);
+    public long AreaLength(Luks1Slot slot) => Round.Up((long)Cipher.KeyLength * slot.Stripes, Sector);
+
+    /// <summary>Where a slot's bytes end.</summary>
+    public long AreaEnd(Luks1Slot slot) => slot.Offset + AreaLength(slot);
+
+    /// <summary>Where a slot's record is.</summary>
+    public static int RecordAt(int slot) => SlotsAt + (slot * Luks1Slot.Bytes);
 
     /// <summary>True if bytes begin as a header of any version does.</summary>
     public static bool IsSigned(ReadOnlySpan<byte> bytes)
@@ -66,10 +72,9 @@ internal sealed record Luks1Header
         };
     }
 
-    /// <summary>Where the last slot ends.</summary>
-    public long AreasEnd => KeySlots.Max(s => s.Offset + AreaLength(s));
-
-    /// <summary>Reads a header and checks every field by itself and against the others.</summary>
+    /// <summary>
+    /// Reads a header and checks every field by itself and against the others. What is wrong with a slot alone is in <see cref="Faults"/>.
+    /// </summary>
     /// <exception cref="DiskImageException">InvalidFormat, Corrupt or Unsupported.</exception>
     public static Luks1Header Parse(ReadOnlySpan<byte> bytes, LuksArea area)
     {
@@ -90,19 +95,20 @@ internal sealed record Luks1Header
             DiskImageErrorKind.Unsupported,
             $"the hash '{hashName}'; known: {string.Join(", ", Enum.GetValues<HashAlgorithm>().Select(h => h.Text()))}",
             HashAt);
+        uint iterations = BigEndian.U32(bytes, IterationsAt);
+        if (iterations is 0 or > int.MaxValue)
+        {
+            throw area.Wrong(
+                DiskImageErrorKind.Corrupt,
+                $"{iterations:#,0} iterations for the key's digest; allowed: 1 to {int.MaxValue:#,0}",
+                IterationsAt);
+        }
         var slots = new Luks1Slot[Slots];
+        uint[] states = new uint[Slots];
         for (int i = 0; i < Slots; i++)
         {
-            int at = SlotsAt + (i * Luks1Slot.Bytes);
-            uint state = Luks1Slot.State(bytes[at..]);
-            if (state is not (Luks1Slot.Active or Luks1Slot.Dead))
-            {
-                throw area.Wrong(
-                    DiskImageErrorKind.Corrupt,
-                    $"key slot {i} is in the state {state:x8}; allowed: {Luks1Slot.Active:x8} (active), {Luks1Slot.Dead:x8} (not)",
-                    at);
-            }
-            slots[i] = Luks1Slot.Parse(bytes.Slice(at, Luks1Slot.Bytes));
+            ReadOnlySpan<byte> record = bytes.Slice(RecordAt(i), Luks1Slot.Bytes);
+            (slots[i], states[i]) = (Luks1Slot.Parse(record), Luks1Slot.State(record));
         }
         var header = new Luks1Header
         {
@@ -111,12 +117,11 @@ internal sealed record Luks1Header
             Payload = (long)BigEndian.U32(bytes, PayloadAt) * Sector,
             Digest = bytes.Slice(DigestAt, DigestBytes).ToArray(),
             DigestSalt = bytes.Slice(SaltAt, SaltBytes).ToArray(),
-            DigestIterations = BigEndian.U32(bytes, IterationsAt),
+            DigestIterations = iterations,
             Uuid = Text(bytes, UuidAt, UuidBytes),
             KeySlots = slots,
         };
-        header.RequireSound(area);
-        return header;
+        return header with { Faults = Luks1Layout.Faults(header, area, states) };
     }
 
     /// <summary>The header's bytes.</summary>
@@ -136,59 +141,13 @@ internal sealed record Luks1Header
         _ = Encoding.ASCII.GetBytes(Uuid, bytes.AsSpan(UuidAt, UuidBytes - 1));
         for (int i = 0; i < Slots; i++)
         {
-            KeySlots[i].Write(bytes.AsSpan(SlotsAt + (i * Luks1Slot.Bytes), Luks1Slot.Bytes));
+            KeySlots[i].Write(bytes.AsSpan(RecordAt(i), Luks1Slot.Bytes));
         }
         return bytes;
     }
 
     /// <summary>The header with another slot.</summary>
     public Luks1Header With(int number, Luks1Slot slot) => this with { KeySlots = [.. KeySlots.Select((s, i) => i == number ? slot : s)] };
-
-    private void RequireSound(LuksArea area)
-    {
-        if (DigestIterations == 0 || DigestIterations > int.MaxValue)
-        {
-            throw area.Wrong(
-                DiskImageErrorKind.Corrupt,
-                $"{DigestIterations:#,0} iterations for the key's digest; allowed: 1 to {int.MaxValue:#,0}",
-                IterationsAt);
-        }
-        long end = Payload == 0 ? area.Length : Math.Min(Payload, area.Length);
-        var taken = new List<(long Start, long End, string What)> { (0, Bytes, "the header") };
-        for (int i = 0; i < Slots; i++)
-        {
-            Luks1Slot slot = KeySlots[i];
-            int at = SlotsAt + (i * Luks1Slot.Bytes);
-            if (slot.Stripes is 0 or > MostStripes)
-            {
-                throw area.Wrong(
-                    DiskImageErrorKind.Corrupt, $"key slot {i} has {slot.Stripes:#,0} stripes; allowed: 1 to {MostStripes:#,0}", at);
-            }
-            if (slot.IsActive && (slot.Iterations == 0 || slot.Iterations > int.MaxValue))
-            {
-                throw area.Wrong(
-                    DiskImageErrorKind.Corrupt,
-                    $"key slot {i} has {slot.Iterations:#,0} iterations; allowed: 1 to {int.MaxValue:#,0}",
-                    at);
-            }
-            (long Start, long End, string What) mine = (slot.Offset, slot.Offset + AreaLength(slot), $"key slot {i}");
-            if (mine.End > end)
-            {
-                throw area.Wrong(
-                    DiskImageErrorKind.Corrupt,
-                    $"key slot {i} lies at {mine.Start:#,0} to {mine.End:#,0}; allowed: up to {end:#,0}, where the data begins",
-                    at);
-            }
-            if (taken.Find(t => t.Start < mine.End && mine.Start < t.End) is { What: not null } other)
-            {
-                throw area.Wrong(
-                    DiskImageErrorKind.Corrupt,
-                    $"key slot {i} at {mine.Start:#,0} to {mine.End:#,0} overlaps {other.What} at {other.Start:#,0} to {other.End:#,0}",
-                    at);
-            }
-            taken.Add(mine);
-        }
-    }
 
     private static string Text(ReadOnlySpan<byte> bytes, int at, int length)
     {

@@ -37,6 +37,8 @@ internal sealed class Luks1Volume(LuksArea area, KeyLimits limits, Luks1Header h
         Area.Start + s.Offset,
         _header.AreaLength(s)))];
 
+    public override IReadOnlyList<string> Warnings => [.. _header.Faults.OrderBy(f => f.Key).Select(f => f.Value.What.ToString())];
+
     protected override string LastResort
         => ". Version 1 keeps no second copy of its header: only a backup of it brings back what is lost";
 
@@ -85,10 +87,14 @@ internal sealed class Luks1Volume(LuksArea area, KeyLimits limits, Luks1Header h
         }
     }
 
+    protected override Wording? FaultOf(int slot) => _header.Faults.GetValueOrDefault(slot)?.What;
+
+    protected override bool CanBeTried(int slot) => _header.Faults.GetValueOrDefault(slot)?.CanBeTried != false;
+
     protected override async ValueTask<SecretBuffer?> TrySlotAsync(int slot, SecretBuffer secret, CancellationToken cancellationToken)
     {
         Luks1Slot stored = _header.KeySlots[slot];
-        int at = RecordAt(slot);
+        int at = Luks1Header.RecordAt(slot);
         Limits.Require(Area.Name, $"key slot {slot}", _header.Hash, stored.Iterations, Cipher.KeyLength, Area.Start + at);
         Limits.Require(
             Area.Name, "the digest of the key", _header.Hash, _header.DigestIterations, Luks1Header.DigestBytes, Area.Start);
@@ -135,8 +141,6 @@ internal sealed class Luks1Volume(LuksArea area, KeyLimits limits, Luks1Header h
         await WriteRecordAsync(slot, old.Emptied).ConfigureAwait(false);
     }
 
-    private static int RecordAt(int slot) => Luks1Header.SlotsAt + (slot * Luks1Slot.Bytes);
-
     /// <summary>Writes a record that does not hold the key.</summary>
     private ValueTask WriteRecordAsync(int slot, Luks1Slot record) => WriteAsync(slot, record, Luks1Slot.Bytes);
 
@@ -146,7 +150,7 @@ internal sealed class Luks1Volume(LuksArea area, KeyLimits limits, Luks1Header h
     {
         byte[] bytes = new byte[Luks1Slot.Bytes];
         record.Write(bytes);
-        await Area.WriteDurablyAsync(RecordAt(slot), bytes.AsMemory(0, length)).ConfigureAwait(false);
+        await Area.WriteDurablyAsync(Luks1Header.RecordAt(slot), bytes.AsMemory(0, length)).ConfigureAwait(false);
         _header = _header.With(slot, record);
     }
 }

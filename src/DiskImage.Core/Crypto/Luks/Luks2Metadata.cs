@@ -1,3 +1,4 @@
+using System.Globalization;
 using DiskImage.Block;
 
 namespace DiskImage.Crypto.Luks;
@@ -51,6 +52,11 @@ internal sealed record Luks2Metadata(
 {
     /// <summary>Slots at most. Spec.</summary>
     public const int MostSlots = 32;
+
+    /// <summary>The slots that hold the key of the segment: others may hold keys of something else (unbound ones).</summary>
+    public IEnumerable<Luks2Slot> Holders
+        => Slots.Where(s => Digests.Any(d => d.Segments.Contains(SegmentName, StringComparer.Ordinal)
+            && d.Slots.Contains(s.Number.ToString(CultureInfo.InvariantCulture), StringComparer.Ordinal)));
 
     private const int MostKeyBytes = 512, MostStripes = 1 << 16, MostDigestBytes = 256, MostLanes = 64; // ours
 
@@ -182,7 +188,7 @@ internal sealed record Luks2Metadata(
     }
 
     private static int Number(LuksArea area, string name)
-        => int.TryParse(name, System.Globalization.NumberStyles.None, System.Globalization.CultureInfo.InvariantCulture, out int number)
+        => int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out int number)
             && number < MostSlots
             ? number
             : throw area.Wrong(

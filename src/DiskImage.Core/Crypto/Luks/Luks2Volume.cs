@@ -67,7 +67,7 @@ internal sealed class Luks2Volume : LuksVolume
         LuksArea area, KeyLimits limits, CancellationToken cancellationToken)
     {
         (Luks2Copy? first, string wrong) = await Luks2Copy.ReadAsync(area, 0, cancellationToken).ConfigureAwait(false);
-        (Luks2Copy? second, string secondWrong) = (null, "");
+        (Luks2Copy? second, string secondWrong) = (null, Luks2Copy.NotThere);
         for (int size = first?.Size ?? Luks2Copy.SmallestSize; size <= Luks2Copy.LargestSize && second is null; size *= 2)
         {
             (second, string why) = await Luks2Copy.ReadAsync(area, size, cancellationToken).ConfigureAwait(false);
@@ -89,7 +89,7 @@ internal sealed class Luks2Volume : LuksVolume
             : first.Sequence != second.Sequence ? $"the {(newer == first ? "second" : "first")} copy of its header is older than the other"
             : null;
         Luks2Metadata metadata = Luks2Metadata.Parse(area, newer);
-        int keyLength = metadata.Slots.Count > 0 ? metadata.Slots[0].KeyLength : 0;
+        int keyLength = metadata.Holders.FirstOrDefault()?.KeyLength ?? 0;
         CipherSpec cipher = new Luks2Fields(area, (JsonObject)newer.Json["segments"]![metadata.SegmentName]!, "segments")
             .Cipher("encryption", keyLength == 0 ? 64 : keyLength);
         return (new Luks2Volume(area, limits, newer, metadata, cipher, damage), "");
@@ -177,6 +177,8 @@ internal sealed class Luks2Volume : LuksVolume
             Damage = null;
         }
     }
+
+    protected override bool HoldsKey(int slot) => _metadata.Holders.Any(s => s.Number == slot);
 
     protected override async ValueTask<SecretBuffer?> TrySlotAsync(int slot, SecretBuffer secret, CancellationToken cancellationToken)
     {
@@ -304,7 +306,7 @@ internal sealed class Luks2Volume : LuksVolume
     /// <summary>A slot like the others: as they derive keys, and in the first gap.</summary>
     private Luks2Slot NewSlot(int number, int? iterationTime)
     {
-        Luks2Slot? like = _metadata.Slots.Count > 0 ? _metadata.Slots[0] : null;
+        Luks2Slot? like = _metadata.Holders.FirstOrDefault();
         long length = Round.Up((long)Key.Length * Stripes, Luks2Copy.FixedBytes), offset = 2L * _copy.Size;
         foreach (Luks2Slot slot in _metadata.Slots.OrderBy(s => s.Offset))
         {

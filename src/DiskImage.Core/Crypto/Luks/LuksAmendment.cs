@@ -75,7 +75,7 @@ internal sealed record LuksAmendment
         {
             throw Secrets.Wrong(path);
         }
-        if (volume.Slots.Where(s => s.IsActive).All(s => slots.Contains(s.Number)))
+        if (volume.Holders.All(s => slots.Contains(s.Number)))
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Refused,

@@ -41,6 +41,9 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
     /// <summary>All slots.</summary>
     public abstract IReadOnlyList<KeySlot> Slots { get; }
 
+    /// <summary>The slots of which one at least must stay: those that hold the key of the disk.</summary>
+    public IEnumerable<KeySlot> Holders => Slots.Where(s => s.IsActive && HoldsKey(s.Number) && FaultOf(s.Number) is null);
+
     /// <summary>What whoever uses the image should know.</summary>
     public virtual IReadOnlyList<string> Warnings => [];
 
@@ -76,11 +79,18 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
     }
 
     /// <summary>Finds the key with a secret.</summary>
-    /// <exception cref="DiskImageException">WrongSecret; OutOfRange: a slot would take too long or too much.</exception>
+    /// <exception cref="DiskImageException">WrongSecret; Corrupt: so it may be, but a slot that is damaged may be its own as well;
+    /// OutOfRange: a slot would take too long or too much.</exception>
     public async ValueTask UnlockAsync(SecretBuffer secret, CancellationToken cancellationToken)
     {
-        (SecretBuffer key, _) = await TryOpenAsync(secret, cancellationToken).ConfigureAwait(false) ?? throw Secrets.Wrong(Area.Name);
-        Adopt(key);
+        if (await TryOpenAsync(secret, cancellationToken).ConfigureAwait(false) is { } found)
+        {
+            Adopt(found.Key);
+            return;
+        }
+        throw Slots.Select(s => FaultOf(s.Number)).FirstOrDefault(f => f is not null) is { } fault
+            ? Area.Wrong(DiskImageErrorKind.Corrupt, $"{fault}; and the secret opens none of the other slots", 0)
+            : Secrets.Wrong(Area.Name);
     }
 
     /// <summary>The slot that a secret opens; null if it opens none.</summary>
@@ -100,7 +110,7 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
     {
         using SecretBuffer text = SecretBuffer.OfText(secret);
         var found = new List<int>();
-        foreach (KeySlot slot in Slots.Where(s => s.IsActive))
+        foreach (KeySlot slot in Slots.Where(s => s.IsActive && CanBeTried(s.Number)))
         {
             cancellationToken.ThrowIfCancellationRequested();
             using SecretBuffer? key = await TrySlotAsync(slot.Number, text, cancellationToken).ConfigureAwait(false);
@@ -121,12 +131,13 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
     public async ValueTask<int> AddAsync(SecureString secret, int? slot, int? iterationTime, CancellationToken cancellationToken)
     {
         _ = Key;
-        int number = slot ?? Slots.FirstOrDefault(s => !s.IsActive)?.Number
+        int number = slot ?? Slots.FirstOrDefault(s => !s.IsActive && FaultOf(s.Number) is null)?.Number
             ?? throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
                 $"{Area.Name}: all of its {Slots.Count} key slots are in use. Remove one first.",
                 Area.Name);
         KeySlot chosen = Require(number);
+        RequireSound(number);
         if (chosen.IsActive)
         {
             throw new DiskImageException(
@@ -147,7 +158,8 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
             throw new DiskImageException(
                 DiskImageErrorKind.NotFound, $"{Area.Name}: key slot {slot} holds no key, so there is nothing to remove", Area.Name);
         }
-        if (!allowLast && Slots.Count(s => s.IsActive) == 1)
+        RequireSound(slot);
+        if (!allowLast && Holders.All(s => s.Number == slot))
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Refused,
@@ -164,11 +176,18 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
     {
         var findings = new CheckFindings();
         CheckHeader(findings);
+        foreach (KeySlot slot in Slots)
+        {
+            if (FaultOf(slot.Number) is { } fault)
+            {
+                findings.Corruption("KeySlotRecord", $"{fault}: the slot is not used{LastResort}", host: Area.Start);
+            }
+        }
         if (!Slots.Any(s => s.IsActive))
         {
             findings.Corruption("NoKeySlot", $"no key slot holds the key, so nothing opens the disk{LastResort}", host: Area.Start);
         }
-        foreach (KeySlot slot in Slots.Where(s => s.IsActive))
+        foreach (KeySlot slot in Slots.Where(s => s.IsActive && FaultOf(s.Number) is null))
         {
             await CheckSlotAsync(slot, findings, cancellationToken).ConfigureAwait(false);
         }
@@ -185,6 +204,15 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
     protected virtual void CheckHeader(CheckFindings findings)
     {
     }
+
+    /// <summary>What is wrong with a slot's record: nothing is then written to the slot. Null if nothing is.</summary>
+    protected virtual Wording? FaultOf(int slot) => null;
+
+    /// <summary>A secret may be tried on an active slot.</summary>
+    protected virtual bool CanBeTried(int slot) => true;
+
+    /// <summary>An active slot holds the key of the disk, and not another one.</summary>
+    protected virtual bool HoldsKey(int slot) => true;
 
     /// <summary>Takes over the key.</summary>
     protected void Adopt(SecretBuffer key)
@@ -246,7 +274,7 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
 
     private async ValueTask<(SecretBuffer Key, int Slot)?> TryOpenAsync(SecretBuffer secret, CancellationToken cancellationToken)
     {
-        foreach (KeySlot slot in Slots.Where(s => s.IsActive))
+        foreach (KeySlot slot in Slots.Where(s => s.IsActive && CanBeTried(s.Number)))
         {
             cancellationToken.ThrowIfCancellationRequested();
             if (await TrySlotAsync(slot.Number, secret, cancellationToken).ConfigureAwait(false) is { } key)
@@ -281,6 +309,14 @@ internal abstract class LuksVolume(LuksArea area, KeyLimits limits) : IDisposabl
                 $"{count:#,0} of the {stored.Length / Sector:#,0} sectors of key slot {slot.Number} are overwritten, and all are needed: "
                     + $"its secret does not open the disk any more{LastResort}",
                 host: slot.Offset + first);
+        }
+    }
+
+    private void RequireSound(int slot)
+    {
+        if (FaultOf(slot) is { } fault)
+        {
+            throw Area.Wrong(DiskImageErrorKind.Corrupt, $"{fault}; so nothing is written to it. Choose another slot.", 0);
         }
     }
 

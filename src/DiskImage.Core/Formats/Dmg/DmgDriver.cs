@@ -39,7 +39,7 @@ internal sealed class DmgDriver : FormatDriver
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<DmgOpenOptions>();
 
     public override int Probe(in ProbeInput input)
-        => DmgEncryption.IsSigned(input.Header) ? Certain
+        => DmgEncryption.IsSigned(input.Header) || DmgEncryptionV1.IsSigned(input.Tail) ? Certain
             : (input.Tail.Length >= DmgTrailer.Length && DmgTrailer.IsSigned(input.Tail[^DmgTrailer.Length..]))
             || DmgTrailer.IsSigned(input.Header)
             ? Score(input.FileName)

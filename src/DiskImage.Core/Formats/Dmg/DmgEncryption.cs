@@ -19,7 +19,7 @@ internal static class DmgEncryption
     private const int SmallestBlock = 512, LargestBlock = 1 << 20; // ours
     private const uint Passphrase = 1, Pbkdf2 = 103, TripleDes = 17, Aes = 0x8000_0001;
 
-    /// <summary>True if a file begins as an encrypted image does.</summary>
+    /// <summary>True if a file begins as an encrypted image of version 2 does.</summary>
     public static bool IsSigned(ReadOnlySpan<byte> header) => header.StartsWith("encrcdsa"u8);
 
     /// <summary>The image in its container; the file itself if it is in none. The caller closes the file if this fails.</summary>
@@ -31,7 +31,7 @@ internal static class DmgEncryption
         await file.ReadPaddedAsync(0, header, cancellationToken).ConfigureAwait(false);
         if (!IsSigned(header))
         {
-            return file;
+            return await DmgEncryptionV1.TryOpenAsync(context, cancellationToken).ConfigureAwait(false) ?? file;
         }
         uint version = BigEndian.U32(header, VersionAt), keyBits = BigEndian.U32(header, KeyBitsAt), block = BigEndian.U32(header, BlockAt);
         ulong length = BigEndian.U64(header, LengthAt), start = BigEndian.U64(header, DataAt);
@@ -73,14 +73,8 @@ internal static class DmgEncryption
                 if (key is not null)
                 {
                     int size = (int)keyBits / 8;
-                    var cipher = new SectorCipher(
-                        Crypto.CipherMode.Cbc,
-                        Ciphers.Find("aes", size)!.Value.Make(key.Span[..size]),
-                        tweak: null,
-                        new HmacIv(SecretBuffer.Of(key.Span.Slice(size, HmacBytes)), (int)block / SmallestBlock),
-                        (int)block,
-                        isByPlace: false,
-                        first: 0);
+                    ISectorCipher cipher = Cipher(
+                        key.Span[..size], SecretBuffer.Of(key.Span.Slice(size, HmacBytes)), (int)block);
                     return new DmgCipherNode(file, (long)start, (long)length, cipher);
                 }
             }
@@ -92,6 +86,19 @@ internal static class DmgEncryption
         DiskImageException Wrong(DiskImageErrorKind kind, Wording what, long offset)
             => new(kind, $"{file.Name}: encrypted image: {what}", file.Name, offset);
     }
+
+    /// <summary>The cipher of the data, of both versions.</summary>
+    /// <param name="key">Its key, which is copied.</param>
+    /// <param name="vectorKey">The key of the vectors, which the cipher takes over.</param>
+    /// <param name="block">Bytes of a block.</param>
+    public static ISectorCipher Cipher(ReadOnlySpan<byte> key, SecretBuffer vectorKey, int block) => new SectorCipher(
+        Crypto.CipherMode.Cbc,
+        Ciphers.Find("aes", key.Length)!.Value.Make(key),
+        tweak: null,
+        new HmacIv(vectorKey, block / SmallestBlock),
+        block,
+        isByPlace: false,
+        first: 0);
 
     /// <summary>The data's key and that of the vectors, one behind the other; null if it is not this secret's.</summary>
     [SuppressMessage("Security", "CA5350", Justification = "The format has it so.")]
@@ -147,13 +154,5 @@ internal static class DmgEncryption
 
         DiskImageException Wrong(DiskImageErrorKind kind, Wording what)
             => new(kind, $"{file.Name}: encrypted image: {what}", file.Name, at);
-    }
-
-    /// <summary>The image inside the container.</summary>
-    private sealed class DmgCipherNode(BlockNode file, long start, long length, ISectorCipher cipher) : CipherNode(file, start, cipher)
-    {
-        public override long Length => length;
-
-        public override bool IsReadOnly => true;
     }
 }

@@ -23,9 +23,7 @@ public sealed class DmgEncryptionTests : IDisposable
     [InlineData(256, 512, false)]
     public async Task An_encrypted_image_reads_as_the_image_in_it(int keyBits, int block, bool wrapsByAes)
     {
-        byte[] contents = new byte[700 * 512];
-        new Random(5).NextBytes(contents.AsSpan(0, 200_000));
-        byte[] plain = DmgTests.Mixed(contents).Make();
+        byte[] contents = Contents(), plain = DmgTests.Mixed(contents).Make();
         await File.WriteAllBytesAsync(_folder["a.dmg"], Encrypt(plain, keyBits, block, wrapsByAes, iterations: 1000));
         Images.UseSecret(Passphrase);
         await using (BlockNode disk = await Images.OpenAsync(_folder["a.dmg"]))
@@ -76,10 +74,85 @@ public sealed class DmgEncryptionTests : IDisposable
         Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
     }
 
-    [SuppressMessage("Security", "CA5350", Justification = "The format has it so.")]
-    private static byte[] Encrypt(byte[] plain, int keyBits, int block, bool wrapsByAes, int iterations)
+    /// <summary>
+    /// What vfdecrypt makes of the tests' own images is the image: of version 2 it takes 128 bits, 3DES, 1000 iterations, and the key where
+    /// Apple's program puts it. Version 1 it takes for version 2.
+    /// </summary>
+    [OracleTheory("vfdecrypt")]
+    [InlineData(4096)]
+    [InlineData(512)]
+    public async Task Vfdecrypt_reads_the_tests_own_images(int block)
     {
-        const int Data = 8192, Key = 128;
+        byte[] plain = DmgTests.Mixed(Contents()).Make();
+        await File.WriteAllBytesAsync(_folder["a.dmg"], Encrypt(plain, 128, block, wrapsByAes: false, iterations: 1000, keyAt: 680));
+        _ = await Programs.RunAsync("vfdecrypt", "-p", Passphrase, "-i", _folder["a.dmg"], "-o", _folder["plain"]);
+        byte[] read = await File.ReadAllBytesAsync(_folder["plain"]);
+        Assert.InRange(read.Length, plain.Length, plain.Length + 4096);
+        Assert.True(read.AsSpan(0, plain.Length).SequenceEqual(plain));
+        Images.UseSecret(Passphrase);
+        await using BlockNode disk = await Images.OpenAsync(_folder["a.dmg"]);
+        Assert.Equal(Contents().Length, disk.Length);
+    }
+
+    [Theory]
+    [InlineData(1000)]
+    [InlineData(250_000)]
+    public async Task An_image_of_version_1_reads_as_the_image_in_it(int iterations)
+    {
+        byte[] contents = Contents();
+        byte[] image = DmgEncryptionV1Writer.Encrypt(DmgTests.Mixed(contents).Make(), Passphrase, iterations);
+        await File.WriteAllBytesAsync(_folder["a.img"], image); // what it is shows without its name
+        Images.UseSecret(Passphrase);
+        await using (BlockNode disk = await Images.OpenAsync(_folder["a.img"]))
+        {
+            ImageDescription described = disk.As<IDescribed>()!.Describe();
+            Assert.Equal(("dmg", true), (described.Format, described.Encrypted));
+            byte[] read = new byte[disk.Length];
+            await disk.ReadAsync(0, read);
+            Assert.Equal(contents, read);
+        }
+        Images.UseSecret("wrong");
+        Assert.Equal(
+            DiskImageErrorKind.WrongSecret, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.img"]))).Kind);
+        Images.Secrets.Value = null;
+        Assert.Equal(
+            DiskImageErrorKind.SecretRequired, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.img"]))).Kind);
+    }
+
+    [Theory]
+    [InlineData(40, 7u, DiskImageErrorKind.Unsupported)] // derivation
+    [InlineData(48, 0u, DiskImageErrorKind.Corrupt)] // iterations
+    [InlineData(48, uint.MaxValue, DiskImageErrorKind.Corrupt)]
+    [InlineData(48, 2_000_000_000u, DiskImageErrorKind.OutOfRange)]
+    [InlineData(52, 33u, DiskImageErrorKind.Corrupt)] // bytes of the salt
+    [InlineData(136, 0u, DiskImageErrorKind.Corrupt)] // bytes of the wrapped keys
+    [InlineData(136, 264u, DiskImageErrorKind.Corrupt)]
+    [InlineData(136, uint.MaxValue, DiskImageErrorKind.Corrupt)]
+    [InlineData(136, 48u, DiskImageErrorKind.WrongSecret)]
+    [InlineData(436, 41u, DiskImageErrorKind.Corrupt)]
+    [InlineData(436, 40u, DiskImageErrorKind.WrongSecret)]
+    [InlineData(1256, uint.MaxValue, DiskImageErrorKind.Corrupt)] // length
+    [InlineData(1260, uint.MaxValue, DiskImageErrorKind.Corrupt)]
+    public async Task A_number_of_version_1_out_of_bounds_is_refused(int at, uint value, DiskImageErrorKind kind)
+    {
+        byte[] image = DmgEncryptionV1Writer.Encrypt(DmgTests.Mixed(new byte[51200]).Make(), Passphrase, iterations: 1000);
+        BinaryPrimitives.WriteUInt32BigEndian(image.AsSpan(image.Length - DmgEncryptionV1Writer.HeaderBytes + at), value);
+        await File.WriteAllBytesAsync(_folder["a.dmg"], image);
+        Images.UseSecret(Passphrase);
+        Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
+    }
+
+    private static byte[] Contents()
+    {
+        byte[] contents = new byte[700 * 512];
+        new Random(5).NextBytes(contents.AsSpan(0, 200_000));
+        return contents;
+    }
+
+    [SuppressMessage("Security", "CA5350", Justification = "The format has it so.")]
+    private static byte[] Encrypt(byte[] plain, int keyBits, int block, bool wrapsByAes, int iterations, int keyAt = 128)
+    {
+        const int Data = 8192;
         byte[] aesKey = RandomNumberGenerator.GetBytes(keyBits / 8), hmacKey = RandomNumberGenerator.GetBytes(20);
         byte[] salt = RandomNumberGenerator.GetBytes(20);
         using SymmetricAlgorithm wrap = wrapsByAes ? Aes.Create() : TripleDES.Create();
@@ -93,16 +166,16 @@ public sealed class DmgEncryptionTests : IDisposable
         foreach ((int at, uint value) in new (int, uint)[]
         {
             (8, 2), (12, 16), (16, 5), (20, 0x80000001), (24, (uint)keyBits), (28, 91), (32, 160), (52, (uint)block),
-            (60, (uint)plain.Length), (68, Data), (72, 1), (76, 1), (84, Key), (92, 616),
-            (Key, 103), (Key + 8, (uint)iterations), (Key + 12, 20), (Key + 48, (uint)iv.Length), (Key + 84, (uint)wrapBits),
-            (Key + 88, wrapsByAes ? 0x80000001 : 17), (Key + 92, 7), (Key + 96, 6), (Key + 100, (uint)wrapped.Length),
+            (60, (uint)plain.Length), (68, Data), (72, 1), (76, 1), (84, keyAt), (92, 616),
+            (keyAt, 103), (keyAt + 8, (uint)iterations), (keyAt + 12, 20), (keyAt + 48, (uint)iv.Length), (keyAt + 84, (uint)wrapBits),
+            (keyAt + 88, wrapsByAes ? 0x80000001 : 17), (keyAt + 92, 7), (keyAt + 96, 6), (keyAt + 100, (uint)wrapped.Length),
         })
         {
             BinaryPrimitives.WriteUInt32BigEndian(image.AsSpan(at), value);
         }
-        salt.CopyTo(image, Key + 16);
-        iv.CopyTo(image, Key + 52);
-        wrapped.CopyTo(image, Key + 104);
+        salt.CopyTo(image, keyAt + 16);
+        iv.CopyTo(image, keyAt + 52);
+        wrapped.CopyTo(image, keyAt + 104);
         using var aes = Aes.Create();
         aes.Key = aesKey;
         byte[] number = new byte[4], padded = new byte[block];

@@ -330,6 +330,21 @@ public sealed class KeySlotTests
             new[] { DiskImageErrorKind.Corrupt, DiskImageErrorKind.Unsupported, DiskImageErrorKind.OutOfRange, DiskImageErrorKind.WrongSecret });
     }
 
+    /// <summary>Segments that are not known here, and several of them, are refused with what they are called.</summary>
+    [Theory]
+    [InlineData("\"segments\":{", "\"segments\":{\"7\":{\"type\":\"linear\",\"offset\":\"16777216\",\"size\":\"4096\"},", "2 segments (7, 0)")]
+    [InlineData("\"type\":\"crypt\"", "\"type\":\"linear\"", "segments.0.type is 'linear'")]
+    [InlineData("\"sector_size\":512", "\"sector_size\":512,\"integrity\":{\"type\":\"hmac(sha256)\"}", "integrity")]
+    [InlineData("\"config\":{", "\"config\":{\"requirements\":{\"mandatory\":[\"inline-hw-tags\"]},", "inline-hw-tags")]
+    public async Task What_is_not_known_is_refused_by_name(string from, string to, string says)
+    {
+        (byte[] image, _) = await MakeAsync(2);
+        byte[] edited = await EditedAsync(image, from, to);
+        DiskImageException e = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(new MemoryNode(edited), secret: null));
+        Assert.Equal(DiskImageErrorKind.Unsupported, e.Kind);
+        Assert.Contains(says, e.Message, StringComparison.Ordinal);
+    }
+
     private static async Task<(byte[] Image, byte[] Sample)> MakeAsync(int version)
     {
         var file = new MemoryNode();
