@@ -13,7 +13,7 @@ namespace DiskImage.Formats.Dmg;
 /// </summary>
 internal static class DmgEncryptionV1
 {
-    private const int HeaderBytes = 1276, SignatureAt = HeaderBytes - 8;
+    private const int HeaderBytes = 1276;
     private const int KdfAt = 40, IterationsAt = 48, SaltBytesAt = 52, SaltAt = 56, LengthAt = 1256;
     private const int DataKeyAt = 136, VectorKeyAt = 436, MostSalt = 32, MostWrapped = 256; // each key behind its length
     private const int Block = 4096, DataKeyBytes = 16, VectorKeyBytes = 20, WrapBytes = 24;
