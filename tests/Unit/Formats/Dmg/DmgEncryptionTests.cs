@@ -166,7 +166,7 @@ public sealed class DmgEncryptionTests : IDisposable
         foreach ((int at, uint value) in new (int, uint)[]
         {
             (8, 2), (12, 16), (16, 5), (20, 0x80000001), (24, (uint)keyBits), (28, 91), (32, 160), (52, (uint)block),
-            (60, (uint)plain.Length), (68, Data), (72, 1), (76, 1), (84, keyAt), (92, 616),
+            (60, (uint)plain.Length), (68, Data), (72, 1), (76, 1), (84, (uint)keyAt), (92, 616),
             (keyAt, 103), (keyAt + 8, (uint)iterations), (keyAt + 12, 20), (keyAt + 48, (uint)iv.Length), (keyAt + 84, (uint)wrapBits),
             (keyAt + 88, wrapsByAes ? 0x80000001 : 17), (keyAt + 92, 7), (keyAt + 96, 6), (keyAt + 100, (uint)wrapped.Length),
         })
