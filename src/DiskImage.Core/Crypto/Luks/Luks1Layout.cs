@@ -82,8 +82,8 @@ internal static class Luks1Layout
             && header.KeySlots[other].Offset < header.AreaEnd(header.KeySlots[one]);
 
     private static Wording Overlapping(Luks1Header header, int one, int other)
-        => $"key slot {one} at {header.KeySlots[one].Offset:#,0} to {header.AreaEnd(header.KeySlots[one]):#,0} overlaps key slot {other} at "
-            + $"{header.KeySlots[other].Offset:#,0} to {header.AreaEnd(header.KeySlots[other]):#,0}";
+        => $"key slot {one} at {header.KeySlots[one].Offset:#,0} to {header.AreaEnd(header.KeySlots[one]):#,0} overlaps "
+            + $"key slot {other} at {header.KeySlots[other].Offset:#,0} to {header.AreaEnd(header.KeySlots[other]):#,0}";
 
     /// <summary>A slot is where the two next to it say, and like them.</summary>
     private static bool IsRegular(IReadOnlyList<Luks1Slot> slots, int number)

@@ -74,26 +74,6 @@ public sealed class DmgEncryptionTests : IDisposable
         Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
     }
 
-    /// <summary>
-    /// What vfdecrypt makes of the tests' own images is the image: of version 2 it takes 128 bits, 3DES, 1000 iterations, and the key where
-    /// Apple's program puts it. Version 1 it takes for version 2.
-    /// </summary>
-    [OracleTheory("vfdecrypt")]
-    [InlineData(4096)]
-    [InlineData(512)]
-    public async Task Vfdecrypt_reads_the_tests_own_images(int block)
-    {
-        byte[] plain = DmgTests.Mixed(Contents()).Make();
-        await File.WriteAllBytesAsync(_folder["a.dmg"], Encrypt(plain, 128, block, wrapsByAes: false, iterations: 1000, keyAt: 680));
-        _ = await Programs.RunAsync("vfdecrypt", "-p", Passphrase, "-i", _folder["a.dmg"], "-o", _folder["plain"]);
-        byte[] read = await File.ReadAllBytesAsync(_folder["plain"]);
-        Assert.InRange(read.Length, plain.Length, plain.Length + 4096);
-        Assert.True(read.AsSpan(0, plain.Length).SequenceEqual(plain));
-        Images.UseSecret(Passphrase);
-        await using BlockNode disk = await Images.OpenAsync(_folder["a.dmg"]);
-        Assert.Equal(Contents().Length, disk.Length);
-    }
-
     [Theory]
     [InlineData(1000)]
     [InlineData(250_000)]
