@@ -122,6 +122,30 @@ public sealed class DmgEncryptionTests : IDisposable
         Assert.Equal(kind, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_folder["a.dmg"]))).Kind);
     }
 
+    /// <summary>
+    /// It takes the one key to be at 680, and knows AES-128 wrapped by 3DES only. With the keys given it decrypts all; with the passphrase
+    /// all but the first 16 bytes of each block, since it takes the key of the vectors from where that of the data stands.
+    /// </summary>
+    [OracleTheory("vfdecrypt")]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task What_the_tests_encrypt_vfdecrypt_decrypts(bool byPassphrase)
+    {
+        const int Block = 4096, Skipped = 16;
+        byte[] plain = DmgTests.Mixed(Contents()).Make(), keys = RandomNumberGenerator.GetBytes(36);
+        byte[] image = Encrypt(plain, 128, Block, wrapsByAes: false, iterations: 1000, keyAt: 680, keys);
+        await File.WriteAllBytesAsync(_folder["a.dmg"], image);
+        string[] secret = byPassphrase ? ["-p", Passphrase] : ["-k", Convert.ToHexString(keys)];
+        _ = await Programs.RunAsync("vfdecrypt", [.. secret, "-i", _folder["a.dmg"], "-o", _folder["theirs.dmg"]]);
+        byte[] theirs = await File.ReadAllBytesAsync(_folder["theirs.dmg"]);
+        Assert.Equal(plain.Length, theirs.Length);
+        for (int at = 0; byPassphrase && at < plain.Length; at += Block)
+        {
+            plain.AsSpan(at, Math.Min(Skipped, plain.Length - at)).CopyTo(theirs.AsSpan(at));
+        }
+        Assert.Equal(plain, theirs);
+    }
+
     private static byte[] Contents()
     {
         byte[] contents = new byte[700 * 512];
@@ -130,11 +154,12 @@ public sealed class DmgEncryptionTests : IDisposable
     }
 
     [SuppressMessage("Security", "CA5350", Justification = "The format has it so.")]
-    private static byte[] Encrypt(byte[] plain, int keyBits, int block, bool wrapsByAes, int iterations, int keyAt = 128)
+    private static byte[] Encrypt(
+        byte[] plain, int keyBits, int block, bool wrapsByAes, int iterations, int keyAt = 128, byte[]? keys = null)
     {
         const int Data = 8192;
-        byte[] aesKey = RandomNumberGenerator.GetBytes(keyBits / 8), hmacKey = RandomNumberGenerator.GetBytes(20);
-        byte[] salt = RandomNumberGenerator.GetBytes(20);
+        byte[] both = keys ?? RandomNumberGenerator.GetBytes((keyBits / 8) + 20), salt = RandomNumberGenerator.GetBytes(20);
+        byte[] aesKey = both[..(keyBits / 8)], hmacKey = both[(keyBits / 8)..];
         using SymmetricAlgorithm wrap = wrapsByAes ? Aes.Create() : TripleDES.Create();
         int wrapBits = wrapsByAes ? 256 : 192;
         wrap.Key = Rfc2898DeriveBytes.Pbkdf2(

@@ -5,7 +5,7 @@ using System.Text;
 
 namespace DiskImage.Tests.Formats.Dmg;
 
-/// <summary>Makes encrypted images of version 1 with the platform's own functions, from the layout alone; vfdecrypt reads them.</summary>
+/// <summary>Makes encrypted images of version 1 with the platform's own functions, from the layout alone. No program at hand reads them.</summary>
 internal static class DmgEncryptionV1Writer
 {
     public const int HeaderBytes = 1276;
