@@ -32,6 +32,7 @@ internal static class FeatureScenarios
         Other("vpc", "raw → vhd", "vpc"),
         Back("vhdx", "vhdx → raw", "vhdx"),
         Back("vpc", "vhd → raw", "vpc"),
+        .. JobScenarios.All,
         new(
             "check",
             "check, 1M clusters",

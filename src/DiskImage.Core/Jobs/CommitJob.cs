@@ -17,12 +17,10 @@ namespace DiskImage.Jobs;
 /// <param name="target">The base, opened for writing.</param>
 internal sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) : BlockJob<ConvertResult>
 {
-    private const int Chunk = 1 << 20;
-
     /// <inheritdoc/>
     public override async Task<ConvertResult> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {
-        long started = System.Diagnostics.Stopwatch.GetTimestamp(), copied = 0, zero = 0, skipped = 0;
+        long started = System.Diagnostics.Stopwatch.GetTimestamp();
         List<IBackingRecord?> layers = Layers();
         for (int i = 0; i < layers.Count; i++)
         {
@@ -35,43 +33,17 @@ internal sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) 
         {
             await target.ResizeAsync(top.Length, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
         }
-        byte[] buffer = GC.AllocateUninitializedArray<byte>(Chunk);
-        for (long offset = 0; offset < top.Length;)
+        var options = new ConvertOptions
         {
-            cancellationToken.ThrowIfCancellationRequested();
-            BlockExtent extent = await top.GetExtentAsync(offset, top.Length - offset, cancellationToken).ConfigureAwait(false);
-            long length = extent.Length;
-            if (extent.Depth >= baseDepth || !extent.IsAllocated)
-            {
-                bool pastBase = !extent.IsAllocated && extent.Depth < baseDepth; // nobody decides it here: zero above a shorter base
-                if (pastBase)
-                {
-                    await target.WriteZeroesAsync(offset, length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-                }
-                skipped += length;
-            }
-            else if (extent.IsZero)
-            {
-                await target.WriteZeroesAsync(offset, length, ZeroWriteMode.MayUnmap, cancellationToken).ConfigureAwait(false);
-                zero += length;
-            }
-            else
-            {
-                length = Math.Min(length, Chunk);
-                Memory<byte> data = buffer.AsMemory(0, (int)length);
-                await top.ReadAsync(offset, data, cancellationToken).ConfigureAwait(false);
-                await target.WriteAsync(offset, data, cancellationToken).ConfigureAwait(false);
-                copied += length;
-            }
-            offset += length;
-            progress?.Report(new JobProgress("Merge", offset, top.Length));
-        }
+            Layers = baseDepth, TargetIsBelow = true, TargetReadsZero = false, FindsZeroes = false, Activity = "Merge",
+        };
+        ConvertResult result = await new ConvertJob(top, target, options).RunAsync(progress, cancellationToken).ConfigureAwait(false);
         await target.FlushAsync(cancellationToken).ConfigureAwait(false);
         foreach (IBackingRecord layer in Enumerable.Reverse(layers.OfType<IBackingRecord>()))
         {
             await layer.ConfirmBackingChangeAsync(CancellationToken.None).ConfigureAwait(false);
         }
-        return new ConvertResult(copied, zero, skipped, System.Diagnostics.Stopwatch.GetElapsedTime(started));
+        return result with { Elapsed = System.Diagnostics.Stopwatch.GetElapsedTime(started) };
     }
 
     /// <summary>The layers above the base, the top first; null for one that records nothing of what it stands on.</summary>

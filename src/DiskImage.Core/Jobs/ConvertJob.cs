@@ -27,8 +27,20 @@ public sealed record ConvertOptions
     /// <summary>The target reads as zeroes now, so zeroes need not be written.</summary>
     public bool TargetReadsZero { get; init; } = true;
 
-    /// <summary>The target has the same backing image as the source: what the source's own layer does not decide is left out.</summary>
-    public bool TargetHasBacking { get; init; }
+    /// <summary>
+    /// The target has already what lies below so many layers of the source: only what these decide is written. 0 for one that gets
+    /// everything, 1 for one with the same backing image.
+    /// </summary>
+    public int Layers { get; init; }
+
+    /// <summary>The target is what lies below those layers, so that what one of them hides by being short is zeroes to be written.</summary>
+    public bool TargetIsBelow { get; init; }
+
+    /// <summary>Data are looked through for zeroes.</summary>
+    public bool FindsZeroes { get; init; } = true;
+
+    /// <summary>What is being done, for whoever watches.</summary>
+    public string Activity { get; init; } = "Convert";
 }
 
 /// <summary>What a conversion did.</summary>
@@ -70,14 +82,15 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
                 $"{target.Name}: its {target.Length:#,0} bytes cannot hold the {source.Length:#,0} bytes of {source.Name}",
                 target.Name);
         }
-        int unit = Math.Max(1, target.Limits.AllocationUnit);
-        int chunk = Math.Max(Chunk, Math.Max(source.Limits.AllocationUnit, unit));
+        // What the target has already is not written with what is beside it, however large its units are.
+        int unit = options.TargetIsBelow ? 1 : Math.Max(1, target.Limits.AllocationUnit);
+        int chunk = options.TargetIsBelow ? Chunk : Math.Max(Chunk, Math.Max(source.Limits.AllocationUnit, unit));
         int grain = System.Numerics.BitOperations.IsPow2(unit) ? unit : 1;
         bool shares = MayShare;
         grain = shares ? Math.Min(grain, ShareGrain) : grain;
-        using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.TargetHasBacking, zeroesAreData: StoresZeroes)
+        using var cursor = new ExtentCursor(source, source.Length, chunk, grain, options.Layers, zeroesAreData: StoresZeroes)
         {
-            LargestPlain = shares ? LargestShared : 0,
+            LargestPlain = shares ? LargestShared : 0, UndecidedIsZero = options.TargetIsBelow,
         };
         var order = new InOrder();
         int workers = options.Workers > 0 ? options.Workers : ParallelWork.WorkersFor(source, target);
@@ -90,6 +103,8 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
     }
 
     private bool StoresZeroes => options.SparseSize == 0;
+
+    private bool KeepsData => StoresZeroes || !options.FindsZeroes;
 
     private ICompressedWritable? Compressor => options.Compress || target.As<ICompressedWritable>()?.IsAlwaysCompressed == true
         ? target.As<ICompressedWritable>()
@@ -110,7 +125,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
                 await order.WaitAsync(piece.Number, cancellationToken).ConfigureAwait(false);
                 await TakeOverAsync(piece, cursor, buffer, runs, cancellationToken).ConfigureAwait(false);
                 order.Done(piece.Number);
-                progress?.Report(new JobProgress("Convert", Done, source.Length));
+                progress?.Report(new JobProgress(options.Activity, Done, source.Length));
                 continue;
             }
             Memory<byte> data = piece.Kind == PieceKind.Data ? buffer.AsMemory(0, (int)piece.Length) : default;
@@ -149,7 +164,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
             {
                 await WriteAsync(piece.Offset, data, runs, cancellationToken).ConfigureAwait(false);
             }
-            progress?.Report(new JobProgress("Convert", Done, source.Length));
+            progress?.Report(new JobProgress(options.Activity, Done, source.Length));
         }
     }
 
@@ -157,13 +172,13 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
     private bool MayShare => options.Shares && !options.InOrder && Compressor is null && source.IsReadOnly
         && !source.SelfAndBelow().Any(n => n is FilterNode and not BorrowedNode)
         && target.SelfAndBelow().OfType<ISharing>().Any(
-            t => source.SelfAndBelow().OfType<ISharing>().Any(s => StoresZeroes || t.MayShareWith(s)));
+            t => source.SelfAndBelow().OfType<ISharing>().Any(s => KeepsData || t.MayShareWith(s)));
 
     /// <summary>Has the host put plain data in their places in the target; what it cannot is copied here.</summary>
     private async ValueTask TakeOverAsync(
         Piece piece, ExtentCursor cursor, Memory<byte> buffer, List<(int Length, bool IsZero)> runs, CancellationToken cancellationToken)
     {
-        CopyOffload how = StoresZeroes ? CopyOffload.ShareOrMove : CopyOffload.Share;
+        CopyOffload how = KeepsData ? CopyOffload.ShareOrMove : CopyOffload.Share;
         for (long at = piece.Offset; at < piece.End;)
         {
             BlockExtent extent = await source.GetExtentAsync(at, piece.End - at, cancellationToken).ConfigureAwait(false);
@@ -197,7 +212,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
         while (!data.IsEmpty)
         {
             bool isZero = false;
-            int length = StoresZeroes ? data.Length : ZeroDetection.Run(data, block, out isZero);
+            int length = KeepsData ? data.Length : ZeroDetection.Run(data, block, out isZero);
             runs.Add((length, isZero));
             data = data[length..];
         }
@@ -205,7 +220,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
 
     private async ValueTask ReserveAsync(long offset, List<(int Length, bool IsZero)> runs, CancellationToken cancellationToken)
     {
-        if (target.As<IReservable>() is not { } reservable)
+        if (options.TargetIsBelow || target.As<IReservable>() is not { } reservable) // its places are found as it is written to
         {
             return;
         }
@@ -267,7 +282,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
 
     private async ValueTask ZeroAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        bool isThere = options is { TargetReadsZero: true, TargetHasBacking: false };
+        bool isThere = options is { TargetReadsZero: true, Layers: 0 };
         for (long end = offset + length; !isThere && offset < end;)
         {
             long part = Math.Min(ZeroChunk, end - offset);

@@ -12,7 +12,7 @@ internal enum PieceKind
     /// <summary>It reads as zeroes.</summary>
     Zero,
 
-    /// <summary>The top layer does not decide it (only told apart when asked).</summary>
+    /// <summary>None of the layers asked about decides it (only told apart when asked).</summary>
     Below,
 
     /// <summary>Data that lie somewhere as they are, at blocks of a file system (only told apart when asked).</summary>
@@ -30,10 +30,10 @@ internal readonly record struct Piece(long Number, long Offset, long Length, Pie
 /// <param name="length">Bytes of it to hand out.</param>
 /// <param name="chunk">Bytes of data per piece at most; a power of two. Pieces of data end at its multiples.</param>
 /// <param name="grain">Pieces begin and end at multiples of this power of two, at most the chunk; what is mixed inside one is data.</param>
-/// <param name="byLayer">True to tell what the top layer decides from what shows through.</param>
+/// <param name="layers">So many layers from the top are told from those below; 0 to take the disk as one.</param>
 /// <param name="zeroesAreData">True to hand out what reads as zeroes like data.</param>
 internal sealed class ExtentCursor(
-    BlockNode node, long length, int chunk, int grain = 1, bool byLayer = false, bool zeroesAreData = false) : IDisposable
+    BlockNode node, long length, int chunk, int grain = 1, int layers = 0, bool zeroesAreData = false) : IDisposable
 {
     private readonly SemaphoreSlim _turn = new(1, 1); // guards the rest
     private long _offset, _number;
@@ -47,6 +47,15 @@ internal sealed class ExtentCursor(
         get => Volatile.Read(ref _largestPlain);
         set => Volatile.Write(ref _largestPlain, value);
     }
+
+    /// <summary>
+    /// What none of the layers asked about decides, and nothing below them, reads as zeroes and is told so: there one ends before the disk
+    /// does, and hides what lies further below. Otherwise it is <see cref="PieceKind.Below"/> like the rest.
+    /// </summary>
+    public bool UndecidedIsZero { get; init; }
+
+    /// <summary>Pieces of what lies below are handed out in chunks, as data are.</summary>
+    public bool PartsBelow { get; init; }
 
     /// <summary>The next piece; null at the end.</summary>
     public async ValueTask<Piece?> NextAsync(CancellationToken cancellationToken)
@@ -119,6 +128,7 @@ internal sealed class ExtentCursor(
     private long Limit(PieceKind kind, long start) => kind switch
     {
         PieceKind.Data => ChunkEnd(start),
+        PieceKind.Below when PartsBelow => ChunkEnd(start),
         PieceKind.Plain => start + Math.Max(LargestPlain, chunk),
         _ => long.MaxValue,
     };
@@ -126,7 +136,7 @@ internal sealed class ExtentCursor(
     private long ChunkEnd(long start) => Round.Down(start, chunk) + chunk;
 
     private PieceKind KindOf(in BlockExtent extent)
-        => byLayer && !(extent.Depth == 0 && extent.IsAllocated) ? PieceKind.Below
+        => layers > 0 && (extent.Depth >= layers || !(extent.IsAllocated || UndecidedIsZero)) ? PieceKind.Below
             : extent.IsZero && !zeroesAreData ? PieceKind.Zero
             : LargestPlain > 0 && IsPlain(extent) ? PieceKind.Plain
             : PieceKind.Data;

@@ -14,7 +14,7 @@ public sealed class HashJob(BlockNode node, HashAlgorithmName algorithm) : Block
         using var hash = IncrementalHash.CreateHash(algorithm);
         byte[] zeroes = new byte[Chunk];
         using var cursor = new ExtentCursor(node, node.Length, Chunk);
-        int depth = ParallelWork.ReadAhead(node);
+        int depth = ParallelWork.WorkersFor(node) + 1; // whoever reads, decodes or waits, does it beside the hash
         var ahead = new Queue<(Piece Piece, byte[]? Buffer, Task Read)>(depth);
         var free = new Stack<byte[]>(depth);
         try
@@ -31,7 +31,7 @@ public sealed class HashJob(BlockNode node, HashAlgorithmName algorithm) : Block
                     byte[]? buffer = next.Kind == PieceKind.Zero ? null : free.TryPop(out byte[]? used) ? used : new byte[Chunk];
                     ahead.Enqueue((next, buffer, buffer is null
                         ? Task.CompletedTask
-                        : node.ReadAsync(next.Offset, buffer.AsMemory(0, (int)next.Length), cancellationToken).AsTask()));
+                        : Task.Run(() => ReadAsync(next, buffer), CancellationToken.None)));
                 }
                 if (ahead.TryDequeue(out (Piece Piece, byte[]? Buffer, Task Read) first))
                 {
@@ -50,6 +50,9 @@ public sealed class HashJob(BlockNode node, HashAlgorithmName algorithm) : Block
             await Task.WhenAll(ahead.Select(a => a.Read)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
         return hash.GetHashAndReset();
+
+        async Task ReadAsync(Piece piece, byte[] buffer)
+            => await node.ReadAsync(piece.Offset, buffer.AsMemory(0, (int)piece.Length), cancellationToken).ConfigureAwait(false);
 
         void Append(Piece piece, byte[] bytes)
         {

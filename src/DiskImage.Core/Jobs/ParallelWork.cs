@@ -11,9 +11,6 @@ internal static class ParallelWork
     /// <summary>Workers that keep nodes busy, and all that these stand on: more than processors, where some are far away.</summary>
     public static int WorkersFor(params IEnumerable<BlockNode> nodes) => nodes.Select(n => n.RequestsAtOnce).Append(DefaultWorkers).Max();
 
-    /// <summary>Requests that whoever reads a node in order has under way: one, unless it is far away.</summary>
-    public static int ReadAhead(BlockNode node) => Math.Max(1, node.RequestsAtOnce);
-
     public static async Task RunAsync(int workers, Func<CancellationToken, Task> loop, CancellationToken cancellationToken)
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);

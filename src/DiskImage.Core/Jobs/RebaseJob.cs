@@ -14,49 +14,68 @@ internal sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool comp
 {
     private const int Chunk = 1 << 20;
 
+    private long _copied, _zero, _skipped, _decided;
+
     /// <inheritdoc/>
     public override async Task<ConvertResult> RunAsync(IProgress<JobProgress>? progress, CancellationToken cancellationToken)
     {
-        long started = System.Diagnostics.Stopwatch.GetTimestamp(), copied = 0, zero = 0, skipped = 0;
+        long started = System.Diagnostics.Stopwatch.GetTimestamp();
+        int chunk = Math.Max(Chunk, Math.Max(512, disk.Limits.AllocationUnit));
+        using var cursor = new ExtentCursor(disk, disk.Length, chunk, grain: 512, layers: 1) // finer than a cluster: subclusters count
+        {
+            PartsBelow = true,
+        };
+        // Compressed units are stored one behind the other.
+        int workers = compress ? 1 : ParallelWork.WorkersFor(newBacking is null ? [disk] : [disk, newBacking]);
+        await ParallelWork.RunAsync(workers, token => WorkAsync(cursor, chunk, progress, token), cancellationToken).ConfigureAwait(false);
+        await disk.FlushAsync(cancellationToken).ConfigureAwait(false);
+        return new ConvertResult(_copied, _zero, _skipped, System.Diagnostics.Stopwatch.GetElapsedTime(started));
+    }
+
+    private async Task WorkAsync(ExtentCursor cursor, int chunk, IProgress<JobProgress>? progress, CancellationToken cancellationToken)
+    {
         int unit = Math.Max(512, disk.Limits.AllocationUnit);
-        int chunk = Math.Max(Chunk, unit);
         byte[] present = GC.AllocateUninitializedArray<byte>(chunk), future = GC.AllocateUninitializedArray<byte>(chunk);
         CompressedChunk? packed = compress && disk.As<ICompressedWritable>() is { } writable ? new CompressedChunk(writable, chunk) : null;
-        using var cursor = new ExtentCursor(disk, disk.Length, chunk, grain: 512, byLayer: true); // finer than a cluster: subclusters count
         while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
         {
-            for (long offset = piece.Offset; piece.Kind == PieceKind.Below && offset < piece.End;)
+            if (piece.Kind != PieceKind.Below)
             {
-                int length = (int)Math.Min(chunk, piece.End - offset);
-                if (newBacking is null && await IsZeroAsync(offset, length, cancellationToken).ConfigureAwait(false))
+                Report(ref _decided, piece.Length);
+                continue;
+            }
+            (long offset, int length) = (piece.Offset, (int)piece.Length);
+            if (await IsZeroAsync(disk, offset, length, cancellationToken).ConfigureAwait(false)
+                && (newBacking is null || await IsZeroAsync(newBacking, offset, length, cancellationToken).ConfigureAwait(false)))
+            {
+                Report(ref _zero, length);
+                continue;
+            }
+            await disk.ReadAsync(offset, present.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
+            future.AsSpan(0, length).Clear();
+            if (newBacking is not null)
+            {
+                await newBacking.ReadPaddedAsync(offset, future.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
+            }
+            for (int at = 0; at < length;)
+            {
+                (int run, bool? isZero) = NextRun(present.AsSpan(at..length), future.AsSpan(at..length), unit, joins: packed is null);
+                if (isZero is bool zeroes)
                 {
-                    zero += length;
-                    offset += length;
-                    continue;
+                    await StoreAsync(offset + at, present.AsMemory(at, run), zeroes, packed, cancellationToken).ConfigureAwait(false);
                 }
-                await disk.ReadAsync(offset, present.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
-                future.AsSpan(0, length).Clear();
-                if (newBacking is not null)
-                {
-                    await newBacking.ReadPaddedAsync(offset, future.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
-                }
-                for (int at = 0; at < length;)
-                {
-                    (int run, bool? isZero) = NextRun(present.AsSpan(at..length), future.AsSpan(at..length), unit, joins: packed is null);
-                    if (isZero is bool zeroes)
-                    {
-                        await StoreAsync(offset + at, present.AsMemory(at, run), zeroes, packed, cancellationToken).ConfigureAwait(false);
-                    }
-                    copied += isZero is null ? 0 : run;
-                    skipped += isZero is null ? run : 0;
-                    at += run;
-                }
-                offset += length;
-                progress?.Report(new JobProgress("Rebase", offset, disk.Length));
+                Report(ref isZero is null ? ref _skipped : ref _copied, run);
+                at += run;
             }
         }
-        await disk.FlushAsync(cancellationToken).ConfigureAwait(false);
-        return new ConvertResult(copied, zero, skipped, System.Diagnostics.Stopwatch.GetElapsedTime(started));
+
+        void Report(ref long counter, long bytes)
+        {
+            _ = Interlocked.Add(ref counter, bytes);
+            long done = Interlocked.Read(ref _copied) + Interlocked.Read(ref _zero)
+                + Interlocked.Read(ref _skipped) + Interlocked.Read(ref _decided);
+            progress?.Report(new JobProgress("Rebase", done, disk.Length));
+        }
     }
 
     /// <summary>
@@ -103,11 +122,12 @@ internal sealed class RebaseJob(BlockNode disk, BlockNode? newBacking, bool comp
         }
     }
 
-    private async ValueTask<bool> IsZeroAsync(long offset, long length, CancellationToken cancellationToken)
+    /// <summary>True if a disk is known to read as zeroes in a range, as it does behind its end.</summary>
+    private static async ValueTask<bool> IsZeroAsync(BlockNode node, long offset, long length, CancellationToken cancellationToken)
     {
-        for (long end = offset + length; offset < end;)
+        for (long end = Math.Min(offset + length, node.Length); offset < end;)
         {
-            BlockExtent extent = await disk.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
+            BlockExtent extent = await node.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
             if (!extent.IsZero)
             {
                 return false;

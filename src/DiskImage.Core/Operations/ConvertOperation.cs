@@ -127,7 +127,7 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             InOrder = image.IsSent,
             Shares = request.Shares,
             TargetReadsZero = backing is null && image.Node.As<INoiseWhenNew>() is not { IsNoiseWhenNew: true },
-            TargetHasBacking = same,
+            Layers = same ? 1 : 0,
         };
         ConvertResult result = await front.ShowAsync(
             $"Converting {ByteText.Leaf(disk.Name)} to {ByteText.Leaf(image.Path)}",

@@ -35,7 +35,7 @@ public sealed class Qcow2MergeCrashTests
         var topLog = new WriteLogNode(new MemoryNode((byte[])topImage.Clone()));
         await EmptyAsync(merged.ToArray(), topLog);
         IReadOnlyList<WriteLogEntry> emptying = topLog.Entries;
-        Assert.True(merging.Count > 20 && emptying.Count > 4, $"only {merging.Count} and {emptying.Count} requests");
+        Assert.True(merging.Count > 15 && emptying.Count > 4, $"only {merging.Count} and {emptying.Count} requests");
 
         var below = new MemoryNode((byte[])baseImage.Clone());
         for (int prefix = 0; prefix <= merging.Count; prefix++)
