@@ -13,6 +13,8 @@ internal interface IBlockDecompressor
 /// <summary>The other direction of a codec.</summary>
 internal interface IBlockCompressor
 {
-    /// <summary>Compresses a block; the bytes written to <paramref name="output"/>, or null if they do not fit.</summary>
+    /// <summary>
+    /// Compresses a block; the bytes written to <paramref name="output"/>, or null if they do not fit or would hardly be fewer.
+    /// </summary>
     int? Compress(ReadOnlySpan<byte> input, Span<byte> output);
 }

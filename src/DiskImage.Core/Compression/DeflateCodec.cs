@@ -16,7 +16,7 @@ internal sealed class DeflateCodec : IBlockDecompressor, IBlockCompressor
 
     /// <inheritdoc/>
     public int? Compress(ReadOnlySpan<byte> input, Span<byte> output)
-        => _zlib is null ? DeflateStreams.Compress(input, output) : _zlib.Compress(input, output);
+        => Noise.Is(input) ? null : _zlib is null ? DeflateStreams.Compress(input, output) : _zlib.Compress(input, output);
 
     /// <inheritdoc/>
     public bool TryDecompress(ReadOnlySpan<byte> input, Span<byte> output)

@@ -24,7 +24,7 @@ internal sealed class ZlibCompressor(RuntimeZlib? zlib) : IBlockCompressor
 
     /// <inheritdoc/>
     public int? Compress(ReadOnlySpan<byte> input, Span<byte> output)
-        => zlib is null ? ByStream(input, output) : zlib.CompressZlib(input, output, Level);
+        => Noise.Is(input) ? null : zlib is null ? ByStream(input, output) : zlib.CompressZlib(input, output, Level);
 
     /// <summary>Writes a block as it is, as a zlib stream; returns <see cref="StoredBytes"/>.</summary>
     public static int Store(ReadOnlySpan<byte> input, Span<byte> output)

@@ -44,7 +44,11 @@ public sealed class DeflateTests
             foreach (int size in new[] { 1, 2, 511, 4095, 4096, 4097, 65536 })
             {
                 byte[] data = ZstdInputs.Make(kind, size, seed: 31), room = new byte[size + (size / 10) + 100], output = new byte[size];
-                int length = codec.Compress(data, room)!.Value;
+                if (codec.Compress(data, room) is not { } length)
+                {
+                    Assert.True(Noise.Is(data), $"{kind} {size}: not compressed");
+                    continue;
+                }
                 byte[] packed = room[..length];
                 var judge = new InflateReader(packed);
                 Assert.Equal(data, judge.Read());
