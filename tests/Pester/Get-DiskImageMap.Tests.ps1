@@ -34,6 +34,30 @@ Describe 'Get-DiskImageMap' {
         $end | Should -Be 4MB
     }
 
+    It 'gives what it has found when it comes to damage' {
+        $null = New-DiskImage torn.qcow2 8MB -ClusterSize 4k # a table for each 2 MiB
+        foreach ($at in 0, 16KB, 32KB, 48KB, 64KB, 3MB) {
+            Write-DiskImage torn.qcow2 $at ([byte[]](@(1) * 4096))
+        }
+        $file = [IO.File]::Open("$folder/torn.qcow2", 'Open')
+        try {
+            $header = [byte[]]::new(48)
+            $file.ReadExactly($header, 0, 48)
+            [array]::Reverse($header, 40, 8)
+            $file.Position = [BitConverter]::ToInt64($header, 40) + 8 + 6
+            $file.WriteByte(2) # the second table is no longer at a cluster
+        }
+        finally {
+            $file.Dispose()
+        }
+
+        $map = @(Get-DiskImageMap torn.qcow2 -ErrorVariable failed -ErrorAction SilentlyContinue)
+        $failed | Should -HaveCount 1
+        $failed[0].FullyQualifiedErrorId | Should -BeLike 'DiskImageCorrupt*'
+        $map.Count | Should -BeGreaterThan 5
+        $map[0].Start | Should -Be 0
+    }
+
     It 'tells which file holds what' {
         $map = Get-DiskImageMap top.qcow2
         ($map | Where-Object { $_.Depth -eq 0 -and $_.Data })[0].File | Should -Be (Join-Path $folder 'top.qcow2')

@@ -7,10 +7,10 @@ namespace DiskImage.Compression;
 /// in vain.
 /// </summary>
 /// <remarks>
-/// Two questions, both to be answered with yes. Is every value as frequent as any other? The chi-squared sum of a sample says: of noise it is
-/// near the number of values, of text, code and tables many times that. And does nothing come twice? Words at multiples of their
-/// length leave marks in a small table; of noise few find theirs there. A mistake costs bytes, never data: what is taken for noise is stored
-/// as it is.
+/// Two questions, both to be answered with yes. Is every value as frequent as any other? The chi-squared sum of a sample says: of noise
+/// it is near the number of values, of text, code and tables many times that. And does nothing come twice? Words at multiples of their
+/// length leave marks in a small table; of noise few find theirs there. A mistake costs bytes, never data: what is taken for noise is
+/// stored as it is.
 /// </remarks>
 internal static class Noise
 {

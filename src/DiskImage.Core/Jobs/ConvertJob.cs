@@ -33,7 +33,7 @@ public sealed record ConvertOptions
     /// </summary>
     public int Layers { get; init; }
 
-    /// <summary>The target is what lies below those layers, so that what one of them hides by being short is zeroes to be written.</summary>
+    /// <summary>The target is what lies below those layers, so what one of them hides by being short is zeroes to be written.</summary>
     public bool TargetIsBelow { get; init; }
 
     /// <summary>Data are looked through for zeroes.</summary>

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.ExceptionServices;
 using DiskImage.Block;
 
 namespace DiskImage.Jobs;
@@ -16,7 +17,21 @@ public static class MapJob
         while (offset < end)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            BlockExtent next = await node.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
+            BlockExtent next = default;
+            ExceptionDispatchInfo? failed = null;
+            try
+            {
+                next = await node.GetExtentAsync(offset, end - offset, cancellationToken).ConfigureAwait(false);
+            }
+            catch (DiskImageException e) when (run.Length > 0)
+            {
+                failed = ExceptionDispatchInfo.Capture(e);
+            }
+            if (failed is not null)
+            {
+                yield return run; // what came before it is known
+                failed.Throw();
+            }
             offset = next.End;
             if (run.Length == 0)
             {

@@ -16,7 +16,8 @@ namespace DiskImage.PowerShell;
 /// </remarks>
 public abstract class PipelineCmdlet : PSCmdlet, IDisposable
 {
-    private const int QueuedCalls = 64; // output may run ahead of a slow pipeline by so many objects
+    private const int QueuedCalls = 64; // output may run ahead of a slow pipeline by so many calls
+    private const int MostAtOnce = 256; // objects of a stream that one call writes
 
     private readonly CancellationTokenSource _stop = new();
     private ChannelWriter<Action>? _calls;
@@ -133,6 +134,37 @@ public abstract class PipelineCmdlet : PSCmdlet, IDisposable
 
     /// <summary>Writes an object, whole even if it is a list.</summary>
     protected ValueTask OutputAsync(object output) => PostAsync(() => WriteObject(output, enumerateCollection: false));
+
+    /// <summary>
+    /// Writes the objects of a stream: the first at once, then more and more with one call, since a call from thread to thread takes longer
+    /// than an object.
+    /// </summary>
+    private protected async Task OutputAllAsync<T>(IAsyncEnumerable<T> stream, Func<T, object> output, CancellationToken cancellationToken)
+    {
+        var batch = new List<object>();
+        int size = 1;
+        try
+        {
+            await foreach (T next in stream.WithCancellation(cancellationToken).ConfigureAwait(false))
+            {
+                batch.Add(output(next));
+                if (batch.Count == size)
+                {
+                    await WriteAsync(batch).ConfigureAwait(false);
+                    size = Math.Min(2 * size, MostAtOnce);
+                    batch = new List<object>(size);
+                }
+            }
+        }
+        catch (DiskImageException)
+        {
+            await WriteAsync(batch).ConfigureAwait(false); // what came before it is known
+            throw;
+        }
+        await WriteAsync(batch).ConfigureAwait(false);
+
+        ValueTask WriteAsync(List<object> objects) => PostAsync(() => WriteObject(objects, enumerateCollection: true));
+    }
 
     /// <summary>Says what was decided, if the user listens.</summary>
     protected ValueTask VerboseAsync(string text) => PostAsync(() => WriteVerbose(Printable.Of(text)));

@@ -29,11 +29,10 @@ public sealed class GetDiskImageMapCommand : ReadImageCmdlet
         await using (image.ConfigureAwait(false))
         {
             long room = Math.Max(0, image.Node.Length - Offset);
-            await foreach (BlockExtent extent in MapJob.ExtentsAsync(
-                image.Node, Offset, Math.Min(Length ?? room, room), cancellationToken).ConfigureAwait(false))
-            {
-                await OutputAsync(DiskImageExtent.Of(extent)).ConfigureAwait(false);
-            }
+            await OutputAllAsync(
+                MapJob.ExtentsAsync(image.Node, Offset, Math.Min(Length ?? room, room), cancellationToken),
+                extent => DiskImageExtent.Of(extent),
+                cancellationToken).ConfigureAwait(false);
         }
     }
 }

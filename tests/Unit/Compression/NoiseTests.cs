@@ -42,7 +42,6 @@ public sealed class NoiseTests
         }
     }
 
-    /// <summary>Of a block that is mixed, at most what compresses by some percent is taken for noise; of 2 MiB, nothing that repeats at its end.</summary>
     [Fact]
     public void A_large_block_is_looked_at_to_its_end()
     {
