@@ -39,10 +39,10 @@ function Assert-ExitCode([string] $What) {
 }
 
 # A new PowerShell of the kind that runs this one, so that nothing loaded here is seen there.
-function Invoke-FreshShell([string] $Script) {
+function Invoke-FreshShell([string] $Script, [string[]] $With = @()) {
     $shell = [Environment]::ProcessPath
     [string[]] $start = [IO.Path]::GetFileNameWithoutExtension($shell) -eq 'dotnet' ? @("$PSHOME/pwsh.dll") : @()
-    & $shell @start -NoProfile -NonInteractive -File $Script | Out-Host
+    & $shell @start -NoProfile -NonInteractive -File $Script @With | Out-Host
 }
 
 function Invoke-Build {
@@ -157,7 +157,7 @@ switch ($Task) {
     }
     'Bench' {
         Invoke-Build
-        Invoke-FreshShell "$root/bench/Compare.ps1"
+        Invoke-FreshShell "$root/bench/Compare.ps1" '-Output', "$root/output/bench", '-Growth'
         Assert-ExitCode 'Compare'
         dotnet run --configuration Release --project "$root/bench/DiskImage.Bench.csproj" -- --filter '*'
         Assert-ExitCode 'Micro benchmarks'

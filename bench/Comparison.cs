@@ -23,6 +23,9 @@ internal sealed record ComparisonOptions
     /// <summary>Part of the names of the scenarios to run.</summary>
     public string Only { get; init; } = "";
 
+    /// <summary>A folder for the results as JSON and Markdown; none if empty.</summary>
+    public string Output { get; init; } = "";
+
     public static ComparisonOptions Parse(string[] arguments)
     {
         var options = new ComparisonOptions();
@@ -35,8 +38,9 @@ internal sealed record ComparisonOptions
                 "--runs" => options with { Runs = int.Parse(value, CultureInfo.InvariantCulture) },
                 "--folder" => options with { Folder = value },
                 "--only" => options with { Only = value },
+                "--output" => options with { Output = value },
                 _ => throw new ArgumentException(
-                    $"{arguments[i]} {value}: not understood. --size, --runs, --folder, --only.", nameof(arguments)),
+                    $"{arguments[i]} {value}: not understood. --size, --runs, --folder, --only, --output.", nameof(arguments)),
             };
         }
         return options;
@@ -59,11 +63,17 @@ internal static class Comparison
             await MakeSourcesAsync(folder, options);
             long bare = await Memory.OfChildAsync("bare");
             Console.WriteLine($"{"",-24}{"ours ms: median",16}{"min",8}{"max",8}{"qemu-img: median",20}{"min",8}{"max",8}{"ratio",8}{"wanted",8}{"memory MiB",12}");
-            foreach (
-                Scenario scenario in Scenario.All.Where(s => s.Name.Contains(options.Only, StringComparison.Ordinal) && s.IsPossible()))
+            var results = new List<Result>();
+            foreach (Scenario scenario in Scenario.All.Where(
+                s => (s.IsWanted?.Invoke(options.Only) ?? true) && s.Name.Contains(options.Only, StringComparison.Ordinal) && s.IsPossible()))
             {
                 await (scenario.PrepareAsync?.Invoke(folder) ?? Task.CompletedTask);
-                await MeasureAsync(scenario, folder, Math.Min(options.Runs, scenario.MostRuns), bare);
+                results.Add(await MeasureAsync(scenario, folder, Math.Min(options.Runs, scenario.MostRuns), bare));
+            }
+            List<Floor> floors = await FloorsAsync(folder, options.Runs);
+            if (options.Output.Length > 0)
+            {
+                await new Report(options.Size, results, floors).WriteAsync(options.Output);
             }
             await HugeAsync(folder);
         }
@@ -105,7 +115,7 @@ internal static class Comparison
         }
     }
 
-    private static async Task MeasureAsync(Scenario scenario, string folder, int runs, long bare)
+    private static async Task<Result> MeasureAsync(Scenario scenario, string folder, int runs, long bare)
     {
         var ours = new List<double>();
         var theirs = new List<double>();
@@ -134,9 +144,38 @@ internal static class Comparison
         long peak = await Memory.OfChildAsync("once", scenario.Name, folder);
         Remove(folder, scenario.OursMakes);
         Remove(folder, scenario.QemuMakes);
+        var result = new Result(scenario.Name, scenario.Title, [.. ours], [.. theirs], scenario.Program, scenario.Target, peak - bare);
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"{scenario.Title,-24}{Median(ours),16:0}{ours.Min(),8:0}{ours.Max(),8:0}{Median(theirs),20:0}{theirs.Min(),8:0}{theirs.Max(),8:0}{Median(ours) / Median(theirs),8:0.00}{scenario.Target,8:0.0}{(peak - bare) / (1024.0 * 1024),12:0}"));
+            $"{scenario.Title,-24}{Result.Median(result.Ours),16:0}{ours.Min(),8:0}{ours.Max(),8:0}{Result.Median(result.Theirs),20:0}"
+                + $"{theirs.Min(),8:0}{theirs.Max(),8:0}{result.Ratio,8:0.00}{scenario.Target,8:0.00}{result.MemoryBytes / 1048576.0,12:0}"));
+        return result;
+    }
+
+    /// <summary>What bounds the rest: the host's own copy, and the disk read once into memory.</summary>
+    private static async Task<List<Floor>> FloorsAsync(string folder, int runs)
+    {
+        string raw = Path.Combine(folder, Scenario.Raw), copy = Path.Combine(folder, "copy.raw");
+        (string Title, string[] Arguments)[] programs =
+        [
+            ("cp", ["cp", "--reflink=never", "--sparse=auto", raw, copy]),
+            ("reading it (dd to nowhere, by 1 MiB)", ["dd", "status=none", "bs=1M", $"if={raw}", "of=/dev/null"]),
+        ];
+        var floors = new List<Floor>();
+        foreach ((string title, string[] arguments) in OperatingSystem.IsWindows() ? [] : programs)
+        {
+            double[] times = new double[runs];
+            for (int run = -1; run < runs; run++)
+            {
+                double time = await RunAsync(arguments[0], arguments[1..]);
+                times[Math.Max(run, 0)] = time;
+                Remove(folder, "copy.raw");
+            }
+            floors.Add(new Floor(title, times));
+            Console.WriteLine(string.Create(
+                CultureInfo.InvariantCulture, $"{title,-24}{Result.Median(times),16:0}{times.Min(),8:0}{times.Max(),8:0}"));
+        }
+        return floors;
     }
 
     /// <summary>A 16 TiB disk without contents: made, described, mapped.</summary>
@@ -198,11 +237,5 @@ internal static class Comparison
         {
             File.Delete(Path.Combine(folder, file));
         }
-    }
-
-    private static double Median(List<double> values)
-    {
-        double[] sorted = [.. values.Order()];
-        return sorted.Length % 2 == 1 ? sorted[sorted.Length / 2] : (sorted[(sorted.Length / 2) - 1] + sorted[sorted.Length / 2]) / 2;
     }
 }

@@ -14,9 +14,9 @@ internal static class FeatureScenarios
 
     public static IReadOnlyList<Scenario> All { get; } =
     [
-        Compress("zlib", "raw → qcow2 -c zlib", 0.3, "compression_type=zlib", ["-c"]),
-        Compress("zlib-workers", "  beside -W -m 16", 0.5, "compression_type=zlib", ["-c", "-W", "-m", "16"]),
-        Compress("zstd", "raw → qcow2 -c zstd", 1.0, "compression_type=zstd", ["-c", "-o", "compression_type=zstd"]),
+        Compress("zlib", "raw → qcow2 -c zlib", 0.25, "compression_type=zlib", ["-c"]),
+        Compress("zlib-workers", "  beside -W -m 16", 0.45, "compression_type=zlib", ["-c", "-W", "-m", "16"]),
+        Compress("zstd", "raw → qcow2 -c zstd", 0.3, "compression_type=zstd", ["-c", "-o", "compression_type=zstd"]),
         new(
             "zstd-raw", "zstd qcow2 → raw", 0.6,
             folder => Scenario.ConvertAsync(Path.Combine(folder, PackedZstd), "qcow2", Path.Combine(folder, "ours.raw"), "raw"),
@@ -83,7 +83,7 @@ internal static class FeatureScenarios
 
     private static Scenario Other(string name, string title, string format)
         => new(
-            "raw-" + name, title, 1.0,
+            "raw-" + name, title, 0.75,
             folder => Scenario.ConvertAsync(Path.Combine(folder, Scenario.Raw), "raw", Path.Combine(folder, "ours." + format), format),
             folder => ["convert", "-f", "raw", "-O", format, Path.Combine(folder, Scenario.Raw), Path.Combine(folder, "theirs." + format)],
             "ours." + format,

@@ -37,6 +37,9 @@ internal sealed record Scenario(
     /// <summary>Runs that count at the most, where one takes long.</summary>
     public int MostRuns { get; init; } = int.MaxValue;
 
+    /// <summary>Whether it is run, by what was asked for; if it is part of its name, where nothing else is said.</summary>
+    public Func<string, bool>? IsWanted { get; init; }
+
     /// <summary>False where this build lacks what the scenario is about.</summary>
     public Func<bool> IsPossible { get; init; } = () => true;
 
@@ -44,18 +47,19 @@ internal sealed record Scenario(
 
     public static IReadOnlyList<Scenario> All { get; } =
     [
-        Convert("raw-qcow2", "raw → qcow2", 1.2, Raw, "raw", "qcow2"),
-        Convert("qcow2-raw", "qcow2 → raw", 1.2, Qcow2, "qcow2", "raw"),
-        Convert("raw-raw", "raw → raw", 1.2, Raw, "raw", "raw"),
-        Convert("packed-raw", "compressed qcow2 → raw", 0.6, Packed, "qcow2", "raw"),
+        Convert("raw-qcow2", "raw → qcow2", 0.75, Raw, "raw", "qcow2"),
+        Convert("qcow2-raw", "qcow2 → raw", 0.75, Qcow2, "qcow2", "raw"),
+        Convert("raw-raw", "raw → raw", 0.7, Raw, "raw", "raw"),
+        Convert("packed-raw", "compressed qcow2 → raw", 0.25, Packed, "qcow2", "raw"),
         new(
-            "compare", "compare raw, qcow2", 1.2, CompareAsync,
+            "compare", "compare raw, qcow2", 0.5, CompareAsync,
             folder => ["compare", "-f", "raw", "-F", "qcow2", Path.Combine(folder, Raw), Path.Combine(folder, Qcow2)], null, null),
         .. FeatureScenarios.All,
         .. OldFormatScenarios.All,
         .. CryptoScenarios.All,
         .. VmdkScenarios.All,
         .. NetworkScenarios.All,
+        .. SharingScenarios.All,
     ];
 
     private static Scenario Convert(string name, string title, double target, string source, string from, string to)
