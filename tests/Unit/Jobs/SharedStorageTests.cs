@@ -137,6 +137,44 @@ public sealed class SharedStorageTests
         Assert.Equal(expected, target.ToArray());
     }
 
+    [Theory]
+    [InlineData("raw", true)]
+    [InlineData("raw", false)]
+    [InlineData("qcow2", true)]
+    [InlineData("qcow2", false)]
+    public async Task A_merge_takes_over_what_it_can_and_leaves_the_rest_of_the_base(string format, bool allows)
+    {
+        byte[] contents = Mixed(21), upper = Mixed(22);
+        var below = new SharingNode([]) { Allows = _ => allows };
+        _ = await ConvertAsync(new SharingNode(contents, isReadOnly: true), below, format, "");
+        var above = new MemoryNode();
+        await MemoryDisk.CreateAsync(above, $"size={Size},backing_file=below,backing_fmt=raw");
+        await using (BlockNode disk = await MemoryDisk.OpenAsync(above, contents))
+        {
+            foreach ((int from, int length) in new[] { (0, 1 << 20), (3 << 20, 100_000), ((5 << 20) + 512, 2 << 20) })
+            {
+                await disk.WriteAsync(from, upper.AsMemory(from, length));
+                upper.AsSpan(from, length).CopyTo(contents.AsSpan(from));
+            }
+            await disk.WriteZeroesAsync(2 << 20, 1 << 18);
+            contents.AsSpan(2 << 20, 1 << 18).Clear();
+            await disk.FlushAsync();
+        }
+        byte[] merged = new byte[Size];
+        await using (BlockNode target = await OpenAsync(below, format))
+        {
+            await using BlockNode top = await OpenAsync(
+                new SharingNode(above.ToArray(), isReadOnly: true), "qcow2", new BorrowedNode(target, isReadOnly: true));
+            ConvertResult result = await new CommitJob(top, 1, target).RunAsync(null, CancellationToken.None);
+            Assert.Equal((1 << 20) + (2 << 16) + (33 << 16), result.BytesCopied); // whole clusters of the upper image
+            Assert.Equal(1 << 18, result.BytesZero);
+            Assert.Equal(allows, result.BytesShared > 2 << 20);
+            await target.ReadAsync(0, merged);
+        }
+        Assert.Equal(contents, merged);
+        await SoundAsync(format, below.ToArray());
+    }
+
     [Fact]
     public async Task A_copy_that_fails_gives_its_place_back()
     {
@@ -232,14 +270,14 @@ public sealed class SharedStorageTests
             CancellationToken.None);
     }
 
-    private static ValueTask<BlockNode> OpenAsync(BlockNode file, string format)
+    private static ValueTask<BlockNode> OpenAsync(BlockNode file, string format, BlockNode? backing = null)
     {
         FormatDriver driver = Images.Registry.Format(format);
         return driver.OpenAsync(
             new FormatOpenContext(
                 file,
                 driver.OpenOptions.Defaults(),
-                null,
+                backing is null ? null : (_, _, _) => new(backing),
                 (name, _, _) => throw new DiskImageException(DiskImageErrorKind.Refused, name))
             {
                 Access = file.IsReadOnly ? Access.Reading : Access.Writing,
