@@ -275,7 +275,7 @@ public sealed class ImageCreator(ImageOpener opener)
         {
             opener.Policy.RequireDeviceWrite(address);
         }
-        return protocol is IStorage storage
+        return protocol is IStorage any && any.For(SecretsBelow, opener.Warn) is var storage
             ? (storage, await storage.LookAsync(address, mode, cancellationToken).ConfigureAwait(false))
             : throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: '{locator.Scheme}' cannot make new images", path);
     }
