@@ -2,7 +2,6 @@ using System.Runtime.InteropServices;
 using System.Security;
 using DiskImage.Block;
 using DiskImage.Crypto;
-using Microsoft.Win32.SafeHandles;
 using HostIO = System.IO.File;
 
 namespace DiskImage.Protocols.Ssh;
@@ -32,7 +31,7 @@ internal sealed partial class SshAnswers(string folder) : IDisposable
 
         """;
 
-    private readonly List<SafeFileHandle> _pipes = [];
+    private readonly List<FileStream> _pipes = [];
 
     /// <summary>What ssh's environment needs.</summary>
     public IEnumerable<KeyValuePair<string, string>> Environment =>
@@ -80,8 +79,8 @@ internal sealed partial class SshAnswers(string folder) : IDisposable
             throw new DiskImageException(
                 DiskImageErrorKind.Io, $"{path}: cannot be made: {Marshal.GetLastPInvokeErrorMessage()}", path);
         }
-        SafeFileHandle handle = HostIO.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
-        _pipes.Add(handle);
+        var held = new FileStream(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite, bufferSize: 0);
+        _pipes.Add(held);
         using var lines = new SecretBuffer(Times * (text.Span.Length + 1));
         for (int i = 0; i < Times; i++)
         {
@@ -89,7 +88,7 @@ internal sealed partial class SshAnswers(string folder) : IDisposable
             text.Span.CopyTo(line);
             line[^1] = (byte)'\n';
         }
-        RandomAccess.Write(handle, lines.Span, 0);
+        held.Write(lines.Span);
     }
 
     [LibraryImport("libc", EntryPoint = "mkfifo", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]

@@ -15,7 +15,9 @@ namespace DiskImage.Tests.Protocols.Ssh;
 /// </summary>
 internal sealed class SshDaemon : IAsyncDisposable
 {
-    private const string SftpServer = "/usr/lib/openssh/sftp-server";
+    /// <summary>The program that serves SFTP, for a wrapper around it.</summary>
+    public const string SftpServer = "/usr/lib/openssh/sftp-server";
+
     private readonly Process _process;
 
     private SshDaemon(TestFolder folder, int port, Process process) => (Folder, Port, _process) = (folder, port, process);
@@ -41,7 +43,9 @@ internal sealed class SshDaemon : IAsyncDisposable
     /// <param name="more">Lines of its configuration that come before the others, and so count more.</param>
     /// <param name="sftp">The command of its SFTP.</param>
     /// <param name="client">Lines of the client's configuration that come before the others.</param>
-    public static async Task<SshDaemon> StartAsync(TestFolder folder, string more = "", string? sftp = null, string client = "")
+    /// <param name="environment">What is added to its environment.</param>
+    public static async Task<SshDaemon> StartAsync(
+        TestFolder folder, string more = "", string? sftp = null, string client = "", params (string Name, string Value)[] environment)
     {
         Directory.CreateDirectory("/run/sshd"); // where root's server locks its children in; empty
         int port = NbdProcess.FreePort();
@@ -70,7 +74,7 @@ internal sealed class SshDaemon : IAsyncDisposable
             KbdInteractiveAuthentication no
             PermitRootLogin yes
             LogLevel VERBOSE
-            Subsystem sftp {sftp ?? SftpServer}
+            Subsystem sftp {sftp ?? "internal-sftp"}
 
             """);
         await File.WriteAllTextAsync(
@@ -81,12 +85,17 @@ internal sealed class SshDaemon : IAsyncDisposable
             GlobalKnownHostsFile none
             IdentityFile {folder["id"]}
             IdentityAgent none
+            KexAlgorithms curve25519-sha256
 
             """);
         var info = new ProcessStartInfo("/usr/sbin/sshd") { UseShellExecute = false };
         foreach (string argument in new[] { "-D", "-f", folder["sshd_config"], "-E", folder["sshd.log"] })
         {
             info.ArgumentList.Add(argument);
+        }
+        foreach ((string name, string value) in environment)
+        {
+            info.Environment[name] = value;
         }
         var daemon = new SshDaemon(folder, port, Process.Start(info)!);
         for (int i = 0; !File.Exists(daemon.Log) || !(await daemon.LogAsync()).Contains("Server listening", StringComparison.Ordinal); i++)
@@ -130,6 +139,17 @@ internal sealed class SshDaemon : IAsyncDisposable
     /// <summary>The fingerprint of one of its keys, as ssh-keygen has it.</summary>
     public async Task<byte[]> KeyBytesAsync(string type)
         => Convert.FromBase64String((await File.ReadAllTextAsync(Folder[$"host_{type}.pub"])).Split(' ')[1]);
+
+    /// <summary>Has it read its configuration again.</summary>
+    public async Task ReloadAsync()
+    {
+        await Programs.RunAsync("kill", "-HUP", $"{_process.Id}");
+        for (int i = 0; (await LogAsync()).Split("Server listening").Length < 3; i++)
+        {
+            Assert.False(i > 1000, "sshd does not start again");
+            await Task.Delay(10);
+        }
+    }
 
     /// <summary>Ends its children that serve connections: they are cut.</summary>
     public async Task CutAsync()
