@@ -59,7 +59,7 @@ public static class BuiltInDrivers
             new NbdDriver(),
             new HttpDriver(),
             new HttpsDriver(),
-            new SshDriver(SshProgram.FromEnvironment()),
+            new SshDriver(),
         ],
         filters:
         [

@@ -40,7 +40,8 @@ internal static class TemporaryName
         try
         {
             string prefix = IncompleteName.PrefixOf(Path.GetFileName(path));
-            return Directory.EnumerateFiles(Path.GetDirectoryName(path)!, $"{prefix}*{IncompleteName.Suffix}").Any(p => IncompleteName.IsOf(Path.GetFileName(p), prefix));
+            return Directory.EnumerateFiles(Path.GetDirectoryName(path)!, $"{prefix}*{IncompleteName.Suffix}")
+                .Any(p => IncompleteName.IsOf(Path.GetFileName(p), prefix));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {

@@ -154,7 +154,8 @@ internal sealed class SftpConnection : IAsyncDisposable
         catch (Exception e) when (e is (IOException and not DiskImageException) or ObjectDisposedException or OperationCanceledException)
         {
             // Why it hung up is said where answers are awaited, unless it hangs.
-            await ((Task)request.Done.WaitAsync(s_lastWords, CancellationToken.None)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            Task answer = request.Done.WaitAsync(s_lastWords, CancellationToken.None);
+            await answer.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             Break(Lost(e.Message, words: null, e));
         }
         finally

@@ -150,8 +150,8 @@ internal sealed class SftpSession(string name)
         if (_head[4] != (byte)SftpPacket.Version || length is < 5 or > SftpWire.LongestReply)
         {
             string shown = Encoding.UTF8.GetString(_head);
-            throw Wrong($"it begins with '{shown}'. Where its users' profiles print something, they must not do so for a connection without a "
-                + "terminal");
+            throw Wrong($"it begins with '{shown}'. Where its users' profiles print something, they must not do so for a connection "
+                + "without a terminal");
         }
         if (version < SftpWire.Version)
         {

@@ -7,8 +7,8 @@ using HostIO = System.IO.File;
 namespace DiskImage.Protocols.Ssh;
 
 /// <summary>
-/// Answers ssh's questions for a password and for the passphrase of a key: a script that ssh runs, and pipes that it reads from. The secrets
-/// are on no command line, in no environment and in no file, and an ssh that reaches a host in between gets none of them.
+/// Answers ssh's questions for a password and for the passphrase of a key: a script that ssh runs, and pipes that it reads from. The
+/// secrets are on no command line, in no environment and in no file, and an ssh that reaches a host in between gets none of them.
 /// </summary>
 /// <param name="folder">A folder that nobody else may enter.</param>
 internal sealed partial class SshAnswers(string folder) : IDisposable

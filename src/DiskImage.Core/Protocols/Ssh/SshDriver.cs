@@ -5,8 +5,8 @@ using DiskImage.Options;
 namespace DiskImage.Protocols.Ssh;
 
 /// <summary>Files of SSH servers, by the system's OpenSSH and SFTP.</summary>
-/// <param name="program">The system's OpenSSH.</param>
-internal sealed class SshDriver(SshProgram program) : ProtocolDriver, IStorage
+/// <param name="program">The system's OpenSSH; null for what the environment says whenever it is needed.</param>
+internal sealed class SshDriver(SshProgram? program = null) : ProtocolDriver, IStorage
 {
     public override string Name => "ssh";
 
@@ -31,13 +31,13 @@ internal sealed class SshDriver(SshProgram program) : ProtocolDriver, IStorage
 
     public override async ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
     {
-        var storage = new SshStorage(program, context.Secrets, context.Warn);
+        var storage = new SshStorage(Program, context.Secrets, context.Warn);
         return await storage.OpenAsync(
             SshPlace.Of((SshOptions)context.Options), context.Access.Writes, cancellationToken).ConfigureAwait(false);
     }
 
-    public IStorage For(IReadOnlyDictionary<string, System.Security.SecureString> secrets, Action<Wording> warn)
-        => new SshStorage(program, secrets, warn);
+    public IStorage ForUser(IReadOnlyDictionary<string, System.Security.SecureString> secrets, Action<Wording> warn)
+        => new SshStorage(Program, secrets, warn);
 
     public ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
         => Own.LookAsync(locator, mode, cancellationToken);
@@ -47,5 +47,7 @@ internal sealed class SshDriver(SshProgram program) : ProtocolDriver, IStorage
 
     public ValueTask RemoveAsync(string locator, NodeIdentity identity) => Own.RemoveAsync(locator, identity);
 
-    private SshStorage Own => new(program, new ProtocolOpenContext(new SshOptions()).Secrets, static _ => { });
+    private SshProgram Program => program ?? SshProgram.FromEnvironment();
+
+    private SshStorage Own => new(Program, new ProtocolOpenContext(new SshOptions()).Secrets, static _ => { });
 }

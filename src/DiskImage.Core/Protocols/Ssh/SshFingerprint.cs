@@ -8,7 +8,7 @@ namespace DiskImage.Protocols.Ssh;
 /// <param name="Digits">It, in small hexadecimal digits.</param>
 internal sealed record SshFingerprint(SshKeyHash Hash, string Digits)
 {
-    /// <summary>Reads one, in hexadecimal with or without colons; of SHA-256 also as OpenSSH shows it, in base 64 without its end.</summary>
+    /// <summary>Reads one, in hexadecimal with or without colons; of SHA-256 also in base 64, as OpenSSH shows it.</summary>
     /// <exception cref="DiskImageException">InvalidOption: it is none.</exception>
     public static SshFingerprint Parse(SshKeyHash hash, string text)
     {

@@ -17,7 +17,7 @@ internal sealed record SshHostKey(string Type, string Key)
     public bool IsBesideOthers { get; private init; }
 
     /// <summary>Signatures that prove it.</summary>
-    public string Algorithms => Type == "ssh-rsa" ? "rsa-sha2-512,rsa-sha2-256" : Type;
+    public string Algorithms => Type.Equals("ssh-rsa", StringComparison.Ordinal) ? "rsa-sha2-512,rsa-sha2-256" : Type;
 
     /// <summary>As a line of a file of known hosts, for whichever host.</summary>
     public string Line => $"* {Type} {Key}\n";
@@ -91,11 +91,12 @@ internal sealed record SshHostKey(string Type, string Key)
         }
         string? detour = Array.Find(s_detours, d => settings.GetValueOrDefault(d) is { } way and not ("none" or "no"));
         string host = settings.GetValueOrDefault("hostname") ?? place.Host;
-        string port = settings.GetValueOrDefault("port") is { } told && ushort.TryParse(told, CultureInfo.InvariantCulture, out _) ? told : "22";
+        string port = settings.GetValueOrDefault("port") is { } told && ushort.TryParse(told, CultureInfo.InvariantCulture, out _)
+            ? told : "22";
         return detour is null ? (host, port, settings.ContainsKey("knownhostscommand")) : throw new DiskImageException(
             DiskImageErrorKind.Unsupported,
-            $"{place.Address}: ssh's configuration has it reached by way of another host ({detour}), where a server cannot be asked for its "
-                + "keys before somebody logs in. Add its key to the known hosts, and use host_key_check=yes.",
+            $"{place.Address}: ssh's configuration has it reached by way of another host ({detour}), where a server cannot be asked for "
+                + "its keys before somebody logs in. Add its key to the known hosts, and use host_key_check=yes.",
             place.Address);
     }
 }

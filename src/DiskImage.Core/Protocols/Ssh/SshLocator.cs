@@ -5,7 +5,7 @@ namespace DiskImage.Protocols.Ssh;
 /// <summary>From URIs to options.</summary>
 internal static class SshLocator
 {
-    private const string Home = "/~/";
+    private const string Home = "/~/", KeyCheck = "host_key_check";
 
     /// <summary>The options that a URI stands for.</summary>
     /// <exception cref="DiskImageException">InvalidOption: it is none.</exception>
@@ -46,8 +46,8 @@ internal static class SshLocator
         foreach (string part in uri.Query.TrimStart('?').Split('&', StringSplitOptions.RemoveEmptyEntries))
         {
             string[] pair = part.Split('=', 2);
-            options[pair[0] == "host_key_check" ? pair[0]
-                : throw Wrong(locator, $"has the query '{pair[0]}'; known: host_key_check")] = Uri.UnescapeDataString(pair[^1]);
+            string option = pair[0] is KeyCheck ? KeyCheck : throw Wrong(locator, $"has the query '{pair[0]}'; known: {KeyCheck}");
+            options[option] = Uri.UnescapeDataString(pair[^1]);
         }
         return options;
     }

@@ -62,7 +62,7 @@ internal sealed class SshLogin(
                 place.Address);
     }
 
-    /// <summary>What is not left to ssh's configuration: it asks nobody, starts nothing else, and notices when the server is gone.</summary>
+    /// <summary>What is not left to ssh's configuration: it asks nobody, starts nothing, and notices when the server is gone.</summary>
     private static IEnumerable<string> Settings(bool answers) =>
     [
         $"BatchMode={(answers ? "no" : "yes")}",

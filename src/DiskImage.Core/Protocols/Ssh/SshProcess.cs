@@ -10,8 +10,8 @@ internal sealed class SshProcess : SftpTransport
 {
     private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(2); // to end by itself. Ours
 
-    // An interruption from the terminal is for this process, which may have something left to do on the server: removing what is unfinished.
-    // The number lets the answer to a question be given to this ssh alone, and not to one that it starts to reach a host behind another.
+    // An interruption from the terminal is for this process, which may have something left to do on the server: removing what is
+    // unfinished. The number lets the answer to a question be given to this ssh alone, and not to one that it starts on its way.
     private const string Shelter = "trap '' INT QUIT; DISKIMAGE_SSH_PID=$$; export DISKIMAGE_SSH_PID; exec \"$@\"";
 
     private readonly Process _process;

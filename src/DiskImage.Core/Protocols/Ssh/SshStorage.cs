@@ -55,8 +55,8 @@ internal sealed class SshStorage(
             {
                 throw Error(
                     DiskImageErrorKind.InvalidOption,
-                    $"{place.Address}: is {(present.Value.IsFolder ? "a folder" : "no regular file")}, so it cannot be replaced by an image. "
-                        + $"Choose another name.");
+                    $"{place.Address}: is {(present.Value.IsFolder ? "a folder" : "no regular file")}, so it cannot be replaced by an "
+                        + $"image. Choose another name.");
             }
             if (mode == TargetMode.New)
             {
@@ -143,8 +143,8 @@ internal sealed class SshStorage(
     {
         if (writable && !server.Connection.Has(SftpWire.FileSync))
         {
-            warn($"{server.Name}: the server does not support fsync, so flushes cannot be relied on: what is written may be lost if the server "
-                + $"loses power. Its OpenSSH would have to be 6.3 or later.");
+            warn($"{server.Name}: the server does not support fsync, so flushes cannot be relied on: what is written may be lost if the "
+                + $"server loses power. Its OpenSSH would have to be 6.3 or later.");
         }
     }
 
@@ -176,7 +176,7 @@ internal sealed class SshStorage(
         }
     }
 
-    /// <summary>Makes the file that is to be renamed, under a name that nobody else has; never more readable than what it replaces.</summary>
+    /// <summary>Makes the file that is to be renamed, under a name of its own; never more readable than what it replaces.</summary>
     private static async ValueTask<(string Path, byte[] Handle)> CreateAsync(
         SshServer server, string path, SftpAttributes? present, CancellationToken cancellationToken)
     {
