@@ -1,3 +1,4 @@
+using System.Security;
 using DiskImage.Block;
 
 namespace DiskImage.Drivers;
@@ -47,6 +48,11 @@ public sealed record StoragePlace(string Locator, string Address, TargetMode Mod
 /// <summary>A protocol that can make new nodes.</summary>
 public interface IStorage
 {
+    /// <summary>The same storage for a user: one that asks who it is gets to know that. Default: it asks nobody.</summary>
+    /// <param name="secrets">What the user gave, by the name or path it is for.</param>
+    /// <param name="warn">Told what the user should know.</param>
+    IStorage ForUser(IReadOnlyDictionary<string, SecureString> secrets, Action<Wording> warn) => this;
+
     /// <summary>Looks whether a new node can be made somewhere, as far as that shows without changing anything.</summary>
     /// <param name="locator">Where it is to be.</param>
     /// <param name="mode">How the place is to be taken.</param>

@@ -188,7 +188,7 @@ public sealed class ImageCreator(ImageOpener opener)
             // what the user names is a file of its own, what the format names is the image's
             bool isNamed = options is ICreateOptions { DataFile: { } named } && named.Equals(name, StringComparison.Ordinal);
             TargetMode mode = target.Place.Mode == TargetMode.Replace && !isNamed ? TargetMode.Replace : TargetMode.New;
-            (IStorage storage, StoragePlace place) = await PlaceAsync(locator.Address, mode, token).ConfigureAwait(false);
+            (IStorage storage, StoragePlace place) = await PlaceAsync(locator.Target, mode, token).ConfigureAwait(false);
             return await target.AddAsync(storage, place, TraitsOf(creatable, options), token).ConfigureAwait(false);
 
             DiskImageException Itself() => new(
@@ -265,7 +265,7 @@ public sealed class ImageCreator(ImageOpener opener)
         string path, TargetMode mode, CancellationToken cancellationToken)
     {
         ImageLocator locator = ImageLocator.Parse(path);
-        string address = locator.IsFile ? locator.Address : locator.Text;
+        string address = locator.Target;
         ProtocolDriver protocol = opener.Registry.Protocol(locator.Scheme);
         if (locator.IsFile)
         {
@@ -275,7 +275,7 @@ public sealed class ImageCreator(ImageOpener opener)
         {
             opener.Policy.RequireDeviceWrite(address);
         }
-        return protocol is IStorage storage
+        return protocol is IStorage any && any.ForUser(SecretsBelow, opener.Warn) is var storage
             ? (storage, await storage.LookAsync(address, mode, cancellationToken).ConfigureAwait(false))
             : throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{path}: '{locator.Scheme}' cannot make new images", path);
     }

@@ -77,6 +77,31 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
         => IsFile ? this with { Address = PathFrom(folder, Address, OperatingSystem.IsWindows()) } : this;
 
     /// <summary>
+    /// This locator, a name that stands in an image, with a relative path taken from where the image is: its folder, on its server if it
+    /// is on one. There the query of the image's URI is kept: it says how the server is reached.
+    /// </summary>
+    /// <param name="image">The image: a full path, a URI, or a description.</param>
+    public ImageLocator Beside(string image)
+    {
+        if (IsPlainPath && !Address.StartsWith('/') && HasScheme(image)
+            && image.IndexOf("://", StringComparison.Ordinal) is > 0 and var colon
+            && !image.StartsWith($"{FileScheme}:", StringComparison.OrdinalIgnoreCase))
+        {
+            int query = image.IndexOf('?', StringComparison.Ordinal), end = query < 0 ? image.Length : query;
+            int slash = image.LastIndexOf('/', end - 1);
+            string folder = slash > colon + 2 ? image[..(slash + 1)] : $"{image[..end]}/";
+            string name = Uri.EscapeDataString(Address).Replace("%2F", "/", StringComparison.Ordinal);
+            string text = $"{folder}{name}{image[end..]}";
+            return new ImageLocator(text, image[..colon], text[(colon + 1)..]);
+        }
+        string? path = image.StartsWith(NodeSpecJson.Prefix, StringComparison.Ordinal) ? Parse(image).Address : image;
+        return From(Path.GetDirectoryName(path) is { Length: > 0 } beside ? beside : ".");
+    }
+
+    /// <summary>What a protocol gets to make something there: the path of a file, or the whole text.</summary>
+    public string Target => IsFile ? Address : Text;
+
+    /// <summary>
     /// A path as seen from a folder. On Windows <c>\a</c> is on the folder's drive or share, and <c>C:a</c> in the folder if that is on the
     /// drive, else at the drive's root: the process's own current folders have no say.
     /// </summary>

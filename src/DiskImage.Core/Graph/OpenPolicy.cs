@@ -100,7 +100,7 @@ public sealed record OpenPolicy
     /// <param name="imagePath">The image's full path.</param>
     public OpenPolicy Naming(string? reference, string imagePath)
         => string.IsNullOrEmpty(reference) ? this
-            : this with { Named = new(Named.Append(KeyOf(ImageLocator.Parse(reference).From(FolderOf(imagePath)))), ImagePaths.Comparer) };
+            : this with { Named = new(Named.Append(KeyOf(ImageLocator.Parse(reference).Beside(imagePath))), ImagePaths.Comparer) };
 
     /// <summary>
     /// What the policy says about the options with which images of a format are opened; options that are given come after these.
@@ -119,13 +119,13 @@ public sealed record OpenPolicy
         bool isDescription = reference.StartsWith("json:", StringComparison.Ordinal);
         if (References == ReferenceScope.Anywhere || (isDescription && Named.Contains(reference)))
         {
-            return ImageLocator.Parse(reference).From(FolderOf(imagePath));
+            return ImageLocator.Parse(reference).Beside(imagePath);
         }
         if (isDescription)
         {
             throw Refusal("which is not the path of a file on this machine", ReferenceScope.Anywhere); // without looking into it
         }
-        ImageLocator locator = ImageLocator.Parse(reference).From(FolderOf(imagePath));
+        ImageLocator locator = ImageLocator.Parse(reference).Beside(imagePath);
         if (Named.Contains(KeyOf(locator)) || (locator.IsFile && ParentFolders.Any(f => ImagePaths.IsBelow(locator.FullPath, f))))
         {
             return locator;

@@ -34,7 +34,7 @@ internal sealed class SiblingFiles(ImageOpener opener, string image, bool allows
     {
         ImageLocator locator = opener.Policy.Admit(name, image, OpenPolicy.DataRole);
         return opener.Registry.Protocol(locator.Scheme) is IStorage storage
-            ? (storage, locator.Address)
+            ? (storage, locator.Target)
             : throw new DiskImageException(DiskImageErrorKind.Unsupported, $"{image}: '{locator.Scheme}' cannot make new files", image);
     }
 }

@@ -61,7 +61,9 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     [Parameter]
     public ImageLocking Locking { get; set; }
 
-    /// <summary>The user and password for the web server that an image's URL names; what an image names is not told them.</summary>
+    /// <summary>
+    /// The user and password for the web or SSH server that an image's URL names; what an image names is not told them.
+    /// </summary>
     [Parameter]
     [ValidateNotNull]
     [Credential]
@@ -120,13 +122,7 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
     }
 
     /// <summary>Gives the credential for the server that an image's URL names, if it has one.</summary>
-    private protected void Introduce(string path)
-    {
-        if (Credential is { } credential && Uri.TryCreate(path, UriKind.Absolute, out Uri? url) && url.Host.Length > 0)
-        {
-            Tell(url.GetLeftPart(UriPartial.Authority), credential);
-        }
-    }
+    private protected void Introduce(string path) => Introduce(path, Credential);
 
     /// <summary>Opens an image as the parameters say.</summary>
     private protected Task<OpenedImage> OpenAsync(

@@ -66,9 +66,16 @@ public abstract class SecretCmdlet : DiskImageCmdlet
         }
     }
 
-    /// <summary>Tells one server, and nobody else, a user and password, unless the user has given others for it.</summary>
-    private protected void Tell(string server, PSCredential credential)
+    /// <summary>
+    /// Tells the server that a URL names, and nobody else, a user and password, unless the user has given others for it.
+    /// </summary>
+    private protected void Introduce(string path, PSCredential? credential)
     {
+        if (credential is null || !Uri.TryCreate(path, UriKind.Absolute, out Uri? url) || url.Host.Length == 0)
+        {
+            return;
+        }
+        string server = url.GetLeftPart(UriPartial.Authority);
         if (!_given.ContainsKey(SecretNames.UserOf(server)))
         {
             _given = new(_given, StringComparer.Ordinal) // what is open has those of before

@@ -100,6 +100,7 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
         {
             return;
         }
+        Introduce(path);
         if (_waiting.Count > 0 && (IsFolder(path) || !_waiting[0].Path.Equals(path, StringComparison.Ordinal)))
         {
             await ProcessWaitingAsync(cancellationToken).ConfigureAwait(false);

@@ -97,6 +97,12 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
     /// <inheritdoc/>
     private protected override object? GivenNewSecret => NewSecret;
 
+    /// <summary>The user and password for the SSH server that the new image's URL names.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    [Credential]
+    public PSCredential? Credential { get; set; }
+
     /// <summary>Replaces an existing file.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
@@ -133,6 +139,7 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
                 () => SessionPath.Literal(SessionState.Path, given)).ConfigureAwait(false)).ConfigureAwait(false);
         if (path is not null)
         {
+            Introduce(path, Credential);
             await RunItemAsync(path, () => CreateAsync(path, cancellationToken)).ConfigureAwait(false);
         }
     }));

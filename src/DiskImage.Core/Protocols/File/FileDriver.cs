@@ -157,7 +157,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         {
             BlockNode file = await OpenAsync(
                 Writing(place.Locator) with { Direct = traits.Direct }, cancellationToken).ConfigureAwait(false);
-            return new InPlaceFile(place, file);
+            return new InPlaceFile(place, file, (writable, _) => new(Open(place.Address, place.Locator, writable)));
         }
         string folder = Path.GetDirectoryName(place.Address)!;
         NewFolder? made = traits.InNewFolder ? Try(place.Locator, "make its folder", () => NewFolder.Make(folder)) : null;
@@ -317,7 +317,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
     {
         for (int attempt = 1; ; attempt++)
         {
-            string path = Path.Combine(folder, TemporaryName.For(Path.GetFileName(place.Address)));
+            string path = Path.Combine(folder, IncompleteName.For(Path.GetFileName(place.Address)));
             try
             {
                 return (path, model is null

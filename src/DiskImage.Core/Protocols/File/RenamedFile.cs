@@ -42,7 +42,7 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
             return;
         }
         string inFolder = Path.GetDirectoryName(Place.Address)!;
-        string aside = Path.Combine(inFolder, TemporaryName.For(Path.GetFileName(Place.Address)));
+        string aside = Path.Combine(inFolder, IncompleteName.For(Path.GetFileName(Place.Address)));
         _ = FileDriver.Try(Place.Locator, "take what is there aside", () =>
         {
             _isAside = HostNames.Current.Find(Place.Address)?.Identity == present && HostNames.Current.TryRename(Place.Address, aside);
@@ -149,7 +149,7 @@ internal sealed class RenamedFile(StoragePlace place, string temporary, FileNode
     private void Replace(bool revocable)
     {
         string? kept = !revocable ? null
-            : Path.Combine(Path.GetDirectoryName(Place.Address)!, TemporaryName.For(Path.GetFileName(Place.Address)));
+            : Path.Combine(Path.GetDirectoryName(Place.Address)!, IncompleteName.For(Path.GetFileName(Place.Address)));
         if (kept is not null)
         {
             HostNames.Current.Keep(Place.Address, kept);

@@ -1,12 +1,15 @@
 using DiskImage.Block;
-using DiskImage.Drivers;
 
-namespace DiskImage.Protocols.File;
+namespace DiskImage.Drivers;
 
 /// <summary>
 /// A file that a new image is written into. It is emptied by the first change, and again if the image does not become complete.
 /// </summary>
-internal sealed class InPlaceFile(StoragePlace place, BlockNode file) : PendingNode(place)
+/// <param name="place">The place.</param>
+/// <param name="file">What is there, open for writing.</param>
+/// <param name="open">Opens it again, for writing or for reading.</param>
+internal sealed class InPlaceFile(
+    StoragePlace place, BlockNode file, Func<bool, CancellationToken, ValueTask<BlockNode>> open) : PendingNode(place)
 {
     private readonly EmptiedNode _node = new(file);
     private bool _isComplete;
@@ -14,7 +17,7 @@ internal sealed class InPlaceFile(StoragePlace place, BlockNode file) : PendingN
     public override BlockNode Node => _node;
 
     public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
-        => new(FileDriver.Open(Place.Address, Place.Locator, writable));
+        => open(writable, cancellationToken);
 
     public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
     {
@@ -33,7 +36,7 @@ internal sealed class InPlaceFile(StoragePlace place, BlockNode file) : PendingN
             await _node.DisposeAsync().ConfigureAwait(false);
             if (!_isComplete && _node.IsEmptied)
             {
-                BlockNode half = FileDriver.Open(Place.Address, Place.Locator, writable: true);
+                BlockNode half = await open(true, CancellationToken.None).ConfigureAwait(false);
                 await using (half.ConfigureAwait(false))
                 {
                     await half.ResizeAsync(0).ConfigureAwait(false);
