@@ -48,6 +48,7 @@
         'Restore-DiskImageSnapshot'
         'Set-DiskImageBacking'
         'Set-DiskImageOption'
+        'Show-DiskImageMap'
         'Start-DiskImageExport'
         'Stop-DiskImageExport'
         'Test-DiskImage'
