@@ -28,6 +28,7 @@
         'Get-DiskImageFormat'
         'Get-DiskImageHash'
         'Get-DiskImageInfo'
+        'Get-DiskImageIscsiTarget'
         'Get-DiskImageKeySlot'
         'Get-DiskImageLock'
         'Get-DiskImageMap'

@@ -74,7 +74,7 @@ internal static class NetworkScenarios
         };
 
     private static Scenario ToNbd(string name, string title, double target, string program, Func<string, string[]> theirs)
-        => new(name, title, target, ToNbdAsync, theirs, null, null)
+        => new(name, title, target, folder => IntoAsync(folder, Uri(folder, Taking)), theirs, null, null)
         {
             Program = program,
             PrepareAsync = async folder =>
@@ -127,7 +127,8 @@ internal static class NetworkScenarios
             CancellationToken.None);
     }
 
-    private static async Task ToNbdAsync(string folder)
+    /// <summary>Copies the mix into a place that is there.</summary>
+    public static async Task IntoAsync(string folder, string uri)
     {
         var opener = new ImageOpener(BuiltInDrivers.CreateRegistry(), OpenPolicy.Default);
         await using OpenedImage source = await opener.OpenAsync(
@@ -135,7 +136,7 @@ internal static class NetworkScenarios
         FormatDriver format = opener.Registry.Format("raw");
         object options = ((ICreatable)format).CreateOptions.Bind([new("size", source.Node.Length)]);
         await using NewImage made = await new ImageCreator(opener).CreateAsync(
-            Uri(folder, Taking), format, options, TargetMode.InPlace, openOptions: null, CancellationToken.None);
+            uri, format, options, TargetMode.InPlace, openOptions: null, CancellationToken.None);
         await new ConvertJob(source.Node, made.Node, new ConvertOptions()).RunAsync(null, CancellationToken.None);
         await made.CompleteAsync(durable: false, CancellationToken.None);
     }
@@ -151,7 +152,8 @@ internal static class NetworkScenarios
         await StartAsync(folder, "nginx.pid", "nginx", "-c", configuration, "-e", Path.Combine(folder, "nginx.log"));
     }
 
-    private static async Task StartAsync(string folder, string appears, string program, params string[] arguments)
+    /// <summary>Starts a server, once, and waits until a file is there.</summary>
+    public static async Task StartAsync(string folder, string appears, string program, params string[] arguments)
     {
         string sign = Path.Combine(folder, appears);
         if (File.Exists(sign))
@@ -179,7 +181,7 @@ internal static class NetworkScenarios
         }
     }
 
-    private static bool Has(string program)
+    public static bool Has(string program)
         => (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator).Any(f => File.Exists(Path.Combine(f, program)));
 
     private static string Uri(string folder, string socket) => string.Create(

@@ -60,6 +60,7 @@ internal sealed record Scenario(
         .. VmdkScenarios.All,
         .. NetworkScenarios.All,
         .. SharingScenarios.All,
+        .. IscsiScenarios.All,
     ];
 
     private static Scenario Convert(string name, string title, double target, string source, string from, string to)

@@ -16,6 +16,7 @@ BeforeDiscovery {
         @{ Type = 'DiskImageMeasurement'; Nested = , 'Format=qcow2' }
         @{ Type = 'DiskImageHash'; Nested = , 'Algorithm=SHA256' }
         @{ Type = 'DiskImageDevice'; Nested = , 'Partitions=/dev/sdx1' }
+        @{ Type = 'DiskImageIscsiTarget'; Nested = , 'Portals=127.0.0.1' }
         @{ Type = 'DiskImageLock'; Nested = , 'Uses=ConsistentRead' }
         @{ Type = 'DiskImageFormat'; Nested = 'CreateOptions.Name=block_size', 'Aliases=vhd', 'Abilities=Create' }
         @{ Type = 'DiskImageFormatOption'; Nested = , 'Name=cluster_size' }
@@ -71,6 +72,7 @@ BeforeAll {
         DiskImageMeasurement    = Measure-DiskImage disk.qcow2
         DiskImageHash           = Get-DiskImageHash disk.raw
         DiskImageDevice         = [DiskImage.PowerShell.DiskImageDevice]@{ Path = '/dev/sdx'; Size = 1MB; Partitions = [DiskImage.PowerShell.ReadableList[string]]::new([string[]]'/dev/sdx1') }
+        DiskImageIscsiTarget    = [DiskImage.PowerShell.DiskImageIscsiTarget]@{ Target = 'iqn.2026-11.org.example:disks'; Portals = [DiskImage.PowerShell.ReadableList[string]]::new([string[]]'127.0.0.1'); Lun = 1; Kind = 'disk'; VirtualSize = 1MB; Uri = 'iscsi://127.0.0.1/iqn.2026-11.org.example:disks/1' }
         DiskImageLock           = [DiskImage.PowerShell.DiskImageLock]@{ Path = "$folder/disk.raw"; ProcessId = 1; ProcessName = 'init'; Uses = [DiskImage.PowerShell.ReadableList[string]]::new([string[]]'ConsistentRead') }
         DiskImageFormat         = Get-DiskImageFormat vpc
         DiskImageFormatOption   = (Get-DiskImageFormat qcow2).CreateOptions | Where-Object Name -EQ cluster_size

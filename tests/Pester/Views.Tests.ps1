@@ -44,6 +44,7 @@ BeforeAll {
         New-Object DiskImageExport @{
             Id = 1; Name = 'server.qcow2'; Uri = 'nbd://127.0.0.1:10809/server.qcow2'; Path = $long; VirtualSize = 20GB; Clients = 2; Errors = 0L
         }
+        New-Object DiskImageIscsiTarget @{ Target = 'iqn.2026-11.org.example:disks'; Portals = 'storage.example:3261', '10.0.0.7:3261'; Lun = 1; Kind = 'disk'; VirtualSize = 20GB; BlockSize = 512; Model = 'IET VIRTUAL-DISK'; SerialNumber = 'beaf11'; IsThin = $true; Uri = 'iscsi://storage.example:3261/iqn.2026-11.org.example:disks/1' }
         New-Object DiskImageDirtyRange @{ Path = $long; Name = 'day'; Offset = 196608L; Length = 65536L }
         New-Object DiskImageDevice @{ Path = '/dev/server.qcow2'; Size = 512110190592L; Model = 'Samsung SSD 970'; Serial = 'S4'; LogicalSectorSize = 512; PhysicalSectorSize = 4096; IsReadOnly = $false; IsRemovable = $false; Zoned = $null; Partitions = '/dev/nvme0n1p1', '/dev/nvme0n1p2'; Uses = 'mounted at / (by way of nvme0n1p2)', 'swap space (by way of nvme0n1p3)'; IsSystem = $true }
         New-Object DiskImageLock @{ Path = $long; ProcessId = 4711; ProcessName = 'qemu-system-x86_64'; Uses = 'ConsistentRead', 'Write', 'Resize'; Refuses = 'Write', 'Resize'; IsWhole = $false }

@@ -1,21 +1,24 @@
 using System.Globalization;
 using System.Text;
+using System.Text.RegularExpressions;
 
 namespace DiskImage.Block;
 
 /// <summary>
 /// Text as it may be shown. Names that stand in images and file systems can hold anything; what a terminal would obey or what would
-/// turn the line around is shown as an escape. Properties keep the text itself.
+/// turn the line around is shown as an escape, and the password of a user in a URL is not shown. Properties keep the text itself.
 /// </summary>
-public static class Printable
+public static partial class Printable
 {
     /// <summary>
     /// The text with control characters (C0, DEL, C1), separators of lines and paragraphs, bidirectional controls and halves of surrogate
-    /// pairs as <c>\u001b</c>. Unchanged, and the same object, if it has none.
+    /// pairs as <c>\u001b</c>, and without the password in <c>scheme://user:password@host</c> or, as iSCSI has it,
+    /// <c>user%password@</c>. Unchanged, and the same object, if it has none of these.
     /// </summary>
     public static string Of(string? text)
     {
         text ??= "";
+        text = text.Contains("://", StringComparison.Ordinal) ? PasswordPattern().Replace(text, "${user}@") : text;
         int at = 0;
         while (at < text.Length && LengthAt(text, at) is > 0 and int length)
         {
@@ -54,4 +57,8 @@ public static class Printable
             || char.GetUnicodeCategory(c) is UnicodeCategory.Control or UnicodeCategory.LineSeparator
                 or UnicodeCategory.ParagraphSeparator ? 0 : 1;
     }
+
+    /// <summary>What looks like a URL with user and password; what follows the password's last at sign is the host.</summary>
+    [GeneratedRegex(@"(?<user>://[^/@:%\s]*)[:%][^/\n]*@", RegexOptions.ExplicitCapture, matchTimeoutMilliseconds: 1000)]
+    private static partial Regex PasswordPattern();
 }

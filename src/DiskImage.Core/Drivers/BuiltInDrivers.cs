@@ -23,6 +23,7 @@ using DiskImage.Platform;
 using DiskImage.Protocols.File;
 using DiskImage.Protocols.HostDevice;
 using DiskImage.Protocols.Http;
+using DiskImage.Protocols.Iscsi;
 using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
 using DiskImage.Protocols.Ssh;
@@ -60,6 +61,7 @@ public static class BuiltInDrivers
             new HttpDriver(),
             new HttpsDriver(),
             new SshDriver(),
+            new IscsiDriver(),
         ],
         filters:
         [

@@ -39,11 +39,17 @@ public readonly record struct StorageTraits(
 
 /// <summary>Where a new node is to be, as it was found before anything was made there.</summary>
 /// <param name="Locator">What the node is called: canonical, but as it was given where symbolic links lead elsewhere.</param>
-/// <param name="Address">Where that leads, symbolic links resolved: the file that is made or replaced.</param>
+/// <param name="Address">
+/// Where that leads, symbolic links resolved: the file that is made or replaced. It may have a password in it, so it is not shown.
+/// </param>
 /// <param name="Mode">How it is to be taken.</param>
 /// <param name="Present">What is there and is to be replaced or written; null for nothing.</param>
 /// <param name="OtherNames">How many further names (hard links) the present file has. They keep the old file if it is replaced.</param>
-public sealed record StoragePlace(string Locator, string Address, TargetMode Mode, NodeIdentity? Present, int OtherNames);
+public sealed record StoragePlace(string Locator, string Address, TargetMode Mode, NodeIdentity? Present, int OtherNames)
+{
+    /// <inheritdoc/>
+    public override string ToString() => Locator;
+}
 
 /// <summary>A protocol that can make new nodes.</summary>
 public interface IStorage

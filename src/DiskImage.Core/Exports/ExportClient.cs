@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Diagnostics;
 using System.Net.Sockets;
 using DiskImage.Block;
+using DiskImage.Protocols;
 using DiskImage.Protocols.Nbd;
 
 namespace DiskImage.Exports;
@@ -16,7 +17,7 @@ internal sealed class ExportClient : IAsyncDisposable
     private const int Units = 34; // one request of the longest kind, or many small ones
     private const int LongestShort = 256 << 10; // bytes of a request that is short. Ours
 
-    private readonly NbdTransport _transport;
+    private readonly SocketTransport _transport;
     private readonly string _name;
     private readonly ExportTimes _times;
     private readonly SemaphoreSlim _room = new(Units, Units);
@@ -32,7 +33,7 @@ internal sealed class ExportClient : IAsyncDisposable
     /// <param name="stop">Ends it.</param>
     public ExportClient(Socket socket, string name, ExportTimes times, CancellationToken stop)
     {
-        (_transport, _name, _times) = (NbdTransport.Of(socket), name, times);
+        (_transport, _name, _times) = (SocketTransport.Of(socket), name, times);
         _stop = CancellationTokenSource.CreateLinkedTokenSource(stop);
         _stalled = CancellationTokenSource.CreateLinkedTokenSource(_stop.Token);
         _replies = new ExportReplies(_transport, times.Stall, _room, _stop.Token);

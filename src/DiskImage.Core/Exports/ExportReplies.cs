@@ -1,6 +1,6 @@
 using System.Buffers;
 using System.Net.Sockets;
-using DiskImage.Protocols.Nbd;
+using DiskImage.Protocols;
 
 namespace DiskImage.Exports;
 
@@ -13,7 +13,7 @@ namespace DiskImage.Exports;
 /// <param name="room">For as many answers as may wait to be sent.</param>
 /// <param name="stop">Ends it.</param>
 internal sealed class ExportReplies(
-    NbdTransport transport, TimeSpan stall, SemaphoreSlim room, CancellationToken stop) : IDisposable
+    SocketTransport transport, TimeSpan stall, SemaphoreSlim room, CancellationToken stop) : IDisposable
 {
     /// <summary>Bytes of an answer that can be gathered, at the most.</summary>
     public const int Longest = 512 << 10; // ours

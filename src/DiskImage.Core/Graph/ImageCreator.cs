@@ -26,6 +26,13 @@ public sealed class ImageCreator(ImageOpener opener)
     public IReadOnlyDictionary<string, SecureString> SecretsBelow { get; init; }
         = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
+    /// <summary>
+    /// Secrets to open with what was made, by name or path: its own, and of the others those that are not for all, since its server may
+    /// ask for one.
+    /// </summary>
+    public IReadOnlyDictionary<string, SecureString> PlaceSecrets
+        => Secrets.Concat(SecretsBelow.Where(s => s.Key.Length > 0 && !Secrets.ContainsKey(s.Key))).ToDictionary(StringComparer.Ordinal);
+
     /// <summary>The same with a <see cref="Sink"/> and a cache mode.</summary>
     public ImageCreator Into(Stream? sink, CachePolicy cache)
         => new(opener) { Sink = sink, Secrets = Secrets, SecretsBelow = SecretsBelow, Cache = cache };
@@ -222,6 +229,7 @@ public sealed class ImageCreator(ImageOpener opener)
 
     private StorageTraits TraitsOf(ICreatable creatable, object options)
         => new(creatable.AllowsSparseFile, options is ICreateOptions { NoCow: true }, Cache.Direct);
+
 
     private static string Full(ImageLocator locator) => locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text;
 

@@ -160,8 +160,13 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
             await OutputSentAsync(sent).ConfigureAwait(false);
             return;
         }
+        string place = ImageLocator.HasScheme(path) ? path : image.Path; // a URL may say who asks, which its shown form does not
         OpenedImage made = await opener.OpenAsync(
-            new OpenRequest(image.Path) { Format = options.Format.Name, WithBacking = false }, cancellationToken).ConfigureAwait(false);
+            new OpenRequest(place)
+            {
+                Format = options.Format.Name, WithBacking = false, Secrets = Creator(opener, path).PlaceSecrets,
+            },
+            cancellationToken).ConfigureAwait(false);
         await using (made.ConfigureAwait(false))
         {
             await OutputAsync(

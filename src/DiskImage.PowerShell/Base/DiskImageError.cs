@@ -15,12 +15,15 @@ internal static class DiskImageError
     /// <param name="error">What was thrown.</param>
     /// <param name="target">What was being worked on; the file concerned if null.</param>
     public static ErrorRecord Record(Exception error, object? target)
-        => error is DiskImageException known
+    {
+        target = target is string url && url.Contains("://", StringComparison.Ordinal) ? Printable.Of(url) : target; // no password
+        return error is DiskImageException known
             ? new(InWords(known), $"DiskImage{known.Kind}", Category(known.Kind), target ?? known.Path)
             : new(
                 new InvalidOperationException(
                     Printable.Of($"{target}: a fault of this program ({error.GetType().Name}): {error.Message}"), error),
                 UnexpectedId, ErrorCategory.NotSpecified, target);
+    }
 
     private static DiskImageException InWords(DiskImageException error)
         => error.Wording.Remedies.Any() ? new(error.Kind, RemedyWords.Say(error), error.Path, error.Offset, error) : error;

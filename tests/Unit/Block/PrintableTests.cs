@@ -17,6 +17,11 @@ public sealed class PrintableTests
     [InlineData("\0", "\\u0000")]
     public void What_a_terminal_would_obey_is_escaped(string text, string shown) => Assert.Equal(shown, Printable.Of(text));
 
+    [Theory]
+    [InlineData("iscsi://me%open sesame@host:3260/iqn.x:y/1: no", "iscsi://me@host:3260/iqn.x:y/1: no")]
+    [InlineData("'http://me:a@b@host/x' and https://host:1/a@b", "'http://me@host/x' and https://host:1/a@b")]
+    public void The_password_in_a_URL_is_not_shown(string text, string shown) => Assert.Equal(shown, Printable.Of(text));
+
     [Fact]
     public void Halves_of_surrogate_pairs_are_escaped_and_whole_ones_kept()
     {

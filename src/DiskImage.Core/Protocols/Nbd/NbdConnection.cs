@@ -17,13 +17,13 @@ internal sealed class NbdConnection : IAsyncDisposable
     private readonly Lock _lock = new(); // guards the session, and with it every buffer that an answer goes to
     private readonly SemaphoreSlim _sending = new(1, 1);
     private readonly byte[] _outgoing = new byte[Joined + NbdWire.ExtendedRequestLength];
-    private readonly NbdTransport _transport;
+    private readonly SocketTransport _transport;
     private readonly NbdClientSession _session;
     private readonly string _name;
     private readonly Task _receiving;
     private DiskImageException? _broken;
 
-    private NbdConnection(NbdTransport transport, string name, NbdExportInfo info)
+    private NbdConnection(SocketTransport transport, string name, NbdExportInfo info)
     {
         (_transport, _name, Info) = (transport, name, info);
         _session = new NbdClientSession(name, info);
@@ -43,7 +43,7 @@ internal sealed class NbdConnection : IAsyncDisposable
     /// <exception cref="DiskImageException">The server cannot be reached, refuses, or does not keep to the protocol.</exception>
     public static async ValueTask<NbdConnection> OpenAsync(NbdPlace place, NbdWishes wishes, CancellationToken cancellationToken)
     {
-        (NbdTransport transport, NbdClientHandshake handshake) = await GreetAsync(place, wishes, cancellationToken).ConfigureAwait(false);
+        (SocketTransport transport, NbdClientHandshake handshake) = await GreetAsync(place, wishes, cancellationToken).ConfigureAwait(false);
         return new NbdConnection(transport, place.Name, handshake.Info);
     }
 
@@ -51,7 +51,7 @@ internal sealed class NbdConnection : IAsyncDisposable
     /// <exception cref="DiskImageException">As <see cref="OpenAsync"/>.</exception>
     public static async ValueTask<IReadOnlyList<NbdExportInfo>> ListAsync(NbdPlace place, CancellationToken cancellationToken)
     {
-        (NbdTransport transport, NbdClientHandshake handshake) = await GreetAsync(
+        (SocketTransport transport, NbdClientHandshake handshake) = await GreetAsync(
             place, new NbdWishes { Tls = place.Tls is not null, ListsOnly = true, Extended = false },
             cancellationToken).ConfigureAwait(false);
         await transport.DisposeAsync().ConfigureAwait(false);
@@ -128,15 +128,15 @@ internal sealed class NbdConnection : IAsyncDisposable
         _sending.Dispose();
     }
 
-    private static async ValueTask<(NbdTransport Transport, NbdClientHandshake Handshake)> GreetAsync(
+    private static async ValueTask<(SocketTransport Transport, NbdClientHandshake Handshake)> GreetAsync(
         NbdPlace place, NbdWishes wishes, CancellationToken cancellationToken)
     {
         using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         limit.CancelAfter(s_handshake);
-        NbdTransport? transport = null;
+        SocketTransport? transport = null;
         try
         {
-            transport = await NbdTransport.ConnectAsync(place.Address, limit.Token).ConfigureAwait(false);
+            transport = await SocketTransport.ConnectAsync(place.Address, limit.Token).ConfigureAwait(false);
             var handshake = new NbdClientHandshake(place.Name, wishes);
             handshake.Start();
             await HandshakeAsync(transport, handshake, place, limit.Token).ConfigureAwait(false);
@@ -168,7 +168,7 @@ internal sealed class NbdConnection : IAsyncDisposable
         }
     }
 
-    private static async ValueTask CloseAsync(NbdTransport? transport)
+    private static async ValueTask CloseAsync(SocketTransport? transport)
     {
         if (transport is not null)
         {
@@ -177,7 +177,7 @@ internal sealed class NbdConnection : IAsyncDisposable
     }
 
     private static async ValueTask HandshakeAsync(
-        NbdTransport transport, NbdClientHandshake handshake, NbdPlace place, CancellationToken cancellationToken)
+        SocketTransport transport, NbdClientHandshake handshake, NbdPlace place, CancellationToken cancellationToken)
     {
         while (true)
         {

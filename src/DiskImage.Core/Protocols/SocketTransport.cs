@@ -1,13 +1,13 @@
 using System.Net;
 using System.Net.Sockets;
 
-namespace DiskImage.Protocols.Nbd;
+namespace DiskImage.Protocols;
 
 /// <summary>
 /// Carries bytes: a socket, or a stream over it that encrypts. A buffer is touched only while a call runs that does not wait, so whoever
 /// waits may give up at any time, and no buffer is in use afterwards.
 /// </summary>
-internal sealed class NbdTransport : IAsyncDisposable
+internal sealed class SocketTransport : IAsyncDisposable
 {
     private const int BufferLength = 64 << 10;
     private const int SocketBuffer = 1 << 20; // of a socket of this machine, whose buffers do not grow by themselves. Ours
@@ -19,14 +19,14 @@ internal sealed class NbdTransport : IAsyncDisposable
     private int _start, _end; // what is in the buffer and not taken
     private bool _isEnded; // of the stream that encrypts
 
-    private NbdTransport(Socket socket) => _socket = socket;
+    private SocketTransport(Socket socket) => _socket = socket;
 
     /// <summary>Bytes that have come, are here, and are not taken.</summary>
     public int Held => _end - _start;
 
     /// <summary>Connects to a server.</summary>
     /// <exception cref="SocketException">It cannot be reached.</exception>
-    public static async ValueTask<NbdTransport> ConnectAsync(EndPoint address, CancellationToken cancellationToken)
+    public static async ValueTask<SocketTransport> ConnectAsync(EndPoint address, CancellationToken cancellationToken)
     {
         Socket socket = address is UnixDomainSocketEndPoint
             ? new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified)
@@ -44,7 +44,7 @@ internal sealed class NbdTransport : IAsyncDisposable
     }
 
     /// <summary>Takes over a socket that is connected.</summary>
-    public static NbdTransport Of(Socket socket)
+    public static SocketTransport Of(Socket socket)
     {
         if (socket.AddressFamily != AddressFamily.Unix)
         {
@@ -55,7 +55,7 @@ internal sealed class NbdTransport : IAsyncDisposable
             socket.SendBufferSize = SocketBuffer; // the system may give less
         }
         socket.Blocking = false;
-        return new NbdTransport(socket);
+        return new SocketTransport(socket);
     }
 
     /// <summary>Goes on under TLS. Nothing may be in flight.</summary>
