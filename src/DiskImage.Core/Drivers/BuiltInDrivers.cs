@@ -25,6 +25,7 @@ using DiskImage.Protocols.HostDevice;
 using DiskImage.Protocols.Http;
 using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
+using DiskImage.Protocols.VirtualFat;
 
 namespace DiskImage.Drivers;
 
@@ -58,6 +59,7 @@ public static class BuiltInDrivers
             new NbdDriver(),
             new HttpDriver(),
             new HttpsDriver(),
+            new VirtualFatDriver(),
         ],
         filters:
         [
