@@ -3,10 +3,16 @@ using DiskImage.Block;
 namespace DiskImage.Protocols.VirtualFat;
 
 /// <summary>A file or folder of the tree, as it was when it was listed, and where it has come to lie on the volume.</summary>
-/// <param name="Name">Its name, which is a valid long name; empty for the folder at the top.</param>
-/// <param name="Path">Its full path on the host.</param>
-internal abstract record FatItem(string Name, string Path)
+/// <param name="name">Its name, which is a valid long name; empty for the folder at the top.</param>
+/// <param name="path">Its full path on the host.</param>
+internal abstract class FatItem(string name, string path)
 {
+    /// <summary>Its name.</summary>
+    public string Name { get; } = name;
+
+    /// <summary>Its full path on the host; another one when it was renamed through the disk.</summary>
+    public string Path { get; set; } = path;
+
     /// <summary>When it was last changed, UTC.</summary>
     public required DateTime Changed { get; init; }
 
@@ -27,7 +33,7 @@ internal abstract record FatItem(string Name, string Path)
 }
 
 /// <summary>A file.</summary>
-internal sealed record FatFile(string Name, string Path) : FatItem(Name, Path)
+internal sealed class FatFile(string name, string path) : FatItem(name, path)
 {
     /// <summary>Bytes.</summary>
     public required long Length { get; init; }
@@ -42,7 +48,7 @@ internal sealed record FatFile(string Name, string Path) : FatItem(Name, Path)
 }
 
 /// <summary>A folder.</summary>
-internal sealed record FatFolder(string Name, string Path) : FatItem(Name, Path)
+internal sealed class FatFolder(string name, string path) : FatItem(name, path)
 {
     /// <summary>The folder that it is in; null for the one at the top.</summary>
     public FatFolder? Parent { get; init; }

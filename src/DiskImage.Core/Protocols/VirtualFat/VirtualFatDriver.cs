@@ -54,7 +54,9 @@ internal sealed class VirtualFatDriver : ProtocolDriver
         }
         FatFolder tree = new HostTree(options.Dir, followsLinks: !options.ReadWrite, context.Warn).List(cancellationToken);
         var volume = new FatVolume(tree, options);
-        return new(new VirtualFatNode(name, IdentityOf(options), volume));
+        return new(context.Access.Writes
+            ? new WritableFatNode(name, IdentityOf(options), volume)
+            : new VirtualFatNode(name, IdentityOf(options), volume));
     }
 
     private static VirtualFatOptions WithFullPath(VirtualFatOptions options)

@@ -80,7 +80,7 @@ internal static class FatTools
         _ = Directory.CreateDirectory(into);
         if (Directory.EnumerateFileSystemEntries(folder).Any())
         {
-            _ = Run("mcopy", ["-s", "-Q", "-p", "-i", At(image, isFloppy), "::/*", into]);
+            _ = Run("mcopy", ["-s", "-Q", "-m", "-i", At(image, isFloppy), "::/*", into]);
         }
         // mtools shows two underscores for what lies beyond the first plane.
         string[] expected = [.. Listing(folder).Select(l => l.Replace("😀", "__", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
