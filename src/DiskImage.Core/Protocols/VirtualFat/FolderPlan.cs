@@ -15,6 +15,8 @@ internal sealed class FolderPlan
     private readonly KnownTree _known;
     private readonly Dictionary<string, GuestItem> _wanted = new(StringComparer.Ordinal);
 
+    private readonly HashSet<string> _blocked = new(StringComparer.Ordinal);
+
     private FolderPlan(KnownTree known, GuestTree guest) => (_known, _problems) = (known, [.. guest.Problems]);
 
     /// <summary>Files that are new, changed or renamed.</summary>
@@ -52,6 +54,7 @@ internal sealed class FolderPlan
         {
             plan.Arrive(item, byCluster, isFresh);
         }
+        plan._blocked.UnionWith(guest.Items.Select(i => i.Path).Where(plan.IsInTheWay));
         // What could not be understood may be what seems to be missing.
         if (guest.Problems.Count == 0)
         {
@@ -61,7 +64,9 @@ internal sealed class FolderPlan
     }
 
     /// <summary>True for a path that is free only when what is removed is gone: a folder takes the place of a file, or the reverse.</summary>
-    public bool IsBlocked(string path)
+    public bool IsBlocked(string path) => _blocked.Contains(path);
+
+    private bool IsInTheWay(string path)
     {
         for (int end = path.IndexOf('/', StringComparison.Ordinal); ; end = path.IndexOf('/', end + 1))
         {
