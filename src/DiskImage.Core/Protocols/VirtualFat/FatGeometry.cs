@@ -30,6 +30,8 @@ internal sealed record FatGeometry
         (FatType.Fat32, 8, 16_777_216), (FatType.Fat32, 16, 33_554_432), (FatType.Fat32, 32, 67_108_864), (FatType.Fat32, 64, MostSectors),
     ];
 
+    private static readonly int[] s_perCluster = [2, 4, 8, 16, 32, 64, 128];
+
     private static readonly FloppyKind[] s_floppies =
     [
         new(2880, 18, 0xF0, 1, 224), new(5760, 36, 0xF0, 2, 240), // the first that has the room is taken
@@ -196,7 +198,7 @@ internal sealed record FatGeometry
     {
         FatType.Auto => s_kinds,
         FatType.Fat32 => s_kinds.Where(k => k.Type == FatType.Fat32).Prepend((FatType.Fat32, 1, 532_480)),
-        _ => new[] { 2, 4, 8, 16, 32, 64, 128 }.Select(s => (type, s, MostSectors)), // the number of clusters bounds them
+        _ => s_perCluster.Select(s => (type, s, MostSectors)), // the number of clusters bounds them
     };
 
     private static (long Fewest, long Most) Range(FatType type) => type switch

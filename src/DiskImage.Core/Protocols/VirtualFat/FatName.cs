@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Globalization;
 using DiskImage.Block;
 
@@ -19,6 +20,9 @@ internal static class FatName
     private const string Forbidden = "\"*/:<>?\\|", ForbiddenInShort = "+,;=[]";
     private const string ShortSigns = "!#$%&'()-@^_`{}~";
 
+    private static readonly SearchValues<char> s_forbidden = SearchValues.Create(Forbidden);
+    private static readonly SearchValues<char> s_forbiddenInLabel = SearchValues.Create(Forbidden + ForbiddenInShort + ".");
+
     /// <summary>Why a volume cannot have a name; null if it can.</summary>
     public static string? Objection(string name)
     {
@@ -26,7 +30,7 @@ internal static class FatName
         {
             return $"it has {name.Length.ToString("#,0", CultureInfo.InvariantCulture)} UTF-16 units, and {Longest} are allowed";
         }
-        int at = name.AsSpan().IndexOfAny(Forbidden);
+        int at = name.AsSpan().IndexOfAny(s_forbidden);
         if (at >= 0)
         {
             return $"'{name[at]}' is not allowed in it";
@@ -77,7 +81,7 @@ internal static class FatName
     public static string Label(string label)
     {
         string upper = label.ToUpperInvariant();
-        int at = upper.AsSpan().IndexOfAny(Forbidden + ForbiddenInShort + ".");
+        int at = upper.AsSpan().IndexOfAny(s_forbiddenInLabel);
         string? objection = upper.Length > LabelLength ? $"it has {upper.Length} characters"
             : at >= 0 ? $"it has the character '{upper[at]}'"
             : upper.Any(c => c is < ' ' or > '~') ? "it has a character that is not ASCII"

@@ -76,7 +76,7 @@ internal sealed class FolderWriter(KnownTree known, GuestTable.Reader read, Func
         {
             string path = known.HostPath(file.Path);
             if (!(plan.IsWantedInOtherCase(file.Path) && known.Files.Values.Any(
-                f => f.Path != file.Path && f.Path.Equals(file.Path, StringComparison.OrdinalIgnoreCase) && f.Identity == file.Identity)))
+                f => !f.Path.Equals(file.Path, StringComparison.Ordinal) && f.Path.Equals(file.Path, StringComparison.OrdinalIgnoreCase) && f.Identity == file.Identity)))
             {
                 Do(path, "remove it", () => HostIO.Delete(path));
             }
