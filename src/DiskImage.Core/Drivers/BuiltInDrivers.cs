@@ -27,6 +27,7 @@ using DiskImage.Protocols.Iscsi;
 using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
 using DiskImage.Protocols.Ssh;
+using DiskImage.Protocols.VirtualFat;
 
 namespace DiskImage.Drivers;
 
@@ -62,6 +63,7 @@ public static class BuiltInDrivers
             new HttpsDriver(),
             new SshDriver(),
             new IscsiDriver(),
+            new VirtualFatDriver(),
         ],
         filters:
         [

@@ -18,6 +18,10 @@ public sealed record ProtocolOpenContext(object Options) : NodeContext(Options)
     public Action<Wording> Warn { get; init; } = static _ => { };
 }
 
+/// <summary>A path of this machine as a full one, where it was relative.</summary>
+/// <param name="path">The path as it was given.</param>
+public delegate string PathFrom(string path);
+
 /// <summary>One way to reach bytes: a local file, a device, a server. Stateless.</summary>
 public abstract class ProtocolDriver : NodeDriver
 {
@@ -29,6 +33,9 @@ public abstract class ProtocolDriver : NodeDriver
 
     /// <summary>True if what it opens is named by paths of this machine: relative ones are taken from a folder.</summary>
     public virtual bool TakesPaths => false;
+
+    /// <summary>True if what it opens is the bytes of a disk, whatever they look like: no format is looked for in them.</summary>
+    public virtual bool IsDisk => false;
 
     /// <summary>True if the user must have allowed it before anything is written there: a disk of the machine.</summary>
     public virtual bool NeedsPermissionToWrite => false;
@@ -42,6 +49,14 @@ public abstract class ProtocolDriver : NodeDriver
     /// <summary>The options that a text stands for: a path, a URI of one of the schemes.</summary>
     /// <exception cref="DiskImageException">InvalidOption: it is none.</exception>
     public virtual IEnumerable<KeyValuePair<string, object?>> Parse(string locator) => [new(FileNameOption, locator)];
+
+    /// <summary>
+    /// The options with paths in them taken from the folder that relative ones are taken from. For a protocol whose text is no path, but
+    /// has one in it. Default: as they are.
+    /// </summary>
+    /// <param name="options">The record of the driver's options.</param>
+    /// <param name="pathFrom">Makes a path a full one.</param>
+    public virtual object From(object options, PathFrom pathFrom) => options;
 
     /// <summary>
     /// What is called what the options lead to, for messages and for telling it from others: a path or a URI, never a secret.

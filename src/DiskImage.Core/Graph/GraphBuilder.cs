@@ -63,8 +63,9 @@ internal sealed class GraphBuilder
         {
             return await OpenFilterAsync(filter, spec, site, cancellationToken).ConfigureAwait(false);
         }
-        string? format = site.Format ?? (driver as FormatDriver)?.Name ?? (driver is ProtocolDriver ? Registry.Formats[0].Name : null);
         object? file = driver is ProtocolDriver ? spec : FileOf(spec, driver);
+        string? format = site.Format ?? (driver as FormatDriver)?.Name
+            ?? (driver is ProtocolDriver || IsDisk(file) ? Registry.Formats[0].Name : null);
         ChainLink link = LinkOf(file, site);
         // before it is opened: a file that is open for writing further up would seem to be somebody else's
         _opener.CheckChain(link, site.Chain);
@@ -173,6 +174,10 @@ internal sealed class GraphBuilder
             || (spec.Driver is { } name && Registry.Driver(name) is ProtocolDriver { TakesPaths: false }),
         _ => false,
     };
+
+    /// <summary>True for a description of a protocol whose bytes are a disk's.</summary>
+    private bool IsDisk(object? file)
+        => file is NodeSpec spec && (spec.Driver ?? spec.FileName) is not null && DriverOf(spec) is ProtocolDriver { IsDisk: true };
 
     /// <summary>A node under what a description says of writes to it.</summary>
     private static BlockNode UnderRules(NodeSpec spec, BlockNode node)
@@ -315,7 +320,8 @@ internal sealed class GraphBuilder
                 options[option] = value;
             }
         }
-        return protocol.Bind(options);
+        object bound = protocol.Bind(options);
+        return folder is null ? bound : protocol.From(bound, path => ImageLocator.PathFrom(folder, path, OperatingSystem.IsWindows()));
     }
 
     private string Inside(ProtocolDriver protocol, string path)

@@ -5,7 +5,7 @@ using DiskImage.Drivers;
 namespace DiskImage.Graph;
 
 /// <summary>
-/// Where an image is: a path, a URI (<c>scheme://…</c>, <c>file:…</c>, <c>nbd:…</c>) or a <c>json:{…}</c> description of a node.
+/// Where an image is: a path, a URI (<c>scheme://…</c>, <c>file:…</c>, <c>nbd:…</c>, <c>fat:…</c>) or a <c>json:{…}</c> description of a node.
 /// </summary>
 /// <param name="Text">The locator as it was given.</param>
 /// <param name="Scheme">The protocol; "file" for plain paths.</param>
@@ -178,7 +178,7 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
     }
 
     [GeneratedRegex(
-        @"^(?<scheme>(?:file|nbd)(?=:)|[A-Za-z][A-Za-z0-9+.\-]+(?=://))",
+        @"^(?<scheme>(?:file|nbd|fat)(?=:)|[A-Za-z][A-Za-z0-9+.\-]+(?=://))",
         RegexOptions.ExplicitCapture | RegexOptions.IgnoreCase,
         matchTimeoutMilliseconds: 1000)]
     private static partial Regex SchemePattern();

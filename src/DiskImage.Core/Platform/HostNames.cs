@@ -57,7 +57,7 @@ internal abstract class HostNames
     public static void Replace(string path, string newPath) => File.Move(path, newPath, overwrite: true);
 
     /// <summary>Gives a file a second name (a hard link); false where that cannot be.</summary>
-    protected abstract bool TryLink(string path, string otherName);
+    public abstract bool TryLink(string path, string otherName);
 
     /// <summary>
     /// When this returns, what was renamed in a folder stays so after a power cut. Does nothing where the host sees to it by itself.

@@ -111,7 +111,7 @@ internal abstract partial class UnixNames : HostNames
         }
     }
 
-    protected override bool TryLink(string path, string otherName) => Link(path, otherName) == 0;
+    public override bool TryLink(string path, string otherName) => Link(path, otherName) == 0;
 
     /// <summary>renameat2(RENAME_NOREPLACE) or renamex_np(RENAME_EXCL): 0, or -1 with the error set.</summary>
     protected abstract int RenameExclusive(string path, string newPath);

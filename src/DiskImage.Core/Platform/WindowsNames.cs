@@ -76,7 +76,7 @@ internal sealed partial class WindowsNames : HostNames
         }
     }
 
-    protected override bool TryLink(string path, string otherName) => CreateHardLink(otherName, path, 0);
+    public override bool TryLink(string path, string otherName) => CreateHardLink(otherName, path, 0);
 
     /// <summary>Only a privileged user may make somebody else the owner; the access rights, which decide, are kept in any case.</summary>
     private static void TakeOwner(string path, FileSecurity model)
