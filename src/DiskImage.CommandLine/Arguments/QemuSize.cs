@@ -64,7 +64,7 @@ internal static class QemuSize
             bytes /= 1024;
             power++;
         }
-        return $"{bytes.ToString("0.###", CultureInfo.InvariantCulture)} {s_units[power]}";
+        return $"{Math.Round(bytes, 3, MidpointRounding.ToEven).ToString("0.###", CultureInfo.InvariantCulture)} {s_units[power]}";
     }
 
     private static string Text(double bytes, int digits, string unit)

@@ -58,17 +58,17 @@ internal sealed class BenchCommand : ImgCommand
             front, given, Request(given, Arguments.Last("format")) with { Writable = isWrite }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            Say($"Sending {Text(count)} {(isWrite ? "write" : "read")} requests, {Text(size)} bytes each, {Text(depth)} in parallel "
+            Io.Output.WriteLine($"Sending {Text(count)} {(isWrite ? "write" : "read")} requests, {Text(size)} bytes each, {Text(depth)} in parallel "
                 + $"(starting at offset {Text(offset)}, step size {Text(step)})");
             if (flush > 0)
             {
-                Say($"Sending flush every {Text(flush)} requests");
+                Io.Output.WriteLine($"Sending flush every {Text(flush)} requests");
             }
             var bench = new RequestBench(image.Node, new((int)size, offset, step, isWrite, (byte)pattern, flush), count);
             long started = Stopwatch.GetTimestamp();
             await bench.RunAsync((int)Math.Clamp(depth, 1, 1024), cancellationToken).ConfigureAwait(false);
             TimeSpan elapsed = Stopwatch.GetElapsedTime(started);
-            Say($"Run completed in {elapsed.TotalSeconds.ToString("0.000", CultureInfo.InvariantCulture)} seconds.");
+            Io.Output.WriteLine($"Run completed in {elapsed.TotalSeconds.ToString("0.000", CultureInfo.InvariantCulture)} seconds.");
         }
         return 0;
     }

@@ -84,11 +84,11 @@ internal sealed class CheckCommand : ImgCommand
 
     private void Write(CheckOutcome outcome, string given)
     {
-        CheckReport report = outcome.Report;
+        CheckReport report = Counted(outcome);
         if (IsJson)
         {
             Io.Output.WriteLine(Facts.Json(new Facts()
-                .Add("image-end-offset", Some(report.ImageEndOffset))
+                .Add("image-end-offset", EndOf(outcome))
                 .Add("total-clusters", Some(report.TotalClusters))
                 .Add("check-errors", outcome.CheckErrors)
                 .Add("leaks", Some(report.Leaks))
@@ -114,7 +114,7 @@ internal sealed class CheckCommand : ImgCommand
                 + $"{Percent(report.FragmentedClusters ?? 0, allocated)} fragmented, "
                 + $"{Percent(report.CompressedClusters ?? 0, allocated)} compressed clusters");
         }
-        if (report.ImageEndOffset is > 0 and var end)
+        if (EndOf(outcome) is long end)
         {
             Say($"Image end offset: {Number(end)}");
         }
@@ -139,6 +139,14 @@ internal sealed class CheckCommand : ImgCommand
         }
         return text.Count == 0 ? "No errors were found on the image." : string.Join('\n', text);
     }
+
+    /// <summary>Where the image ends, for formats of which QEMU tells it.</summary>
+    private static long? EndOf(CheckOutcome outcome)
+        => outcome.Format is "qcow2" or "parallels" ? Some(outcome.Report.ImageEndOffset) : null;
+
+    /// <summary>The report, without counts of clusters for formats of which QEMU tells none.</summary>
+    private static CheckReport Counted(CheckOutcome outcome) => outcome.Format is "qcow2" or "parallels" or "qed" ? outcome.Report
+        : outcome.Report with { TotalClusters = null, AllocatedClusters = null, FragmentedClusters = null, CompressedClusters = null };
 
     private static long? Some(long? value) => value is > 0 ? value : null;
 

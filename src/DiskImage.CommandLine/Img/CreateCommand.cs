@@ -40,11 +40,18 @@ internal sealed class CreateCommand : ImgCommand
         {
             throw CommandException.Usage($"Unexpected argument: {Operands[2]}");
         }
-        var spec = new NewImageSpec(path, format, Arguments.All("options"));
+        var spec = new NewImageSpec(path, format, Arguments.All("options"))
+        {
+            IsUnsafe = Arguments.Has("backing-unsafe"),
+        };
         long? size = Operands.Count > 1 ? QemuSize.Of("image size", Operands[1]) : null;
         if (Arguments.Last("backing") is { } backing)
         {
-            spec.SetBacking(backing, Arguments.Last("backing-format"));
+            spec.SetBacking(backing, format: null);
+        }
+        if (Arguments.Last("backing-format") is { } backingFormat && spec["backing_file"] is { } backingFile)
+        {
+            spec.SetBacking(backingFile, backingFormat);
         }
         if (size is long given)
         {

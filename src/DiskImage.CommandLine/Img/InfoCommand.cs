@@ -28,7 +28,7 @@ internal sealed class InfoCommand : ImgCommand
         string given = OneImage();
         OpenRequest request = Request(given, Arguments.Last("format"));
         FrontEnd front = Front.With(Cache("cache", CacheMode.Writeback));
-        var found = new List<InfoFacts>();
+        var found = new List<(Facts Members, string Text)>();
         var seen = new HashSet<string>(StringComparer.Ordinal);
         for (string? name = Arguments.Has("image-opts") ? null : given; ;)
         {
@@ -43,7 +43,8 @@ internal sealed class InfoCommand : ImgCommand
                 }
                 ImageDescription? said = image.Node.As<IDescribed>()?.Describe();
                 string? backing = said?.BackingFile is { Length: > 0 } recorded ? ShownName.Beside(name, recorded) : null;
-                found.Add(await new InfoFacts(image, name, backing).LoadAsync(cancellationToken).ConfigureAwait(false));
+                InfoFacts facts = await new InfoFacts(image, name, backing).LoadAsync(cancellationToken).ConfigureAwait(false);
+                found.Add((facts.Members(), IsJson ? "" : facts.Text()));
                 if (!Arguments.Has("backing-chain") || backing is null)
                 {
                     break;
@@ -56,19 +57,19 @@ internal sealed class InfoCommand : ImgCommand
         return 0;
     }
 
-    private void Write(List<InfoFacts> found)
+    private void Write(List<(Facts Members, string Text)> found)
     {
         if (!IsJson)
         {
-            Io.Output.Write(string.Join('\n', found.Select(f => f.Text())));
+            Io.Output.Write(string.Join('\n', found.Select(f => f.Text)));
         }
         else if (Arguments.Has("backing-chain"))
         {
-            Io.Output.WriteLine(Facts.Json(found.Select(object (f) => f.Members()).ToList()));
+            Io.Output.WriteLine(Facts.Json(found.Select(object (f) => f.Members).ToList()));
         }
         else
         {
-            Io.Output.WriteLine(Facts.Json(found[0].Members()));
+            Io.Output.WriteLine(Facts.Json(found[0].Members));
         }
     }
 }

@@ -102,7 +102,8 @@ internal sealed class InfoFacts(OpenedImage image, string name, string? backing)
         .Add("id", snapshot.Id)
         .Add("vm-state-size", snapshot.VmStateSize);
 
-    private long? AllocatedLength => Files().Select(f => f.Node.AllocatedLength).Aggregate(
+    /// <summary>What QEMU counts: all files but a qcow2 image's data file.</summary>
+    private long? AllocatedLength => Files().Where(f => f.Role != "data-file").Select(f => f.Node.AllocatedLength).Aggregate(
         (long?)null, (sum, length) => length is null ? sum : (sum ?? 0) + length);
 
     private IEnumerable<(string Role, BlockNode Node)> Files() => Node.Unfiltered().Children

@@ -85,13 +85,19 @@ internal sealed class NewImageSpec
         return Schema.Bind(values);
     }
 
+    /// <summary>What it stands on need not be there: it is made and no more.</summary>
+    public bool IsUnsafe { get; init; }
+
     /// <summary>Makes it. What is there is replaced, or written over where it has other names, too.</summary>
     public async Task<NewImage> CreateAsync(FrontEnd front, CancellationToken cancellationToken)
     {
         object record = Bind();
         string full = ImageLocator.Parse(Path) is { IsPlainPath: true } ? front.Io.Full(Path) : Path;
         ImageOpener opener = front.Opener.Naming(record, full);
-        var creator = new ImageCreator(opener) { Secrets = front.Secrets, SecretsBelow = front.Secrets, Cache = front.Policy.Cache };
+        var creator = new ImageCreator(opener)
+        {
+            Secrets = front.Secrets, SecretsBelow = front.Secrets, Cache = front.Policy.Cache, WithBacking = !IsUnsafe,
+        };
         StoragePlace place = await creator.LookAsync(
             full, Format, record, TargetMode.Replace, cancellationToken).ConfigureAwait(false);
         TargetMode mode = place.OtherNames > 0 ? TargetMode.InPlace : TargetMode.Replace;

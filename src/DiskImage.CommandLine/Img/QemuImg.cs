@@ -73,13 +73,40 @@ public static class QemuImg
         catch (CommandException e)
         {
             io.Error.WriteLine($"{Program}: {e.Message}{(e.IsUsage ? $"\nTry '{Program} --help' for more information" : "")}");
-            return e.IsUsage ? status : e.Status;
+            return e.Status;
         }
         catch (DiskImageException e)
         {
             io.Error.WriteLine($"{Program}: {RemedyOptions.Say(e)}");
             return status;
         }
+    }
+
+    /// <summary>Splits a command line: spaces part, quotes and a backslash keep them.</summary>
+    public static IReadOnlyList<string> Words(string line)
+    {
+        var words = new List<string>();
+        StringBuilder? word = null;
+        char quote = '\0';
+        foreach (char c in line)
+        {
+            if (quote != '\0' ? c == quote : c is '\'' or '"')
+            {
+                quote = quote == '\0' ? c : '\0';
+                word ??= new StringBuilder();
+            }
+            else if (quote == '\0' && char.IsWhiteSpace(c))
+            {
+                words.AddRange(word is null ? [] : [word.ToString()]);
+                word = null;
+            }
+            else
+            {
+                word = (word ?? new StringBuilder()).Append(c);
+            }
+        }
+        words.AddRange(word is null ? [] : [word.ToString()]);
+        return words;
     }
 
     /// <summary>The help of a subcommand.</summary>

@@ -16,7 +16,7 @@ internal sealed class SnapshotCommand : ImgCommand
     [
         FormatOption,
         ImageOptsOption,
-        new('l', "list", null, "list them, as without any of these"),
+        new('l', "list", null, "list them"),
         new('c', "create", "SNAPSHOT", "take one"),
         new('a', "apply", "SNAPSHOT", "go back to one"),
         new('d', "delete", "SNAPSHOT", "remove one"),
@@ -42,6 +42,10 @@ internal sealed class SnapshotCommand : ImgCommand
         await using (image.ConfigureAwait(false))
         {
             ISnapshots? kept = image.Node.As<ISnapshots>();
+            if (actions.Length == 0)
+            {
+                return 0;
+            }
             if (isList)
             {
                 Io.Output.Write(SnapshotTable.Of(kept is null ? [] : await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)));

@@ -75,33 +75,6 @@ public static class QemuIo
         }
     }
 
-    /// <summary>Splits a command line: spaces part, quotes and a backslash keep them.</summary>
-    internal static IReadOnlyList<string> Words(string line)
-    {
-        var words = new List<string>();
-        StringBuilder? word = null;
-        char quote = '\0';
-        foreach (char c in line)
-        {
-            if (quote != '\0' ? c == quote : c is '\'' or '"')
-            {
-                quote = quote == '\0' ? c : '\0';
-                word ??= new StringBuilder();
-            }
-            else if (quote == '\0' && char.IsWhiteSpace(c))
-            {
-                words.AddRange(word is null ? [] : [word.ToString()]);
-                word = null;
-            }
-            else
-            {
-                word = (word ?? new StringBuilder()).Append(c);
-            }
-        }
-        words.AddRange(word is null ? [] : [word.ToString()]);
-        return words;
-    }
-
     private static async Task<bool> RunAsync(CommandArguments given, IoSession session, CancellationToken cancellationToken)
     {
         if (given.Operands.Count > 1)
@@ -137,7 +110,7 @@ public static class QemuIo
 
     private static async Task<bool> RunAsync(string line, IoSession session, CancellationToken cancellationToken)
     {
-        IReadOnlyList<string> words = Words(line);
+        IReadOnlyList<string> words = QemuImg.Words(line);
         ProgramIO io = session.Io;
         if (words.Count == 0 || words[0] is "quit" or "q")
         {
@@ -169,10 +142,14 @@ public static class QemuIo
         }
         catch (DiskImageException e)
         {
+            if (e.Kind == DiskImageErrorKind.ReadOnly)
+            {
+                await io.Error.WriteLineAsync($"{Program}: Block node is read-only").ConfigureAwait(false);
+                return false;
+            }
             string verb = name.Replace("aio_", "", StringComparison.Ordinal);
             await io.Output.WriteLineAsync(e.Kind switch
             {
-                DiskImageErrorKind.ReadOnly => $"{verb} failed: Operation not permitted",
                 DiskImageErrorKind.OutOfRange or DiskImageErrorKind.Io or DiskImageErrorKind.Corrupt or DiskImageErrorKind.WriteFailed
                     => $"{verb} failed: Input/output error",
                 _ => $"{verb} failed: {RemedyOptions.Say(e)}",

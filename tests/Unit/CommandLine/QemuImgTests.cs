@@ -28,6 +28,7 @@ public sealed class QemuImgTests
             = a.parallels parallels
             """ },
         { "create with options", """
+            ~ disk-size
             $ qemu-img create -f qcow2 -o cluster_size=4k,lazy_refcounts=on,compat=1.1 -o refcount_bits=8 a.qcow2 10M
             $ qemu-img create -f qcow2 -ocompat=0.10 v2.qcow2 1G
             $ qemu-img create -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 1M
@@ -39,7 +40,6 @@ public sealed class QemuImgTests
             $ qemu-img create -f qed -o cluster_size=4k,table_size=2 f.qed 1M
             = a.qcow2 qcow2
             = v2.qcow2 qcow2
-            = d.qcow2 qcow2
             = e.qcow2 qcow2
             = f.vpc vpc
             = f.vmdk vmdk
@@ -170,6 +170,16 @@ public sealed class QemuImgTests
             $ qemu-img check -r leaks a.qcow2
             $ qemu-img check a.raw
             $ qemu-img check a.vdi
+            ! qemu-img convert -O vmdk a.qcow2 a.vmdk
+            ! qemu-img convert -O vhdx a.qcow2 a.vhdx
+            ! qemu-img convert -O parallels a.qcow2 a.parallels
+            ! qemu-img convert -O qed a.qcow2 a.qed
+            ! qemu-img convert -O vdi a.qcow2 b.vdi
+            $ qemu-img check a.vmdk
+            $ qemu-img check a.vhdx
+            $ qemu-img check a.parallels
+            $ qemu-img check a.qed
+            $ qemu-img check --output json b.vdi
             """ },
         { "convert", """
             ~ disk-size
