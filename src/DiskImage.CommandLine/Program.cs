@@ -17,7 +17,7 @@ internal static class Program
         };
         string name = Path.GetFileNameWithoutExtension(Environment.GetCommandLineArgs()[0]);
         string process = Path.GetFileNameWithoutExtension(Environment.ProcessPath ?? "");
-        bool isIo = name.Equals("qemu-io", StringComparison.OrdinalIgnoreCase) || process.Equals("qemu-io", StringComparison.OrdinalIgnoreCase);
+        bool isIo = new[] { name, process }.Contains("qemu-io", StringComparer.OrdinalIgnoreCase);
         var encoding = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false);
         var output = new StreamWriter(Console.OpenStandardOutput(), encoding) { NewLine = "\n" };
         var error = new StreamWriter(Console.OpenStandardError(), encoding) { NewLine = "\n", AutoFlush = true };

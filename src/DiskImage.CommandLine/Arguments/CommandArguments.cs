@@ -21,7 +21,7 @@ internal sealed class CommandArguments
         for (int at = 0; at < arguments.Count; at++)
         {
             string argument = arguments[at];
-            if (argument == "--")
+            if (argument is "--")
             {
                 _operands.AddRange(arguments.Skip(at + 1));
                 break;

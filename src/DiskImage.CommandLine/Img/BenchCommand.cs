@@ -41,7 +41,8 @@ internal sealed class BenchCommand : ImgCommand
     {
         string given = OneImage();
         bool isWrite = Arguments.Has("write");
-        long count = Number("count", 75000), depth = Number("depth", 64), flush = Number("flush-interval", 0), pattern = Number("pattern", 0);
+        long count = Number("count", 75000), depth = Number("depth", 64), flush = Number("flush-interval", 0);
+        long pattern = Number("pattern", 0);
         long size = Arguments.Last("buffer-size") is { } s ? QemuSize.Of("buffer size", s) : 4096;
         long step = Arguments.Last("step-size") is { } t && QemuSize.Of("step size", t) is > 0 and var wanted ? wanted : size;
         long offset = Arguments.Last("offset") is { } o ? QemuSize.Of("offset", o) : 0;
@@ -58,8 +59,8 @@ internal sealed class BenchCommand : ImgCommand
             front, given, Request(given, Arguments.Last("format")) with { Writable = isWrite }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            Io.Output.WriteLine($"Sending {Text(count)} {(isWrite ? "write" : "read")} requests, {Text(size)} bytes each, {Text(depth)} in parallel "
-                + $"(starting at offset {Text(offset)}, step size {Text(step)})");
+            Io.Output.WriteLine($"Sending {Text(count)} {(isWrite ? "write" : "read")} requests, {Text(size)} bytes each, "
+                + $"{Text(depth)} in parallel (starting at offset {Text(offset)}, step size {Text(step)})");
             if (flush > 0)
             {
                 Io.Output.WriteLine($"Sending flush every {Text(flush)} requests");

@@ -56,7 +56,8 @@ internal sealed class BitmapCommand : ImgCommand
                 try
                 {
                     IBitmaps kept = image.Node.As<IBitmaps>() ?? throw new DiskImageException(
-                        DiskImageErrorKind.Unsupported, $"Can't store persistent bitmaps: images of format '{image.Format.Name}' keep none");
+                        DiskImageErrorKind.Unsupported,
+                        $"Can't store persistent bitmaps: images of format '{image.Format.Name}' keep none");
                     await ActAsync(kept, action, bitmap, value, granularity, cancellationToken).ConfigureAwait(false);
                 }
                 catch (DiskImageException e)
@@ -84,11 +85,11 @@ internal sealed class BitmapCommand : ImgCommand
                 await kept.ClearBitmapAsync(bitmap, cancellationToken).ConfigureAwait(false);
                 break;
             case "merge":
-                await kept.MergeBitmapAsync(
-                    bitmap, await DirtyAsync(kept, value!, cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+                IReadOnlyList<(long Offset, long Length)> dirty = await DirtyAsync(kept, value!, cancellationToken).ConfigureAwait(false);
+                await kept.MergeBitmapAsync(bitmap, dirty, cancellationToken).ConfigureAwait(false);
                 break;
             default:
-                await kept.EnableBitmapAsync(bitmap, action == "enable", cancellationToken).ConfigureAwait(false);
+                await kept.EnableBitmapAsync(bitmap, action is "enable", cancellationToken).ConfigureAwait(false);
                 break;
         }
     }

@@ -54,14 +54,15 @@ internal sealed class CheckCommand : ImgCommand
         foreach (CheckFinding finding in outcome.Findings.Where(f => f.Severity != CheckSeverity.Warning))
         {
             string text = finding.Wording is { } wording ? RemedyOptions.Say(wording) : finding.Message;
-            await Io.Error.WriteLineAsync($"{(finding.Severity == CheckSeverity.Leak ? "Leaked: " : "ERROR ")}{text}").ConfigureAwait(false);
+            string kind = finding.Severity == CheckSeverity.Leak ? "Leaked: " : "ERROR ";
+            await Io.Error.WriteLineAsync(kind + text).ConfigureAwait(false);
         }
         Write(outcome, given);
         return outcome.Corruptions > 0 ? Corruptions : outcome.Report.Leaks > 0 ? Leaks : outcome.CheckErrors > 0 ? CheckErrors : 0;
     }
 
     /// <summary>False for a format that has no structures to check. One that does not open is for the check to tell.</summary>
-    private async Task<bool> CanCheckAsync(FrontEnd front, string given, OpenRequest request, CancellationToken cancellationToken)
+    private static async Task<bool> CanCheckAsync(FrontEnd front, string given, OpenRequest request, CancellationToken cancellationToken)
     {
         try
         {

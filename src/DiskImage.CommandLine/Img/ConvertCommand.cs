@@ -89,7 +89,8 @@ internal sealed class ConvertCommand : ImgCommand
     {
         string? wrong = Arguments.Has("target-image-opts") && !isThere ? "--target-image-opts requires use of -n flag"
             : Arguments.Has("target-is-zero") && !isThere ? "--target-is-zero requires use of -n flag"
-            : Arguments.Has("target-is-zero") && Arguments.Has("target-backing") ? "Cannot use --target-is-zero when the destination image has a backing file"
+            : Arguments.Has("target-is-zero") && Arguments.Has("target-backing")
+                ? "Cannot use --target-is-zero when the destination image has a backing file"
             : Arguments.Has("skip-broken-bitmaps") && !Arguments.Has("bitmaps") ? "Use of --skip-broken-bitmaps requires --bitmaps"
             : Arguments.Has("compress") && Arguments.Has("copy-range-offloading") ? "Cannot enable copy offloading when -c is used"
             : Arguments.Has("sparse-size") && Arguments.Has("copy-range-offloading") ? "Cannot enable copy offloading when -S is used"
@@ -195,17 +196,20 @@ internal sealed class ConvertCommand : ImgCommand
     private ConvertRequest Request()
     {
         long sparse = DefaultSparse;
-        if (Arguments.Last("sparse-size") is { } text && (!QemuSize.TryParse(text, out sparse) || sparse % 512 != 0 || sparse > LargestSparse))
+        if (Arguments.Last("sparse-size") is { } text
+            && (!QemuSize.TryParse(text, out sparse) || sparse % 512 != 0 || sparse > LargestSparse))
         {
             throw new CommandException("Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to "
-                + $"{LargestSparse.ToString(CultureInfo.InvariantCulture)}. Select 0 to disable sparse detection (fully allocates output).");
+                + LargestSparse.ToString(CultureInfo.InvariantCulture)
+                + ". Select 0 to disable sparse detection (fully allocates output).");
         }
         int workers = 0;
         if (Arguments.Last("parallel") is { } number
             && (!int.TryParse(number, CultureInfo.InvariantCulture, out workers) || workers is < 1 or > MostWorkers))
         {
             throw new CommandException(
-                $"Invalid number of coroutines. Allowed number of coroutines is between 1 and {MostWorkers.ToString(CultureInfo.InvariantCulture)}");
+                "Invalid number of coroutines. Allowed number of coroutines is between 1 and "
+                    + MostWorkers.ToString(CultureInfo.InvariantCulture));
         }
         return new ConvertRequest
         {

@@ -73,7 +73,8 @@ internal sealed class DdCommand : ImgCommand
         {
             if (length > 0)
             {
-                BlockNode range = await DiskRange.OpenAsync(FrontEnd.Registry, source.Node, offset, length, cancellationToken).ConfigureAwait(false);
+                BlockNode range = await DiskRange.OpenAsync(
+                    FrontEnd.Registry, source.Node, offset, length, cancellationToken).ConfigureAwait(false);
                 await using (range.ConfigureAwait(false))
                 {
                     _ = await new ConvertJob(range, image.Node, new ConvertOptions()).RunAsync(

@@ -91,7 +91,8 @@ internal sealed record FrontEnd(ProgramIO Io, string Program) : IFrontEnd
             image = await Opener.OpenAsync(request, cancellationToken).ConfigureAwait(false);
             isGuess = image.WasProbed && image.Format.Name.Equals(Raw, StringComparison.Ordinal);
         }
-        catch (DiskImageException e) when (request.Format is null && e.Wording.Remedies.Any(r => r is { Kind: RemedyKind.Format, Value: Raw }))
+        catch (DiskImageException e) when (request.Format is null
+            && e.Wording.Remedies.Any(r => r is { Kind: RemedyKind.Format, Value: Raw }))
         {
             image = await Opener.OpenAsync(request with { Format = Raw }, cancellationToken).ConfigureAwait(false);
             isGuess = true;

@@ -96,7 +96,7 @@ internal abstract class ImgCommand
     {
         null => otherwise,
         string name when Enum.TryParse(name, ignoreCase: true, out CacheMode mode) && !char.IsAsciiDigit(name[0]) => mode,
-        string name => throw new CommandException($"Invalid {(key == "cache" ? "" : "source ")}cache option: {name}"),
+        string name => throw new CommandException($"Invalid {(key is "cache" ? "" : "source ")}cache option: {name}"),
     };
 
     /// <summary>How an image is opened: as a path, or as an option string.</summary>
@@ -148,7 +148,8 @@ internal abstract class ImgCommand
         => rate is null ? request : request with
         {
             Locator = Front.Opener.Join(
-                NodeSpec.Of("throttle", ("bps-read", QemuSize.Of("rate limit", rate))), ImageLocator.Parse(request.Locator).Spec).ToString(),
+                NodeSpec.Of("throttle", ("bps-read", QemuSize.Of("rate limit", rate))),
+                ImageLocator.Parse(request.Locator).Spec).ToString(),
         };
 
     /// <summary>A disk, or a snapshot in it.</summary>

@@ -1,6 +1,5 @@
 using System.Globalization;
 using DiskImage.Block;
-using DiskImage.Drivers;
 using DiskImage.Formats.Luks;
 using DiskImage.Formats.Qcow2;
 using DiskImage.Formats.Vmdk;
@@ -103,7 +102,7 @@ internal sealed class InfoFacts(OpenedImage image, string name, string? backing)
         .Add("vm-state-size", snapshot.VmStateSize);
 
     /// <summary>What QEMU counts: all files but a qcow2 image's data file.</summary>
-    private long? AllocatedLength => Files().Where(f => f.Role != "data-file").Select(f => f.Node.AllocatedLength).Aggregate(
+    private long? AllocatedLength => Files().Where(f => f.Role is not "data-file").Select(f => f.Node.AllocatedLength).Aggregate(
         (long?)null, (sum, length) => length is null ? sum : (sum ?? 0) + length);
 
     private IEnumerable<(string Role, BlockNode Node)> Files() => Node.Unfiltered().Children
@@ -142,9 +141,9 @@ internal sealed class InfoFacts(OpenedImage image, string name, string? backing)
 
     private Facts Qcow2(Qcow2Info info)
     {
-        bool isThree = info.Compat == "1.1";
+        bool isThree = info.Compat is "1.1";
         Facts? encrypt = info.Encryption is null ? null
-            : info.Encryption == "aes" ? new Facts().Add("format", "aes")
+            : info.Encryption is "aes" ? new Facts().Add("format", "aes")
             : Slots(new Facts().Add("format", "luks").Add("cipher", info.Encryption["luks ".Length..]));
         return new Facts()
             .Add("compat", info.Compat)
@@ -191,11 +190,12 @@ internal sealed class InfoFacts(OpenedImage image, string name, string? backing)
         string[] parts = line.Split(' ', 4, StringSplitOptions.RemoveEmptyEntries);
         string type = parts.ElementAtOrDefault(2) ?? "";
         string file = parts.ElementAtOrDefault(3)?.Split('"').ElementAtOrDefault(1) ?? "";
+        _ = long.TryParse(parts.ElementAtOrDefault(1), CultureInfo.InvariantCulture, out long sectors);
         bool isFlat = type is "FLAT" or "VMFS" or "ZERO";
         bool isOneFile = info.CreateType is "monolithicSparse" or "streamOptimized";
         return new Facts()
             .Add("compressed", _said.Compressed ? true : null)
-            .Add("virtual-size", long.TryParse(parts.ElementAtOrDefault(1), CultureInfo.InvariantCulture, out long sectors) ? sectors * 512 : 0)
+            .Add("virtual-size", sectors * 512)
             .Add("filename", isOneFile ? name : ShownName.Beside(name, file))
             .Add("cluster-size", isFlat ? null : _said.ClusterSize)
             .Add("format", isOneFile ? "" : type);

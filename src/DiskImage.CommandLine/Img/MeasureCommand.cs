@@ -49,7 +49,7 @@ internal sealed class MeasureCommand : ImgCommand
                 ? "Either --size N or one filename must be specified."
                 : "--size N cannot be used together with a filename.");
         }
-        var spec = new NewImageSpec(Operands.FirstOrDefault() ?? format, format, Arguments.All("target-options"), isMeasured: true);
+        var spec = new NewImageSpec(Operands.Count > 0 ? Operands[0] : format, format, Arguments.All("target-options"), isMeasured: true);
         if (spec.Format is not IMeasurable measurable)
         {
             throw new CommandException($"Format driver '{format}' does not support measuring");

@@ -73,11 +73,14 @@ internal sealed class NewImageSpec
         }
     }
 
-    /// <summary>The format's record. A VHD's size is rounded to a geometry unless <c>force_size</c> is on: that is QEMU's default.</summary>
+    /// <summary>
+    /// The format's record. A VHD's size is rounded to a geometry unless <c>force_size</c> is on: that is QEMU's default.
+    /// </summary>
     /// <exception cref="DiskImageException">InvalidOption.</exception>
     public object Bind()
     {
-        var values = _values.Where(v => !IsAutomatic(v.Key, v.Value)).ToDictionary(v => v.Key, v => (object?)v.Value, StringComparer.Ordinal);
+        var values = _values.Where(v => !IsAutomatic(v.Key, v.Value)).ToDictionary(
+            v => v.Key, v => (object?)v.Value, StringComparer.Ordinal);
         if (Schema.Find("force_size") is not null)
         {
             _ = values.TryAdd("force_size", "off");

@@ -47,7 +47,8 @@ internal sealed class RebaseCommand : ImgCommand
             if (look.Node.As<IRebasable>() is null)
             {
                 throw new CommandException(
-                    $"Could not change the backing file to '{Printable.Of(named)}': images of format '{look.Format.Name}' {RebaseOperation.Lack}");
+                    $"Could not change the backing file to '{Printable.Of(named)}': "
+                        + $"images of format '{look.Format.Name}' {RebaseOperation.Lack}");
             }
             if (Arguments.Has("compress") && look.Node.As<ICompressedWritable>() is null)
             {
@@ -103,7 +104,10 @@ internal sealed class RebaseCommand : ImgCommand
                 opener, path, named, format, front.Io.Folder, cancellationToken).ConfigureAwait(false);
             ImageLocator locator = opener.Policy.Admit(named, path);
             OpenedImage open = await opener.OpenAsync(
-                new OpenRequest(locator.IsFile && !locator.IsDescription ? locator.Address : named) { Format = format, Secrets = front.Secrets },
+                new OpenRequest(locator.IsFile && !locator.IsDescription ? locator.Address : named)
+                {
+                    Format = format, Secrets = front.Secrets,
+                },
                 cancellationToken).ConfigureAwait(false);
             return (backing, open);
         }

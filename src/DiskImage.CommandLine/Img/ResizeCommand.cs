@@ -41,7 +41,7 @@ internal sealed class ResizeCommand : ImgCommand
         string[] files = [.. Operands];
         if (files.Length != 1)
         {
-            throw files.Length == 0 ? CommandException.Usage("Not enough arguments") : CommandException.Usage("Expecting image file name and size");
+            throw CommandException.Usage(files.Length == 0 ? "Not enough arguments" : "Expecting image file name and size");
         }
         bool isRelative = _size is ['+' or '-', ..];
         if (!QemuSize.TryParse(isRelative ? _size[1..] : _size, out long bytes))

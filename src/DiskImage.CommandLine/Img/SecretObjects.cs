@@ -18,7 +18,7 @@ internal static class SecretObjects
         {
             string type = text.Split(',', 2)[0];
             type = type.StartsWith("qom-type=", StringComparison.Ordinal) ? type[9..] : type;
-            if (type != "secret")
+            if (type is not "secret")
             {
                 throw new CommandException($"invalid object type: {type}");
             }
@@ -43,7 +43,7 @@ internal static class SecretObjects
             (null, null) => throw new CommandException("Must provide 'file' or 'data' with secret"),
             _ => throw new CommandException("'file' and 'data' are mutually exclusive"),
         };
-        if (values.GetValueOrDefault("format") == "base64")
+        if (values.GetValueOrDefault("format") is "base64")
         {
             try
             {

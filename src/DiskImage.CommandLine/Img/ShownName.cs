@@ -16,7 +16,8 @@ internal static class ShownName
             return given;
         }
         string folder = Path.GetDirectoryName(image) ?? "";
-        return !Path.IsPathRooted(given) && folder.Length > 0 && file.StartsWith(folder + Path.DirectorySeparatorChar, StringComparison.Ordinal)
+        return !Path.IsPathRooted(given) && folder.Length > 0
+            && file.StartsWith(folder + Path.DirectorySeparatorChar, StringComparison.Ordinal)
             ? Beside(given, file[(folder.Length + 1)..])
             : file;
     }

@@ -34,7 +34,7 @@ internal sealed class SnapshotCommand : ImgCommand
         }
         string given = OneImage();
         (string action, string? name) = actions.Length == 0 ? ("list", null) : actions[0];
-        bool isList = action == "list";
+        bool isList = action is "list";
         OpenedImage image = await OpenAsync(
             given,
             Request(given, Arguments.Last("format")) with { WithBacking = !isList, Writable = !isList },
@@ -48,7 +48,8 @@ internal sealed class SnapshotCommand : ImgCommand
             }
             if (isList)
             {
-                Io.Output.Write(SnapshotTable.Of(kept is null ? [] : await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)));
+                Io.Output.Write(SnapshotTable.Of(
+                    kept is null ? [] : await kept.GetSnapshotsAsync(cancellationToken).ConfigureAwait(false)));
                 return 0;
             }
             await ChangeAsync(kept, action, name!, cancellationToken).ConfigureAwait(false);

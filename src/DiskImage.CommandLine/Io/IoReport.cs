@@ -39,6 +39,7 @@ internal sealed class IoReport(TextWriter output, CommandArguments arguments)
         var time = TimeSpan.FromSeconds(seconds);
         return time.TotalMinutes < 1
             ? seconds.ToString("00.00", CultureInfo.InvariantCulture) + " sec"
-            : string.Create(CultureInfo.InvariantCulture, $"{(int)time.TotalHours}:{time.Minutes:00}:{time.Seconds:00}.{time.Milliseconds / 10:00}");
+            : string.Create(
+                CultureInfo.InvariantCulture, $"{(int)time.TotalHours}:{time.Minutes:00}:{time.Seconds:00}.{time.Milliseconds / 10:00}");
     }
 }

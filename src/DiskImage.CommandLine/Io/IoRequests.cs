@@ -23,7 +23,7 @@ internal sealed class IoRequests(IoSession session)
         new(["aio_flush"], [], "", 0, 0, "flush", FlushAsync),
         new(["flush", "f"], [], "", 0, 0, "make what was written durable", FlushAsync),
         new(["discard", "d"], [s_brief, s_quiet], "OFFSET LENGTH", 2, 2, "tell that bytes do not matter any more", DiscardAsync),
-        new(["truncate"], [new('m', null, "PREALLOC", "how new space is claimed")], "LENGTH", 1, 1, "change the disk's length", ResizeAsync),
+        new(["truncate"], [new('m', null, "PREALLOC", "how space is claimed")], "LENGTH", 1, 1, "change the disk's length", ResizeAsync),
     ];
 
     private static IReadOnlyList<CommandOption> Reading { get; } =
@@ -64,8 +64,8 @@ internal sealed class IoRequests(IoSession session)
         bool isAsWanted = true;
         if (IoPattern.Of(arguments) is { } pattern)
         {
-            long start = arguments.Last("s") is { } s ? session.Number(s) : 0;
-            long count = arguments.Last("l") is { } l ? session.Number(l) : length - start;
+            long start = arguments.Last("s") is { } s ? IoSession.Number(s) : 0;
+            long count = arguments.Last("l") is { } l ? IoSession.Number(l) : length - start;
             if (start + count > length)
             {
                 throw new CommandException("pattern verification range exceeds end of read data");
@@ -73,7 +73,8 @@ internal sealed class IoRequests(IoSession session)
             if (buffer.AsSpan((int)start, (int)count).ContainsAnyExcept(pattern))
             {
                 await Io.Output.WriteLineAsync(string.Create(
-                    CultureInfo.InvariantCulture, $"Pattern verification failed at offset {offset + start}, {count} bytes")).ConfigureAwait(false);
+                    CultureInfo.InvariantCulture,
+                    $"Pattern verification failed at offset {offset + start}, {count} bytes")).ConfigureAwait(false);
                 isAsWanted = false;
             }
         }
@@ -180,15 +181,15 @@ internal sealed class IoRequests(IoSession session)
         PreallocationMode mode = arguments.Last("m") is not { } text ? PreallocationMode.Off
             : Enum.TryParse(text, ignoreCase: true, out PreallocationMode named) ? named
             : throw new CommandException($"invalid preallocation mode: {text}");
-        await session.Disk().ResizeAsync(session.Number(arguments.Operands[0]), mode, cancellationToken).ConfigureAwait(false);
+        await session.Disk().ResizeAsync(IoSession.Number(arguments.Operands[0]), mode, cancellationToken).ConfigureAwait(false);
         return true;
     }
 
     /// <summary>Offset, and the lengths added up. Without a length a write takes what its file has.</summary>
     private (long Offset, long Length, int Parts) Range(CommandArguments arguments, bool isBounded = true)
     {
-        long offset = session.Number(arguments.Operands[0]);
-        long length = arguments.Operands.Count > 1 ? arguments.Operands.Skip(1).Sum(session.Number)
+        long offset = IoSession.Number(arguments.Operands[0]);
+        long length = arguments.Operands.Count > 1 ? arguments.Operands.Skip(1).Sum(IoSession.Number)
             : arguments.Last("s") is { } file && File.Exists(Io.Full(file)) ? new FileInfo(Io.Full(file)).Length
             : throw new CommandException("length is missing");
         return !isBounded || length <= int.MaxValue

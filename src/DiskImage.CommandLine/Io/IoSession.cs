@@ -55,7 +55,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
             : _image.Node;
 
     /// <summary>A number of bytes.</summary>
-    public long Number(string text)
+    public static long Number(string text)
         => QemuSize.TryParse(text, out long number) ? number : throw new CommandException($"non-numeric argument -- {text}");
 
     /// <summary>Opens an image.</summary>
@@ -109,14 +109,14 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         }
         catch (DiskImageException e)
         {
-            await Io.Error.WriteLineAsync(
-                $"qemu-io: can't open{(shown.Length > 0 ? $" device {Printable.Of(shown)}" : "")}: {RemedyOptions.Say(e)}").ConfigureAwait(false);
+            string what = shown.Length > 0 ? $" device {Printable.Of(shown)}" : "";
+            await Io.Error.WriteLineAsync($"qemu-io: can't open{what}: {RemedyOptions.Say(e)}").ConfigureAwait(false);
             return false;
         }
     }
 
     private Task<bool> OpenAsync(CommandArguments arguments, CancellationToken cancellationToken)
-        => OpenAsync(arguments.Operands.FirstOrDefault(), arguments, cancellationToken);
+        => OpenAsync(arguments.Operands.Count > 0 ? arguments.Operands[0] : null, arguments, cancellationToken);
 
     private async Task<bool> CloseAsync(CommandArguments arguments, CancellationToken cancellationToken)
     {

@@ -28,9 +28,11 @@ public static class QemuIo
         new('U', null, null, "open the image although others write to it"),
         new('h', "help", null, "show this and exit"),
         new('V', "version", null, "show the version and exit"),
-        .. new (string Name, string Other)[] { ("read-only", "r"), ("snapshot", "s"), ("nocache", "n"), ("force-share", "U") }
-            .Select(o => new CommandOption('\0', o.Name, null, $"the same as -{o.Other}")),
-        .. new (string Name, string Other)[] { ("copy-on-read", "C") }.Select(o => new CommandOption('\0', o.Name, null, $"the same as -{o.Other}")),
+        new('\0', "read-only", null, "the same as -r"),
+        new('\0', "snapshot", null, "the same as -s"),
+        new('\0', "nocache", null, "the same as -n"),
+        new('\0', "copy-on-read", null, "the same as -C"),
+        new('\0', "force-share", null, "the same as -U"),
         new('\0', "cache", "CACHE", "the same as -t"),
         new('\0', "discard", "off|unmap", "the same as -d"),
     ];
@@ -130,7 +132,8 @@ public static class QemuIo
             if (count < command.Least || count > command.Most)
             {
                 string wanted = command.Least == command.Most
-                    ? $"expected {Number(command.Least)} arguments" : $"expected between {Number(command.Least)} and {Number(command.Most)} arguments";
+                    ? $"expected {Number(command.Least)} arguments"
+                    : $"expected between {Number(command.Least)} and {Number(command.Most)} arguments";
                 throw new CommandException($"bad argument count {Number(count)} to {words[0]}, {wanted}");
             }
             return await command.Run(arguments, cancellationToken).ConfigureAwait(false);
