@@ -146,7 +146,8 @@ internal sealed class CheckCommand : ImgCommand
         => outcome.Format is "qcow2" or "parallels" ? Some(outcome.Report.ImageEndOffset) : null;
 
     /// <summary>The report, without counts of clusters for formats of which QEMU tells none.</summary>
-    private static CheckReport Counted(CheckOutcome outcome) => outcome.Format is "qcow2" or "parallels" or "qed" ? outcome.Report
+    private static CheckReport Counted(CheckOutcome outcome) => outcome.Format is "qcow2" or "parallels" ? outcome.Report
+        : outcome.Format is "qed" ? outcome.Report with { FragmentedClusters = null }
         : outcome.Report with { TotalClusters = null, AllocatedClusters = null, FragmentedClusters = null, CompressedClusters = null };
 
     private static long? Some(long? value) => value is > 0 ? value : null;

@@ -134,13 +134,13 @@ public static class QemuIo
                 string wanted = command.Least == command.Most
                     ? $"expected {Number(command.Least)} arguments"
                     : $"expected between {Number(command.Least)} and {Number(command.Most)} arguments";
-                throw new CommandException($"bad argument count {Number(count)} to {words[0]}, {wanted}");
+                throw CommandException.Usage($"bad argument count {Number(count)} to {words[0]}, {wanted}");
             }
             return await command.Run(arguments, cancellationToken).ConfigureAwait(false);
         }
         catch (CommandException e)
         {
-            await io.Output.WriteLineAsync(e.Message).ConfigureAwait(false);
+            await (e.IsUsage ? io.Error : io.Output).WriteLineAsync(e.Message).ConfigureAwait(false);
             return false;
         }
         catch (DiskImageException e)

@@ -47,6 +47,7 @@ public sealed class QemuImgTests
             $ qemu-img info --output=json v2.qcow2
             """ },
         { "create over a backing image", """
+            ~ disk-size
             ! qemu-img create -q -f qcow2 base.qcow2 3M
             $ qemu-img create -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
             $ qemu-img create -f qcow2 -F qcow2 -o backing_file=base.qcow2 top2.qcow2 5M
