@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using System.Text;
 
 namespace DiskImage.CommandLine;
@@ -10,11 +11,12 @@ internal static class Program
     private static async Task<int> Main(string[] arguments)
     {
         using var stop = new CancellationTokenSource();
-        Console.CancelKeyPress += (_, e) =>
+        // not by way of Console, which reads the terminal's description first
+        using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, signal =>
         {
-            e.Cancel = true;
+            signal.Cancel = true;
             stop.Cancel();
-        };
+        });
         string name = Path.GetFileNameWithoutExtension(Environment.GetCommandLineArgs()[0]);
         string process = Path.GetFileNameWithoutExtension(Environment.ProcessPath ?? "");
         bool isIo = new[] { name, process }.Contains("qemu-io", StringComparer.OrdinalIgnoreCase);
