@@ -33,6 +33,7 @@
         'Get-DiskImageLock'
         'Get-DiskImageMap'
         'Get-DiskImageSnapshot'
+        'Invoke-QemuImg'
         'Measure-DiskImage'
         'Merge-DiskImage'
         'Merge-DiskImageBitmap'

@@ -4,12 +4,12 @@
 .SYNOPSIS
     The one door to the repository's work.
 .DESCRIPTION
-    Build        stages the module in output/DiskImage.
+    Build        stages the module in output/DiskImage, and the programs qemu-img and qemu-io in output/CommandLine.
     Test         runs the unit tests, then Pester against output/DiskImage; the last line sums both up.
     TestWindows  runs both in a Windows PowerShell under Wine; the last line sums both up. On Windows itself, Test does that.
     Demo         converts a sample disk raw to qcow2 to raw through the cmdlets and shows what they say about it.
     Bench        times conversions beside qemu-img, then runs the micro benchmarks.
-    Package      zips the module, byte for byte the same from the same sources.
+    Package      zips the module, and apart from it the programs, byte for byte the same from the same sources.
 
     All but Build build first.
 .PARAMETER Quick
@@ -45,8 +45,8 @@ function Invoke-FreshShell([string] $Script, [string[]] $With = @()) {
     & $shell @start -NoProfile -NonInteractive -File $Script @With | Out-Host
 }
 
-function Invoke-Build {
-    dotnet msbuild "$root/build/Build.proj" -nologo -verbosity:minimal "-p:Configuration=$Configuration" "-p:Quick=$Quick" | Out-Host
+function Invoke-Build([switch] $Portable) {
+    dotnet msbuild "$root/build/Build.proj" -nologo -verbosity:minimal "-p:Configuration=$Configuration" "-p:Quick=$Quick" "-p:Native=$(-not $Portable)" | Out-Host
     Assert-ExitCode 'Build'
 }
 
@@ -75,7 +75,7 @@ function Invoke-UnitTest {
 
 function Invoke-PesterTest {
     try {
-        Invoke-Build
+        Invoke-Build -Portable
         # build/Pester.ps1 says what is missing where this fails.
         dotnet restore "$root/build/Pester.proj" -nologo -verbosity:quiet | Out-Host
         Invoke-FreshShell "$root/build/Pester.ps1"
@@ -104,7 +104,7 @@ function Invoke-TestWindows {
         throw 'TestWindows runs Wine on Linux. On Windows, -Task Test runs the same tests.'
     }
 
-    Invoke-Build
+    Invoke-Build -Portable
     dotnet restore "$root/build/Pester.proj" -nologo -verbosity:quiet | Out-Host
     Assert-ExitCode 'Restoring Pester'
     dotnet build "$root/tests/Unit/DiskImage.Tests.csproj" --configuration $Configuration --nologo -verbosity:quiet | Out-Host
@@ -123,17 +123,24 @@ function Invoke-Package {
         }
     }
 
-    $archive = "$root/output/DiskImage-$((Import-PowerShellDataFile "$module/DiskImage.psd1").ModuleVersion).zip"
-    $stream = [IO.File]::Create($archive)
+    $version = (Import-PowerShellDataFile "$module/DiskImage.psd1").ModuleVersion
+    Write-Archive $module "$root/output/DiskImage-$version.zip"
+    # The programs are of this system alone.
+    Write-Archive "$root/output/CommandLine" "$root/output/DiskImage-CommandLine-$version-$([Runtime.InteropServices.RuntimeInformation]::RuntimeIdentifier).zip"
+}
+
+# Zips a folder of output, with its name. Ordinal order, one date and one mode: the bytes depend on the contents alone.
+function Write-Archive([string] $Folder, [string] $Archive) {
+    $stream = [IO.File]::Create($Archive)
     $zip = [IO.Compression.ZipArchive]::new($stream, [IO.Compression.ZipArchiveMode]::Create)
     try {
-        # Ordinal order, one date and one mode: the bytes depend on the contents alone.
-        [string[]] $names = (Get-ChildItem $module -Recurse -File).FullName.ForEach{ [IO.Path]::GetRelativePath("$root/output", $_).Replace('\', '/') }
+        [string[]] $names = (Get-ChildItem $Folder -Recurse -File).FullName.ForEach{ [IO.Path]::GetRelativePath("$root/output", $_).Replace('\', '/') }
         [Array]::Sort($names, [StringComparer]::Ordinal)
         foreach ($name in $names) {
             $entry = $zip.CreateEntry($name, [IO.Compression.CompressionLevel]::SmallestSize)
             $entry.LastWriteTime = [DateTimeOffset]::new(1980, 1, 1, 0, 0, 0, [TimeSpan]::Zero)
-            $entry.ExternalAttributes = 0x81A4 -shl 16
+            # files of mode 644; programs may be run
+            $entry.ExternalAttributes = ($name -match '/qemu-(img|io)(\.exe)?$' ? 0x81ED : 0x81A4) -shl 16
             $content = $entry.Open()
             $content.Write([IO.File]::ReadAllBytes("$root/output/$name"))
             $content.Dispose()
@@ -143,7 +150,7 @@ function Invoke-Package {
         $stream.Dispose()
     }
 
-    Write-Host "$([IO.Path]::GetRelativePath($root, $archive))  SHA256 $((Get-FileHash $archive).Hash)"
+    Write-Host "$([IO.Path]::GetRelativePath($root, $Archive))  SHA256 $((Get-FileHash $Archive).Hash)"
 }
 
 switch ($Task) {

@@ -33,9 +33,15 @@ public sealed class ImageCreator(ImageOpener opener)
     public IReadOnlyDictionary<string, SecureString> PlaceSecrets
         => Secrets.Concat(SecretsBelow.Where(s => s.Key.Length > 0 && !Secrets.ContainsKey(s.Key))).ToDictionary(StringComparer.Ordinal);
 
+    /// <summary>False for an image that is made and no more: what it stands on need not be there.</summary>
+    public bool WithBacking { get; init; } = true;
+
     /// <summary>The same with a <see cref="Sink"/> and a cache mode.</summary>
     public ImageCreator Into(Stream? sink, CachePolicy cache)
-        => new(opener) { Sink = sink, Secrets = Secrets, SecretsBelow = SecretsBelow, Cache = cache };
+        => new(opener)
+        {
+            Sink = sink, Secrets = Secrets, SecretsBelow = SecretsBelow, WithBacking = WithBacking, Cache = cache,
+        };
 
     /// <summary>The same; a true <paramref name="replace"/> replaces an existing image once the new one is complete.</summary>
     /// <inheritdoc cref="CreateAsync(string, FormatDriver, object, TargetMode, object?, IProgress{long}, CancellationToken)"/>
@@ -136,6 +142,7 @@ public sealed class ImageCreator(ImageOpener opener)
                     },
                     Secrets,
                     SecretsBelow,
+                    WithBacking,
                     token).ConfigureAwait(false);
             }
             catch

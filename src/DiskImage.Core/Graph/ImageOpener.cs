@@ -149,6 +149,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="data">Opens further files of the image.</param>
     /// <param name="secrets">The image's secrets, by name or path.</param>
     /// <param name="secretsBelow">Those of what it stands on.</param>
+    /// <param name="withBacking">Open what it stands on, too.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
     internal ValueTask<BlockNode> OpenOnAsync(
         BlockNode file,
@@ -158,6 +159,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
         ReferenceOpener data,
         IReadOnlyDictionary<string, SecureString> secrets,
         IReadOnlyDictionary<string, SecureString> secretsBelow,
+        bool withBacking,
         CancellationToken cancellationToken)
     {
         var request = new OpenRequest(image.Path) { Secrets = secretsBelow };
@@ -169,7 +171,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
             nothing,
             new GraphSite([image], null) { Options = options, Cache = Policy.Cache });
         return format.OpenAsync(
-            opening.Context(file, format, withBacking: true) with { OpenData = data, Siblings = null, Secrets = secrets },
+            opening.Context(file, format, withBacking) with { OpenData = data, Siblings = null, Secrets = secrets },
             cancellationToken);
     }
 

@@ -115,6 +115,41 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
         return result;
     }
 
+    /// <summary>Writes over a disk that is there already, and flushes it if that is wanted.</summary>
+    /// <param name="target">The disk, open for writing.</param>
+    /// <param name="readsZero">It is known to read as zeroes.</param>
+    /// <param name="cancellationToken">Stops it; the disk is then partly written.</param>
+    public async Task<ConvertResult> OverwriteAsync(BlockNode target, bool readsZero, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        if (_bitmaps is not null)
+        {
+            await BitmapCopy.RequireHoldsAsync(target, _bitmaps, cancellationToken).ConfigureAwait(false);
+        }
+        BlockNode? backing = target.BackingNode();
+        var how = new ConvertOptions
+        {
+            Workers = request.Workers,
+            SparseSize = request.SparseSize,
+            Compress = request.Compress,
+            Shares = request.Shares,
+            TargetReadsZero = readsZero,
+            TargetHasBacking = backing is not null && await HasSameBackingAsync(backing, cancellationToken).ConfigureAwait(false),
+        };
+        ConvertResult result = await front.ShowAsync(
+            $"Converting {ByteText.Leaf(disk.Name)} to {ByteText.Leaf(target.Name)}",
+            progress => new ConvertJob(disk, target, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        if (_bitmaps is not null)
+        {
+            _ = await new BitmapCopy(source.Node, target, _bitmaps).RunAsync(progress: null, cancellationToken).ConfigureAwait(false);
+        }
+        if (request.Durable)
+        {
+            await target.FlushAsync(cancellationToken).ConfigureAwait(false);
+        }
+        return result;
+    }
+
     private async Task<ConvertResult> CopyAsync(NewImage image, CancellationToken cancellationToken)
     {
         BlockNode? backing = image.Node.BackingNode();

@@ -9,20 +9,23 @@ namespace DiskImage.Options;
 public sealed class OptionSchema
 {
     private readonly Type _record;
-    private readonly Dictionary<string, OptionDescriptor> _byName = new(StringComparer.OrdinalIgnoreCase);
+    private readonly Lazy<Dictionary<string, OptionDescriptor>> _named; // most drivers of a program are never asked for theirs
+    private readonly Lazy<IReadOnlyList<OptionDescriptor>> _options;
 
     private OptionSchema(Type record)
     {
         _record = record;
-        Add(Activator.CreateInstance(record)!, group: null, prefix: "");
-        Options = [.. _byName.Values];
+        _named = new(Read);
+        _options = new(() => [.. ByName.Values]);
     }
 
     /// <summary>A driver without options.</summary>
     public static OptionSchema Empty { get; } = Of<NoOptions>();
 
     /// <summary>The options, in the order of the record's properties.</summary>
-    public IReadOnlyList<OptionDescriptor> Options { get; }
+    public IReadOnlyList<OptionDescriptor> Options => _options.Value;
+
+    private Dictionary<string, OptionDescriptor> ByName => _named.Value;
 
     /// <summary>The schema of an options record.</summary>
     public static OptionSchema Of<T>()
@@ -30,7 +33,7 @@ public sealed class OptionSchema
         => new(typeof(T));
 
     /// <summary>The option of this name, or null.</summary>
-    public OptionDescriptor? Find(string name) => _byName.GetValueOrDefault(name);
+    public OptionDescriptor? Find(string name) => ByName.GetValueOrDefault(name);
 
     /// <summary>A record with every option at its default.</summary>
     public object Defaults() => Activator.CreateInstance(_record)!;
@@ -76,18 +79,25 @@ public sealed class OptionSchema
             $"Options are given as text (name=value,name=value) or as a dictionary, not as {given.GetType().Name}."),
     };
 
-    private void Add(object defaults, PropertyInfo? group, string prefix)
+    private Dictionary<string, OptionDescriptor> Read()
+    {
+        var byName = new Dictionary<string, OptionDescriptor>(StringComparer.OrdinalIgnoreCase);
+        Add(byName, Activator.CreateInstance(_record)!, group: null, prefix: "");
+        return byName;
+    }
+
+    private static void Add(Dictionary<string, OptionDescriptor> byName, object defaults, PropertyInfo? group, string prefix)
     {
         foreach (PropertyInfo property in defaults.GetType().GetProperties())
         {
             if (property.GetCustomAttribute<DriverOptionAttribute>() is { } mark)
             {
                 var option = new OptionDescriptor(property, mark, property.GetValue(defaults), group, prefix);
-                _byName.Add(option.Name, option);
+                byName.Add(option.Name, option);
             }
             else if (group is null && property.GetCustomAttribute<DriverOptionGroupAttribute>() is { } inner)
             {
-                Add(property.GetValue(defaults)!, property, inner.Prefix);
+                Add(byName, property.GetValue(defaults)!, property, inner.Prefix);
             }
         }
     }
@@ -96,7 +106,7 @@ public sealed class OptionSchema
 
     private DiskImageException Unknown(string name)
     {
-        string hint = _byName.Count == 0 ? "It has no options." : KnownNames.Hint(name, _byName.Keys);
+        string hint = ByName.Count == 0 ? "It has no options." : KnownNames.Hint(name, ByName.Keys);
         return new DiskImageException(DiskImageErrorKind.InvalidOption, $"Unknown option '{name}'. {hint}");
     }
 

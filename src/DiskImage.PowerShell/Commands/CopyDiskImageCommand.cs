@@ -1,9 +1,9 @@
 using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Drivers;
-using DiskImage.Formats.Raw;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -37,7 +37,7 @@ public sealed class CopyDiskImageCommand : TargetImageCmdlet
         {
             (string target, FormatDriver format) = await TargetAsync().ConfigureAwait(false);
             RequireOther(source, target);
-            (long offset, long length) = Range(source);
+            (long offset, long length) = DiskRange.Of(source.Node, BlockSize, Skip, Count);
             NewImageOptions options = OptionsOf(format);
             options.Add(nameof(ICreateOptions.Size), length, nameof(Count));
             await MakeAsync(
@@ -54,32 +54,10 @@ public sealed class CopyDiskImageCommand : TargetImageCmdlet
         }
     }
 
-    /// <summary>The bytes of the source that are copied.</summary>
-    private (long Offset, long Length) Range(OpenedImage source)
-    {
-        if (Skip > source.Node.Length / BlockSize)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.OutOfRange,
-                $"{source.Path}: {Skip:#,0} blocks of {BlockSize:#,0} bytes reach past its {source.Node.Length:#,0} bytes",
-                source.Path);
-        }
-        long offset = Skip * BlockSize, room = source.Node.Length - offset;
-        return (offset, Count is long count && count <= room / BlockSize ? count * BlockSize : room);
-    }
-
     private async Task<ConvertResult> CopyAsync(
         OpenedImage source, long offset, long length, NewImage image, CancellationToken cancellationToken)
     {
-        // A raw disk can be a range of what is below it, which may be a disk itself. The range borrows the source: it is not closed.
-        FormatDriver raw = DiskImageCmdlet.Registry.Format("raw");
-        BlockNode range = await raw.OpenAsync(
-            new FormatOpenContext(
-                source.Node,
-                new RawOpenOptions { Offset = offset, Size = length },
-                OpenBacking: null,
-                (_, _, _) => throw new DiskImageException(DiskImageErrorKind.Unsupported, "A range names nothing.")),
-            cancellationToken).ConfigureAwait(false);
+        BlockNode range = await DiskRange.OpenAsync(Registry, source.Node, offset, length, cancellationToken).ConfigureAwait(false);
         ConvertResult result = await ShowAsync(
             $"Copying {Leaf(source.Path)} to {Leaf(image.Path)}",
             progress => new ConvertJob(

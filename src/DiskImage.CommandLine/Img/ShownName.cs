@@ -1,0 +1,32 @@
+using DiskImage.Graph;
+
+namespace DiskImage.CommandLine;
+
+/// <summary>What files are called: as the user called the image, and those beside it from there, as QEMU has it.</summary>
+internal static class ShownName
+{
+    /// <summary>The name of a file that belongs to an image.</summary>
+    /// <param name="file">The file's full path or URI.</param>
+    /// <param name="image">The image's full path or URI.</param>
+    /// <param name="given">What the user calls the image.</param>
+    public static string Of(string file, string image, string given)
+    {
+        if (file.Equals(image, StringComparison.Ordinal))
+        {
+            return given;
+        }
+        string folder = Path.GetDirectoryName(image) ?? "";
+        return !Path.IsPathRooted(given) && folder.Length > 0
+            && file.StartsWith(folder + Path.DirectorySeparatorChar, StringComparison.Ordinal)
+            ? Beside(given, file[(folder.Length + 1)..])
+            : file;
+    }
+
+    /// <summary>A name that stands in an image, as seen from where the image is.</summary>
+    public static string Beside(string given, string name)
+    {
+        int end = given.LastIndexOf('/') + 1;
+        return Path.IsPathRooted(name) || ImageLocator.HasScheme(name) || name.StartsWith("json:", StringComparison.Ordinal)
+            || name.Length == 0 ? name : given[..end] + name;
+    }
+}
