@@ -5,6 +5,14 @@ BeforeAll {
     $why = -not $IsLinux ? 'the server of Debian is needed' : -not (Test-Path /usr/sbin/sshd) ? 'openssh-server is not installed' : $null
     if ($why) { return }
 
+    # The processes below one, by its number.
+    function Get-Below([int] $Id) {
+        foreach ($child in & pgrep -P $Id) {
+            $child
+            Get-Below $child
+        }
+    }
+
     $far = "$TestDrive/far"
     $null = New-Item -ItemType Directory $far
     foreach ($key in 'host', 'id') {
@@ -40,30 +48,23 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 "@
     $null = [IO.Directory]::CreateDirectory('/run/sshd') # where root's server locks its children in
     $server = Start-Process /usr/sbin/sshd "-D -f $TestDrive/sshd_config -E $TestDrive/sshd.log" -PassThru
-    for ($i = 0; $i -lt 1000 -and -not (Select-String -Quiet 'Server listening' "$TestDrive/sshd.log" -ErrorAction Ignore); $i++) {
+    for ($i = 0; $i -lt 1000; $i++) {
+        if ((Test-Path "$TestDrive/sshd.log") -and (Select-String -Quiet 'Server listening' "$TestDrive/sshd.log")) { break }
         Start-Sleep -Milliseconds 10
     }
 
     $env:DISKIMAGE_SSH_CONFIG = "$TestDrive/config"
     $url = "ssh://127.0.0.1:$port$far"
     $disk = New-TestDisk "$TestDrive/disk.raw" -Size 3MB -Seed 43
-
-    # The processes below one, by its number.
-    function Get-Below([int] $Id) {
-        foreach ($child in & pgrep -P $Id) {
-            $child
-            Get-Below $child
-        }
-    }
 }
 
 AfterAll {
     if ($why) { return }
 
-    Remove-Item Env:DISKIMAGE_SSH_CONFIG
     Get-Below $server.Id | ForEach-Object { & kill -9 $_ }
     $server.Kill()
     $server.WaitForExit()
+    $env:DISKIMAGE_SSH_CONFIG = $null
 }
 
 Describe 'Images on an SSH server' {
