@@ -59,6 +59,7 @@ internal sealed record Scenario(
         .. CryptoScenarios.All,
         .. VmdkScenarios.All,
         .. NetworkScenarios.All,
+        .. SshScenarios.All,
         .. SharingScenarios.All,
         .. IscsiScenarios.All,
     ];

@@ -31,7 +31,8 @@ internal sealed record SshWords(DiskImageErrorKind Kind, string Text)
     public static SshWords Of(string program, string errors, int? exitCode)
     {
         string[] lines = [.. errors.Split(['\r', '\n'], StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)
-            .Where(l => l.Trim('@', ' ').Length > 0)]; // the frame around the warning of a changed key
+            .Where(l => l.Trim('@', ' ').Length > 0) // the frame around the warning of a changed key
+            .Select(l => l.StartsWith($"{program}: ", StringComparison.Ordinal) ? l[(program.Length + 2)..] : l)];
         string said = string.Join("; ", lines);
         said = said.Length > MostSaid ? $"…{said[^MostSaid..]}" : said;
         DiskImageErrorKind kind = Array.Find(s_reasons, r => said.Contains(r.Part, StringComparison.Ordinal)) is { Part: not null } reason

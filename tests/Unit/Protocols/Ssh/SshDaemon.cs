@@ -151,17 +151,17 @@ internal sealed class SshDaemon : IAsyncDisposable
         }
     }
 
-    /// <summary>Ends its children that serve connections: they are cut.</summary>
+    /// <summary>Ends all that serves connections: they are cut.</summary>
     public async Task CutAsync()
     {
-        foreach (string child in (await Programs.TryAsync("pgrep", "-P", $"{_process.Id}")).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries))
+        foreach (string process in await BelowAsync())
         {
-            await Programs.TryAsync("kill", "-9", child);
+            await Programs.TryAsync("kill", "-9", process);
         }
     }
 
-    /// <summary>The processes that serve SFTP for it, below its children.</summary>
-    public async Task<string[]> SftpServersAsync()
+    /// <summary>The processes below it.</summary>
+    public async Task<string[]> BelowAsync()
     {
         var found = new List<string>();
         var left = new Queue<string>([_process.Id.ToString(CultureInfo.InvariantCulture)]);
@@ -170,10 +170,7 @@ internal sealed class SshDaemon : IAsyncDisposable
             foreach (string child in (await Programs.TryAsync("pgrep", "-P", parent)).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries))
             {
                 left.Enqueue(child);
-                if ((await File.ReadAllTextAsync($"/proc/{child}/comm")).StartsWith("sftp-server", StringComparison.Ordinal))
-                {
-                    found.Add(child);
-                }
+                found.Add(child);
             }
         }
         return [.. found];

@@ -99,10 +99,10 @@ public sealed class SshFaultTests : IDisposable
     public async Task A_server_that_hangs_keeps_nobody_who_gives_up()
     {
         string path = Make();
-        await using SshDaemon server = await SshDaemon.StartAsync(_folder, sftp: SshDaemon.SftpServer);
+        await using SshDaemon server = await SshDaemon.StartAsync(_folder);
         await using OpenedImage image = await OpenAsync(server, server.Uri(path), writable: true);
-        string hung = Assert.Single(await server.SftpServersAsync());
-        await Programs.RunAsync("kill", "-STOP", hung);
+        string[] hung = await server.BelowAsync();
+        await Programs.RunAsync("kill", ["-STOP", .. hung]);
         using var stop = new CancellationTokenSource();
         byte[] buffer = new byte[1 << 20];
         Task read = image.Node.ReadAsync(0, buffer, stop.Token).AsTask();
@@ -113,10 +113,23 @@ public sealed class SshFaultTests : IDisposable
             await Assert.ThrowsAnyAsync<OperationCanceledException>(() => task);
         }
         buffer.AsSpan().Fill(0xa5); // ours again
-        await Programs.RunAsync("kill", "-CONT", hung);
+        await Programs.RunAsync("kill", ["-CONT", .. hung]);
         byte[] after = new byte[512];
         await image.Node.ReadAsync(512, after); // the answers of the others come before it, and are dropped
         Assert.DoesNotContain(buffer, b => b != 0xa5);
+    }
+
+    /// <summary>What Ctrl+C sends to all processes of a terminal: the work is stopped by us, and ssh is needed to clean up.</summary>
+    [SshDaemonFact]
+    public async Task An_interruption_from_the_terminal_does_not_reach_ssh()
+    {
+        string path = Make();
+        await using SshDaemon server = await SshDaemon.StartAsync(_folder);
+        await using OpenedImage image = await OpenAsync(server, server.Uri(path));
+        string[] running = (await Programs.RunAsync("pgrep", "-P", $"{Environment.ProcessId}", "-f", $" -p {server.Port} ")).Split(
+            '\n', StringSplitOptions.RemoveEmptyEntries);
+        await Programs.RunAsync("kill", "-INT", Assert.Single(running));
+        await image.Node.ReadAsync(0, new byte[512]);
     }
 
     [RootFact]
