@@ -134,7 +134,7 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             Compress = request.Compress,
             Shares = request.Shares,
             TargetReadsZero = readsZero,
-            TargetHasBacking = backing is not null && await HasSameBackingAsync(backing, cancellationToken).ConfigureAwait(false),
+            Layers = backing is not null && await HasSameBackingAsync(backing, cancellationToken).ConfigureAwait(false) ? 1 : 0,
         };
         ConvertResult result = await front.ShowAsync(
             $"Converting {ByteText.Leaf(disk.Name)} to {ByteText.Leaf(target.Name)}",

@@ -1,5 +1,4 @@
 using System.Management.Automation;
-using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Jobs;
 
