@@ -182,7 +182,9 @@ internal sealed class FatVolume
         return count;
     }
 
-    /// <summary>A number that follows from names, lengths and times, so that the same tree is the same disk. Contents are not read.</summary>
+    /// <summary>
+    /// A number that follows from names, lengths and times, so that the same tree is the same disk. Contents are not read.
+    /// </summary>
     private static uint SerialOf(IReadOnlyList<FatItem> items, int rootLength)
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
