@@ -22,7 +22,9 @@ internal sealed record FatGeometry
     private const int Margin = 16; // from the numbers of clusters at which the type changes; fatgen103 advises it
     private const long MostSectors = uint.MaxValue - 1;
 
-    /// <summary>The kinds of hard disks' volumes, with the sectors up to which they are chosen. Spec: fatgen103, 3.5, the two tables.</summary>
+    /// <summary>
+    /// The kinds of hard disks' volumes, with the sectors up to which they are chosen. Spec: fatgen103, 3.5, the two tables.
+    /// </summary>
     private static readonly (FatType Type, int PerCluster, long Most)[] s_kinds =
     [
         (FatType.Fat12, 4, 8400),

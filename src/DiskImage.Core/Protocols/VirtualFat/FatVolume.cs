@@ -40,7 +40,8 @@ internal sealed class FatVolume
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{root.Path}: takes {root.Entries:#,0} entries; the top folder of a FAT12 or FAT16 volume has up to {MostRootEntries:#,0}. Put a part "
+                $"{root.Path}: takes {root.Entries:#,0} entries; the top folder of a FAT12 or FAT16 volume has up to "
+                    + $"{MostRootEntries:#,0}. Put a part "
                     + $"of it into a folder, or choose fat-type 32.",
                 root.Path);
         }
