@@ -5,7 +5,8 @@ using DiskImage.Drivers;
 namespace DiskImage.Graph;
 
 /// <summary>
-/// Where an image is: a path, a URI (<c>scheme://…</c>, <c>file:…</c>, <c>nbd:…</c>, <c>fat:…</c>) or a <c>json:{…}</c> description of a node.
+/// Where an image is: a path, a URI (<c>scheme://…</c>, <c>file:…</c>, <c>nbd:…</c>, <c>fat:…</c>) or a <c>json:{…}</c> description
+/// of a node.
 /// </summary>
 /// <param name="Text">The locator as it was given.</param>
 /// <param name="Scheme">The protocol; "file" for plain paths.</param>

@@ -22,12 +22,16 @@ internal sealed record FatGeometry
     private const int Margin = 16; // from the numbers of clusters at which the type changes; fatgen103 advises it
     private const long MostSectors = uint.MaxValue - 1;
 
-    /// <summary>The kinds of hard disks' volumes, with the sectors up to which they are chosen. Spec: fatgen103, 3.5, the two tables.</summary>
+    /// <summary>
+    /// The kinds of hard disks' volumes, with the sectors up to which they are chosen. Spec: fatgen103, 3.5, the two tables.
+    /// </summary>
     private static readonly (FatType Type, int PerCluster, long Most)[] s_kinds =
     [
         (FatType.Fat12, 4, 8400),
-        (FatType.Fat16, 2, 32_680), (FatType.Fat16, 4, 262_144), (FatType.Fat16, 8, 524_288), (FatType.Fat16, 16, 1_048_576),
-        (FatType.Fat32, 8, 16_777_216), (FatType.Fat32, 16, 33_554_432), (FatType.Fat32, 32, 67_108_864), (FatType.Fat32, 64, MostSectors),
+        (FatType.Fat16, 2, 32_680), (FatType.Fat16, 4, 262_144), (FatType.Fat16, 8, 524_288),
+        (FatType.Fat16, 16, 1_048_576),
+        (FatType.Fat32, 8, 16_777_216), (FatType.Fat32, 16, 33_554_432), (FatType.Fat32, 32, 67_108_864),
+        (FatType.Fat32, 64, MostSectors),
     ];
 
     private static readonly int[] s_perCluster = [2, 4, 8, 16, 32, 64, 128];
@@ -212,7 +216,8 @@ internal sealed record FatGeometry
     private static FatGeometry Make(FatType type, int perCluster, int rootEntries, long clusters, bool isFloppy = false)
     {
         const int EntriesInSector = Sector / FatFolderBytes.EntryBytes;
-        int root = type == FatType.Fat32 ? 0 : (int)Up(isFloppy ? rootEntries : Math.Max(rootEntries, 512), EntriesInSector) * EntriesInSector;
+        int atLeast = isFloppy ? rootEntries : Math.Max(rootEntries, 512);
+        int root = type == FatType.Fat32 ? 0 : (int)Up(atLeast, EntriesInSector) * EntriesInSector;
         long table = Up(Up((clusters + FirstCluster) * (int)type, 8), Sector);
         long reserved = type == FatType.Fat32 ? 32 : 1, before = reserved + (Tables * table) + (root / EntriesInSector);
         long padding = isFloppy ? 0 : (Up(before, perCluster) * perCluster) - before; // clusters lie at multiples of their size

@@ -89,7 +89,8 @@ internal static class FatName
             : null;
         return objection is null ? upper.PadRight(LabelLength) : throw new DiskImageException(
             DiskImageErrorKind.InvalidOption,
-            $"The label '{label}' cannot be a volume's: {objection}. Allowed: up to {LabelLength} letters, digits, spaces and {ShortSigns}");
+            $"The label '{label}' cannot be a volume's: {objection}. Allowed: up to {LabelLength} letters, digits, spaces and "
+                + $"{ShortSigns}");
     }
 
     private static bool IsText(string name)
@@ -119,14 +120,16 @@ internal static class FatName
             : null;
     }
 
-    private static bool IsShort(char c) => char.IsAsciiLetterUpper(c) || char.IsAsciiDigit(c) || ShortSigns.Contains(c, StringComparison.Ordinal);
+    private static bool IsShort(char c)
+        => char.IsAsciiLetterUpper(c) || char.IsAsciiDigit(c) || ShortSigns.Contains(c, StringComparison.Ordinal);
 
     /// <summary>What is left of a name, and the first number behind it that is free.</summary>
     private static string Numbered(string name, HashSet<string> taken, Dictionary<string, int> next)
     {
         string trimmed = name.TrimStart('.');
         int dot = trimmed.LastIndexOf('.');
-        string stem = Left(dot > 0 ? trimmed[..dot] : trimmed, BaseLength), ending = Left(dot > 0 ? trimmed[(dot + 1)..] : "", EndingLength);
+        string stem = Left(dot > 0 ? trimmed[..dot] : trimmed, BaseLength);
+        string ending = Left(dot > 0 ? trimmed[(dot + 1)..] : "", EndingLength);
         for (int digits = 1; ; digits++)
         {
             string start = stem[..Math.Min(stem.Length, BaseLength - 1 - digits)], key = $"{start}~{digits}.{ending}";

@@ -5,7 +5,8 @@ using Microsoft.Win32.SafeHandles;
 namespace DiskImage.Protocols.VirtualFat;
 
 /// <summary>
-/// A folder's disk with what was written to it: that is in a temporary file, everything else comes from the folder. Not for several at once.
+/// A folder's disk with what was written to it: that is in a temporary file, everything else comes from the folder. Not for several at
+/// once.
 /// </summary>
 internal sealed class FatOverlay : IDisposable
 {
@@ -93,7 +94,8 @@ internal sealed class FatOverlay : IDisposable
         {
             uint cluster = file.FirstCluster + i;
             long at = _volume.Geometry.OffsetOf(cluster);
-            if (isUsed(cluster) && !(_stored.Has(at / Sector) && _stored.Run(at / Sector, buffer.Length / Sector) == buffer.Length / Sector))
+            int sectors = buffer.Length / Sector;
+            if (isUsed(cluster) && !(_stored.Has(at / Sector) && _stored.Run(at / Sector, sectors) == sectors))
             {
                 Read(at, buffer, CancellationToken.None);
                 Store(at, buffer);

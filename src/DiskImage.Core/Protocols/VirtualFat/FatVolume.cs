@@ -16,6 +16,7 @@ internal readonly record struct FatRun(long Length, FatFile? File, long FileOffs
 internal sealed class FatVolume
 {
     private const int CachedFolders = 16;
+    private const int MostRootEntries = 65_520; // whole sectors, counted in 16 bits
 
     private readonly List<FatItem> _placed = []; // what has clusters, in their order
     private readonly FatTable _table;
@@ -35,11 +36,12 @@ internal sealed class FatVolume
             options,
             root.Entries,
             (type, perCluster) => items.Sum(i => ClustersOf(i, type, perCluster * FatGeometry.Sector)));
-        if (Geometry.Type != FatType.Fat32 && root.Entries > ushort.MaxValue)
+        if (Geometry.Type != FatType.Fat32 && root.Entries > MostRootEntries)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.OutOfRange,
-                $"{root.Path}: takes {root.Entries:#,0} entries; the top folder of a FAT12 or FAT16 volume has up to 65,535. Put a part "
+                $"{root.Path}: takes {root.Entries:#,0} entries; the top folder of a FAT12 or FAT16 volume has up to "
+                    + $"{MostRootEntries:#,0}. Put a part "
                     + $"of it into a folder, or choose fat-type 32.",
                 root.Path);
         }
@@ -182,7 +184,9 @@ internal sealed class FatVolume
         return count;
     }
 
-    /// <summary>A number that follows from names, lengths and times, so that the same tree is the same disk. Contents are not read.</summary>
+    /// <summary>
+    /// A number that follows from names, lengths and times, so that the same tree is the same disk. Contents are not read.
+    /// </summary>
     private static uint SerialOf(IReadOnlyList<FatItem> items, int rootLength)
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);

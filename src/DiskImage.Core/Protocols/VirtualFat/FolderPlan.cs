@@ -63,7 +63,9 @@ internal sealed class FolderPlan
         return plan;
     }
 
-    /// <summary>True for a path that is free only when what is removed is gone: a folder takes the place of a file, or the reverse.</summary>
+    /// <summary>
+    /// True for a path that is free only when what is removed is gone: a folder takes the place of a file, or the reverse.
+    /// </summary>
     public bool IsBlocked(string path) => _blocked.Contains(path);
 
     private bool IsInTheWay(string path)
@@ -71,7 +73,8 @@ internal sealed class FolderPlan
         for (int end = path.IndexOf('/', StringComparison.Ordinal); ; end = path.IndexOf('/', end + 1))
         {
             string part = end < 0 ? path : path[..end];
-            if (_wanted.TryGetValue(part, out GuestItem? item) && (item.IsFolder ? _known.Files.ContainsKey(part) : _known.Folders.Contains(part)))
+            if (_wanted.TryGetValue(part, out GuestItem? item)
+                && (item.IsFolder ? _known.Files.ContainsKey(part) : _known.Folders.Contains(part)))
             {
                 return true;
             }

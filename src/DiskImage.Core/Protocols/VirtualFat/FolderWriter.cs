@@ -56,7 +56,10 @@ internal sealed class FolderWriter(KnownTree known, GuestTable.Reader read, Func
         {
             string path = Path.Combine(_incoming, made.Count.ToString(System.Globalization.CultureInfo.InvariantCulture));
             bool isLinked = false;
-            Do(path, "link it", () => isLinked = arrival.MovedFrom is { } from && HostNames.Current.TryLink(known.HostPath(from.Path), path));
+            if (arrival.MovedFrom is { } from)
+            {
+                Do(path, "link it", () => isLinked = HostNames.Current.TryLink(known.HostPath(from.Path), path));
+            }
             if (!isLinked)
             {
                 Do(path, "write it", () => Write(arrival, path));
@@ -75,8 +78,7 @@ internal sealed class FolderWriter(KnownTree known, GuestTable.Reader read, Func
         foreach (KnownFile file in plan.RemovedFiles)
         {
             string path = known.HostPath(file.Path);
-            if (!(plan.IsWantedInOtherCase(file.Path) && known.Files.Values.Any(
-                f => !f.Path.Equals(file.Path, StringComparison.Ordinal) && f.Path.Equals(file.Path, StringComparison.OrdinalIgnoreCase) && f.Identity == file.Identity)))
+            if (!plan.IsWantedInOtherCase(file.Path) || !IsThereInOtherCase(file))
             {
                 Do(path, "remove it", () => HostIO.Delete(path));
             }
@@ -153,6 +155,11 @@ internal sealed class FolderWriter(KnownTree known, GuestTable.Reader read, Func
         Touch(name);
     }
 
+    /// <summary>True if a file bears its new name, which differs in case, where the host takes both for one.</summary>
+    private bool IsThereInOtherCase(KnownFile file) => known.Files.Values.Any(
+        f => !f.Path.Equals(file.Path, StringComparison.Ordinal) && f.Path.Equals(file.Path, StringComparison.OrdinalIgnoreCase)
+            && f.Identity == file.Identity);
+
     private bool HasOtherCase(string name)
         => known.Files.Keys.Any(k => !k.Equals(name, StringComparison.Ordinal) && k.Equals(name, StringComparison.OrdinalIgnoreCase));
 
@@ -175,7 +182,8 @@ internal sealed class FolderWriter(KnownTree known, GuestTable.Reader read, Func
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            _problems.Add(new FatProblem(folder, "it was removed on the disk, and in the folder something is in it that is not on the disk"));
+            _problems.Add(new FatProblem(
+                folder, "it was removed on the disk, and in the folder something is in it that is not on the disk"));
         }
     }
 

@@ -84,13 +84,15 @@ internal sealed class GuestReader(FatGeometry geometry, GuestTable.Reader read)
         string? name = longName ?? ShortName(entry);
         if (name is null)
         {
-            Report($"{folder}/{Encoding.Latin1.GetString(entry[..ShortLength])}", "its short name is not ASCII, and it has no long name");
+            string shown = Encoding.Latin1.GetString(entry[..ShortLength]);
+            Report($"{folder}/{shown}", "its short name is not ASCII, and it has no long name");
             return null;
         }
         string path = folder.Length == 0 ? name : $"{folder}/{name}";
         string? objection = FatName.Objection(name) is { } why ? $"it cannot be the name of a file: {why}"
             : !names.Add(name) ? "another one has that name"
-            : folder.Length == 0 && name.Equals(HostTree.IncomingFolder, StringComparison.OrdinalIgnoreCase) ? "that name is kept for own use"
+            : folder.Length == 0 && name.Equals(HostTree.IncomingFolder, StringComparison.OrdinalIgnoreCase)
+            ? "that name is kept for own use"
             : null;
         if (objection is not null)
         {
@@ -187,7 +189,8 @@ internal sealed class GuestReader(FatGeometry geometry, GuestTable.Reader read)
         {
             return null;
         }
-        string stem = Encoding.ASCII.GetString(entry[..8]).TrimEnd(' '), ending = Encoding.ASCII.GetString(entry[8..ShortLength]).TrimEnd(' ');
+        string stem = Encoding.ASCII.GetString(entry[..8]).TrimEnd(' ');
+        string ending = Encoding.ASCII.GetString(entry[8..ShortLength]).TrimEnd(' ');
         stem = (entry[12] & SmallStem) != 0 ? Small(stem) : stem;
         ending = (entry[12] & SmallEnding) != 0 ? Small(ending) : ending;
         return ending.Length == 0 ? stem : $"{stem}.{ending}";

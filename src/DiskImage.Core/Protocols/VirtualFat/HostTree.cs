@@ -37,7 +37,9 @@ internal sealed class HostTree(string root, bool followsLinks, Action<Wording> w
         {
             throw new DiskImageException(
                 kind == HostFileKind.None ? DiskImageErrorKind.NotFound : DiskImageErrorKind.InvalidOption,
-                kind == HostFileKind.None ? $"{root}: no such folder" : (Wording)$"{root}: is no folder. A virtual FAT disk is made of one.",
+                kind == HostFileKind.None
+                    ? $"{root}: no such folder"
+                    : (Wording)$"{root}: is no folder. A virtual FAT disk is made of one.",
                 root);
         }
         var top = new FatFolder("", root) { Changed = Clamp(Directory.GetLastWriteTimeUtc(root)), Attributes = FatAttributes.Folder };
@@ -157,7 +159,8 @@ internal sealed class HostTree(string root, bool followsLinks, Action<Wording> w
         }
         long length = ((FileInfo)entry).Length;
         return length > uint.MaxValue
-            ? throw TooMuch(path, $"has {length:#,0} bytes; a file on a FAT volume has up to {uint.MaxValue:#,0}. Leave it out of the folder")
+            ? throw TooMuch(
+                path, $"has {length:#,0} bytes; a file on a FAT volume has up to {uint.MaxValue:#,0}. Leave it out of the folder")
             : new FatFile(name ?? entry.Name, path)
             {
                 Length = length,

@@ -2,7 +2,9 @@ using System.Numerics;
 
 namespace DiskImage.Protocols.VirtualFat;
 
-/// <summary>Which sectors of a disk something holds for. It takes as much memory as there are sectors in it, not as the disk is long.</summary>
+/// <summary>
+/// Which sectors of a disk something holds for. It takes as much memory as there are sectors in it, not as the disk is long.
+/// </summary>
 internal sealed class SectorSet
 {
     private const int WordBits = 64, PageWords = 64, PageBits = WordBits * PageWords;

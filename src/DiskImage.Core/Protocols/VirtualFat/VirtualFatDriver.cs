@@ -10,7 +10,8 @@ internal sealed class VirtualFatDriver : ProtocolDriver
 {
     public override string Name => "vvfat";
 
-    public override string Description => "A folder as a disk with a FAT volume: fat:folder, fat:rw:folder, fat:floppy:folder, fat:32:folder";
+    public override string Description
+        => "A folder as a disk with a FAT volume: fat:folder, fat:rw:folder, fat:floppy:folder, fat:32:folder";
 
     public override IReadOnlyList<string> Schemes => ["fat"];
 
