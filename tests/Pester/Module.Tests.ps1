@@ -161,7 +161,7 @@ Describe 'The load context' {
         $fresh = Invoke-FreshPwsh $script.Replace('MODULE', $ModuleFolder).Replace('FOLDER', $folder).Replace('VERSION', $_)
         $fresh.Error | Should -BeNullOrEmpty
         $assemblies = (Get-ChildItem "$ModuleFolder/lib" -File -Filter *.dll).Count
-        $assemblies | Should -Be 5 # the cmdlets, the core, BouncyCastle, SharpZipLib and ZstdSharp
+        $assemblies | Should -Be 6 # the cmdlets, the command line, the core, BouncyCastle, SharpZipLib and ZstdSharp
         $fresh.Output -split '\r?\n' | Should -Be (@('True', ('A' * 12), 'luks aes-xts-plain64') + @($_) * 2 * $assemblies)
     }
 

@@ -50,13 +50,14 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     /// <summary>The open disk.</summary>
     /// <exception cref="CommandException">None is, or the machine's state was asked for, which is not kept.</exception>
     public BlockNode Disk(bool isState = false)
-        => _image is null ? throw new CommandException("no file open, try 'help open'")
+        => _image is null ? throw CommandException.Usage("no file open, try 'help open'")
             : isState ? throw new CommandException("the machine's state (-b) cannot be read or written")
             : _image.Node;
 
     /// <summary>A number of bytes.</summary>
     public static long Number(string text)
-        => QemuSize.TryParse(text, out long number) ? number : throw new CommandException($"non-numeric argument -- {text}");
+        => QemuSize.TryParse(text, out long number) ? number : throw new CommandException(
+                $"Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- {text}");
 
     /// <summary>Opens an image.</summary>
     /// <param name="file">Its path or option string.</param>

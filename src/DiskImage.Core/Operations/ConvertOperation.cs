@@ -126,15 +126,13 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
         {
             await BitmapCopy.RequireHoldsAsync(target, _bitmaps, cancellationToken).ConfigureAwait(false);
         }
-        BlockNode? backing = target.BackingNode();
-        var how = new ConvertOptions
+        var how = new ConvertOptions // nothing is left to a backing image: the disk may hold something over it
         {
             Workers = request.Workers,
             SparseSize = request.SparseSize,
             Compress = request.Compress,
             Shares = request.Shares,
             TargetReadsZero = readsZero,
-            Layers = backing is not null && await HasSameBackingAsync(backing, cancellationToken).ConfigureAwait(false) ? 1 : 0,
         };
         ConvertResult result = await front.ShowAsync(
             $"Converting {ByteText.Leaf(disk.Name)} to {ByteText.Leaf(target.Name)}",
