@@ -43,7 +43,8 @@ internal sealed class NbdConnection : IAsyncDisposable
     /// <exception cref="DiskImageException">The server cannot be reached, refuses, or does not keep to the protocol.</exception>
     public static async ValueTask<NbdConnection> OpenAsync(NbdPlace place, NbdWishes wishes, CancellationToken cancellationToken)
     {
-        (SocketTransport transport, NbdClientHandshake handshake) = await GreetAsync(place, wishes, cancellationToken).ConfigureAwait(false);
+        (SocketTransport transport, NbdClientHandshake handshake) = await GreetAsync(
+            place, wishes, cancellationToken).ConfigureAwait(false);
         return new NbdConnection(transport, place.Name, handshake.Info);
     }
 
