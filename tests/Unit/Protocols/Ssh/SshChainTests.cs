@@ -88,9 +88,8 @@ public sealed class SshChainTests : IDisposable
             await made.Node.WriteAsync((2L << 30) + 5000, new byte[] { 1, 2, 3 });
             await made.CompleteAsync(durable: true, CancellationToken.None);
         }
-        Assert.Equal(
-            ["disk-s001.vmdk", "disk-s002.vmdk", "disk.vmdk"],
-            Directory.GetFiles(_folder["far"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        string[] files = [.. Directory.GetFiles(_folder["far"]).Select(f => Path.GetFileName(f)).Order(StringComparer.Ordinal)];
+        Assert.Equal(["disk-s001.vmdk", "disk-s002.vmdk", "disk.vmdk"], files);
         await using OpenedImage image = await opener.OpenAsync(new OpenRequest(uri), CancellationToken.None);
         byte[] read = new byte[3];
         await image.Node.ReadAsync((2L << 30) + 5000, read);
