@@ -4,6 +4,7 @@ namespace DiskImage.Protocols.Ssh;
 
 /// <summary>A file of an SSH server.</summary>
 /// <remarks>SFTP knows no holes: all of it is data. Nor does it know locks: two who write to one file are not kept from that.</remarks>
+/// <param name="name">The file as a URI that leads to it again.</param>
 /// <param name="server">The server.</param>
 /// <param name="handle">The file, open there.</param>
 /// <param name="attributes">What it is like.</param>
@@ -11,7 +12,13 @@ namespace DiskImage.Protocols.Ssh;
 /// <param name="writable">It is open for writing.</param>
 /// <param name="ownsServer">The connection ends with the node.</param>
 internal sealed class SshNode(
-    SshServer server, byte[] handle, SftpAttributes attributes, NodeIdentity identity, bool writable, bool ownsServer) : BlockNode
+    string name,
+    SshServer server,
+    byte[] handle,
+    SftpAttributes attributes,
+    NodeIdentity identity,
+    bool writable,
+    bool ownsServer) : BlockNode
 {
     private const int Page = 4096; // at multiples of which pieces of a request begin, where it begins at one
     private const int ZeroesAtOnce = 1 << 20;
@@ -19,7 +26,7 @@ internal sealed class SshNode(
     private readonly RangeLock _sizing = new(); // writes share it, a change of the length excludes them
     private long _length = attributes.Size ?? 0;
 
-    public override string Name => server.Name;
+    public override string Name => name;
 
     public override long Length => Interlocked.Read(ref _length);
 

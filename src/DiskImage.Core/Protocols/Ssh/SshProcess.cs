@@ -1,14 +1,18 @@
 using System.ComponentModel;
 using System.Diagnostics;
+using System.IO.Pipes;
+using System.Runtime.InteropServices;
 using System.Text;
 using DiskImage.Block;
 
 namespace DiskImage.Protocols.Ssh;
 
 /// <summary>The system's ssh, running: what it reads and writes is what goes to the server and comes from it.</summary>
-internal sealed class SshProcess : SftpTransport
+internal sealed partial class SshProcess : SftpTransport
 {
     private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(2); // to end by itself. Ours
+
+    private const int SetPipeSize = 1031, PipeSize = 1 << 20; // F_SETPIPE_SZ of Linux; bytes, ours
 
     // An interruption from the terminal is for this process, which may have something left to do on the server: removing what is
     // unfinished. The number lets the answer to a question be given to this ssh alone, and not to one that it starts on its way.
@@ -23,6 +27,8 @@ internal sealed class SshProcess : SftpTransport
     {
         _process = process;
         _errors = KeepAsync(process.StandardError);
+        Widen(process.StandardInput.BaseStream);
+        Widen(process.StandardOutput.BaseStream);
     }
 
     /// <summary>Starts it.</summary>
@@ -161,6 +167,19 @@ internal sealed class SshProcess : SftpTransport
         }
         return kept.ToString();
     }
+
+    /// <summary>Room for several requests between this process and ssh, so that neither wakes the other for every few kilobytes.</summary>
+    private static void Widen(Stream stream)
+    {
+        if (OperatingSystem.IsLinux() && stream is PipeStream pipe)
+        {
+            _ = Control(pipe.SafePipeHandle, SetPipeSize, PipeSize); // the system may not allow it; then it is slower
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int Control(SafeHandle descriptor, int command, int argument);
 
     private static void Kill(Process process)
     {

@@ -29,7 +29,7 @@ internal sealed class SshRenamedFile(
     public async ValueTask BeginAsync(byte[] handle, NodeIdentity identity, CancellationToken cancellationToken)
     {
         SftpAttributes own = await server.AttributesAsync(handle, cancellationToken).ConfigureAwait(false);
-        _node = new SshNode(server, handle, own, identity, writable: true, ownsServer: false);
+        _node = new SshNode(Place.Locator, server, handle, own, identity, writable: true, ownsServer: false);
         if (present is not { } model)
         {
             return;

@@ -167,7 +167,7 @@ internal sealed class SshStorage(
             return attributes.Size is null
                 ? throw new DiskImageException(
                     DiskImageErrorKind.Unsupported, $"{place.Address}: the server does not tell its length", place.Address)
-                : new SshNode(server, handle, attributes, IdentityOf(place), writable, ownsServer);
+                : new SshNode(place.Name, server, handle, attributes, IdentityOf(place), writable, ownsServer);
         }
         catch
         {

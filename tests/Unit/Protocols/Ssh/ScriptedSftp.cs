@@ -45,7 +45,7 @@ internal sealed class ScriptedSftp : IAsyncDisposable
     /// <summary>A file of it.</summary>
     public async Task<SshNode> OpenAsync(long size = 1 << 20)
         => new(
-            new SshServer(await ConnectAsync(), "scripted"), [7], new SftpAttributes(Size: size), new NodeIdentity("ssh:scripted"),
+            "scripted", new SshServer(await ConnectAsync(), "scripted"), [7], new SftpAttributes(Size: size), new NodeIdentity("ssh:scripted"),
             writable: true, ownsServer: true);
 
     public async ValueTask DisposeAsync()

@@ -6,6 +6,7 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Protocols.Ssh;
 
 /// <summary>What goes wrong at OpenSSH's server, or is not there.</summary>
+[System.Runtime.Versioning.SupportedOSPlatform("linux")] // or they are skipped
 public sealed class SshFaultTests : IDisposable
 {
     private readonly TestFolder _folder = new();

@@ -8,6 +8,7 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Protocols.Ssh;
 
 /// <summary>Who the server is, and who logs in, with OpenSSH's own server.</summary>
+[System.Runtime.Versioning.SupportedOSPlatform("linux")] // or they are skipped
 public sealed class SshLoginTests : IDisposable
 {
     private readonly TestFolder _folder = new();
@@ -22,7 +23,7 @@ public sealed class SshLoginTests : IDisposable
         new Random(3).NextBytes(contents);
         await File.WriteAllBytesAsync(_folder["disk.raw"], contents);
         ImageOpener opener = server.Opener(w => _warnings.Add(w.ToString()), programs: programs);
-        var request = new OpenRequest(locator) { Format = "raw", Secrets = secrets ?? new Dictionary<string, SecureString>() };
+        var request = new OpenRequest(locator) { Format = "raw", Secrets = secrets ?? new Dictionary<string, SecureString>(StringComparer.Ordinal) };
         await using OpenedImage image = await opener.OpenAsync(request, CancellationToken.None);
         byte[] read = new byte[contents.Length];
         await image.Node.ReadAsync(0, read);
@@ -32,6 +33,11 @@ public sealed class SshLoginTests : IDisposable
     private async Task<DiskImageException> RefusedAsync(
         SshDaemon server, string locator, string? programs = null, IReadOnlyDictionary<string, SecureString>? secrets = null)
         => await Assert.ThrowsAsync<DiskImageException>(() => ReadAsync(server, locator, programs, secrets));
+
+#pragma warning disable CA5350, CA5351 // what QEMU knows
+    private static (string Kind, string Hash) Forgeable(byte[] key, bool isMd5)
+        => isMd5 ? ("md5", Colons(Convert.ToHexStringLower(MD5.HashData(key)))) : ("sha1", Convert.ToHexStringLower(SHA1.HashData(key)));
+#pragma warning restore CA5350, CA5351
 
     private static string Colons(string hex) => string.Join(':', hex.Chunk(2).Select(pair => new string(pair)));
 
@@ -51,20 +57,20 @@ public sealed class SshLoginTests : IDisposable
         await ReadAsync(server, Json(server, """ "host-key-check.mode":"known_hosts" """));
         int accepted = (await server.LogAsync()).Split("Accepted").Length;
 
-        string right = await File.ReadAllTextAsync(_folder["known"]);
         await File.WriteAllTextAsync(_folder["known"], "");
         DiskImageException unknown = await RefusedAsync(server, uri);
         Assert.Equal(DiskImageErrorKind.Refused, unknown.Kind);
         Assert.Contains("host key is known for", unknown.Message);
         await SshDaemon.KeyAsync(_folder["other"], "ed25519");
-        await File.WriteAllTextAsync(_folder["known"], $"[127.0.0.1]:{server.Port} {await File.ReadAllTextAsync(_folder["other.pub"])}");
+        string known = $"[127.0.0.1]:{server.Port} {await File.ReadAllTextAsync(_folder["other.pub"])}";
+        await File.WriteAllTextAsync(_folder["known"], known);
         DiskImageException changed = await RefusedAsync(server, uri);
         Assert.Equal(DiskImageErrorKind.Refused, changed.Kind);
         Assert.Equal(accepted, (await server.LogAsync()).Split("Accepted").Length);
 
         await ReadAsync(server, $"{uri}?host_key_check=no");
         await ReadAsync(server, Json(server, """ "host-key-check.mode":"none" """));
-        Assert.NotEqual(right, await File.ReadAllTextAsync(_folder["known"])); // what is known is the user's: nothing was added
+        Assert.Equal(known, await File.ReadAllTextAsync(_folder["known"])); // what is known is the user's: nothing was added
         Assert.Empty(_warnings);
     }
 
@@ -81,9 +87,7 @@ public sealed class SshLoginTests : IDisposable
             sha256 = Convert.ToHexStringLower(SHA256.HashData(key));
             await ReadAsync(server, $"{uri}?host_key_check=sha256:{(type == "rsa" ? Colons(sha256) : sha256.ToUpperInvariant())}");
             Assert.Empty(_warnings);
-            (string kind, string hash) = type == "rsa"
-                ? ("md5", Colons(Convert.ToHexStringLower(MD5.HashData(key))))
-                : ("sha1", Convert.ToHexStringLower(SHA1.HashData(key)));
+            (string kind, string hash) = Forgeable(key, isMd5: type == "rsa");
             await ReadAsync(server, Json(
                 server, $$""" "host-key-check.mode":"hash","host-key-check.type":"{{kind}}","host-key-check.hash":"{{hash}}" """));
             Assert.Contains($"{kind.ToUpperInvariant()} can be forged", Assert.Single(_warnings));
@@ -162,7 +166,7 @@ public sealed class SshLoginTests : IDisposable
         await SshDaemon.KeyAsync(_folder["locked"], "ed25519", passphrase: "open 'sesame");
         File.Copy(_folder["locked.pub"], _folder["authorized"], overwrite: true);
         string json = Json(server, $$""" "key-file":"{{_folder["locked"]}}" """);
-        Dictionary<string, SecureString> Given(string text) => new() { [_folder["locked"]] = Images.Secret(text) };
+        Dictionary<string, SecureString> Given(string text) => new(StringComparer.Ordinal) { [_folder["locked"]] = Images.Secret(text) };
         await ReadAsync(server, json, secrets: Given("open 'sesame"));
         foreach (Dictionary<string, SecureString>? secrets in new[] { Given("other words"), null })
         {
@@ -196,7 +200,6 @@ public sealed class SshLoginTests : IDisposable
             DiskImageErrorKind.InvalidOption,
             (await RefusedAsync(
                 server, server.Uri(_folder["disk.raw"], user: "else@"), secrets: Credential("127.0.0.1", user, "x"))).Kind);
-        Assert.Empty(Directory.GetDirectories(Path.GetTempPath(), "diskimage-ssh-*").Where(d => File.Exists(Path.Combine(d, "ask"))));
     }
 
     [PamFact]

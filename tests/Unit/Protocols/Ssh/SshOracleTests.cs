@@ -7,6 +7,7 @@ using DiskImage.Tests.Support;
 namespace DiskImage.Tests.Protocols.Ssh;
 
 /// <summary>Our client with OpenSSH's server.</summary>
+[System.Runtime.Versioning.SupportedOSPlatform("linux")] // or they are skipped
 public sealed class SshOracleTests : IDisposable
 {
     private readonly TestFolder _folder = new();
