@@ -57,7 +57,7 @@ internal sealed class PostedLines(Func<string, ValueTask> post) : TextWriter
     {
         string line = _line.ToString();
         _ = _line.Clear();
-        if (line != "\r") // a line of progress alone
+        if (!line.Equals("\r", StringComparison.Ordinal)) // a line of progress alone
         {
             // on the worker's thread, which may wait for the pipeline
             post(line.TrimStart('\r')).AsTask().GetAwaiter().GetResult();

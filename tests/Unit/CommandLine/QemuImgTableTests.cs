@@ -20,7 +20,7 @@ public sealed partial class QemuImgTableTests
     {
         ImgCommand command = QemuImg.Commands.Select(make => make()).Single(c => c.Name.Equals(name, StringComparison.Ordinal));
         string[] told = [.. Row().Matches(Section(name)).Select(m => m.Groups["option"].Value)];
-        Assert.Equal(command.Options.Select(o => o.Spelling), told);
+        Assert.Equal(command.Options.Select(o => o.Spelling), told, StringComparer.Ordinal);
     }
 
     [Theory]
@@ -42,8 +42,8 @@ public sealed partial class QemuImgTableTests
         // what is said of a row without a parameter may be about other cmdlets
         string said = string.Join('\n', section.Split('\n').Where(l => !l.Contains("| none", StringComparison.Ordinal)));
         var here = Named().Matches(said).Select(m => m.Groups["name"].Value).ToHashSet(StringComparer.Ordinal);
-        Assert.Empty(here.Except(there));
-        Assert.Empty(there.Except(here).Except(inGeneral));
+        Assert.Empty(here.Except(there, StringComparer.Ordinal));
+        Assert.Empty(there.Except(here, StringComparer.Ordinal).Except(inGeneral, StringComparer.Ordinal));
     }
 
     private static string Section(string name)

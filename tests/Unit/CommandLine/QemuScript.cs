@@ -94,6 +94,7 @@ internal sealed partial class QemuScript(string script)
         process.StartInfo = new ProcessStartInfo(words[0], words[1..])
         {
             WorkingDirectory = folder.Root,
+            UseShellExecute = false,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
             RedirectStandardInput = true,
@@ -140,25 +141,25 @@ internal sealed partial class QemuScript(string script)
     /// <summary>QEMU 7.2 does not tell of child nodes yet.</summary>
     private static string Always(string text) => ChildNode().Replace(text, "");
 
-    [GeneratedRegex(@"Child node '[^\n]*\n(    [^\n]*\n)*", RegexOptions.None, 1000)]
+    [GeneratedRegex(@"Child node '[^\n]*\n(    [^\n]*\n)*", RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex ChildNode();
 
-    [GeneratedRegex(@"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|""date-n?sec"":\d+", RegexOptions.None, 1000)]
+    [GeneratedRegex(@"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|""date-n?sec"":\d+", RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex Date();
 
-    [GeneratedRegex(@"disk size: [^\n]*|""actual-size"":\d+", RegexOptions.None, 1000)]
+    [GeneratedRegex(@"disk size: [^\n]*|""actual-size"":\d+", RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex DiskSize();
 
-    [GeneratedRegex(@"Image end offset: \d+|""image-end-offset"":\d+", RegexOptions.None, 1000)]
+    [GeneratedRegex(@"Image end offset: \d+|""image-end-offset"":\d+", RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex EndOffset();
 
-    [GeneratedRegex(@"(ops;|completed in) [^\n]*", RegexOptions.None, 1000)]
+    [GeneratedRegex(@"(ops;|completed in) [^\n]*", RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex Rate();
 
-    [GeneratedRegex(@"(cid"":|cid:|uuid"":|uuid:) ?[^\n,]*", RegexOptions.None, 1000)]
+    [GeneratedRegex(@"(cid"":|cid:|uuid"":|uuid:) ?[^\n,]*", RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex Identifier();
 
-    [GeneratedRegex(@"    encrypt:\n(        [^\n]*\n)*|""encrypt"":\{[^\]]*\][^}]*\},|Format specific information:\n[^\0]*", RegexOptions.None, 1000)]
+    [GeneratedRegex(@"    encrypt:\n(        [^\n]*\n)*|""encrypt"":\{[^\]]*\][^}]*\},|Format specific information:\n[^\0]*", RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex Encryption();
 
     [GeneratedRegex(@",""offset"":\d+|0x[0-9a-f]+ +(?=\S+$)", RegexOptions.Multiline, 1000)]

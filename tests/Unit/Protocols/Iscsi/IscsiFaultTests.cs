@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Graph;
 using DiskImage.Protocols.Iscsi;
 using DiskImage.Tests.Support;
 
@@ -364,7 +363,7 @@ public sealed class IscsiFaultTests
         target.Hangs = true;
         byte[] buffer = new byte[100_352];
         using var stop = new CancellationTokenSource();
-        Task asked = (writes ? disk.WriteAsync(0, buffer, stop.Token) : disk.ReadAsync(0, buffer, stop.Token)).AsTask();
+        Task asked = writes ? disk.WriteAsync(0, buffer, stop.Token).AsTask() : disk.ReadAsync(0, buffer, stop.Token).AsTask();
         await Task.Delay(50);
         Assert.False(asked.IsCompleted);
         await stop.CancelAsync();

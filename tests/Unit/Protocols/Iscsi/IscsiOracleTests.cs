@@ -176,7 +176,7 @@ public sealed class IscsiOracleTests : IDisposable
         await server.AdminAsync("--op", "new", "--mode", "account", "--user", "me", "--password", "open sesame 12");
         await server.AdminAsync("--op", "bind", "--mode", "account", "--tid", "1", "--user", "me");
         await ReadsAsync(server.Url(user: "me%open sesame 12@"));
-        await ReadsAsync(server.Url(user: "me@"), new() { [server.Url()] = Images.Secret("open sesame 12") });
+        await ReadsAsync(server.Url(user: "me@"), new(StringComparer.Ordinal) { [server.Url()] = Images.Secret("open sesame 12") });
         DiskImageException none = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(server.Url()));
         Assert.Equal(DiskImageErrorKind.WrongSecret, none.Kind);
         DiskImageException wrong = await Assert.ThrowsAsync<DiskImageException>(() => OpenAsync(server.Url(user: "me%not sesame 12@")));

@@ -178,7 +178,6 @@ internal sealed class ScriptedTarget : IAsyncDisposable
 
         public bool DataDigest => _digests && target.Keys["DataDigest"] == "CRC32C";
 
-        private bool IsDiscovery { get; set; }
 
         public IEnumerable<Pdu> Answer(byte[] header, Memory<byte> data)
         {
@@ -265,7 +264,6 @@ internal sealed class ScriptedTarget : IAsyncDisposable
             int stage = (header[1] >> 2) & 3, next = header[1] & 3;
             bool moves = (header[1] & 0x80) != 0;
             target.Logins += stage == 0 ? 1 : 0;
-            IsDiscovery |= text.Contains("SessionType=Discovery", StringComparison.Ordinal);
             _expected = BinaryPrimitives.ReadUInt32BigEndian(header.AsSpan(24));
             var pdu = new Pdu(0x23, header[1]);
             header.AsSpan(8, 6).CopyTo(pdu.Header.AsSpan(8));

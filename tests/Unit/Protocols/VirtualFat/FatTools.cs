@@ -21,7 +21,10 @@ internal static class FatTools
     public static string Run(string program, IEnumerable<string> arguments, bool mayFail = false)
     {
         string found = s_path.Split(':').Select(d => Path.Combine(d, program)).First(File.Exists);
-        var start = new ProcessStartInfo(found, arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo(found, arguments)
+        {
+            UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true,
+        };
         start.Environment["MTOOLS_SKIP_CHECK"] = "1";
         start.Environment["LC_ALL"] = "C.UTF-8";
         start.Environment["TZ"] = "UTC";
@@ -131,7 +134,7 @@ internal static class FatTools
         => NodeSpec.Of("vvfat", [("dir", folder), .. options.Select(o => (o.Name, (object?)o.Value))]).ToString();
 
     private static string Digest(string path)
-        => $"{new FileInfo(path).Length} {Convert.ToHexString(System.Security.Cryptography.MD5.HashData(File.ReadAllBytes(path)))}";
+        => $"{new FileInfo(path).Length} {Convert.ToHexString(System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(path)))}";
 }
 
 /// <summary>Skips where the judges are not installed.</summary>

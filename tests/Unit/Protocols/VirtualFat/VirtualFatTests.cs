@@ -1,7 +1,6 @@
 using System.Text;
 using DiskImage.Block;
 using DiskImage.Graph;
-using DiskImage.Tests.Conformance;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Protocols.VirtualFat;

@@ -1,4 +1,3 @@
-using System.Text;
 using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Tests.Support;
@@ -170,7 +169,8 @@ public sealed class WritableFatTests : IDisposable
             };
             _ = await Assert.ThrowsAsync<OperationCanceledException>(async () => await session.DisposeAsync());
             Dictionary<string, byte[]> found = Contents(Tree);
-            foreach (string name in old.Keys.Union(wanted.Keys).Union(found.Keys).Where(n => !n.StartsWith(".diskimage", StringComparison.Ordinal)))
+            foreach (string name in old.Keys.Union(wanted.Keys, StringComparer.Ordinal).Union(found.Keys, StringComparer.Ordinal)
+                .Where(n => !n.StartsWith(".diskimage", StringComparison.Ordinal)))
             {
                 byte[]? now = found.GetValueOrDefault(name);
                 Assert.True(
@@ -266,7 +266,9 @@ public sealed class WritableFatTests : IDisposable
                 File.Delete(kept);
             }
             Assert.Equal(
-                ["disk.raw", "outside", "start", "tree"], Directory.GetFileSystemEntries(_folder.Root).Select(p => Path.GetFileName(p)).Order());
+                ["disk.raw", "outside", "start", "tree"],
+                Directory.GetFileSystemEntries(_folder.Root).Select(p => Path.GetFileName(p)).Order(StringComparer.Ordinal),
+                StringComparer.Ordinal);
         }
     }
 
