@@ -249,7 +249,7 @@ Describe 'The about topics' {
 
     It 'name no cmdlet that there is not, and between them every one' {
         $text = Get-Content "$RepositoryRoot/docs/en-US/about_*.help.txt" -Raw
-        $named = [regex]::Matches($text, '\b[A-Z][a-z]+-DiskImage[A-Za-z]*\b').Value | Sort-Object -Unique
+        $named = [regex]::Matches($text, '\b[A-Z][a-z]+-(DiskImage[A-Za-z]*|QemuImg)\b').Value | Sort-Object -Unique
         $windows = 'Mount-DiskImage', 'Dismount-DiskImage'
         $named | Where-Object { $_ -notin $exported -and $_ -notin $windows } | Should -BeNullOrEmpty
         $exported | Where-Object { $_ -notin $named } | Should -BeNullOrEmpty
