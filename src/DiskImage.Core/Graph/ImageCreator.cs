@@ -203,7 +203,7 @@ public sealed class ImageCreator(ImageOpener opener)
             bool isNamed = options is ICreateOptions { DataFile: { } named } && named.Equals(name, StringComparison.Ordinal);
             TargetMode mode = target.Place.Mode == TargetMode.Replace && !isNamed ? TargetMode.Replace : TargetMode.New;
             (IStorage storage, StoragePlace place) = await PlaceAsync(locator.Target, mode, token).ConfigureAwait(false);
-            return await target.AddAsync(storage, place, TraitsOf(creatable, options), token).ConfigureAwait(false);
+            return await target.AddAsync(storage, place, TraitsOf(creatable, options), Full(locator), token).ConfigureAwait(false);
 
             DiskImageException Itself() => new(
                 DiskImageErrorKind.InvalidOption,
@@ -236,7 +236,6 @@ public sealed class ImageCreator(ImageOpener opener)
 
     private StorageTraits TraitsOf(ICreatable creatable, object options)
         => new(creatable.AllowsSparseFile, options is ICreateOptions { NoCow: true }, Cache.Direct);
-
 
     private static string Full(ImageLocator locator) => locator.IsFile ? Path.GetFullPath(locator.Address) : locator.Text;
 

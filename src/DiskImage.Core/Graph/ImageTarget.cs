@@ -14,6 +14,7 @@ namespace DiskImage.Graph;
 internal sealed class ImageTarget : IAsyncDisposable
 {
     private readonly List<PendingNode> _companions = [];
+    private readonly Dictionary<string, PendingNode> _byAddress = new(StringComparer.Ordinal);
     private readonly List<DeferredFlushNode> _open = []; // those that the format writes to
     private readonly PendingNode _image;
     private readonly CachePolicy _cache;
@@ -42,11 +43,17 @@ internal sealed class ImageTarget : IAsyncDisposable
         => new(await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false), cache);
 
     /// <summary>Takes a place for a file that the image is going to name. Whoever gets the node closes it.</summary>
+    /// <param name="storage">Who takes it.</param>
+    /// <param name="place">The place.</param>
+    /// <param name="traits">What the file is to be like.</param>
+    /// <param name="address">Where the image has it, to open it again by.</param>
+    /// <param name="cancellationToken">Stops it.</param>
     public async ValueTask<BlockNode> AddAsync(
-        IStorage storage, StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+        IStorage storage, StoragePlace place, StorageTraits traits, string address, CancellationToken cancellationToken)
     {
         PendingNode companion = await storage.BeginAsync(place, traits, cancellationToken).ConfigureAwait(false);
         _companions.Add(companion);
+        _byAddress[address] = companion;
         return Deferred(companion.Node);
     }
 
@@ -56,7 +63,7 @@ internal sealed class ImageTarget : IAsyncDisposable
     /// <summary>Opens a file again that was added; null if the address is of none.</summary>
     public async ValueTask<BlockNode?> TryOpenAsync(string address, bool writable, CancellationToken cancellationToken)
     {
-        if (_companions.Find(c => c.Place.Locator.Equals(address, StringComparison.Ordinal)) is not { } companion)
+        if (!_byAddress.TryGetValue(address, out PendingNode? companion))
         {
             return null;
         }

@@ -90,6 +90,37 @@ public sealed class IscsiOracleTests : IDisposable
         }
     }
 
+    [OracleFact("iscsi-ls")]
+    public async Task Libiscsis_tools_find_the_units_and_the_length_that_we_find()
+    {
+        _ = await MakeAsync("disk");
+        _ = await MakeAsync("other", 8 << 20);
+        await using TgtServer server = await TgtServer.StartAsync(_folder);
+        await server.AddAsync(1, _folder["disk"]);
+        await server.AddAsync(2, _folder["other"]);
+        var listing = new IscsiListing($"iscsi://{server.Portal}");
+        var ours = new List<string>();
+        await foreach (ListedUnit unit in IscsiTargetList.OfAsync(listing, _ => true, CancellationToken.None))
+        {
+            ours.Add($"{unit.Target} {unit.Lun}");
+        }
+        (_, string listed, _) = await Programs.TryAsync("iscsi-ls", "-s", $"iscsi://{server.Portal}");
+        string target = "";
+        var theirs = new List<string>();
+        foreach (string line in listed.Split('\n'))
+        {
+            target = line.StartsWith("Target:", StringComparison.Ordinal) ? line["Target:".Length..].Split(' ')[0] : target;
+            if (line.StartsWith("Lun:", StringComparison.Ordinal) && !line.Contains("CONTROLLER", StringComparison.Ordinal))
+            {
+                theirs.Add($"{target} {line["Lun:".Length..].Split(' ')[0]}");
+            }
+        }
+        Assert.Equal(theirs, ours.Where(u => !u.EndsWith(" 0", StringComparison.Ordinal)), StringComparer.Ordinal);
+        (_, string capacity, _) = await Programs.TryAsync("iscsi-readcapacity16", server.Url(2));
+        await using OpenedImage image = await OpenAsync(server.Url(2));
+        Assert.Contains($"Total size:{image.Node.Length}\n", capacity);
+    }
+
     [OracleFact(TgtServer.Program)]
     public async Task Several_requests_at_once_do_not_disturb_each_other()
     {

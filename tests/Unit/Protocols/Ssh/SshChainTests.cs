@@ -69,6 +69,35 @@ public sealed class SshChainTests : IDisposable
         Assert.Equal(DiskImageErrorKind.Refused, refused.Kind);
     }
 
+    [SshDaemonFact]
+    public async Task Files_of_a_split_image_lie_beside_it_on_the_server()
+    {
+        await using SshDaemon server = await SshDaemon.StartAsync(_folder);
+        Directory.CreateDirectory(_folder["far"]);
+        string uri = server.Uri(_folder["far/disk.vmdk"]);
+        FormatDriver format = Images.Registry.Format("vmdk");
+        object options = ((ICreatable)format).CreateOptions.Bind([new("size", 3L << 30), new("subformat", "twoGbMaxExtentSparse")]);
+        var refused = await Assert.ThrowsAsync<DiskImageException>(async () => await new ImageCreator(server.Opener()).CreateAsync(
+            uri, format, options, TargetMode.New, null, CancellationToken.None));
+        Assert.Equal(DiskImageErrorKind.Refused, refused.Kind);
+        Assert.Empty(Directory.GetFiles(_folder["far"]));
+        ImageOpener opener = server.Opener(policy: OpenPolicy.Default with { References = ReferenceScope.Anywhere });
+        foreach (TargetMode mode in new[] { TargetMode.New, TargetMode.Replace })
+        {
+            await using NewImage made = await new ImageCreator(opener).CreateAsync(uri, format, options, mode, null, CancellationToken.None);
+            await made.Node.WriteAsync((2L << 30) + 5000, new byte[] { 1, 2, 3 });
+            await made.CompleteAsync(durable: true, CancellationToken.None);
+        }
+        Assert.Equal(
+            ["disk-s001.vmdk", "disk-s002.vmdk", "disk.vmdk"],
+            Directory.GetFiles(_folder["far"]).Select(f => Path.GetFileName(f)).Order(StringComparer.Ordinal),
+            StringComparer.Ordinal);
+        await using OpenedImage image = await opener.OpenAsync(new OpenRequest(uri), CancellationToken.None);
+        byte[] read = new byte[3];
+        await image.Node.ReadAsync((2L << 30) + 5000, read);
+        Assert.Equal([1, 2, 3], read);
+    }
+
     [Theory]
     [InlineData("ssh://me@h:1/a/b.img?host_key_check=no", "c d.img", "ssh://me@h:1/a/c%20d.img?host_key_check=no")]
     [InlineData("ssh://h/b.img", "../c.img", "ssh://h/../c.img")]
