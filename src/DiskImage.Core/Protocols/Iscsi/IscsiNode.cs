@@ -20,7 +20,7 @@ internal sealed class IscsiNode(string name, NodeIdentity identity, IscsiLink li
     private readonly byte[] _zeroBlock = new byte[link.Unit.BlockSize];
     private volatile bool _isRefusedSame, _isRefusedStatus, _isRefusedFlush; // the unit does not know the command
     private long _changes; // begun or ended
-    private LbaStatus? _known;
+    private KnownExtents? _known;
 
     public override string Name => name;
 
@@ -158,7 +158,7 @@ internal sealed class IscsiNode(string name, NodeIdentity identity, IscsiLink li
             _isRefusedStatus = true; // a hint that there is none of: all is data
             return await base.GetExtentCoreAsync(offset, length, cancellationToken).ConfigureAwait(false);
         }
-        var status = new LbaStatus(this, buffer.AsSpan(0, task.Received), offset / Block, Block);
+        KnownExtents status = Known(buffer.AsSpan(0, task.Received), offset / Block);
         if (Interlocked.Read(ref _changes) == changes)
         {
             Volatile.Write(ref _known, status);
@@ -253,48 +253,29 @@ internal sealed class IscsiNode(string name, NodeIdentity identity, IscsiLink li
         }
     }
 
-    /// <summary>
-    /// What one answer to GET LBA STATUS told, so that the next extents need not be asked for. It holds until something is changed. Spec:
-    /// SBC-3, provisioning status 0 mapped, 1 deallocated, 2 anchored.
-    /// </summary>
-    private sealed class LbaStatus
+    /// <summary>What an answer to GET LBA STATUS told. Spec: SBC-3, provisioning status 0 mapped, 1 deallocated, 2 anchored.</summary>
+    /// <param name="answer">It.</param>
+    /// <param name="asked">The block that was asked about.</param>
+    private KnownExtents Known(ReadOnlySpan<byte> answer, long asked)
     {
-        private readonly List<BlockExtent> _extents = [];
-
-        public LbaStatus(IscsiNode node, ReadOnlySpan<byte> answer, long asked, int block)
+        var known = new KnownExtents();
+        uint length = BinaryPrimitives.ReadUInt32BigEndian(answer);
+        ReadOnlySpan<byte> rows = answer[8..(int)Math.Min(answer.Length, Math.Max(8, length + 4L))];
+        long next = asked, end = Length / Block;
+        for (; rows.Length >= 16 && next < end; rows = rows[16..])
         {
-            uint length = BinaryPrimitives.ReadUInt32BigEndian(answer);
-            ReadOnlySpan<byte> rows = answer[8..(int)Math.Min(answer.Length, Math.Max(8, length + 4L))];
-            long next = asked, end = node.Length / block;
-            for (; rows.Length >= 16 && next < end; rows = rows[16..])
+            ulong start = BinaryPrimitives.ReadUInt64BigEndian(rows);
+            uint count = BinaryPrimitives.ReadUInt32BigEndian(rows[8..]);
+            if ((known.IsEmpty ? start > (ulong)asked : start != (ulong)next) || start + count <= (ulong)next)
             {
-                ulong start = BinaryPrimitives.ReadUInt64BigEndian(rows);
-                uint count = BinaryPrimitives.ReadUInt32BigEndian(rows[8..]);
-                if ((_extents.Count == 0 ? start > (ulong)asked : start != (ulong)next) || start + count <= (ulong)next)
-                {
-                    break; // it does not go on from there
-                }
-                long stop = (long)Math.Min(start + count, (ulong)end);
-                bool isHole = (rows[12] & 0x0F) is 1 or 2;
-                BlockStatus status = BlockStatus.Allocated | (isHole ? BlockStatus.Zero : BlockStatus.Data);
-                var run = new BlockExtent(next * block, (stop - next) * block, status, node, next * block);
-                if (_extents.Count > 0 && _extents[^1].IsContinuedBy(run))
-                {
-                    _extents[^1] = _extents[^1] with { Length = _extents[^1].Length + run.Length };
-                }
-                else
-                {
-                    _extents.Add(run);
-                }
-                next = stop;
+                break; // it does not go on from there
             }
+            long stop = (long)Math.Min(start + count, (ulong)end);
+            bool isHole = (rows[12] & 0x0F) is 1 or 2;
+            BlockStatus status = BlockStatus.Allocated | (isHole ? BlockStatus.Zero : BlockStatus.Data);
+            known.Add(new BlockExtent(next * Block, (stop - next) * Block, status, this, next * Block));
+            next = stop;
         }
-
-        /// <summary>What is known from an offset on; null for nothing.</summary>
-        public BlockExtent? Find(long offset)
-        {
-            int at = _extents.FindIndex(e => e.Offset <= offset && offset < e.End);
-            return at < 0 ? null : _extents[at] with { Offset = offset, Length = _extents[at].End - offset, HostOffset = offset };
-        }
+        return known;
     }
 }

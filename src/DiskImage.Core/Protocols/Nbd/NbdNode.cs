@@ -16,7 +16,7 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
 
     private readonly NbdExportInfo _info = connections.Info;
     private long _changes; // begun or ended
-    private KnownStatus? _known;
+    private KnownExtents? _known;
 
     public override string Name => name;
 
@@ -198,7 +198,7 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
             return await base.GetExtentCoreAsync(offset, length, cancellationToken).ConfigureAwait(false);
         }
         Require(request, "ask for the extents of");
-        var status = new KnownStatus(this, start, request.Status.Values.First(), showsDirty);
+        KnownExtents status = Known(start, request.Status.Values.First());
         if (Interlocked.Read(ref _changes) == changes)
         {
             Volatile.Write(ref _known, status);
@@ -273,49 +273,19 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
         throw new DiskImageException(kind, $"{Name}: cannot {doing} {where}: {what}{said}", Name, request.Offset);
     }
 
-    /// <summary>What one answer told, so that the next extents need not be asked for. It holds until something is changed.</summary>
-    private sealed class KnownStatus
+    /// <summary>What an answer to a question for block status told.</summary>
+    private KnownExtents Known(long start, List<NbdExtent> told)
     {
-        private readonly BlockExtent[] _extents;
-
-        public KnownStatus(BlockNode node, long start, List<NbdExtent> told, bool showsDirty)
+        var known = new KnownExtents();
+        foreach (NbdExtent run in told)
         {
-            var extents = new List<BlockExtent>(told.Count);
-            foreach (NbdExtent run in told)
-            {
-                var bits = (NbdAllocation)run.Flags;
-                bool isData = !bits.HasFlag(NbdAllocation.Hole), isZero = !showsDirty && bits.HasFlag(NbdAllocation.Zero);
-                BlockStatus status = BlockStatus.Allocated | (isZero ? BlockStatus.Zero : BlockStatus.None)
-                    | (isData ? BlockStatus.Data : BlockStatus.None);
-                var next = new BlockExtent(start, run.Length, status, node, start);
-                if (extents.Count > 0 && extents[^1].IsContinuedBy(next))
-                {
-                    extents[^1] = extents[^1] with { Length = extents[^1].Length + next.Length };
-                }
-                else
-                {
-                    extents.Add(next);
-                }
-                start += run.Length;
-            }
-            _extents = [.. extents];
+            var bits = (NbdAllocation)run.Flags;
+            bool isData = !bits.HasFlag(NbdAllocation.Hole), isZero = !showsDirty && bits.HasFlag(NbdAllocation.Zero);
+            BlockStatus status = BlockStatus.Allocated | (isZero ? BlockStatus.Zero : BlockStatus.None)
+                | (isData ? BlockStatus.Data : BlockStatus.None);
+            known.Add(new BlockExtent(start, run.Length, status, this, start));
+            start += run.Length;
         }
-
-        /// <summary>What is known from an offset on; null for nothing.</summary>
-        public BlockExtent? Find(long offset)
-        {
-            int low = 0, high = _extents.Length - 1;
-            while (low < high)
-            {
-                int middle = (low + high + 1) / 2;
-                (low, high) = _extents[middle].Offset <= offset ? (middle, high) : (low, middle - 1);
-            }
-            if (_extents.Length == 0 || offset < _extents[low].Offset || offset >= _extents[low].End)
-            {
-                return null;
-            }
-            BlockExtent extent = _extents[low];
-            return extent with { Offset = offset, Length = extent.End - offset, HostOffset = offset };
-        }
+        return known;
     }
 }
