@@ -165,10 +165,12 @@ public sealed class SftpConnectionTests
     public async Task A_request_that_is_given_up_half_sent_ends_the_connection_and_nobody_waits_for_long()
     {
         using var never = new ManualResetEventSlim();
+        var begun = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         await using ScriptedSftp server = await ScriptedSftp.StartAsync(Script(asked =>
         {
             if (asked.Type == SftpPacket.Write)
             {
+                _ = begun.TrySetResult();
                 never.Wait(TimeSpan.FromSeconds(60)); // takes no more bytes
             }
             return null;
@@ -176,7 +178,8 @@ public sealed class SftpConnectionTests
         await using SshNode node = await server.OpenAsync();
         using var stop = new CancellationTokenSource();
         Task write = node.WriteAsync(0, new byte[64 << 20], stop.Token).AsTask();
-        await Task.Delay(50);
+        await begun.Task.WaitAsync(TimeSpan.FromSeconds(30));
+        await Task.Delay(1000); // what is between the two is full by then
         await stop.CancelAsync();
         Exception? e = await Record.ExceptionAsync(() => write.WaitAsync(TimeSpan.FromSeconds(30)));
         Assert.True(e is OperationCanceledException or DiskImageException, $"{e}");
