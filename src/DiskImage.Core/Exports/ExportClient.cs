@@ -187,10 +187,7 @@ internal sealed class ExportClient : IAsyncDisposable
         int length = isRead ? ExportReads.Longest((int)asked.Length) : Math.Max(payload, NbdServerSession.LongestHead);
         int units = Math.Min(Units, (length + Unit - 1) / Unit);
         await _replies.FlushAsync().ConfigureAwait(false);
-        for (int i = 0; i < units; i++)
-        {
-            await _room.WaitAsync(_stop.Token).ConfigureAwait(false);
-        }
+        await TakeRoomAsync(units).ConfigureAwait(false);
         if (_isCutOff)
         {
             _ = _room.Release(units);
@@ -208,6 +205,24 @@ internal sealed class ExportClient : IAsyncDisposable
         }
         talk.Session.Next();
         _ = Task.Run(() => ProcessAsync(talk, asked, error, buffer, payload, units), CancellationToken.None);
+    }
+
+    /// <summary>All of the room, or none: whoever ends the client waits for what was taken to come back.</summary>
+    private async ValueTask TakeRoomAsync(int units)
+    {
+        int taken = 0;
+        try
+        {
+            for (; taken < units; taken++)
+            {
+                await _room.WaitAsync(_stop.Token).ConfigureAwait(false);
+            }
+        }
+        catch (OperationCanceledException) when (taken > 0)
+        {
+            _ = _room.Release(taken);
+            throw;
+        }
     }
 
     /// <summary>Takes what comes behind a request; what has no place is dropped.</summary>

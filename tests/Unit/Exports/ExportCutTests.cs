@@ -74,6 +74,36 @@ public sealed class ExportCutTests : IDisposable
         Assert.Equal(failures[0].Message, later.Message);
     }
 
+    /// <summary>One request has nearly all of the room that a client has, the next waits for the rest of it.</summary>
+    [Fact]
+    public async Task A_server_that_stops_waits_for_no_request_that_waits_for_room()
+    {
+        var disk = new Slow(new MemoryNode(new byte[Length]));
+        ExportServer server = await StartAsync("from", disk);
+        await using (OpenedImage source = await Images.Opener.OpenAsync(
+            new OpenRequest(Described("from", 0)[..^1] + ",\"connections\":1}"), CancellationToken.None))
+        {
+            Task[] reads = [.. new[] { 20 << 20, 20 << 20 }.Select(
+                async length => _ = await Record.ExceptionAsync(async () => await source.Node.ReadAsync(0, new byte[length])))];
+            await disk.Begun.Task.WaitAsync(TimeSpan.FromSeconds(30));
+            await Task.Delay(300); // the others have come, too
+            await server.DisposeAsync().AsTask().WaitAsync(TimeSpan.FromSeconds(30));
+            await Task.WhenAll(reads).WaitAsync(TimeSpan.FromSeconds(30));
+        }
+    }
+
+    private sealed class Slow(BlockNode below) : FilterNode(below)
+    {
+        public TaskCompletionSource Begun { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        protected override async ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+        {
+            _ = buffer.Length > 4096 && Begun.TrySetResult();
+            await Task.Delay(buffer.Length > 4096 ? Timeout.Infinite : 0, cancellationToken);
+            await base.ReadCoreAsync(offset, buffer, cancellationToken);
+        }
+    }
+
     [Fact]
     public async Task A_place_of_fixed_length_shows_nothing_of_what_was_there()
     {
