@@ -13,6 +13,7 @@ internal sealed class ConvertCommand : ImgCommand
     private const long DefaultSparse = 4096;
 
     private readonly List<OpenedImage> _sources = [];
+    private DiskState? _state; // of the one source; null for several
 
     public override string Name => "convert";
 
@@ -70,14 +71,14 @@ internal sealed class ConvertCommand : ImgCommand
         {
             BlockNode disk = await OpenSourcesAsync(cancellationToken).ConfigureAwait(false);
             await ConvertAsync(disk, Operands[^1], format, isThere, cancellationToken).ConfigureAwait(false);
-            if (disk is not JoinedNode and not SalvageNode && !ReferenceEquals(disk, _sources[0].Node))
-            {
-                await disk.DisposeAsync().ConfigureAwait(false);
-            }
             return 0;
         }
         finally
         {
+            if (_state is not null)
+            {
+                await _state.DisposeAsync().ConfigureAwait(false);
+            }
             foreach (OpenedImage source in _sources)
             {
                 await source.DisposeAsync().ConfigureAwait(false);
@@ -115,8 +116,11 @@ internal sealed class ConvertCommand : ImgCommand
             OpenRequest request = Limited(Request(given, Arguments.Last("source-format")), Arguments.Last("rate-limit"));
             _sources.Add(await OpenAsync(front, given, request, cancellationToken).ConfigureAwait(false));
         }
-        BlockNode disk = _sources.Count > 1 ? new JoinedNode([.. _sources.Select(s => s.Node)])
-            : await StateAsync(_sources[0], Arguments.Last("source-snapshot"), cancellationToken).ConfigureAwait(false);
+        if (_sources.Count == 1)
+        {
+            _state = await StateAsync(_sources[0], Arguments.Last("source-snapshot"), cancellationToken).ConfigureAwait(false);
+        }
+        BlockNode disk = _state?.Disk ?? new JoinedNode([.. _sources.Select(s => s.Node)]);
         return !Arguments.Has("salvage") ? disk : new SalvageNode(disk, (offset, length, why) => front.Warn(
             $"error while reading offset {offset.ToString(CultureInfo.InvariantCulture)}: {RemedyOptions.Say(why)}"));
     }

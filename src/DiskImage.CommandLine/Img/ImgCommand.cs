@@ -1,5 +1,6 @@
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Operations;
 using DiskImage.Options;
 
 namespace DiskImage.CommandLine;
@@ -152,22 +153,15 @@ internal abstract class ImgCommand
                 ImageLocator.Parse(request.Locator).Spec).ToString(),
         };
 
-    /// <summary>A disk, or a snapshot in it.</summary>
-    private protected static async Task<BlockNode> StateAsync(OpenedImage image, string? snapshot, CancellationToken cancellationToken)
+    /// <summary>A disk as it is, or as a snapshot in it keeps it.</summary>
+    private protected static async Task<DiskState> StateAsync(OpenedImage image, string? snapshot, CancellationToken cancellationToken)
     {
-        if (snapshot is null)
-        {
-            return image.Node;
-        }
-        if (image.Node.As<ISnapshots>() is not { } kept)
-        {
-            throw new CommandException("Failed to load snapshot: The format of the image keeps no snapshots");
-        }
         try
         {
-            return await kept.OpenSnapshotAsync(SnapshotName(snapshot), cancellationToken).ConfigureAwait(false);
+            return await DiskState.OpenAsync(
+                image, snapshot is null ? null : SnapshotName(snapshot), cancellationToken).ConfigureAwait(false);
         }
-        catch (DiskImageException e) when (e.Kind == DiskImageErrorKind.NotFound)
+        catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.Unsupported)
         {
             throw new CommandException($"Failed to load snapshot: {RemedyOptions.Say(e)}");
         }

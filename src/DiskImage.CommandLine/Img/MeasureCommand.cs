@@ -1,7 +1,7 @@
 using System.Globalization;
-using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.CommandLine;
 
@@ -64,12 +64,11 @@ internal sealed class MeasureCommand : ImgCommand
         OpenedImage image = await OpenAsync(given, Request(given, Arguments.Last("format")), cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            BlockNode disk = await StateAsync(image, Arguments.Last("snapshot"), cancellationToken).ConfigureAwait(false);
-            spec.Size = disk.Length;
-            Write(await measurable.MeasureAsync(spec.Bind(), disk, cancellationToken).ConfigureAwait(false));
-            if (!ReferenceEquals(disk, image.Node))
+            DiskState state = await StateAsync(image, Arguments.Last("snapshot"), cancellationToken).ConfigureAwait(false);
+            await using (state.ConfigureAwait(false))
             {
-                await disk.DisposeAsync().ConfigureAwait(false);
+                spec.Size = state.Disk.Length;
+                Write(await measurable.MeasureAsync(spec.Bind(), state.Disk, cancellationToken).ConfigureAwait(false));
             }
         }
         return 0;

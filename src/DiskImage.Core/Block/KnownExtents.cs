@@ -41,3 +41,61 @@ internal sealed class KnownExtents
         return extent with { Offset = offset, Length = extent.End - offset, HostOffset = offset };
     }
 }
+
+/// <summary>
+/// What a node knows of its extents from answers, so that the next need not be asked for: until something is changed, also by a change that
+/// was under way while it was asked.
+/// </summary>
+internal sealed class ExtentMemory
+{
+    private readonly Lock _lock = new(); // guards the rest
+    private long _changes; // begun or ended
+    private KnownExtents? _known;
+
+    /// <summary>To be taken before a question is asked, and given back with its answer.</summary>
+    public long Mark
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _changes;
+            }
+        }
+    }
+
+    /// <summary>What is known from an offset on; null for nothing.</summary>
+    public BlockExtent? Find(long offset) => Volatile.Read(ref _known)?.Find(offset);
+
+    /// <summary>Keeps an answer, unless something has changed since it was asked for.</summary>
+    public void Keep(KnownExtents told, long mark)
+    {
+        lock (_lock)
+        {
+            _known = _changes == mark ? told : _known;
+        }
+    }
+
+    /// <summary>Makes a change: what was known before, and what is found out meanwhile, is not known afterwards.</summary>
+    public async ValueTask<T> ChangeAsync<T>(Func<ValueTask<T>> change)
+    {
+        Forget();
+        try
+        {
+            return await change().ConfigureAwait(false);
+        }
+        finally
+        {
+            Forget();
+        }
+    }
+
+    private void Forget()
+    {
+        lock (_lock)
+        {
+            _changes++;
+            Volatile.Write(ref _known, null);
+        }
+    }
+}

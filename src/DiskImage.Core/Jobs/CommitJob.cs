@@ -33,10 +33,7 @@ internal sealed class CommitJob(BlockNode top, int baseDepth, BlockNode target) 
         {
             await target.ResizeAsync(top.Length, PreallocationMode.Off, cancellationToken).ConfigureAwait(false);
         }
-        var options = new ConvertOptions
-        {
-            Layers = baseDepth, TargetIsBelow = true, TargetReadsZero = false, FindsZeroes = false, Activity = "Merge",
-        };
+        var options = new ConvertOptions { Layers = baseDepth, TargetIsBelow = true, Activity = "Merge" };
         ConvertResult result = await new ConvertJob(top, target, options).RunAsync(progress, cancellationToken).ConfigureAwait(false);
         await target.FlushAsync(cancellationToken).ConfigureAwait(false);
         foreach (IBackingRecord layer in Enumerable.Reverse(layers.OfType<IBackingRecord>()))

@@ -33,11 +33,11 @@ public sealed record ConvertOptions
     /// </summary>
     public int Layers { get; init; }
 
-    /// <summary>The target is what lies below those layers, so what one of them hides by being short is zeroes to be written.</summary>
+    /// <summary>
+    /// The target is what lies below those layers, so what one of them hides by being short is zeroes to be written. Data are not looked
+    /// through for zeroes: the space that the target has for them is its own.
+    /// </summary>
     public bool TargetIsBelow { get; init; }
-
-    /// <summary>Data are looked through for zeroes.</summary>
-    public bool FindsZeroes { get; init; } = true;
 
     /// <summary>What is being done, for whoever watches.</summary>
     public string Activity { get; init; } = "Convert";
@@ -104,7 +104,7 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
 
     private bool StoresZeroes => options.SparseSize == 0;
 
-    private bool KeepsData => StoresZeroes || !options.FindsZeroes;
+    private bool KeepsData => StoresZeroes || options.TargetIsBelow;
 
     private ICompressedWritable? Compressor => options.Compress || target.As<ICompressedWritable>()?.IsAlwaysCompressed == true
         ? target.As<ICompressedWritable>()

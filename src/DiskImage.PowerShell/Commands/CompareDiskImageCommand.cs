@@ -2,6 +2,7 @@ using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -61,7 +62,7 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
         OpenedImage left = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (left.ConfigureAwait(false))
         {
-            DiskState leftState = await OpenStateAsync(left, Snapshot, cancellationToken).ConfigureAwait(false);
+            DiskState leftState = await DiskState.OpenAsync(left, Snapshot, cancellationToken).ConfigureAwait(false);
             await using (leftState.ConfigureAwait(false))
             {
                 // What is wrong with the other image is told of it, not of this one.
@@ -85,7 +86,7 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
             DiskState? rightState = null;
             await RunItemAsync(
                 right.Path,
-                async () => rightState = await OpenStateAsync(
+                async () => rightState = await DiskState.OpenAsync(
                     right, DifferenceSnapshot, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             if (rightState is null)
             {

@@ -93,7 +93,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         OpenedImage source = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (source.ConfigureAwait(false))
         {
-            DiskState state = await OpenStateAsync(source, Snapshot, cancellationToken).ConfigureAwait(false);
+            DiskState state = await DiskState.OpenAsync(source, Snapshot, cancellationToken).ConfigureAwait(false);
             await using (state.ConfigureAwait(false))
             {
                 await ConvertAsync(source, state.Disk, cancellationToken).ConfigureAwait(false);

@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Jobs;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -31,7 +32,7 @@ public sealed class GetDiskImageHashCommand : ReadImageCmdlet
         OpenedImage image = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            DiskState state = await OpenStateAsync(image, Snapshot, cancellationToken).ConfigureAwait(false);
+            DiskState state = await DiskState.OpenAsync(image, Snapshot, cancellationToken).ConfigureAwait(false);
             await using (state.ConfigureAwait(false))
             {
                 await HashAsync(image, state.Disk, cancellationToken).ConfigureAwait(false);

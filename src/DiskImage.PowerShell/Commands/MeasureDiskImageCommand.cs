@@ -2,6 +2,7 @@ using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -61,7 +62,7 @@ public sealed class MeasureDiskImageCommand : ReadImageCmdlet, IDynamicParameter
         OpenedImage image = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
-            DiskState state = await OpenStateAsync(image, Snapshot, cancellationToken).ConfigureAwait(false);
+            DiskState state = await DiskState.OpenAsync(image, Snapshot, cancellationToken).ConfigureAwait(false);
             await using (state.ConfigureAwait(false))
             {
                 await MeasureAsync(image.Path, state.Disk, state.Disk.Length, cancellationToken).ConfigureAwait(false);

@@ -1,10 +1,11 @@
-using System.Management.Automation;
 using System.Management.Automation.Runspaces;
-using System.Net;
+using System.Management.Automation;
 using System.Net.Sockets;
+using System.Net;
 using DiskImage.Block;
 using DiskImage.Exports;
 using DiskImage.Graph;
+using DiskImage.Operations;
 
 namespace DiskImage.PowerShell;
 
@@ -165,7 +166,7 @@ public sealed class StartDiskImageExportCommand : ReadImageCmdlet
         BlockNode node = image.Node;
         if (Snapshot is not null)
         {
-            DiskState state = await OpenStateAsync(image, Snapshot, cancellationToken).ConfigureAwait(false);
+            DiskState state = await DiskState.OpenAsync(image, Snapshot, cancellationToken).ConfigureAwait(false);
             states.Add(state);
             node = state.Disk;
         }

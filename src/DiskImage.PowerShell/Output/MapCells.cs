@@ -80,9 +80,10 @@ internal sealed class MapCells
     public MapCells(long offset, long length, int most)
     {
         (Offset, Length) = (offset, length);
-        long least = Math.Max(Smallest, (length + most - 1) / most);
-        CellBytes = (long)BitOperations.RoundUpToPowerOf2((ulong)least);
-        _cells = [.. Enumerable.Range(0, (int)((length + CellBytes - 1) / CellBytes)).Select(_ => new MapCell())];
+        CellBytes = (long)BitOperations.RoundUpToPowerOf2((ulong)Math.Max(Smallest, UnitsOf(length, most)));
+        _cells = [.. Enumerable.Range(0, (int)UnitsOf(length, CellBytes)).Select(_ => new MapCell())];
+
+        static long UnitsOf(long bytes, long unit) => (bytes / unit) + (bytes % unit > 0 ? 1 : 0);
     }
 
     public long Offset { get; }

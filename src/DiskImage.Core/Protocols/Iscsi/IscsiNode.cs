@@ -19,8 +19,7 @@ internal sealed class IscsiNode(string name, NodeIdentity identity, IscsiLink li
     private readonly ScsiUnit _unit = link.Unit;
     private readonly byte[] _zeroBlock = new byte[link.Unit.BlockSize];
     private volatile bool _isRefusedSame, _isRefusedStatus, _isRefusedFlush; // the unit does not know the command
-    private long _changes; // begun or ended
-    private KnownExtents? _known;
+    private readonly ExtentMemory _known = new();
 
     public override string Name => name;
 
@@ -144,11 +143,11 @@ internal sealed class IscsiNode(string name, NodeIdentity identity, IscsiLink li
         {
             return await base.GetExtentCoreAsync(offset, length, cancellationToken).ConfigureAwait(false);
         }
-        if (Volatile.Read(ref _known)?.Find(offset) is { } known)
+        if (_known.Find(offset) is { } known)
         {
             return known;
         }
-        long changes = Interlocked.Read(ref _changes);
+        long mark = _known.Mark;
         byte[] buffer = [];
         byte[] cdb = ScsiCommands.GetLbaStatus(offset / Block, StatusRoom);
         ScsiTask task = await RunAsync(
@@ -159,10 +158,7 @@ internal sealed class IscsiNode(string name, NodeIdentity identity, IscsiLink li
             return await base.GetExtentCoreAsync(offset, length, cancellationToken).ConfigureAwait(false);
         }
         KnownExtents status = Known(buffer.AsSpan(0, task.Received), offset / Block);
-        if (Interlocked.Read(ref _changes) == changes)
-        {
-            Volatile.Write(ref _known, status);
-        }
+        _known.Keep(status, mark);
         return status.Find(offset) ?? await base.GetExtentCoreAsync(offset, 1, cancellationToken).ConfigureAwait(false);
     }
 
@@ -220,24 +216,8 @@ internal sealed class IscsiNode(string name, NodeIdentity identity, IscsiLink li
         }
     }
 
-    private async ValueTask<ScsiTask> ChangeAsync(Func<ScsiTask> make, CancellationToken cancellationToken)
-    {
-        Forget();
-        try
-        {
-            return await RunAsync(make, cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            Forget();
-        }
-    }
-
-    private void Forget()
-    {
-        _ = Interlocked.Increment(ref _changes);
-        Volatile.Write(ref _known, null);
-    }
+    private ValueTask<ScsiTask> ChangeAsync(Func<ScsiTask> make, CancellationToken cancellationToken)
+        => _known.ChangeAsync(() => RunAsync(make, cancellationToken));
 
     private void Require(ScsiTask task, string doing, long offset, long length, bool changes)
     {

@@ -15,8 +15,7 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
     private const long LongestQuestion = 1L << 32; // for block status without 64-bit lengths; the whole of it does not fit
 
     private readonly NbdExportInfo _info = connections.Info;
-    private long _changes; // begun or ended
-    private KnownExtents? _known;
+    private readonly ExtentMemory _known = new();
 
     public override string Name => name;
 
@@ -182,11 +181,11 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
         {
             return await base.GetExtentCoreAsync(offset, length, cancellationToken).ConfigureAwait(false);
         }
-        if (Volatile.Read(ref _known)?.Find(offset) is { } known)
+        if (_known.Find(offset) is { } known)
         {
             return known;
         }
-        long changes = Interlocked.Read(ref _changes);
+        long mark = _known.Mark;
         long start = Round.Down(offset, Unit);
         long most = _info.IsExtended ? long.MaxValue : LongestQuestion - (1 << 16);
         long asked = Math.Min(Math.Min(Round.Up(offset + length, Unit) - start, most), Length - start);
@@ -199,10 +198,7 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
         }
         Require(request, "ask for the extents of");
         KnownExtents status = Known(start, request.Status.Values.First());
-        if (Interlocked.Read(ref _changes) == changes)
-        {
-            Volatile.Write(ref _known, status);
-        }
+        _known.Keep(status, mark);
         return status.Find(offset) ?? await base.GetExtentCoreAsync(offset, 1, cancellationToken).ConfigureAwait(false);
     }
 
@@ -231,24 +227,8 @@ internal sealed class NbdNode(string name, NbdConnections connections, bool writ
         }
     }
 
-    private async ValueTask<NbdRequest> ChangeAsync(Func<NbdRequest> make, CancellationToken cancellationToken)
-    {
-        Forget();
-        try
-        {
-            return await RunAsync(make, cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            Forget();
-        }
-    }
-
-    private void Forget()
-    {
-        _ = Interlocked.Increment(ref _changes);
-        Volatile.Write(ref _known, null);
-    }
+    private ValueTask<NbdRequest> ChangeAsync(Func<NbdRequest> make, CancellationToken cancellationToken)
+        => _known.ChangeAsync(() => RunAsync(make, cancellationToken));
 
     private void Require(NbdRequest request, string doing)
     {

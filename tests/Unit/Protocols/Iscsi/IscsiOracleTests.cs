@@ -31,43 +31,6 @@ public sealed class IscsiOracleTests : IDisposable
         return contents;
     }
 
-    /// <summary>Reads, writes, zeroes, discards and flushes at random, and compares with what should be there.</summary>
-    private static async Task ExerciseAsync(BlockNode disk, byte[] model, int seed, int operations = 60)
-    {
-        var random = new Random(seed);
-        for (int i = 0; i < operations; i++)
-        {
-            int offset = random.Next(model.Length - 1), length = random.Next(1, Math.Min(model.Length - offset, 900_000));
-            switch (random.Next(6))
-            {
-                case 0 or 1:
-                    random.NextBytes(model.AsSpan(offset, length));
-                    await disk.WriteAsync(offset, model.AsMemory(offset, length));
-                    break;
-                case 2:
-                    model.AsSpan(offset, length).Clear();
-                    await disk.WriteZeroesAsync(offset, length, random.Next(2) == 0 ? ZeroWriteMode.KeepAllocated : ZeroWriteMode.MayUnmap);
-                    break;
-                case 3:
-                    await disk.FlushAsync();
-                    break;
-                case 4:
-                    (offset, length) = (offset / 4096 * 4096, 4096);
-                    random.NextBytes(model.AsSpan(offset, length));
-                    await disk.WriteDurablyAsync(offset, model.AsMemory(offset, length));
-                    break;
-                default:
-                    byte[] read = new byte[length];
-                    await disk.ReadAsync(offset, read);
-                    Assert.True(model.AsSpan(offset, length).SequenceEqual(read), $"seed {seed}, operation {i}: {length} at {offset}");
-                    break;
-            }
-        }
-        byte[] all = new byte[model.Length];
-        await disk.ReadAsync(0, all);
-        Assert.True(model.AsSpan().SequenceEqual(all), $"seed {seed}");
-    }
-
     [OracleTheory(TgtServer.Program)]
     [InlineData("")]
     [InlineData("thin_provisioning=1")]
@@ -79,7 +42,7 @@ public sealed class IscsiOracleTests : IDisposable
         await using (OpenedImage image = await OpenAsync(server.Url(), writable: true))
         {
             Assert.Equal(model.Length, image.Node.Length);
-            await ExerciseAsync(image.Node, model, seed: 1);
+            await RandomRequests.ExerciseAsync(image.Node, model, seed: 1);
             await image.Node.FlushAsync();
         }
         Assert.Equal(model, await File.ReadAllBytesAsync(_folder["disk"]));
@@ -195,7 +158,7 @@ public sealed class IscsiOracleTests : IDisposable
             """.ReplaceLineEndings("");
         await using OpenedImage image = await OpenAsync(described, writable: true);
         Assert.Equal((hasHeader, hasData), (NodeOf(image).Agreed.HeaderDigest, NodeOf(image).Agreed.DataDigest));
-        await ExerciseAsync(image.Node, model, seed: 2, operations: 30);
+        await RandomRequests.ExerciseAsync(image.Node, model, seed: 2, operations: 30);
     }
 
     [OracleFact(TgtServer.Program)]

@@ -34,38 +34,6 @@ public sealed class NbdOracleTests : IDisposable
         return contents;
     }
 
-    /// <summary>Reads, writes, zeroes, discards and flushes at random, and compares with what should be there.</summary>
-    private static async Task ExerciseAsync(BlockNode disk, byte[] model, int seed, int operations = 60)
-    {
-        var random = new Random(seed);
-        for (int i = 0; i < operations; i++)
-        {
-            int offset = random.Next(model.Length - 1), length = random.Next(1, Math.Min(model.Length - offset, 300_000));
-            switch (random.Next(5))
-            {
-                case 0 or 1:
-                    random.NextBytes(model.AsSpan(offset, length));
-                    await disk.WriteAsync(offset, model.AsMemory(offset, length));
-                    break;
-                case 2:
-                    model.AsSpan(offset, length).Clear();
-                    await disk.WriteZeroesAsync(offset, length, random.Next(2) == 0 ? ZeroWriteMode.KeepAllocated : ZeroWriteMode.MayUnmap);
-                    break;
-                case 3:
-                    await disk.FlushAsync();
-                    break;
-                default:
-                    byte[] read = new byte[length];
-                    await disk.ReadAsync(offset, read);
-                    Assert.True(model.AsSpan(offset, length).SequenceEqual(read));
-                    break;
-            }
-        }
-        byte[] all = new byte[model.Length];
-        await disk.ReadAsync(0, all);
-        Assert.True(model.AsSpan().SequenceEqual(all));
-    }
-
     /// <summary>The extents cover the disk, and what they say is zero reads so.</summary>
     private static async Task<List<BlockExtent>> MapAsync(BlockNode disk, byte[] model)
     {
@@ -96,7 +64,7 @@ public sealed class NbdOracleTests : IDisposable
         await using OpenedImage image = await OpenAsync(Uri(), writable: true);
         byte[] model = new byte[3 << 20];
         Assert.Equal(model.Length, image.Node.Length);
-        await ExerciseAsync(image.Node, model, seed: arguments.Length);
+        await RandomRequests.ExerciseAsync(image.Node, model, seed: arguments.Length);
         List<BlockExtent> extents = await MapAsync(image.Node, model);
         Assert.Equal(!arguments.Contains("noextents") && !arguments.Contains("no-sr")
             && !arguments.Contains("mask-handshake=0"), extents.Count > 1);
@@ -110,7 +78,7 @@ public sealed class NbdOracleTests : IDisposable
         await using (OpenedImage image = await OpenAsync(Uri(), writable: true))
         {
             Assert.Equal(3, (await MapAsync(image.Node, model)).Count);
-            await ExerciseAsync(image.Node, model, seed: 11);
+            await RandomRequests.ExerciseAsync(image.Node, model, seed: 11);
             await image.Node.DiscardAsync(0, 1 << 20);
             await image.Node.WriteAsync(0, model.AsMemory(0, 1 << 20));
         }
@@ -175,7 +143,7 @@ public sealed class NbdOracleTests : IDisposable
         {
             await using OpenedImage image = await OpenAsync(Uri("a%20b"), writable: true);
             Assert.Equal(3, (await MapAsync(image.Node, model)).Count);
-            await ExerciseAsync(image.Node, model, seed: 3);
+            await RandomRequests.ExerciseAsync(image.Node, model, seed: 3);
             await image.Node.DiscardAsync(0, 1 << 20);
             await image.Node.WriteAsync(0, model.AsMemory(0, 1 << 20));
         }
@@ -259,7 +227,7 @@ public sealed class NbdOracleTests : IDisposable
         {
             await using NbdProcess server = await StartAsync();
             await using OpenedImage image = await OpenAsync(locator, writable: true);
-            await ExerciseAsync(image.Node, model, seed: locator.Length, operations: 40);
+            await RandomRequests.ExerciseAsync(image.Node, model, seed: locator.Length, operations: 40);
         }
         Assert.True((await File.ReadAllBytesAsync(_folder["disk.raw"])).AsSpan().SequenceEqual(model));
         await using NbdProcess last = await StartAsync();

@@ -33,7 +33,7 @@ internal sealed class NbdProcess : IAsyncDisposable
             {
                 Assert.Fail($"{program} {string.Join(' ', arguments)} ended with exit code {process.ExitCode}: {await errors}");
             }
-            if (listens is string path ? File.Exists(path) : IsTaken((int)listens))
+            if (listens is string path ? Listens(path) : IsTaken((int)listens))
             {
                 return new NbdProcess(process);
             }
@@ -65,6 +65,15 @@ internal sealed class NbdProcess : IAsyncDisposable
             }
         }) { IsBackground = true }.Start();
         return started.Task;
+    }
+
+    /// <summary>A socket's file is there a moment before anybody listens at it; Linux tells, without a connection that would count.</summary>
+    private static bool Listens(string path)
+    {
+        const string Listening = "00010000"; // __SO_ACCEPTCON
+        return !File.Exists("/proc/net/unix") ? File.Exists(path) : File.ReadLines("/proc/net/unix").Any(
+            l => l.EndsWith($" {path}", StringComparison.Ordinal)
+                && l.Split(' ', StringSplitOptions.RemoveEmptyEntries) is [_, _, _, Listening, ..]);
     }
 
     /// <summary>A TCP port that nobody listens at.</summary>

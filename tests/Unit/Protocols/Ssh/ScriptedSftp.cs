@@ -25,12 +25,20 @@ internal sealed class ScriptedSftp : IAsyncDisposable
         _serving = Task.Run(ServeAsync);
     }
 
-    public static async Task<ScriptedSftp> StartAsync(Func<SftpAsked, byte[]?> script, int budget = int.MaxValue)
+    /// <summary>Starts it, with a client connected.</summary>
+    /// <param name="script">What it answers.</param>
+    /// <param name="budget">Bytes of answers until it hangs up.</param>
+    /// <param name="held">Bytes that lie between the two at most, about; 0 for what the system thinks best.</param>
+    public static async Task<ScriptedSftp> StartAsync(Func<SftpAsked, byte[]?> script, int budget = int.MaxValue, int held = 0)
     {
         using var listener = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
         listener.Bind(new IPEndPoint(IPAddress.Loopback, 0));
-        listener.Listen();
         var client = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        if (held > 0)
+        {
+            (listener.ReceiveBufferSize, client.SendBufferSize) = (held / 2, held / 2);
+        }
+        listener.Listen();
         await client.ConnectAsync(listener.LocalEndPoint!);
         return new ScriptedSftp(client, await listener.AcceptAsync(), script, budget);
     }
