@@ -63,7 +63,11 @@ function Skip-OnWine([string] $Lacks) {
 function Invoke-Qemu {
     $tool, $rest = $args
     Skip-Without $tool
-    $output = & $tool @rest 2>&1 | ForEach-Object ToString
+    $attempt = 0
+    do {
+        # On a machine with a coarse clock qemu-img sometimes sees no time pass while it measures how fast keys are derived: it is asked again.
+        $output = & $tool @rest 2>&1 | ForEach-Object ToString
+    } while ($LASTEXITCODE -ne 0 -and ++$attempt -le 5 -and "$output" -like '*Unable to get accurate CPU usage*')
     if ($LASTEXITCODE -ne 0) {
         throw "$tool $rest failed with exit code ${LASTEXITCODE}: $($output -join "`n")"
     }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using DiskImage.CommandLine;
@@ -88,23 +87,8 @@ internal sealed partial class QemuScript(string script)
         Assert.True(code is 0 or 63, $"{file}: {text}{errors}");
     }
 
-    private static async Task<(int Code, string Text, string Errors)> TheirsAsync(TestFolder folder, string[] words)
-    {
-        using var process = new Process();
-        process.StartInfo = new ProcessStartInfo(words[0], words[1..])
-        {
-            WorkingDirectory = folder.Root,
-            UseShellExecute = false,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-            RedirectStandardInput = true,
-        };
-        _ = process.Start();
-        process.StandardInput.Close();
-        Task<string> text = process.StandardOutput.ReadToEndAsync(), errors = process.StandardError.ReadToEndAsync();
-        await process.WaitForExitAsync();
-        return (process.ExitCode, await text, await errors);
-    }
+    private static Task<(int Code, string Text, string Errors)> TheirsAsync(TestFolder folder, string[] words)
+        => Programs.TryInAsync(folder.Root, words[0], words[1..]);
 
     private static async Task<(int Code, string Text, string Errors)> OursAsync(TestFolder folder, string[] words)
     {

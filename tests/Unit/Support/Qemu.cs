@@ -27,21 +27,37 @@ internal static class Programs
             .Select(folder => Path.Combine(folder, program)).FirstOrDefault(File.Exists);
 
     /// <summary>Runs a program; its exit code, output and errors.</summary>
-    public static async Task<(int Code, string Output, string Errors)> TryAsync(string program, params string[] arguments)
+    public static Task<(int Code, string Output, string Errors)> TryAsync(string program, params string[] arguments)
+        => TryInAsync("", program, arguments);
+
+    /// <summary>
+    /// Runs a program in a folder; its exit code, output and errors. QEMU is asked again when it could not measure how fast the machine
+    /// derives a key: on one with a coarse clock it sometimes sees no time pass.
+    /// </summary>
+    public static async Task<(int Code, string Output, string Errors)> TryInAsync(string folder, string program, params string[] arguments)
+    {
+        for (int attempt = 0; ; attempt++)
+        {
+            (int code, string output, string errors) = await OnceAsync(folder, program, arguments);
+            if (code == 0 || attempt == 5 || !errors.Contains("Unable to get accurate CPU usage", StringComparison.Ordinal))
+            {
+                return (code, output, errors);
+            }
+        }
+    }
+
+    private static async Task<(int Code, string Output, string Errors)> OnceAsync(string folder, string program, string[] arguments)
     {
         using var process = new Process();
-        process.StartInfo = new ProcessStartInfo(program)
+        process.StartInfo = new ProcessStartInfo(program, arguments)
         {
+            WorkingDirectory = folder,
             UseShellExecute = false,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
             RedirectStandardInput = true,
         };
-        foreach (string argument in arguments)
-        {
-            process.StartInfo.ArgumentList.Add(argument);
-        }
-        process.Start();
+        _ = process.Start();
         process.StandardInput.Close();
         Task<string> output = process.StandardOutput.ReadToEndAsync();
         Task<string> errors = process.StandardError.ReadToEndAsync();
