@@ -7,24 +7,29 @@ namespace DiskImage.Protocols;
 /// Carries bytes: a socket, or a stream over it that encrypts. A buffer is touched only while a call runs that does not wait, so whoever
 /// waits may give up at any time, and no buffer is in use afterwards.
 /// </summary>
+/// <remarks>
+/// A client has one thread that receives and blocks: it is awake sooner than a task, whose socket wakes a thread of the runtime first,
+/// which then wakes another. A server has too many clients for that and waits in tasks.
+/// </remarks>
 internal sealed class SocketTransport : IAsyncDisposable
 {
     private const int BufferLength = 64 << 10;
     private const int SocketBuffer = 1 << 20; // of a socket of this machine, whose buffers do not grow by themselves. Ours
 
     private readonly Socket _socket;
+    private readonly bool _isClient;
     private readonly byte[] _buffer = new byte[BufferLength];
     private Stream? _secured; // over the socket, once it is under TLS
     private Stream? _plain;
     private int _start, _end; // what is in the buffer and not taken
     private bool _isEnded; // of the stream that encrypts
 
-    private SocketTransport(Socket socket) => _socket = socket;
+    private SocketTransport(Socket socket, bool isClient) => (_socket, _isClient) = (socket, isClient);
 
     /// <summary>Bytes that have come, are here, and are not taken.</summary>
     public int Held => _end - _start;
 
-    /// <summary>Connects to a server.</summary>
+    /// <summary>Connects to a server. The runtime does not watch the socket then.</summary>
     /// <exception cref="SocketException">It cannot be reached.</exception>
     public static async ValueTask<SocketTransport> ConnectAsync(EndPoint address, CancellationToken cancellationToken)
     {
@@ -33,18 +38,22 @@ internal sealed class SocketTransport : IAsyncDisposable
             : new Socket(SocketType.Stream, ProtocolType.Tcp);
         try
         {
-            await socket.ConnectAsync(address, cancellationToken).ConfigureAwait(false);
-            return Of(socket);
+            using (cancellationToken.UnsafeRegister(static s => ((Socket)s!).Dispose(), socket))
+            {
+                await Task.Run(() => socket.Connect(address), CancellationToken.None).ConfigureAwait(false);
+            }
+            return Of(socket, isClient: true);
         }
         catch
         {
             socket.Dispose();
+            cancellationToken.ThrowIfCancellationRequested();
             throw;
         }
     }
 
-    /// <summary>Takes over a socket that is connected.</summary>
-    public static SocketTransport Of(Socket socket)
+    /// <summary>Takes over a socket that is connected; a server's unless it says otherwise.</summary>
+    public static SocketTransport Of(Socket socket, bool isClient = false)
     {
         if (socket.AddressFamily != AddressFamily.Unix)
         {
@@ -55,7 +64,7 @@ internal sealed class SocketTransport : IAsyncDisposable
             socket.SendBufferSize = SocketBuffer; // the system may give less
         }
         socket.Blocking = false;
-        return new SocketTransport(socket);
+        return new SocketTransport(socket, isClient);
     }
 
     /// <summary>Goes on under TLS. Nothing may be in flight.</summary>
@@ -99,9 +108,18 @@ internal sealed class SocketTransport : IAsyncDisposable
         return taken;
     }
 
-    /// <summary>Waits until something has come.</summary>
+    /// <summary>Waits until something has come. A client that is cancelled has lost its connection.</summary>
     public async ValueTask WaitAsync(CancellationToken cancellationToken)
     {
+        if (_secured is null && _isClient)
+        {
+            using (cancellationToken.UnsafeRegister(static t => ((SocketTransport)t!).Abort(), this))
+            {
+                await Task.Run(Wait, CancellationToken.None).ConfigureAwait(false);
+            }
+            cancellationToken.ThrowIfCancellationRequested();
+            return;
+        }
         if (_secured is null)
         {
             _ = await _socket.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellationToken).ConfigureAwait(false);
@@ -109,6 +127,17 @@ internal sealed class SocketTransport : IAsyncDisposable
         }
         int count = await _secured.ReadAsync(_buffer, cancellationToken).ConfigureAwait(false);
         (_start, _end, _isEnded) = (0, count, count == 0);
+    }
+
+    /// <summary>Blocks the thread until something has come or the connection is ended.</summary>
+    public void Wait()
+    {
+        if (_secured is null)
+        {
+            _ = _socket.Poll(Timeout.InfiniteTimeSpan, SelectMode.SelectRead);
+            return;
+        }
+        WaitAsync(CancellationToken.None).AsTask().GetAwaiter().GetResult();
     }
 
     /// <summary>Sends all of it. One call at a time.</summary>

@@ -13,10 +13,12 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
 {
     private const long ReservedAtOnce = 1L << 30; // bytes between two looks at the cancellation. Ours
     private const int ZeroesAtOnce = 1 << 20;
+    private const int LongWrite = 128 << 10; // one at a time from here on. Ours, measured
 
     private readonly SafeFileHandle _handle;
     private readonly int _unit, _memory; // what requests are multiples of, where the host's cache is gone round; else 1
     private readonly ReaderWriterLockSlim _sizing = new(); // shared: a write that may grow the file; exclusive: setting its length
+    private readonly SemaphoreSlim? _turn; // of long writes where the system lets one through at a time, and has the others spin
     private long _length; // goes up under the shared lock, anywhere under the exclusive one
     private volatile bool _isClaimed; // space was, for this opening: sharing another's would give it up
     private volatile bool _holesUnknown; // the file system cannot tell: do not ask for every extent again
@@ -25,6 +27,7 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
     {
         (Name, _handle, IsReadOnly) = (path, file.Handle, isReadOnly);
         (_unit, _memory) = (file.RequestAlignment, file.MemoryAlignment);
+        _turn = _unit == 1 && !OperatingSystem.IsWindows() ? new SemaphoreSlim(1, 1) : null;
         _length = RandomAccess.GetLength(_handle);
     }
 
@@ -76,26 +79,23 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
         return default;
     }
 
-    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        long end = offset + buffer.Length;
-        if (end <= Length)
+        if (_turn is null || buffer.Length < LongWrite)
         {
-            Write(offset, buffer.Span);
-            return default;
+            WriteGrowing(offset, buffer.Span);
+            return;
         }
-        _sizing.EnterReadLock(); // or setting the length could cut off what is being written
+        await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            Write(offset, buffer.Span);
-            Grow(end);
+            WriteGrowing(offset, buffer.Span);
         }
         finally
         {
-            _sizing.ExitReadLock();
+            _ = _turn.Release();
         }
-        return default;
     }
 
     public bool MayShareWith(ISharing other)
@@ -214,7 +214,28 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
     {
         HostFile.Current.Close(_handle);
         _sizing.Dispose();
+        _turn?.Dispose();
         return default;
+    }
+
+    private void WriteGrowing(long offset, ReadOnlySpan<byte> bytes)
+    {
+        long end = offset + bytes.Length;
+        if (end <= Length)
+        {
+            Write(offset, bytes);
+            return;
+        }
+        _sizing.EnterReadLock(); // or setting the length could cut off what is being written
+        try
+        {
+            Write(offset, bytes);
+            Grow(end);
+        }
+        finally
+        {
+            _sizing.ExitReadLock();
+        }
     }
 
     private void Write(long offset, ReadOnlySpan<byte> bytes)

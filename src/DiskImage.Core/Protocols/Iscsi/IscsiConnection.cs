@@ -31,7 +31,7 @@ internal sealed class IscsiConnection : IAsyncDisposable
         (_transport, Name, Agreed, Portal) = (transport, name, agreed, portal);
         _session = new IscsiSession(name, agreed);
         _reader = new IscsiPduReader(name, _session, IscsiWire.LongestSegment, agreed.HeaderDigest, agreed.DataDigest);
-        _receiving = Task.Run(ReceiveAsync);
+        _receiving = Task.Factory.StartNew(Receive, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
     }
 
     /// <summary>What the target is called in messages.</summary>
@@ -263,7 +263,7 @@ internal sealed class IscsiConnection : IAsyncDisposable
         }
     }
 
-    private async Task ReceiveAsync()
+    private void Receive()
     {
         try
         {
@@ -298,7 +298,7 @@ internal sealed class IscsiConnection : IAsyncDisposable
                 Pump(); // an answer may have opened the window, or asked for data
                 if (count == 0)
                 {
-                    await _transport.WaitAsync(CancellationToken.None).ConfigureAwait(false);
+                    _transport.Wait();
                 }
             }
         }

@@ -27,7 +27,7 @@ internal sealed class NbdConnection : IAsyncDisposable
     {
         (_transport, _name, Info) = (transport, name, info);
         _session = new NbdClientSession(name, info);
-        _receiving = Task.Run(ReceiveAsync);
+        _receiving = Task.Factory.StartNew(Receive, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
     }
 
     /// <summary>What was agreed on.</summary>
@@ -222,7 +222,7 @@ internal sealed class NbdConnection : IAsyncDisposable
         await _transport.SendAsync(request.Payload, CancellationToken.None).ConfigureAwait(false);
     }
 
-    private async Task ReceiveAsync()
+    private void Receive()
     {
         try
         {
@@ -249,7 +249,7 @@ internal sealed class NbdConnection : IAsyncDisposable
                 }
                 if (count == 0)
                 {
-                    await _transport.WaitAsync(CancellationToken.None).ConfigureAwait(false);
+                    _transport.Wait();
                 }
             }
         }

@@ -78,22 +78,12 @@ internal sealed record SshHostKey(string Type, string Key)
     private static async ValueTask<(string Host, string Port, bool HasCommand)> WhereAsync(
         SshProgram program, SshPlace place, CancellationToken cancellationToken)
     {
-        (string output, SshWords? words) = await SshProcess.AskAsync(
-            program.Find("ssh"), program.Destination(place).Prepend("-G"), cancellationToken).ConfigureAwait(false);
-        if (words is not null)
-        {
-            throw new DiskImageException(words.Kind, $"{place.Address}: cannot be reached: {words.Text}", place.Address);
-        }
-        var settings = new Dictionary<string, string>(StringComparer.OrdinalIgnoreCase);
-        foreach (string[] pair in output.Split('\n').Select(l => l.TrimEnd('\r').Split(' ', 2)).Where(p => p.Length == 2))
-        {
-            _ = settings.TryAdd(pair[0], pair[1]);
-        }
-        string? detour = Array.Find(s_detours, d => settings.GetValueOrDefault(d) is { } way and not ("none" or "no"));
-        string host = settings.GetValueOrDefault("hostname") ?? place.Host;
-        string port = settings.GetValueOrDefault("port") is { } told && ushort.TryParse(told, CultureInfo.InvariantCulture, out _)
+        SshConfiguration settings = await SshConfiguration.ReadAsync(program, place, cancellationToken).ConfigureAwait(false);
+        string? detour = Array.Find(s_detours, d => settings[d] is { } way and not ("none" or "no"));
+        string host = settings["hostname"] ?? place.Host;
+        string port = settings["port"] is { } told && ushort.TryParse(told, CultureInfo.InvariantCulture, out _)
             ? told : "22";
-        return detour is null ? (host, port, settings.ContainsKey("knownhostscommand")) : throw new DiskImageException(
+        return detour is null ? (host, port, settings["knownhostscommand"] is not null) : throw new DiskImageException(
             DiskImageErrorKind.Unsupported,
             $"{place.Address}: ssh's configuration has it reached by way of another host ({detour}), where a server cannot be asked for "
                 + "its keys before somebody logs in. Add its key to the known hosts, and use host_key_check=yes.",

@@ -22,6 +22,7 @@ internal sealed class SshLogin(
         (SshPlace at, SecureString? password) = Credential();
         SecureString? passphrase = place.KeyFile is { } keyFile ? secrets.GetValueOrDefault(keyFile) : null;
         bool answers = (password ?? passphrase) is not null;
+        string? ciphers = await SshCiphers.ChooseAsync(program, at, cancellationToken).ConfigureAwait(false);
         SshHostKey? key = place.Key is null ? null : await SshHostKey.FindAsync(
             program, at, warn, cancellationToken).ConfigureAwait(false);
         DirectoryInfo? folder = answers || key is not null ? Directory.CreateTempSubdirectory("diskimage-ssh-") : null;
@@ -29,7 +30,8 @@ internal sealed class SshLogin(
         try
         {
             asked?.Prepare(place.Address, password, passphrase);
-            IEnumerable<string> settings = Settings(answers).Concat(KeyCheck(key, folder));
+            IEnumerable<string> settings = [
+                .. Settings(answers), .. KeyCheck(key, folder), .. ciphers is null ? (string[])[] : [$"Ciphers={ciphers}"]];
             var process = SshProcess.Start(
                 program.Find("ssh"),
                 [.. settings.SelectMany(s => (string[])["-o", s]), .. Identity(), "-s", .. program.Destination(at), "sftp"],
