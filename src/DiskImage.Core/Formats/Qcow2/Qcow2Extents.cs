@@ -11,7 +11,8 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
     private Qcow2Geometry Geometry => disk.Geometry;
 
     /// <summary>
-    /// The extent at an offset; it may be joined from several pieces of tables, as far as <paramref name="length"/> asks.
+    /// The extent at an offset; it may be joined from several pieces of tables, as far as <paramref name="length"/> asks. It ends before what
+    /// cannot be read or is no entry: that is the error of whoever asks there.
     /// </summary>
     public async ValueTask<BlockExtent> MapAsync(GuestOffset offset, long length, CancellationToken cancellationToken)
     {
@@ -19,7 +20,15 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
         BlockExtent run = await MapPieceAsync(offset, end, cancellationToken).ConfigureAwait(false);
         while (run.End < end && !run.IsCompressed)
         {
-            BlockExtent next = await MapPieceAsync(new(run.End), end, cancellationToken).ConfigureAwait(false);
+            BlockExtent next;
+            try
+            {
+                next = await MapPieceAsync(new(run.End), end, cancellationToken).ConfigureAwait(false);
+            }
+            catch (DiskImageException)
+            {
+                break;
+            }
             if (!run.IsContinuedBy(next))
             {
                 break;
@@ -43,7 +52,15 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
             {
                 break;
             }
-            BlockExtent next = ExtentOf(tables.EntryAt(piece, index), new(run.End));
+            BlockExtent next;
+            try
+            {
+                next = ExtentOf(tables.EntryAt(piece, index), new(run.End));
+            }
+            catch (DiskImageException)
+            {
+                break;
+            }
             if (!run.IsContinuedBy(next))
             {
                 break;

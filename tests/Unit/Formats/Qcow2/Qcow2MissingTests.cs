@@ -57,6 +57,36 @@ public sealed class Qcow2MissingTests
         Assert.Fail("nothing was missing");
     }
 
+    /// <summary>Whoever asks for all is told of what is there first: the first entry that is wrong is the error of whoever asks there.</summary>
+    [Theory]
+    [InlineData("cluster_size=512")] // its tables are many
+    [InlineData("cluster_size=64k")]
+    public async Task Extents_end_before_what_is_missing(string options)
+    {
+        (byte[] image, _, _) = await MakeAsync(options);
+        await using BlockNode disk = await MemoryDisk.OpenAsync(new MemoryNode(image[..(image.Length * 2 / 3)]));
+        (long one, long all) = (await FirstMissingAsync(at => 1), await FirstMissingAsync(at => Size - at));
+        Assert.InRange(one, 1, Size - 1);
+        Assert.Equal(one, all);
+
+        async Task<long> FirstMissingAsync(Func<long, long> length)
+        {
+            long at = 0;
+            try
+            {
+                while (at < Size)
+                {
+                    at = (await disk.GetExtentAsync(at, length(at))).End;
+                }
+            }
+            catch (DiskImageException)
+            {
+                // There.
+            }
+            return at;
+        }
+    }
+
     /// <summary>On request what is missing reads as zeroes; qemu-img is the judge.</summary>
     [OracleTheory]
     [InlineData("cluster_size=4k")]
