@@ -189,10 +189,11 @@ public sealed class JobTests
             expected.Add((at, length));
         }
         var found = new List<(long, long)>();
-        await foreach ((long, long) range in new CompareJob(
-            new MemoryNode(left, true), new MemoryNode(right, true), strict: false).DifferencesAsync(1, CancellationToken.None))
+        await foreach (DiskDifference range in new CompareJob(
+            new MemoryNode(left, true), new MemoryNode(right, true), strict: false).DifferencesAsync(1, null, CancellationToken.None))
         {
-            found.Add(range);
+            Assert.Equal(DifferenceKind.Content, range.Kind);
+            found.Add((range.Offset, range.Length));
         }
         Assert.Equal(expected, found);
     }
@@ -231,9 +232,9 @@ public sealed class JobTests
         }
         var found = new List<(long, long)>();
         var job = new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict: false);
-        await foreach ((long, long) range in job.DifferencesAsync(granularity, CancellationToken.None))
+        await foreach (DiskDifference range in job.DifferencesAsync(granularity, null, CancellationToken.None))
         {
-            found.Add(range);
+            found.Add((range.Offset, range.Length));
         }
         Assert.Equal(expected, found);
     }
