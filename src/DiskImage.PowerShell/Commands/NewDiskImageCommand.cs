@@ -116,6 +116,9 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
     public SwitchParameter InPlace { get; set; }
 
     /// <inheritdoc/>
+    private protected override bool IsBackingUnseen => Unsafe;
+
+    /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with
     {
         References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch, ParentFolders = _parentFolders,
