@@ -35,7 +35,7 @@ BeforeAll {
     Push-Location $folder
     New-TestBitmapDisk $folder
     $converted = Convert-DiskImage disk.raw converted.qcow2
-    $salvaged = Convert-DiskImage disk.raw salvaged.raw -Salvage -ImageOption 'driver=blkdebug,inject-error.0.iotype=read,inject-error.0.sector=8' -WarningAction Ignore
+    $salvaged = Convert-DiskImage disk.raw salvaged.raw -Salvage -ImageOption 'driver=blkdebug,inject-error.0.iotype=read,inject-error.0.sector=-1' -WarningAction Ignore
     $null = New-DiskImageSnapshot disk.qcow2 first
     $null = New-DiskImage parent.vhd 1MB
     $null = New-DiskImage child.vhd -BackingPath parent.vhd
