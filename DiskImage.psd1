@@ -35,6 +35,7 @@
         'Get-DiskImageSnapshot'
         'Invoke-QemuImg'
         'Measure-DiskImage'
+        'Measure-DiskImagePerformance'
         'Merge-DiskImage'
         'Merge-DiskImageBitmap'
         'New-DiskImage'

@@ -14,6 +14,9 @@ BeforeDiscovery {
         @{ Type = 'DiskImageComparison'; Nested = , 'Difference=Content' }
         @{ Type = 'DiskImageDifference'; Nested = , 'Path=disk.raw' }
         @{ Type = 'DiskImageMeasurement'; Nested = , 'Format=qcow2' }
+        @{ Type = 'DiskImagePerformance'; Nested = , 'Operation=Read' }
+        @{ Type = 'DiskImageInfo'; Of = 'salvaged'; Nested = , 'Statistics.BadRanges.Length=1' }
+        @{ Type = 'DiskImageBadRange'; Nested = , 'Reason=disk.raw' }
         @{ Type = 'DiskImageHash'; Nested = , 'Algorithm=SHA256' }
         @{ Type = 'DiskImageDevice'; Nested = , 'Partitions=/dev/sdx1' }
         @{ Type = 'DiskImageIscsiTarget'; Nested = , 'Portals=127.0.0.1' }
@@ -32,6 +35,7 @@ BeforeAll {
     Push-Location $folder
     New-TestBitmapDisk $folder
     $converted = Convert-DiskImage disk.raw converted.qcow2
+    $salvaged = Convert-DiskImage disk.raw salvaged.raw -Salvage -ImageOption 'driver=blkdebug,inject-error.0.iotype=read,inject-error.0.sector=-1' -WarningAction Ignore
     $null = New-DiskImageSnapshot disk.qcow2 first
     $null = New-DiskImage parent.vhd 1MB
     $null = New-DiskImage child.vhd -BackingPath parent.vhd
@@ -60,6 +64,9 @@ BeforeAll {
         vhd                     = Get-DiskImageInfo child.vhd
         vhdx                    = Get-DiskImageInfo disk.vhdx
         converted               = $converted
+        salvaged                = $salvaged
+        DiskImageBadRange       = $salvaged.Statistics.BadRanges[0]
+        DiskImagePerformance    = Measure-DiskImagePerformance disk.qcow2 -Count 10
         DiskImageCheckResult    = $check
         DiskImageFinding        = $check.Findings[0]
         DiskImageSnapshot       = Get-DiskImageSnapshot disk.qcow2

@@ -37,7 +37,13 @@ BeforeAll {
         New-Object DiskImageMeasurement @{ Path = $long; Format = 'qcow2'; VirtualSize = 20GB; Required = 3604480L; FullyAllocated = 21478375424L; Bitmaps = 65536L }
         New-Object DiskImageHash @{ Algorithm = 'SHA256'; Path = $long; Snapshot = 'before update'; Hash = '20D7EDC540986160EC7D479838740B4E979EB6926017DC7999AAB450E1B65664' }
         New-Object DiskImageComparison @{ Path = $long; DifferencePath = '/disks/server.raw'; Identical = $false; FirstDifference = 2097152L; SizesDiffer = $false; Difference = 'Content' }
-        New-Object DiskImageDifference @{ Path = $long; DifferencePath = '/disks/server.raw'; Offset = 2097152L; Length = 65536L }
+        New-Object DiskImageDifference @{ Path = $long; DifferencePath = '/disks/server.raw'; Offset = 2097152L; Length = 65536L; Difference = 'Content' }
+        New-Object DiskImageBadRange @{ Offset = 51200L; Length = 1024L; Reason = "${long}: read failed at offset 51,200: Input/output error" }
+        New-Object DiskImagePerformance @{
+            Path = $long; Format = 'qcow2'; Operation = 'Write'; Count = 75000L; Depth = 64; BufferSize = 4096L; StepSize = 65536L; Flushes = 75L; Elapsed = [timespan]::FromSeconds(1.5)
+            RequestsPerSecond = 50000.0; BytesPerSecond = 204800000.0; LatencyMean = [timespan]::FromMilliseconds(1.28); Latency50 = [timespan]::FromMilliseconds(0.9)
+            Latency90 = [timespan]::FromMilliseconds(2.5); Latency99 = [timespan]::FromMilliseconds(12.125); LatencyMax = [timespan]::FromMilliseconds(1200)
+        }
         New-Object DiskImageExtent @{ Start = 0L; Length = 65536L; Depth = 0; Present = $true; Zero = $false; Data = $true; Compressed = $false; Offset = 327680L; File = $long }
         $snapshot
         $bitmap

@@ -1,7 +1,7 @@
-using System.Diagnostics;
 using System.Globalization;
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Jobs;
 
 namespace DiskImage.CommandLine;
 
@@ -9,6 +9,7 @@ namespace DiskImage.CommandLine;
 internal sealed class BenchCommand : ImgCommand
 {
     private const long LargestBuffer = 1 << 30; // ours
+    private const int MostAtOnce = 1024; // ours
 
     public override string Name => "bench";
 
@@ -65,11 +66,10 @@ internal sealed class BenchCommand : ImgCommand
             {
                 Io.Output.WriteLine($"Sending flush every {Text(flush)} requests");
             }
-            var bench = new RequestBench(image.Node, new((int)size, offset, step, isWrite, (byte)pattern, flush), count);
-            long started = Stopwatch.GetTimestamp();
-            await bench.RunAsync((int)Math.Clamp(depth, 1, 1024), cancellationToken).ConfigureAwait(false);
-            TimeSpan elapsed = Stopwatch.GetElapsedTime(started);
-            Io.Output.WriteLine($"Run completed in {elapsed.TotalSeconds.ToString("0.000", CultureInfo.InvariantCulture)} seconds.");
+            var shape = new BenchShape((int)size, offset, step, isWrite, (byte)pattern, flush, Drains: !Arguments.Has("no-drain"));
+            BenchResult result = await new BenchJob(image.Node, shape, count, (int)Math.Clamp(depth, 1, MostAtOnce)).RunAsync(
+                progress: null, cancellationToken).ConfigureAwait(false);
+            Io.Output.WriteLine($"Run completed in {result.Elapsed.TotalSeconds.ToString("0.000", CultureInfo.InvariantCulture)} seconds.");
         }
         return 0;
     }

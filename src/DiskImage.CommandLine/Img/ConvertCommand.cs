@@ -12,9 +12,6 @@ internal sealed class ConvertCommand : ImgCommand
     private const int MostWorkers = 16; // QEMU's limit
     private const long DefaultSparse = 4096;
 
-    private readonly List<OpenedImage> _sources = [];
-    private DiskState? _state; // of the one source; null for several
-
     public override string Name => "convert";
 
     public override string Summary => "Copy disks into a new image";
@@ -67,22 +64,12 @@ internal sealed class ConvertCommand : ImgCommand
         }
         bool isThere = Arguments.Has("no-create");
         CheckTogether(isThere);
-        try
+        var source = new ConvertSource();
+        await using (source.ConfigureAwait(false))
         {
-            BlockNode disk = await OpenSourcesAsync(cancellationToken).ConfigureAwait(false);
-            await ConvertAsync(disk, Operands[^1], format, isThere, cancellationToken).ConfigureAwait(false);
+            await OpenAsync(source, cancellationToken).ConfigureAwait(false);
+            await ConvertAsync(source, Operands[^1], format, isThere, cancellationToken).ConfigureAwait(false);
             return 0;
-        }
-        finally
-        {
-            if (_state is not null)
-            {
-                await _state.DisposeAsync().ConfigureAwait(false);
-            }
-            foreach (OpenedImage source in _sources)
-            {
-                await source.DisposeAsync().ConfigureAwait(false);
-            }
         }
     }
 
@@ -99,6 +86,7 @@ internal sealed class ConvertCommand : ImgCommand
             : Arguments.Has("target-image-opts") && Arguments.Has("target-format") ? "Cannot use --target-image-opts and -O together"
             : Arguments.Has("target-backing") && Arguments.Last("backing-format") is null && !isThere
                 ? "Use of backing file requires explicit backing format"
+            : Arguments.Has("bitmaps") && Operands.Count > 2 ? "Copying bitmaps only possible with single source"
             : Arguments.Has("source-snapshot") && Operands.Count > 2 ? "No support for concatenating multiple snapshot"
             : null;
         if (wrong is not null)
@@ -107,40 +95,40 @@ internal sealed class ConvertCommand : ImgCommand
         }
     }
 
-    /// <summary>The disk that is copied: a source, a snapshot of it, or several sources one behind the other.</summary>
-    private async Task<BlockNode> OpenSourcesAsync(CancellationToken cancellationToken)
+    /// <summary>Opens the disk that is copied: a source, a snapshot of it, or several sources one behind the other.</summary>
+    private async Task OpenAsync(ConvertSource source, CancellationToken cancellationToken)
     {
         FrontEnd front = Front.With(Cache("source-cache", CacheMode.Writeback));
         foreach (string given in Operands.SkipLast(1))
         {
             OpenRequest request = Limited(Request(given, Arguments.Last("source-format")), Arguments.Last("rate-limit"));
-            _sources.Add(await OpenAsync(front, given, request, cancellationToken).ConfigureAwait(false));
+            source.Add(await OpenAsync(front, given, request, cancellationToken).ConfigureAwait(false));
         }
-        if (_sources.Count == 1)
+        string? snapshot = SnapshotName(Arguments.Last("source-snapshot"));
+        await LoadingAsync(() => source.SelectAsync(snapshot, cancellationToken)).ConfigureAwait(false);
+        if (Arguments.Has("salvage"))
         {
-            _state = await StateAsync(_sources[0], Arguments.Last("source-snapshot"), cancellationToken).ConfigureAwait(false);
+            source.Salvage((offset, length, why) => front.Warn(
+                $"error while reading offset {offset.ToString(CultureInfo.InvariantCulture)}: {RemedyOptions.Say(why)}"));
         }
-        BlockNode disk = _state?.Disk ?? new JoinedNode([.. _sources.Select(s => s.Node)]);
-        return !Arguments.Has("salvage") ? disk : new SalvageNode(disk, (offset, length, why) => front.Warn(
-            $"error while reading offset {offset.ToString(CultureInfo.InvariantCulture)}: {RemedyOptions.Say(why)}"));
     }
 
     private async Task ConvertAsync(
-        BlockNode disk, string target, string format, bool isThere, CancellationToken cancellationToken)
+        ConvertSource source, string target, string format, bool isThere, CancellationToken cancellationToken)
     {
         FrontEnd front = Front.With(Cache("cache", CacheMode.Unsafe));
-        var operation = new ConvertOperation(front, _sources[0], disk, Request());
-        NewImageSpec? spec = isThere ? null : Target(target, format, disk);
+        var operation = new ConvertOperation(front, source, Request());
+        NewImageSpec? spec = isThere ? null : Target(target, format, source.Disk);
         await operation.PrepareAsync(cancellationToken).ConfigureAwait(false);
         if (spec is null)
         {
-            await OverwriteAsync(front, operation, disk, target, format, cancellationToken).ConfigureAwait(false);
+            await OverwriteAsync(front, operation, source.Disk, target, format, cancellationToken).ConfigureAwait(false);
             return;
         }
         NewImage image;
         try
         {
-            if (_sources.Any(s => s.Node.FindSame(front.Opener.IdentityOf(Io.Full(target))) is not null))
+            if (source.FindSame(front.Opener.IdentityOf(Io.Full(target))) is not null)
             {
                 throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"it is part of what is copied");
             }

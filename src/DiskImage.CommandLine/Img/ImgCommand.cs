@@ -156,10 +156,19 @@ internal abstract class ImgCommand
     /// <summary>A disk as it is, or as a snapshot in it keeps it.</summary>
     private protected static async Task<DiskState> StateAsync(OpenedImage image, string? snapshot, CancellationToken cancellationToken)
     {
+        DiskState? state = null;
+        await LoadingAsync(
+            async () => state = await DiskState.OpenAsync(
+                image, SnapshotName(snapshot), cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
+        return state!;
+    }
+
+    /// <summary>Opens what a snapshot keeps, and says of one that is not there what QEMU says.</summary>
+    private protected static async Task LoadingAsync(Func<Task> open)
+    {
         try
         {
-            return await DiskState.OpenAsync(
-                image, snapshot is null ? null : SnapshotName(snapshot), cancellationToken).ConfigureAwait(false);
+            await open().ConfigureAwait(false);
         }
         catch (DiskImageException e) when (e.Kind is DiskImageErrorKind.NotFound or DiskImageErrorKind.Unsupported)
         {
@@ -167,10 +176,10 @@ internal abstract class ImgCommand
         }
     }
 
-    /// <summary>The name in <c>snapshot.id=…,snapshot.name=…</c>, or the text itself.</summary>
-    private static string SnapshotName(string text)
+    /// <summary>The name in <c>snapshot.id=…,snapshot.name=…</c>, or the text itself; null for no snapshot.</summary>
+    private protected static string? SnapshotName(string? text)
     {
-        if (!text.StartsWith("snapshot.", StringComparison.Ordinal))
+        if (text?.StartsWith("snapshot.", StringComparison.Ordinal) != true)
         {
             return text;
         }

@@ -36,6 +36,7 @@ internal static class RemedyOptions
     private static string Option(ImageRole role) => role switch
     {
         ImageRole.Backing or ImageRole.Difference or ImageRole.Source => "-F",
+        ImageRole.Target => "-O",
         _ => "-f",
     };
 }

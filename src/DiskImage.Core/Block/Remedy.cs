@@ -93,6 +93,9 @@ public enum ImageRole
 
     /// <summary>The image that something is taken from.</summary>
     Source,
+
+    /// <summary>The image that is written into.</summary>
+    Target,
 }
 
 /// <summary>

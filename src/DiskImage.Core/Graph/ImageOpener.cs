@@ -51,6 +51,9 @@ public sealed record OpenRequest(string Locator)
 
     /// <summary>Which of a request's images it is, for messages.</summary>
     public ImageRole Role { get; init; }
+
+    /// <summary>How reads and writes go to the medium; null for as the policy has it.</summary>
+    public CachePolicy? Cache { get; init; }
 }
 
 /// <summary>An open image. Disposing it closes the whole graph.</summary>
@@ -232,7 +235,7 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
             Format = request.Format,
             Options = request.Options,
             Role = request.Role,
-            Cache = Policy.Cache,
+            Cache = request.Cache ?? Policy.Cache,
         };
         try
         {

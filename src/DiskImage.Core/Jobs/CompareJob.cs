@@ -25,6 +25,16 @@ public enum DifferenceKind
 /// <param name="Difference">In what they differ at <paramref name="FirstDifference"/>; null if they are identical.</param>
 public sealed record CompareResult(bool Identical, long? FirstDifference, bool SizesDiffer, DifferenceKind? Difference);
 
+/// <summary>A range in which two disks differ.</summary>
+/// <param name="Offset">Its first byte.</param>
+/// <param name="Length">Bytes.</param>
+/// <param name="Kind">In what they differ there.</param>
+public sealed record DiskDifference(long Offset, long Length, DifferenceKind Kind)
+{
+    /// <summary>The first byte behind it.</summary>
+    public long End => Offset + Length;
+}
+
 /// <summary>
 /// Compares what two disks read as. Where one is longer, the rest of it must read as zeroes. Ranges that are zero in both are not
 /// read.
@@ -54,26 +64,55 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
         return new CompareResult(same, same ? null : _first, sizesDiffer, same ? null : _kind);
     }
 
-    /// <summary>Every range that differs, in order, as long as it goes on in both.</summary>
+    /// <summary>
+    /// Every range that differs, in order, as long as it goes on. In strict mode also those that read the same but are not stored alike, as
+    /// far as both disks go, and what only the longer one has, as one range.
+    /// </summary>
     /// <param name="granularity">
     /// Blocks of so many bytes, from the beginning of the disks on, differ as a whole, the last one as far as the longer disk goes; 1 to
     /// tell every byte apart.
     /// </param>
+    /// <param name="progress">Told how far it is.</param>
     /// <param name="cancellationToken">Stops it.</param>
-    public async IAsyncEnumerable<(long Offset, long Length)> DifferencesAsync(
-        long granularity, [EnumeratorCancellation] CancellationToken cancellationToken)
+    public async IAsyncEnumerable<DiskDifference> DifferencesAsync(
+        long granularity, IProgress<JobProgress>? progress, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(granularity);
-        using var buffers = new Buffers();
-        (long Offset, long Length) run = default;
-        for (long offset = 0; offset < _total; offset += Chunk)
+        IAsyncEnumerable<DiskDifference> content = ContentAsync(strict ? _common : _total, granularity, progress, cancellationToken);
+        await foreach (DiskDifference found in (strict
+            ? MergedAsync(content, AllocationAsync(granularity, cancellationToken), cancellationToken)
+            : content).ConfigureAwait(false))
         {
-            int length = (int)Math.Min(Chunk, _total - offset);
-            bool isKnown = run.Offset + run.Length >= offset + length; // a long block differs already
-            if (isKnown || !await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false))
+            yield return found;
+        }
+        if (strict && _common < _total)
+        {
+            yield return new DiskDifference(_common, _total - _common, DifferenceKind.Size);
+        }
+    }
+
+    /// <summary>Ranges that read differently, up to an end.</summary>
+    private async IAsyncEnumerable<DiskDifference> ContentAsync(
+        long end, long granularity, IProgress<JobProgress>? progress, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        using var buffers = new Buffers();
+        var run = new Run(DifferenceKind.Content, granularity, end);
+        for (long offset = 0, next; offset < end; offset = next)
+        {
+            int length = (int)Math.Min(Chunk, end - offset);
+            next = offset + length;
+            progress?.Report(new JobProgress("Compare", offset, end));
+            if (run.End >= next) // a long block differs already
             {
                 continue;
             }
+            long zero = await ZeroInBothAsync(offset, cancellationToken).ConfigureAwait(false);
+            if (zero >= length)
+            {
+                next = offset + Math.Max(length, zero / Chunk * Chunk);
+                continue;
+            }
+            await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false);
             for (int at = 0; at < length;)
             {
                 at += buffers.Left.AsSpan(at, length - at).CommonPrefixLength(buffers.Right.AsSpan(at, length - at));
@@ -86,25 +125,74 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
                 {
                     at++;
                 }
-                long start = (offset + first) / granularity * granularity;
-                long last = (offset + at - 1) / granularity * granularity; // the block that the differing bytes end in
-                long end = last + Math.Min(granularity, _total - last);
-                at = (int)Math.Min(end - offset, length);
-                if (run.Length > 0 && run.Offset + run.Length >= start)
+                if (run.Add(offset + first, offset + at) is { } whole)
                 {
-                    run.Length = end - run.Offset;
-                    continue;
+                    yield return whole;
                 }
-                if (run.Length > 0)
-                {
-                    yield return run;
-                }
-                run = (start, end - start);
+                at = (int)Math.Min(run.End - offset, length);
             }
         }
-        if (run.Length > 0)
+        if (run.Last is { } last)
         {
-            yield return run;
+            yield return last;
+        }
+    }
+
+    /// <summary>Ranges that are not stored alike, as far as both disks go.</summary>
+    private async IAsyncEnumerable<DiskDifference> AllocationAsync(
+        long granularity, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var run = new Run(DifferenceKind.Allocation, granularity, _common);
+        for (long offset = 0; offset < _common;)
+        {
+            BlockExtent a = await left.GetExtentAsync(offset, _common - offset, cancellationToken).ConfigureAwait(false);
+            BlockExtent b = await right.GetExtentAsync(offset, _common - offset, cancellationToken).ConfigureAwait(false);
+            long end = offset + Math.Min(a.Length, b.Length);
+            if ((a.Status & Compared) != (b.Status & Compared) && run.Add(offset, end) is { } whole)
+            {
+                yield return whole;
+            }
+            offset = end;
+        }
+        if (run.Last is { } last)
+        {
+            yield return last;
+        }
+    }
+
+    /// <summary>Both in order; where they overlap it is the content that differs.</summary>
+    private static async IAsyncEnumerable<DiskDifference> MergedAsync(
+        IAsyncEnumerable<DiskDifference> content,
+        IAsyncEnumerable<DiskDifference> allocation,
+        [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        IAsyncEnumerator<DiskDifference> contents = content.GetAsyncEnumerator(cancellationToken);
+        await using (contents.ConfigureAwait(false))
+        {
+            bool isThere = await contents.MoveNextAsync().ConfigureAwait(false);
+            long told = 0; // up to here
+            await foreach (DiskDifference stored in allocation.ConfigureAwait(false))
+            {
+                told = Math.Max(told, stored.Offset);
+                for (; isThere && contents.Current.Offset < stored.End; isThere = await contents.MoveNextAsync().ConfigureAwait(false))
+                {
+                    if (contents.Current.Offset > told)
+                    {
+                        yield return stored with { Offset = told, Length = contents.Current.Offset - told };
+                    }
+                    yield return contents.Current;
+                    told = Math.Max(told, contents.Current.End);
+                }
+                if (told < stored.End)
+                {
+                    yield return stored with { Offset = told, Length = stored.End - told };
+                    told = stored.End;
+                }
+            }
+            for (; isThere; isThere = await contents.MoveNextAsync().ConfigureAwait(false))
+            {
+                yield return contents.Current;
+            }
         }
     }
 
@@ -123,8 +211,9 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
             {
                 Find(stored, DifferenceKind.Allocation);
             }
-            if (await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false))
+            if (await ZeroInBothAsync(offset, cancellationToken).ConfigureAwait(false) < length)
             {
+                await LoadAsync(buffers, offset, length, cancellationToken).ConfigureAwait(false);
                 int same = buffers.Left.AsSpan(0, length).CommonPrefixLength(buffers.Right.AsSpan(0, length));
                 if (same < length)
                 {
@@ -184,16 +273,10 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
         return !extent.IsZero ? 0 : extent.End >= node.Length ? _total - offset : extent.Length;
     }
 
-    /// <summary>Reads both; false if both are known to be zero.</summary>
-    private async ValueTask<bool> LoadAsync(Buffers buffers, long offset, int length, CancellationToken cancellationToken)
+    private async ValueTask LoadAsync(Buffers buffers, long offset, int length, CancellationToken cancellationToken)
     {
-        if (await ZeroInBothAsync(offset, cancellationToken).ConfigureAwait(false) >= length)
-        {
-            return false;
-        }
         await left.ReadPaddedAsync(offset, buffers.Left.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
         await right.ReadPaddedAsync(offset, buffers.Right.AsMemory(0, length), cancellationToken).ConfigureAwait(false);
-        return true;
     }
 
     private async ValueTask<long?> FirstStatusDifferenceAsync(long offset, long length, CancellationToken cancellationToken)
@@ -221,6 +304,37 @@ public sealed class CompareJob(BlockNode left, BlockNode right, bool strict) : B
                 _ = Interlocked.Exchange(ref _first, offset); // read without the lock
                 _kind = kind;
             }
+        }
+    }
+
+    /// <summary>Ranges that come in order, made whole blocks, and those that neighbour each other one.</summary>
+    /// <param name="kind">In what they differ.</param>
+    /// <param name="granularity">Bytes of a block.</param>
+    /// <param name="limit">Where the last block ends at the latest.</param>
+    private sealed class Run(DifferenceKind kind, long granularity, long limit)
+    {
+        private long _start;
+
+        /// <summary>Where the range at hand ends.</summary>
+        public long End { get; private set; }
+
+        /// <summary>The range at hand; null if there is none.</summary>
+        public DiskDifference? Last => End > _start ? new DiskDifference(_start, End - _start, kind) : null;
+
+        /// <summary>Adds a range; returns the one before it if that is complete.</summary>
+        public DiskDifference? Add(long from, long to)
+        {
+            long start = from / granularity * granularity;
+            long last = (to - 1) / granularity * granularity; // the block that the range ends in
+            long end = last + Math.Min(granularity, limit - last);
+            if (End > _start && End >= start)
+            {
+                End = Math.Max(End, end);
+                return null;
+            }
+            DiskDifference? whole = Last;
+            (_start, End) = (start, end);
+            return whole;
         }
     }
 

@@ -52,12 +52,15 @@ public sealed record ConvertRequest
 /// Makes a new image read as another does: says what is lost, copies the disk and its bitmaps, compares, and gives it its name.
 /// </summary>
 /// <param name="front">Who asks.</param>
-/// <param name="source">The source.</param>
-/// <param name="disk">Its disk, or the snapshot of it that is copied.</param>
+/// <param name="from">What is read.</param>
 /// <param name="request">What is wanted.</param>
-public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockNode disk, ConvertRequest request)
+public sealed class ConvertOperation(IFrontEnd front, ConvertSource from, ConvertRequest request)
 {
     private IReadOnlyList<DiskBitmap>? _bitmaps; // null if none are wanted
+
+    private OpenedImage Source => from.First;
+
+    private BlockNode Disk => from.Disk;
 
     /// <summary>Refuses what cannot be done, before anything is made.</summary>
     /// <exception cref="DiskImageException">InvalidOption; Unsupported: the source keeps no bitmaps; what they say.</exception>
@@ -71,16 +74,24 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{source.Path}: bitmaps record changes of the present state, so they are not copied "
+                $"{Source.Path}: bitmaps record changes of the present state, so they are not copied "
                     + $"with {new Remedy(RemedyKind.Snapshot)}.",
-                source.Path);
+                Source.Path);
         }
-        IBitmapList holder = source.Require<IBitmapList>("keep no dirty bitmaps");
+        if (from.Images.Count > 1)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{Source.Path}: bitmaps say what changed in one disk, so they are not copied ({new Remedy(RemedyKind.Bitmaps)}) "
+                    + $"where several are joined.",
+                Source.Path);
+        }
+        IBitmapList holder = Source.Require<IBitmapList>("keep no dirty bitmaps");
         _bitmaps = await BitmapCopy.SelectAsync(
-            source.Node, request.Bitmaps == BitmapChoice.Sound, cancellationToken).ConfigureAwait(false);
+            Source.Node, request.Bitmaps == BitmapChoice.Sound, cancellationToken).ConfigureAwait(false);
         foreach (DiskBitmap broken in (await holder.GetBitmapsAsync(cancellationToken).ConfigureAwait(false)).Where(b => b.IsInUse))
         {
-            await front.WarnAsync($"{source.Path}: bitmap '{broken.Name}' was not saved properly and is left out.").ConfigureAwait(false);
+            await front.WarnAsync($"{Source.Path}: bitmap '{broken.Name}' was not saved properly and is left out.").ConfigureAwait(false);
         }
     }
 
@@ -89,7 +100,7 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
     {
         ArgumentNullException.ThrowIfNull(image);
         foreach (Wording loss in await ConversionFacts.LossesAsync(
-            source.Node, disk, image.Node, _bitmaps is not null, cancellationToken).ConfigureAwait(false))
+            Source.Node, Disk, image.Node, _bitmaps is not null, cancellationToken).ConfigureAwait(false))
         {
             await front.WarnAsync($"{image.Path}: {loss}.").ConfigureAwait(false);
         }
@@ -101,8 +112,8 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
         if (_bitmaps is not null)
         {
             _ = await front.ShowAsync(
-                $"Copying bitmaps of {ByteText.Leaf(source.Node.Name)}",
-                progress => new BitmapCopy(source.Node, image.Node, _bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+                $"Copying bitmaps of {ByteText.Leaf(Source.Node.Name)}",
+                progress => new BitmapCopy(Source.Node, image.Node, _bitmaps).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         }
         if (image.Behind is > 0 and var behind)
         {
@@ -110,18 +121,28 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
                 $"{image.Path}: is longer than the image: the last {ByteText.WithBytes(behind)} stay as they were.").ConfigureAwait(false);
         }
         await image.CompleteAsync(request.Durable, request.Verify
-            ? made => VerifyAsync(made, cancellationToken)
+            ? made => VerifyAsync(
+                made, "It is removed; the source may be changing, or the storage may be faulty.", cancellationToken)
             : null, cancellationToken).ConfigureAwait(false);
         return result;
     }
 
-    /// <summary>Writes over a disk that is there already, and flushes it if that is wanted.</summary>
+    /// <summary>
+    /// Writes over a disk that is there already, compares it and flushes it, if that is wanted. What it has behind the source's end stays.
+    /// </summary>
     /// <param name="target">The disk, open for writing.</param>
     /// <param name="readsZero">It is known to read as zeroes.</param>
     /// <param name="cancellationToken">Stops it; the disk is then partly written.</param>
+    /// <exception cref="DiskImageException">OutOfRange: it is shorter than what is read. What reading and writing say.</exception>
     public async Task<ConvertResult> OverwriteAsync(BlockNode target, bool readsZero, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(target);
+        if (target.Length > Disk.Length)
+        {
+            await front.WarnAsync(
+                $"{target.Name}: is longer than what is written: its last {ByteText.WithBytes(target.Length - Disk.Length)} "
+                    + $"stay as they were.").ConfigureAwait(false);
+        }
         if (_bitmaps is not null)
         {
             await BitmapCopy.RequireHoldsAsync(target, _bitmaps, cancellationToken).ConfigureAwait(false);
@@ -135,11 +156,15 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             TargetReadsZero = readsZero,
         };
         ConvertResult result = await front.ShowAsync(
-            $"Converting {ByteText.Leaf(disk.Name)} to {ByteText.Leaf(target.Name)}",
-            progress => new ConvertJob(disk, target, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+            $"Converting {ByteText.Leaf(Disk.Name)} to {ByteText.Leaf(target.Name)}",
+            progress => new ConvertJob(Disk, target, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         if (_bitmaps is not null)
         {
-            _ = await new BitmapCopy(source.Node, target, _bitmaps).RunAsync(progress: null, cancellationToken).ConfigureAwait(false);
+            _ = await new BitmapCopy(Source.Node, target, _bitmaps).RunAsync(progress: null, cancellationToken).ConfigureAwait(false);
+        }
+        if (request.Verify)
+        {
+            await VerifyAsync(target, "The source may be changing, or the storage may be faulty.", cancellationToken).ConfigureAwait(false);
         }
         if (request.Durable)
         {
@@ -163,8 +188,8 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             Layers = same ? 1 : 0,
         };
         ConvertResult result = await front.ShowAsync(
-            $"Converting {ByteText.Leaf(disk.Name)} to {ByteText.Leaf(image.Path)}",
-            progress => new ConvertJob(disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+            $"Converting {ByteText.Leaf(Disk.Name)} to {ByteText.Leaf(image.Path)}",
+            progress => new ConvertJob(Disk, image.Node, how).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
         await front.ExplainAsync(
             $"{image.Path}: {ByteText.Of(result.BytesCopied)} copied, {ByteText.Of(result.BytesZero)} zeroes, "
             + $"{ByteText.Of(result.BytesSkipped)} left to the backing image, in "
@@ -175,7 +200,7 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
                 $"{image.Path}: only {result.BytesShared:#,0} of {result.BytesCopied:#,0} bytes of data could share the storage of "
-                    + $"{disk.Name}. That takes one file system that can (xfs, btrfs …), and data that both keep uncompressed, "
+                    + $"{Disk.Name}. That takes one file system that can (xfs, btrfs …), and data that both keep uncompressed, "
                     + $"unencrypted and at multiples of its blocks. The new image is removed.",
                 image.Path);
         }
@@ -187,9 +212,9 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
     /// </summary>
     private async Task<bool> HasSameBackingAsync(BlockNode backing, CancellationToken cancellationToken)
     {
-        if (disk.BackingNode() is not { } own)
+        if (Disk.BackingNode() is not { } own)
         {
-            await front.ExplainAsync($"{disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
+            await front.ExplainAsync($"{Disk.Name}: has no backing image, so all of it is copied").ConfigureAwait(false);
             return false;
         }
         if (own.HolderIdentity() is { } file && file == backing.HolderIdentity()
@@ -206,22 +231,22 @@ public sealed class ConvertOperation(IFrontEnd front, OpenedImage source, BlockN
         return comparison.Identical;
     }
 
-    private static string FormatOf(BlockNode disk) => disk.As<IDescribed>()?.Describe().Format ?? "";
+    private static string FormatOf(BlockNode image) => image.As<IDescribed>()?.Describe().Format ?? "";
 
-    private async ValueTask VerifyAsync(BlockNode made, CancellationToken cancellationToken)
+    /// <summary>Compares as much of what was written as was read.</summary>
+    private async ValueTask VerifyAsync(BlockNode made, string then, CancellationToken cancellationToken)
     {
         CompareResult comparison = await front.ShowAsync(
             $"Verifying {ByteText.Leaf(made.Name)}",
-            progress => new CompareJob(disk, made, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
-        if (!comparison.Identical)
+            progress => new CompareJob(Disk, made, strict: false).RunAsync(progress, cancellationToken)).ConfigureAwait(false);
+        if (comparison.FirstDifference < Disk.Length)
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Corrupt,
-                $"{made.Name}: differs from {disk.Name} at offset {comparison.FirstDifference:#,0}. It is removed; "
-                    + "the source may be changing, or the storage may be faulty.",
+                $"{made.Name}: differs from {Disk.Name} at offset {comparison.FirstDifference:#,0}. {then}",
                 made.Name,
                 comparison.FirstDifference);
         }
-        await front.ExplainAsync($"{made.Name}: reads the same as {disk.Name}").ConfigureAwait(false);
+        await front.ExplainAsync($"{made.Name}: reads the same as {Disk.Name}").ConfigureAwait(false);
     }
 }

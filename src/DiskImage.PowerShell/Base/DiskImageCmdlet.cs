@@ -176,7 +176,10 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
 
     /// <summary>Makes the images of this cmdlet.</summary>
     private protected virtual ImageCreator Creator(ImageOpener opener, string path)
-        => new(opener) { Secrets = NewSecrets, SecretsBelow = OpeningSecrets };
+        => new(opener) { Secrets = NewSecrets, SecretsBelow = OpeningSecrets, WithBacking = !IsBackingUnseen };
+
+    /// <summary>What a new image stands on is not opened: it need not be there.</summary>
+    private protected virtual bool IsBackingUnseen => false;
 
     /// <summary>Outputs what an image was that is somewhere else by now.</summary>
     private protected virtual ValueTask OutputSentAsync(DiskImageInfo info) => OutputAsync(info);

@@ -40,6 +40,9 @@ public abstract class ImagePathCmdlet : SecretCmdlet
     /// <param name="cancellationToken">Stops the work.</param>
     protected abstract Task ProcessImageAsync(string path, CancellationToken cancellationToken);
 
+    /// <summary>A name that was given leads to nothing: its error is written, and the others go on without it.</summary>
+    private protected bool IsAnyMissing { get; private set; }
+
     /// <summary>Does the work of a parameter set without images, where a cmdlet has one.</summary>
     protected virtual Task ProcessWithoutImageAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
@@ -61,6 +64,7 @@ public abstract class ImagePathCmdlet : SecretCmdlet
             }
             catch (DiskImageException e)
             {
+                IsAnyMissing = true;
                 WriteError(DiskImageError.Record(e, path));
             }
         }

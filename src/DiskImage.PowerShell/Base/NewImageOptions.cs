@@ -92,21 +92,30 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     /// Looks at the backing image that was named, and has the new image at a path record its name and format; null if none was. A relative
     /// name that may have been meant from the current folder of the session is said to be so.
     /// </summary>
-    /// <exception cref="DiskImageException">What opening it says; InvalidOption if the new image would be its own.</exception>
+    /// <param name="opener">Opens within the user's bounds.</param>
+    /// <param name="path">The new image.</param>
+    /// <param name="currentFolder">The session's current folder.</param>
+    /// <param name="isUnseen">The backing image is not looked at: it need not be there.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    /// <exception cref="DiskImageException">What opening it says; InvalidOption if the new image would be its own, or if an unseen one's
+    /// format is not told.</exception>
     public async Task<BackingReference?> ResolveBackingAsync(
-        ImageOpener opener, string path, string? currentFolder, CancellationToken cancellationToken)
+        ImageOpener opener, string path, string? currentFolder, bool isUnseen, CancellationToken cancellationToken)
     {
+        string? format = Given(nameof(ICreateOptions.BackingFormat))?.ToString();
         if (Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
         {
-            return null;
+            return !isUnseen ? null : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption, $"{path}: -Unsafe is about a backing image, so it needs -BackingPath.", path);
         }
-        BackingReference backing = await BackingReference.ResolveAsync(
-            opener.NamingBacking(name, path),
-            path,
-            name,
-            Given(nameof(ICreateOptions.BackingFormat))?.ToString(),
-            currentFolder,
-            cancellationToken).ConfigureAwait(false);
+        BackingReference backing = !isUnseen
+            ? await BackingReference.ResolveAsync(
+                opener.NamingBacking(name, path), path, name, format, currentFolder, cancellationToken).ConfigureAwait(false)
+            : format is not null ? BackingReference.Unseen(name, DiskImageCmdlet.Registry.Format(format).Name)
+            : throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{path}: a backing image that is not looked at has the format that you say. Give -BackingFormat.",
+                path);
         foreach ((string option, object? value) in backing.OptionsFor(Format))
         {
             Set(option, value);

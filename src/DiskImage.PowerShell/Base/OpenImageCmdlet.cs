@@ -105,14 +105,21 @@ public abstract class OpenImageCmdlet : ImagePathCmdlet
 
     /// <inheritdoc/>
     private protected sealed override string Described(string? path)
+        => ImageOption is null ? base.Described(path) : Described(ImageOption, path);
+
+    /// <summary>What a path is to be opened as, where more is said of it; without a path what is said is all.</summary>
+    /// <exception cref="DiskImageException">InvalidOption.</exception>
+    private protected string Described(object option, string? path)
     {
-        if (ImageOption is null)
-        {
-            return base.Described(path);
-        }
-        NodeSpec said = NodeSpec.From(OptionSchema.Values(OptionArgument.Unwrap(ImageOption)));
+        NodeSpec said = NodeSpec.From(OptionSchema.Values(OptionArgument.Unwrap(option)));
         return (path is null ? said : Opener.Join(said, ImageLocator.Parse(path).Spec)).ToString();
     }
+
+    /// <summary>The same with so many bytes read a second at most; 0 for no limit.</summary>
+    private protected OpenRequest Limited(OpenRequest request, long rate) => rate == 0 ? request : request with
+    {
+        Locator = Opener.Join(NodeSpec.Of("throttle", ("bps-read", rate)), ImageLocator.Parse(request.Locator).Spec).ToString(),
+    };
 
     /// <summary>A request to open an image as the parameters say, read-only and with what it stands on.</summary>
     private protected virtual OpenRequest Request(string path)

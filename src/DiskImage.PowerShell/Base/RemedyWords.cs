@@ -46,6 +46,7 @@ internal static class RemedyWords
         ImageRole.Backing => "BackingFormat",
         ImageRole.Difference => "DifferenceFormat",
         ImageRole.Source => "SourceFormat",
+        ImageRole.Target => "DestinationFormat",
         _ => "Format",
     };
 }

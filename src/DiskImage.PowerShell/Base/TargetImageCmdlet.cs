@@ -71,21 +71,21 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     public long RateLimit { get; set; }
 
     /// <inheritdoc/>
-    private protected sealed override OpenRequest Request(string path)
-    {
-        OpenRequest request = base.Request(path);
-        return RateLimit == 0 ? request : request with
-        {
-            Locator = Opener.Join(NodeSpec.Of("throttle", ("bps-read", RateLimit)), ImageLocator.Parse(path).Spec).ToString(),
-        };
-    }
+    private protected sealed override OpenRequest Request(string path) => Limited(base.Request(path), RateLimit);
+
+    /// <summary>False where the destination is there already, so that nothing is said of how a new image is made.</summary>
+    private protected virtual bool MakesNew => true;
+
+    /// <summary>True if all sources of one destination become it together.</summary>
+    private protected virtual bool JoinsSources => false;
 
     /// <summary>The name of the format that other parameters stand for, where the user names none.</summary>
     private protected virtual string? ImpliedFormat => null;
 
     /// <inheritdoc/>
     public object? GetDynamicParameters()
-        => _formatParameters = NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? ImpliedFormat, Destination), GetType());
+        => _formatParameters = !MakesNew ? null
+            : NewImageOptions.Parameters(TargetFormat.TryOf(DestinationFormat ?? ImpliedFormat, Destination), GetType());
 
     /// <summary>
     /// Where the destination is no folder, one source may have it: an image is worked on when the next one has come with another
@@ -107,8 +107,9 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
             Destination = given;
         }
         bool isFolder = IsFolder(path);
-        await base.ProcessImagesAsync([.. images.Where(i => isFolder || !IsThere(i))], cancellationToken).ConfigureAwait(false);
-        _waiting.AddRange(images.Where(i => !isFolder && IsThere(i)).Select(i => (i, given, path)));
+        string[] awaited = [.. images.Where(i => !isFolder && (JoinsSources || IsThere(i)))];
+        await base.ProcessImagesAsync([.. images.Except(awaited, StringComparer.Ordinal)], cancellationToken).ConfigureAwait(false);
+        _waiting.AddRange(awaited.Select(i => (i, given, path)));
     }
 
     /// <inheritdoc/>
@@ -139,6 +140,12 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// </summary>
     private protected static int Workers => string.IsNullOrEmpty(Environment.GetEnvironmentVariable("SOURCE_DATE_EPOCH")) ? 0 : 1;
 
+    /// <summary>Does the work for several images that become one.</summary>
+    /// <param name="paths">Their full paths, URIs or json: descriptions, in order.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    private protected virtual Task ProcessJoinedAsync(IReadOnlyList<string> paths, CancellationToken cancellationToken)
+        => throw new NotSupportedException();
+
     /// <summary>True if images are made in the destination, not as the destination.</summary>
     private protected virtual bool IsFolder(string destination) => false;
 
@@ -159,6 +166,19 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     {
         (string Image, string Destination, string Path)[] waiting = [.. _waiting];
         _waiting.Clear();
+        if (JoinsSources && waiting.Length > 0)
+        {
+            (_, Destination, string joined) = waiting[0];
+            await RunItemAsync(
+                joined,
+                () => !IsAnyMissing
+                    ? ProcessJoinedAsync([.. waiting.Select(w => w.Image)], cancellationToken)
+                    : throw new DiskImageException(
+                        DiskImageErrorKind.NotFound,
+                        $"{joined}: one of the sources is not there, so what they are together is not known. Nothing is written.",
+                        joined)).ConfigureAwait(false);
+            return;
+        }
         foreach ((string image, string given, string path) in waiting)
         {
             Destination = given; // bound anew for each object of the pipeline
@@ -174,10 +194,13 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
         }
     }
 
+    /// <summary>The destination as a full path or URI.</summary>
+    private protected ValueTask<string> DestinationAsync() => LiteralAsync(Destination);
+
     /// <summary>The destination as a full path or URI, and the new image's format.</summary>
     private protected async Task<(string Path, FormatDriver Format)> TargetAsync()
     {
-        string path = await LiteralAsync(Destination).ConfigureAwait(false);
+        string path = await DestinationAsync().ConfigureAwait(false);
         return (path, TargetFormat.Of(DestinationFormat ?? ImpliedFormat, path, nameof(DestinationFormat)));
     }
 
@@ -203,9 +226,12 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
 
     /// <summary>Throws if the target is a file that the source is made of, by whatever name: it would be lost.</summary>
     /// <exception cref="DiskImageException">InvalidOption.</exception>
-    private protected void RequireOther(OpenedImage source, string target)
+    private protected void RequireOther(OpenedImage source, string target) => RequireOther(source, target, Opener.IdentityOf(target));
+
+    /// <inheritdoc cref="RequireOther(OpenedImage, string)"/>
+    private protected static void RequireOther(OpenedImage source, string target, NodeIdentity? identity)
     {
-        if (source.Node.FindSame(Opener.IdentityOf(target)) is { } same)
+        if (source.Node.FindSame(identity) is { } same)
         {
             string what = same.Identity == source.Node.HolderIdentity() ? "the source itself" : $"part of the source {source.Path}";
             throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{target}: is {what}. Choose another destination.", target);

@@ -103,10 +103,16 @@ public sealed class CompareDiskImageCommand : ReadImageCmdlet
     {
         if (All)
         {
-            await foreach ((long offset, long length) in job.DifferencesAsync(BlockSize ?? 1, cancellationToken).ConfigureAwait(false))
-            {
-                await OutputAsync(new DiskImageDifference(left.Path, right.Path, offset, length)).ConfigureAwait(false);
-            }
+            _ = await ShowAsync(
+                $"Comparing {Leaf(left.Path)} with {Leaf(right.Path)}",
+                async progress =>
+                {
+                    await OutputAllAsync(
+                        job.DifferencesAsync(BlockSize ?? 1, progress, cancellationToken),
+                        found => new DiskImageDifference(left.Path, right.Path, found.Offset, found.Length, found.Kind.ToString()),
+                        cancellationToken).ConfigureAwait(false);
+                    return true;
+                }).ConfigureAwait(false);
             return;
         }
         CompareResult result = await ShowAsync(

@@ -12,6 +12,15 @@ namespace DiskImage.PowerShell;
 [OutputType(typeof(DiskImageInfo))]
 public sealed class ConvertDiskImageCommand : TargetImageCmdlet
 {
+    private const int MostWorkers = 16; // qemu-img's limit
+
+    /// <summary>Parameters that say how a new image is made, which an existing one cannot be told.</summary>
+    private static readonly string[] s_ofNewImages =
+    [
+        nameof(Option), nameof(BackingPath), nameof(BackingFormat), nameof(Profile), nameof(Fixed), nameof(Dynamic), nameof(Differencing),
+        nameof(VHDType), nameof(NewSecret), nameof(Force), nameof(InPlace), nameof(DestinationStream),
+    ];
+
     private readonly HashSet<NodeIdentity> _made = [];
 
     /// <summary>A snapshot inside the source, by id or name: it is copied instead of the present state.</summary>
@@ -84,29 +93,97 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     [Parameter]
     public SwitchParameter Durable { get; set; }
 
+    /// <summary>All sources of a destination become one disk, each behind the one before it.</summary>
+    [Parameter]
+    public SwitchParameter Concatenate { get; set; }
+
+    /// <summary>Writes into an image that is there already.</summary>
+    [Parameter]
+    public SwitchParameter SkipCreate { get; set; }
+
+    /// <summary>With <see cref="SkipCreate"/>: more of the existing image than its path, as <see cref="OpenImageCmdlet.ImageOption"/> says
+    /// more of a source.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public object? DestinationImageOption { get; set; }
+
+    /// <summary>With <see cref="SkipCreate"/>: the existing image reads as zeroes, so none are written.</summary>
+    [Parameter]
+    public SwitchParameter TargetIsZero { get; set; }
+
+    /// <summary>Goes on after errors of reading: what cannot be read is zeroes, and is listed in the result.</summary>
+    [Parameter]
+    public SwitchParameter Salvage { get; set; }
+
+    /// <summary>Requests at once; as many as suit the machine if absent.</summary>
+    [Parameter]
+    [ValidateRange(1, MostWorkers)]
+    public int? ThrottleLimit { get; set; }
+
+    /// <inheritdoc/>
+    private protected override bool MakesNew => !SkipCreate;
+
+    /// <inheritdoc/>
+    private protected override bool JoinsSources => Concatenate;
+
     /// <inheritdoc/>
     private protected override string? ImpliedFormat => ImageProfile.TryFind(Profile)?.Format;
 
     /// <inheritdoc/>
-    protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+    protected override Task ProcessImageAsync(string path, CancellationToken cancellationToken)
+        => ProcessJoinedAsync([path], cancellationToken);
+
+    /// <inheritdoc/>
+    private protected override async Task ProcessJoinedAsync(IReadOnlyList<string> paths, CancellationToken cancellationToken)
     {
-        OpenedImage source = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
+        if (WrongTogether() is { } wrong)
+        {
+            throw new DiskImageException(DiskImageErrorKind.InvalidOption, $"{paths[0]}: {wrong}", paths[0]);
+        }
+        var source = new ConvertSource();
         await using (source.ConfigureAwait(false))
         {
-            DiskState state = await DiskState.OpenAsync(source, Snapshot, cancellationToken).ConfigureAwait(false);
-            await using (state.ConfigureAwait(false))
+            foreach (string path in paths)
             {
-                await ConvertAsync(source, state.Disk, cancellationToken).ConfigureAwait(false);
+                source.Add(await OpenAsync(path, cancellationToken).ConfigureAwait(false));
             }
+            await source.SelectAsync(Snapshot, cancellationToken).ConfigureAwait(false);
+            var lost = new LostRanges();
+            if (Salvage)
+            {
+                source.Salvage(lost.Add);
+            }
+            var operation = new ConvertOperation(this, source, ConvertRequest);
+            await operation.PrepareAsync(cancellationToken).ConfigureAwait(false);
+            await (SkipCreate
+                ? OverwriteAsync(source, operation, lost, cancellationToken)
+                : ConvertAsync(source, operation, lost, cancellationToken)).ConfigureAwait(false);
         }
     }
 
-    /// <summary>Makes the new image of <paramref name="disk"/>, which is the source or a snapshot of it.</summary>
-    private async Task ConvertAsync(OpenedImage source, BlockNode disk, CancellationToken cancellationToken)
+    /// <summary>What parameters say that cannot be meant; null for nothing.</summary>
+    private string? WrongTogether()
+    {
+        bool shares = Reflink == ReflinkMode.Always;
+        return SkipBrokenBitmaps && !Bitmaps
+                ? $"-{nameof(SkipBrokenBitmaps)} says how bitmaps are copied, so it needs -{nameof(Bitmaps)}."
+            : TargetIsZero && !SkipCreate
+                ? $"-{nameof(TargetIsZero)} is about an image that is there already, so it needs -{nameof(SkipCreate)}."
+            : DestinationImageOption is not null && !SkipCreate
+                ? $"-{nameof(DestinationImageOption)} describes an image that is there already, so it needs -{nameof(SkipCreate)}."
+            : Salvage && shares ? $"-{nameof(Salvage)} reads all data, so none is shared: leave out -{nameof(Reflink)} {Reflink}."
+            : SkipCreate && s_ofNewImages.FirstOrDefault(MyInvocation.BoundParameters.ContainsKey) is { } made
+                ? $"-{made} is about a new image, and with -{nameof(SkipCreate)} none is made. Leave out one of the two."
+            : null;
+    }
+
+    /// <summary>Makes the new image of what is read.</summary>
+    private async Task ConvertAsync(
+        ConvertSource source, ConvertOperation operation, LostRanges lost, CancellationToken cancellationToken)
     {
         ImageProfile? profile = ImageProfile.Find(Profile);
         (string given, FormatDriver format) = await TargetAsync().ConfigureAwait(false);
-        string target = InFolder(given, source, format);
+        string target = InFolder(given, source.First, format);
         if (Verify && await IsSentAsync(target, cancellationToken).ConfigureAwait(false))
         {
             throw new DiskImageException(
@@ -115,30 +192,20 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
                 target);
         }
         profile?.Require(target, format, nameof(DestinationFormat));
-        RequireOther(source, target);
+        RequireOther(source, target, Opener.IdentityOf(target));
         RequireNotMade(target);
-        if (SkipBrokenBitmaps && !Bitmaps)
-        {
-            throw new DiskImageException(
-                DiskImageErrorKind.InvalidOption,
-                $"{source.Path}: -{nameof(SkipBrokenBitmaps)} says how bitmaps are copied, so it needs -{nameof(Bitmaps)}.",
-                source.Path);
-        }
-        var operation = new ConvertOperation(this, source, disk, ConvertRequest);
-        await operation.PrepareAsync(cancellationToken).ConfigureAwait(false);
         NewImageOptions options = Options(
-            source.Node,
-            disk,
+            source.First.Node,
+            source.Disk,
             format,
             profile,
             await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
-        _ = await options.ResolveBackingAsync(Opener, target, Folder, cancellationToken).ConfigureAwait(false);
-        await WarnOfSizeAsync(source, disk, target, profile).ConfigureAwait(false);
-        string what = Snapshot is null ? source.Path : $"snapshot {Snapshot} of {source.Path}";
+        _ = await options.ResolveBackingAsync(Opener, target, Folder, isUnseen: false, cancellationToken).ConfigureAwait(false);
+        await WarnOfSizeAsync(source, target, profile).ConfigureAwait(false);
         await MakeAsync(
             target,
             options,
-            $"Convert {what} ({source.Format.Name}) to {format.Name}",
+            $"Convert {What(source)} to {format.Name}",
             async image =>
             {
                 ConvertResult result = await operation.RunAsync(image, cancellationToken).ConfigureAwait(false);
@@ -146,9 +213,80 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
                 {
                     _ = _made.Add(made);
                 }
-                return DiskImageCopyStatistics.Of(result);
+                await WarnOfLossAsync(source, lost).ConfigureAwait(false);
+                return DiskImageCopyStatistics.Of(result, lost);
             },
             cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Writes what is read over an image that is there.</summary>
+    private async Task OverwriteAsync(
+        ConvertSource source, ConvertOperation operation, LostRanges lost, CancellationToken cancellationToken)
+    {
+        string target = await DestinationAsync().ConfigureAwait(false);
+        if (DestinationImageOption is not null)
+        {
+            target = Described(DestinationImageOption, target);
+        }
+        RequireOther(source, target, Opener.IdentityOf(target));
+        var request = new OpenRequest(target)
+        {
+            Format = DestinationFormat, Role = ImageRole.Target, Cache = CachePolicy.Of(CacheMode),
+        };
+        OpenedImage present = await OpenAsync(
+            request with { WithBacking = false, BeforeWriting = true }, cancellationToken).ConfigureAwait(false);
+        string files;
+        await using (present.ConfigureAwait(false))
+        {
+            RequireOther(source, present.Path, present.Node.HolderIdentity());
+            RequireRoom(source, present);
+            files = WrittenFiles.Of(present);
+        }
+        if (!await ConfirmAsync(files, $"Write over its contents with {What(source)}").ConfigureAwait(false))
+        {
+            return;
+        }
+        OpenedImage image = await OpenAsync(request with { Writable = true }, cancellationToken).ConfigureAwait(false);
+        await using (image.ConfigureAwait(false))
+        {
+            ConvertResult result = await operation.OverwriteAsync(image.Node, TargetIsZero, cancellationToken).ConfigureAwait(false);
+            await WarnOfLossAsync(source, lost).ConfigureAwait(false);
+            await OutputAsync(await DiskImageInfo.OfAsync(
+                image.Node, cancellationToken, DiskImageCopyStatistics.Of(result, lost)).ConfigureAwait(false)).ConfigureAwait(false);
+        }
+    }
+
+    private string What(ConvertSource source)
+        => $"{(Snapshot is null ? source.Name : $"snapshot {Snapshot} of {source.Name}")} ({source.First.Format.Name})";
+
+    private static void RequireRoom(ConvertSource source, OpenedImage target)
+    {
+        if (target.Node.Length < source.Disk.Length)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.OutOfRange,
+                $"{target.Path}: has {ReadableSize.WithBytes(target.Node.Length)}, and {source.Name} "
+                + $"{ReadableSize.WithBytes(source.Disk.Length)}. Make it larger with Resize-DiskImage first.",
+                target.Path);
+        }
+    }
+
+    /// <summary>Throws if the target is a file that a source is made of.</summary>
+    private void RequireOther(ConvertSource source, string target, NodeIdentity? identity)
+    {
+        if (source.FindSame(identity) is { } same)
+        {
+            RequireOther(same, target, identity);
+        }
+    }
+
+    private async Task WarnOfLossAsync(ConvertSource source, LostRanges lost)
+    {
+        if (lost.Ranges is { Count: > 0 } ranges)
+        {
+            await WarnAsync($"{source.Name}: {ReadableSize.WithBytes(ranges.Sum(r => r.Length))} in {ranges.Count:#,0} ranges could not be "
+                + "read and are zeroes now. Statistics.BadRanges lists them.").ConfigureAwait(false);
+        }
     }
 
     private ConvertRequest ConvertRequest => new()
@@ -165,13 +303,13 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
             _ => !MyInvocation.BoundParameters.ContainsKey(nameof(SparseSize)) || SparseSize == 0, // zeroes are wanted as holes
         },
         OnlyShares = Reflink == ReflinkMode.Always,
-        Durable = Durable || IsDurableByCacheMode,
-        Workers = Workers,
+        Durable = Durable || IsDurableByCacheMode || (SkipCreate && CacheMode != CacheMode.Unsafe),
+        Workers = ThrottleLimit ?? Workers,
     };
 
     /// <inheritdoc/>
     private protected override bool IsFolder(string destination)
-        => Directory.Exists(destination) || System.IO.Path.EndsInDirectorySeparator(destination);
+        => MakesNew && !JoinsSources && (Directory.Exists(destination) || System.IO.Path.EndsInDirectorySeparator(destination));
 
     private string InFolder(string destination, OpenedImage source, FormatDriver format)
     {
@@ -209,12 +347,12 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     }
 
     /// <summary>Says that there is nothing to convert, or that the profile takes no disk of this size.</summary>
-    private async Task WarnOfSizeAsync(OpenedImage source, BlockNode disk, string target, ImageProfile? profile)
+    private async Task WarnOfSizeAsync(ConvertSource source, string target, ImageProfile? profile)
     {
-        if (disk.Length == 0)
+        if (source.Disk.Length == 0)
         {
-            await WarnAsync($"{source.Path}: is empty: its disk has no bytes.").ConfigureAwait(false);
+            await WarnAsync($"{source.Name}: is empty: its disk has no bytes.").ConfigureAwait(false);
         }
-        await WarnOfProfileAsync(target, profile, disk.Length).ConfigureAwait(false);
+        await WarnOfProfileAsync(target, profile, source.Disk.Length).ConfigureAwait(false);
     }
 }

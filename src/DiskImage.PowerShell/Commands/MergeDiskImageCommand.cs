@@ -26,9 +26,18 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
     [Parameter]
     public SwitchParameter Delete { get; set; }
 
+    /// <summary>Bytes of the image and what it stands on that are read a second at most; 0 for no limit.</summary>
+    [Parameter]
+    [ByteSize]
+    [ValidateRange(0, long.MaxValue)]
+    public long RateLimit { get; set; }
+
     /// <summary>Does not ask.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
+
+    /// <inheritdoc/>
+    private protected override OpenRequest Request(string path) => Limited(base.Request(path), RateLimit);
 
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => base.Policy.Naming(_base, ".");

@@ -55,6 +55,10 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
     [ValidateNotNullOrEmpty]
     public string? BackingFormat { get; set; }
 
+    /// <summary>Does not look at the backing image: it need not be there yet. Its format and the size are then to be given.</summary>
+    [Parameter]
+    public SwitchParameter Unsafe { get; set; }
+
     /// <summary>A VHD or VHDX whose space is all there from the start.</summary>
     [Parameter]
     public SwitchParameter Fixed { get; set; }
@@ -112,6 +116,9 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
     public SwitchParameter InPlace { get; set; }
 
     /// <inheritdoc/>
+    private protected override bool IsBackingUnseen => Unsafe;
+
+    /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with
     {
         References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch, ParentFolders = _parentFolders,
@@ -158,7 +165,9 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
         options.AddBacking(backingPath, BackingFormat);
         options.Add(GivenVhdType.Of(Fixed, Dynamic, Differencing));
         options.Add(profile);
-        if (await options.ResolveBackingAsync(Opener, path, Folder, cancellationToken).ConfigureAwait(false) is { } backing)
+        BackingReference? backing = await options.ResolveBackingAsync(
+            Opener, path, Folder, Unsafe, cancellationToken).ConfigureAwait(false);
+        if (backing is not null && !Unsafe)
         {
             await TellBackingAsync(path, options, backing).ConfigureAwait(false);
         }
@@ -166,7 +175,8 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"{path}: a new disk needs a size. Give -Size, or -BackingPath to take it from there.",
+                $"{path}: a new disk needs a size. Give -Size, or -BackingPath "
+                    + "to take it from there (not with -Unsafe).",
                 path);
         }
         if (profile is not null)

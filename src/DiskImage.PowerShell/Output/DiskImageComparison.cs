@@ -45,8 +45,8 @@ public sealed class DiskImageComparison(
         => Printable.Of($"{Path} and {DifferencePath}: {(Identical ? "identical" : $"{Difference} differs at {FirstDifference:0}")}");
 }
 
-/// <summary>A range in which two disks differ, byte for byte.</summary>
-public sealed class DiskImageDifference(string path, string differencePath, long offset, long length)
+/// <summary>A range in which two disks differ.</summary>
+public sealed class DiskImageDifference(string path, string differencePath, long offset, long length, string difference)
 {
     /// <summary>The first image.</summary>
     public string Path { get; } = path;
@@ -59,6 +59,12 @@ public sealed class DiskImageDifference(string path, string differencePath, long
 
     /// <summary>Bytes.</summary>
     public long Length { get; } = length;
+
+    /// <summary>
+    /// In what they differ there: Content; in strict mode also Allocation (they read the same, but not the same is stored) or Size (only
+    /// the longer one has it).
+    /// </summary>
+    public string Difference { get; } = difference;
 
     /// <inheritdoc/>
     public override string ToString() => $"{Offset:0}+{Length:0}";

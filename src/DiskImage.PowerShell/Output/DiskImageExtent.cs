@@ -1,3 +1,4 @@
+using System.Collections.Specialized;
 using DiskImage.Block;
 
 namespace DiskImage.PowerShell;
@@ -35,6 +36,30 @@ public sealed class DiskImageExtent(
 
     /// <inheritdoc/>
     public override string ToString() => $"{Start:0}+{Length:0}";
+
+    /// <summary>
+    /// The same as <c>qemu-img map --output=json</c> says it, for ConvertTo-Json: QEMU's names, in its order; offset and filename only
+    /// where there are such. Spec: MapEntry, qapi/block-core.json.
+    /// </summary>
+    public OrderedDictionary ToQemu()
+    {
+        var entry = new OrderedDictionary
+        {
+            ["start"] = Start,
+            ["length"] = Length,
+            ["depth"] = Depth,
+            ["present"] = Present,
+            ["zero"] = Zero,
+            ["data"] = Data,
+            ["compressed"] = Compressed,
+        };
+        if (Offset is long offset)
+        {
+            entry["offset"] = offset;
+            entry["filename"] = File;
+        }
+        return entry;
+    }
 
     internal static DiskImageExtent Of(in BlockExtent extent) => new(
         extent.Offset,

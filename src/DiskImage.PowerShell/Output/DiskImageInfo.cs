@@ -1,6 +1,5 @@
 using DiskImage.Block;
 using DiskImage.Graph;
-using DiskImage.Jobs;
 using DiskImage.Partitions;
 
 namespace DiskImage.PowerShell;
@@ -175,33 +174,4 @@ public sealed class DiskImageChild(string role, string path, long length, long? 
 
     /// <inheritdoc/>
     public override string ToString() => Printable.Of($"{Role}: {Path}");
-}
-
-/// <summary>What a conversion did.</summary>
-public sealed class DiskImageCopyStatistics(
-    long bytesCopied, long bytesShared, long bytesMoved, long bytesZero, long bytesSkipped, TimeSpan elapsed)
-{
-    /// <summary>Bytes of data written.</summary>
-    public long BytesCopied { get; } = bytesCopied;
-
-    /// <summary>How many of these have their storage in common with the source's file (reflink).</summary>
-    public long BytesShared { get; } = bytesShared;
-
-    /// <summary>How many of them the host copied itself.</summary>
-    public long BytesMoved { get; } = bytesMoved;
-
-    /// <summary>Bytes that read as zeroes.</summary>
-    public long BytesZero { get; } = bytesZero;
-
-    /// <summary>Bytes left to the backing image.</summary>
-    public long BytesSkipped { get; } = bytesSkipped;
-
-    /// <summary>Time the copying took.</summary>
-    public TimeSpan Elapsed { get; } = elapsed;
-
-    /// <inheritdoc/>
-    public override string ToString() => $"{ReadableSize.Of(BytesCopied)} copied";
-
-    internal static DiskImageCopyStatistics Of(ConvertResult result)
-        => new(result.BytesCopied, result.BytesShared, result.BytesMoved, result.BytesZero, result.BytesSkipped, result.Elapsed);
 }

@@ -189,10 +189,11 @@ public sealed class JobTests
             expected.Add((at, length));
         }
         var found = new List<(long, long)>();
-        await foreach ((long, long) range in new CompareJob(
-            new MemoryNode(left, true), new MemoryNode(right, true), strict: false).DifferencesAsync(1, CancellationToken.None))
+        await foreach (DiskDifference range in new CompareJob(
+            new MemoryNode(left, true), new MemoryNode(right, true), strict: false).DifferencesAsync(1, null, CancellationToken.None))
         {
-            found.Add(range);
+            Assert.Equal(DifferenceKind.Content, range.Kind);
+            found.Add((range.Offset, range.Length));
         }
         Assert.Equal(expected, found);
     }
@@ -231,11 +232,55 @@ public sealed class JobTests
         }
         var found = new List<(long, long)>();
         var job = new CompareJob(new MemoryNode(left, true), new MemoryNode(right, true), strict: false);
-        await foreach ((long, long) range in job.DifferencesAsync(granularity, CancellationToken.None))
+        await foreach (DiskDifference range in job.DifferencesAsync(granularity, null, CancellationToken.None))
         {
-            found.Add(range);
+            found.Add((range.Offset, range.Length));
         }
         Assert.Equal(expected, found);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(65536)]
+    [InlineData(100_000)]
+    public async Task Strict_differences_say_what_is_not_stored_alike_and_what_only_one_has(long granularity)
+    {
+        using var folder = new TestFolder();
+        // clusters of 64 KiB: 0 written in both, 1 zeroes written on the left only, 2 differs, 3 in neither, 4 the tail of the right
+        await Images.CreateAsync(folder["left.qcow2"], "qcow2", "size=256k");
+        await using BlockNode left = await Images.OpenAsync(folder["left.qcow2"], writable: true);
+        await Images.CreateAsync(folder["right.qcow2"], "qcow2", "size=320k");
+        await using BlockNode right = await Images.OpenAsync(folder["right.qcow2"], writable: true);
+        byte[] data = new byte[65536];
+        data.AsSpan().Fill(3);
+        await left.WriteAsync(0, data, CancellationToken.None);
+        await right.WriteAsync(0, data, CancellationToken.None);
+        await left.WriteAsync(65536, new byte[65536], CancellationToken.None);
+        await left.WriteAsync(2 * 65536, data, CancellationToken.None);
+        data[100] = 9;
+        await right.WriteAsync(2 * 65536, data, CancellationToken.None);
+        await right.WriteAsync(4 * 65536, data, CancellationToken.None);
+        var found = new List<DiskDifference>();
+        await foreach (DiskDifference one in new CompareJob(left, right, strict: true).DifferencesAsync(
+            granularity, null, CancellationToken.None))
+        {
+            found.Add(one);
+        }
+        Assert.Equal(
+            granularity switch
+            {
+                1 => [(65536, 65536, DifferenceKind.Allocation), ((2 * 65536) + 100, 1, DifferenceKind.Content)],
+                65536 => [(65536, 65536, DifferenceKind.Allocation), (2 * 65536, 65536, DifferenceKind.Content)],
+                _ => new (long, long, DifferenceKind)[]
+                {
+                    (0, 100_000, DifferenceKind.Allocation), (100_000, 100_000, DifferenceKind.Content),
+                },
+            },
+            found.SkipLast(1).Select(d => (d.Offset, d.Length, d.Kind)));
+        Assert.Equal(new DiskDifference(4 * 65536, 65536, DifferenceKind.Size), found[^1]);
+        (bool same, long? first, _, DifferenceKind? kind) = await new CompareJob(left, right, strict: true).RunAsync(
+            null, CancellationToken.None);
+        Assert.Equal((false, 4 * 65536, DifferenceKind.Size), (same, first, kind));
     }
 
     [Fact]
