@@ -26,6 +26,7 @@ using DiskImage.Protocols.Http;
 using DiskImage.Protocols.Iscsi;
 using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
+using DiskImage.Protocols.Sheepdog;
 using DiskImage.Protocols.Ssh;
 using DiskImage.Protocols.VirtualFat;
 
@@ -64,6 +65,7 @@ public static class BuiltInDrivers
             new SshDriver(),
             new IscsiDriver(),
             new VirtualFatDriver(),
+            new SheepDriver(),
         ],
         filters:
         [
