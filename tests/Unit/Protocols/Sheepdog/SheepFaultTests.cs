@@ -157,7 +157,8 @@ public sealed class SheepFaultTests : IAsyncDisposable
         byte[] bytes = new byte[8];
         BinaryPrimitives.WriteInt64LittleEndian(bytes, value);
         int length = at == 552 && value == 0x1F_01_00_00 ? 12 : at == 536 ? 8 : 4;
-        Cluster.Objects[ScriptedCluster.InodeOf(Cluster.Working("disk"))].Write(at, [.. bytes, 0, 0, 0, 0][..length]);
+        Cluster.Objects[ScriptedCluster.InodeOf(Cluster.Working("disk"))].Write(
+            at, bytes.Concat(new byte[4]).Take(length).ToArray());
         if (expected is { } kind)
         {
             Assert.Equal(kind, await SheepTalk.KindAsync(async () => await TalkAsync()));

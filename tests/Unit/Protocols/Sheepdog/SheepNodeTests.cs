@@ -86,10 +86,10 @@ internal static class SheepTalk
         => (await Assert.ThrowsAsync<DiskImageException>(work)).Kind;
 
     /// <summary>Asserts that two runs of bytes are the same, and says where not.</summary>
-    public static void Same(ReadOnlySpan<byte> expected, ReadOnlySpan<byte> found)
+    public static void Same(byte[] expected, byte[] found)
     {
         Assert.Equal(expected.Length, found.Length);
-        int at = expected.CommonPrefixLength(found);
+        int at = expected.AsSpan().CommonPrefixLength(found);
         Assert.True(at == expected.Length, $"they differ from byte {at:#,0} on");
     }
 }

