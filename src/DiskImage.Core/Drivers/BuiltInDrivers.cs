@@ -21,6 +21,7 @@ using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
 using DiskImage.Platform;
 using DiskImage.Protocols.File;
+using DiskImage.Protocols.Gluster;
 using DiskImage.Protocols.HostDevice;
 using DiskImage.Protocols.Http;
 using DiskImage.Protocols.Iscsi;
@@ -66,6 +67,7 @@ public static class BuiltInDrivers
             new IscsiDriver(),
             new VirtualFatDriver(),
             new SheepDriver(),
+            new GlusterDriver(),
         ],
         filters:
         [

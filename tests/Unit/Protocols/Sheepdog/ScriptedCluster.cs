@@ -14,6 +14,7 @@ internal sealed class ScriptedCluster
     private const uint Success = 0, NoObject = 2, Exists = 4, Invalid = 5, Locked = 7, NoVdi = 8, NoTag = 0xE, ReadOnly = 0x1A;
 
     private readonly HashSet<uint> _locked = [];
+    private readonly HashSet<ulong> _givenUp = [];
     private readonly byte[] _taken = new byte[(1 << 24) / 8];
     private uint _clock = 1_700_000_000;
 
@@ -48,12 +49,14 @@ internal sealed class ScriptedCluster
 
     public uint[] Snapshots(string name) => [.. Family(name).Where(IsSnapshot)];
 
+    /// <summary>Removes objects that were given up, unless somebody leads to them again.</summary>
     public void Reclaim()
     {
-        foreach (ulong lost in Objects.Keys.Where(o => o >> 60 == 0 && !IsLedTo(o)).ToArray())
+        foreach (ulong lost in _givenUp.Where(o => !IsLedTo(o) || ReclaimsLater))
         {
             _ = Objects.Remove(lost);
         }
+        _givenUp.Clear();
     }
 
     /// <summary>What a snapshot by somebody else does.</summary>
@@ -181,8 +184,18 @@ internal sealed class ScriptedCluster
             return ReadOnly;
         }
         int at = BinaryPrimitives.ReadInt32LittleEndian(fields[24..]);
+        byte[] before = there.Read(at, payload.Length);
         there.Write(at, payload);
-        if (id >> 63 == 1 && at >= Entries && !ReclaimsLater && !KeepsAll)
+        for (int i = 0; id >> 63 == 1 && at >= Entries && !KeepsAll && i < payload.Length; i += 4)
+        {
+            uint owner = BinaryPrimitives.ReadUInt32LittleEndian(before.AsSpan(i));
+            ulong data = ((ulong)owner << 32) | (uint)((at - Entries + i) / 4);
+            if (owner != 0 && owner != BinaryPrimitives.ReadUInt32LittleEndian(payload[i..]) && !IsLedTo(data))
+            {
+                _ = _givenUp.Add(data);
+            }
+        }
+        if (!ReclaimsLater)
         {
             Reclaim();
         }
