@@ -21,11 +21,13 @@ using DiskImage.Formats.Vmdk;
 using DiskImage.Formats.Vpc;
 using DiskImage.Platform;
 using DiskImage.Protocols.File;
+using DiskImage.Protocols.Gluster;
 using DiskImage.Protocols.HostDevice;
 using DiskImage.Protocols.Http;
 using DiskImage.Protocols.Iscsi;
 using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
+using DiskImage.Protocols.Sheepdog;
 using DiskImage.Protocols.Ssh;
 using DiskImage.Protocols.VirtualFat;
 
@@ -64,6 +66,8 @@ public static class BuiltInDrivers
             new SshDriver(),
             new IscsiDriver(),
             new VirtualFatDriver(),
+            new SheepDriver(),
+            new GlusterDriver(),
         ],
         filters:
         [

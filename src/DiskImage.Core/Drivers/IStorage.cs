@@ -1,5 +1,6 @@
 using System.Security;
 using DiskImage.Block;
+using DiskImage.Options;
 
 namespace DiskImage.Drivers;
 
@@ -34,8 +35,10 @@ public enum TargetMode
 /// <param name="Direct">The host's cache is to be gone round.</param>
 /// <param name="Like">What is there already whose owner and access rights it gets, unless it replaces something; null for nothing.</param>
 /// <param name="InNewFolder">Its folder is made with it where it is missing, and is gone with it unless it is published.</param>
+/// <param name="Options">The record of <see cref="IStorage.CreateOptions"/>; null for their defaults.</param>
 public readonly record struct StorageTraits(
-    bool AllowsHoles, bool NoCow, bool Direct = false, string? Like = null, bool InNewFolder = false);
+    bool AllowsHoles, bool NoCow, bool Direct = false, string? Like = null, bool InNewFolder = false,
+    object? Options = null);
 
 /// <summary>Where a new node is to be, as it was found before anything was made there.</summary>
 /// <param name="Locator">What the node is called: canonical, but as it was given where symbolic links lead elsewhere.</param>
@@ -54,6 +57,12 @@ public sealed record StoragePlace(string Locator, string Address, TargetMode Mod
 /// <summary>A protocol that can make new nodes.</summary>
 public interface IStorage
 {
+    /// <summary>
+    /// What can be said of a new node beside the options of its format. A record that is <see cref="ICreateOptions"/> may name what a node
+    /// stands on whose format knows of no such thing. Default: nothing.
+    /// </summary>
+    OptionSchema CreateOptions => OptionSchema.Empty;
+
     /// <summary>The same storage for a user: one that asks who it is gets to know that. Default: it asks nobody.</summary>
     /// <param name="secrets">What the user gave, by the name or path it is for.</param>
     /// <param name="warn">Told what the user should know.</param>

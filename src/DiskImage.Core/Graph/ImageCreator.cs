@@ -19,6 +19,9 @@ public sealed class ImageCreator(ImageOpener opener)
     /// <summary>How writes to what is made reach the medium. Nothing is flushed before it is complete unless each write is.</summary>
     public CachePolicy Cache { get; init; }
 
+    /// <summary>The record of the place's <see cref="IStorage.CreateOptions"/>; null for their defaults.</summary>
+    public object? StorageOptions { get; init; }
+
     /// <summary>Secrets of what is made, by name or path.</summary>
     public IReadOnlyDictionary<string, SecureString> Secrets { get; init; } = new Dictionary<string, SecureString>(StringComparer.Ordinal);
 
@@ -40,7 +43,24 @@ public sealed class ImageCreator(ImageOpener opener)
     public ImageCreator Into(Stream? sink, CachePolicy cache)
         => new(opener)
         {
-            Sink = sink, Secrets = Secrets, SecretsBelow = SecretsBelow, WithBacking = WithBacking, Cache = cache,
+            Sink = sink,
+            Secrets = Secrets,
+            SecretsBelow = SecretsBelow,
+            WithBacking = WithBacking,
+            Cache = cache,
+            StorageOptions = StorageOptions,
+        };
+
+    /// <summary>The same with <see cref="StorageOptions"/>.</summary>
+    public ImageCreator With(object? storageOptions)
+        => new(opener)
+        {
+            Sink = Sink,
+            Secrets = Secrets,
+            SecretsBelow = SecretsBelow,
+            WithBacking = WithBacking,
+            Cache = Cache,
+            StorageOptions = storageOptions,
         };
 
     /// <summary>The same; a true <paramref name="replace"/> replaces an existing image once the new one is complete.</summary>
@@ -92,7 +112,10 @@ public sealed class ImageCreator(ImageOpener opener)
         ImageTarget target = await ImageTarget.BeginAsync(
             storage,
             place,
-            TraitsOf(creatable, options) with { InNewFolder = format.FolderFileOf(options) is not null },
+            TraitsOf(creatable, options) with
+            {
+                InNewFolder = format.FolderFileOf(options) is not null, Options = StorageOptions,
+            },
             Cache,
             cancellationToken).ConfigureAwait(false);
         try

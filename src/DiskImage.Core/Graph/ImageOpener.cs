@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Security;
 using DiskImage.Block;
 using DiskImage.Drivers;
+using DiskImage.Options;
 
 namespace DiskImage.Graph;
 
@@ -82,6 +83,13 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
 
     /// <summary>What was read of files that may be parents, as long as this opener is used: an operation.</summary>
     internal ConcurrentDictionary<string, NearbyStart> Starts { get; } = new(ImagePaths.Comparer);
+
+    /// <summary>What can be said of a new node at a place beside the options of its format. Empty where nothing can be made.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: it is no place.</exception>
+    public OptionSchema StorageOptionsOf(string path)
+        => ImageLocator.Parse(path) is { IsFile: false } locator && Registry.Protocol(locator.Scheme) is IStorage storage
+            ? storage.CreateOptions
+            : OptionSchema.Empty;
 
     /// <summary>
     /// An opener that also admits what the user named for an image that is to be made or changed: its backing and data file.

@@ -139,7 +139,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
         object record = options.Bind();
         ImageOpener opener = Opener.Naming(record, path);
         var operation = new CreateOperation(
-            this, opener, Creator(opener, path), new CreateRequest(path, options.Format, record, mode));
+            this, opener, Creator(opener, path).With(options.BindStorage()), new CreateRequest(path, options.Format, record, mode));
         string target = await operation.LookAsync(cancellationToken).ConfigureAwait(false);
         if (!await ConfirmAsync(target, action(record)).ConfigureAwait(false))
         {

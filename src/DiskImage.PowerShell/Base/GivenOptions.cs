@@ -84,7 +84,11 @@ internal class GivenOptions(OptionSchema schema)
 
     /// <summary>The format's record.</summary>
     /// <exception cref="DiskImageException">InvalidOption.</exception>
-    public object Bind() => Schema.Bind(_values.Select(v => new KeyValuePair<string, object?>(v.Key, v.Value.Value)));
+    public virtual object Bind() => Schema.Bind(Given());
+
+    /// <summary>All that was given or found out, by name.</summary>
+    private protected IEnumerable<KeyValuePair<string, object?>> Given()
+        => _values.Select(v => new KeyValuePair<string, object?>(v.Key, v.Value.Value));
 
     /// <summary>The value of an option as it was given; null if it was not.</summary>
     private protected object? ValueOf(string name) => _values.TryGetValue(name, out var given) ? given.Value : null;

@@ -2,13 +2,15 @@ using System.Management.Automation;
 using DiskImage.Block;
 using DiskImage.Drivers;
 using DiskImage.Graph;
+using DiskImage.Options;
 
 namespace DiskImage.PowerShell;
 
 /// <summary>The create options of one image: with those of <see cref="GivenOptions"/>, the cmdlet's own parameters.</summary>
 /// <param name="format">The new image's format.</param>
+/// <param name="storage">The options of the place where it is to be; null for none.</param>
 /// <exception cref="DiskImageException">Unsupported: such images cannot be made.</exception>
-internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
+internal sealed class NewImageOptions(FormatDriver format, OptionSchema? storage = null) : GivenOptions(
     (format as ICreatable)?.CreateOptions
         ?? throw new DiskImageException(DiskImageErrorKind.Unsupported, $"Images of format '{format.Name}' can be read but not made."))
 {
@@ -19,6 +21,17 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     /// <summary>The dynamic parameters of a cmdlet that makes images of a format; null if there are none.</summary>
     public static RuntimeDefinedParameterDictionary? Parameters(FormatDriver? format, Type cmdlet)
         => format is ICreatable creatable ? Parameters(creatable.CreateOptions, cmdlet, typeof(CreateOptionValueCompleter)) : null;
+
+    /// <summary>The record of the place's options; null where none is given.</summary>
+    /// <exception cref="DiskImageException">InvalidOption.</exception>
+    public object? BindStorage()
+    {
+        KeyValuePair<string, object?>[] given = [.. Given().Where(v => IsOfStorage(v.Key))];
+        return given.Length == 0 ? null : storage!.Bind(given);
+    }
+
+    /// <inheritdoc/>
+    public override object Bind() => Schema.Bind(Given().Where(v => !IsOfStorage(v.Key)));
 
     /// <summary>Takes a value of the cmdlet's own parameter for a member of <see cref="ICreateOptions"/>; null was not given.</summary>
     public void Add(string member, object? value, string parameter)
@@ -116,9 +129,12 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
                 DiskImageErrorKind.InvalidOption,
                 $"{path}: a backing image that is not looked at has the format that you say. Give -BackingFormat.",
                 path);
-        foreach ((string option, object? value) in backing.OptionsFor(Format))
+        if (!IsOfStorage(NameOf(nameof(ICreateOptions.BackingFile))!))
         {
-            Set(option, value);
+            foreach ((string option, object? value) in backing.OptionsFor(Format))
+            {
+                Set(option, value);
+            }
         }
         return backing;
     }
@@ -127,5 +143,9 @@ internal sealed class NewImageOptions(FormatDriver format) : GivenOptions(
     public void SetMember(string member, object? value) => Set(NameOf(member)!, value);
 
     private string? NameOf(string member)
-        => Schema.Options.FirstOrDefault(o => o.PropertyName.Equals(member, StringComparison.Ordinal))?.Name;
+        => Schema.Options.Concat(storage?.Options ?? []).FirstOrDefault(
+            o => o.PropertyName.Equals(member, StringComparison.Ordinal))?.Name;
+
+    /// <summary>True for an option that the format does not have and the place does.</summary>
+    private bool IsOfStorage(string name) => Schema.Find(name) is null && storage?.Find(name) is not null;
 }

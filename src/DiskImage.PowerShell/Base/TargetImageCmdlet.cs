@@ -207,9 +207,9 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
     /// <summary>
     /// The options that <see cref="Option"/> and the dynamic parameters give; the size and what else the cmdlet knows is to be added.
     /// </summary>
-    private protected NewImageOptions OptionsOf(FormatDriver format)
+    private protected NewImageOptions OptionsOf(string path, FormatDriver format)
     {
-        var options = new NewImageOptions(format);
+        var options = new NewImageOptions(format, Opener.StorageOptionsOf(path));
         options.Add(Option);
         options.Add(_formatParameters);
         return options;

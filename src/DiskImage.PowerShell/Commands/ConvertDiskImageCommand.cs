@@ -334,7 +334,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
 
     private NewImageOptions Options(BlockNode source, BlockNode disk, FormatDriver format, ImageProfile? profile, string? backingPath)
     {
-        NewImageOptions options = OptionsOf(format);
+        NewImageOptions options = OptionsOf(path, format);
         options.AddBacking(backingPath, BackingFormat);
         options.Add(GivenVhdType.Of(Fixed, Dynamic, Differencing, VHDType));
         options.Add(profile);

@@ -38,7 +38,7 @@ public sealed class CopyDiskImageCommand : TargetImageCmdlet
             (string target, FormatDriver format) = await TargetAsync().ConfigureAwait(false);
             RequireOther(source, target);
             (long offset, long length) = DiskRange.Of(source.Node, BlockSize, Skip, Count);
-            NewImageOptions options = OptionsOf(format);
+            NewImageOptions options = OptionsOf(path, format);
             options.Add(nameof(ICreateOptions.Size), length, nameof(Count));
             await MakeAsync(
                 target,

@@ -154,7 +154,8 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
     private async Task CreateAsync(string path, CancellationToken cancellationToken)
     {
         ImageProfile? profile = ImageProfile.Find(Profile);
-        var options = new NewImageOptions(TargetFormat.Of(Format ?? profile?.Format, path, nameof(Format)));
+        var options = new NewImageOptions(
+            TargetFormat.Of(Format ?? profile?.Format, path, nameof(Format)), Opener.StorageOptionsOf(path));
         profile?.Require(path, options.Format, nameof(Format));
         options.Add(Option);
         options.Add(_formatParameters);
