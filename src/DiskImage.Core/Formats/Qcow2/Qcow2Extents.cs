@@ -11,8 +11,8 @@ internal sealed class Qcow2Extents(Qcow2Disk disk)
     private Qcow2Geometry Geometry => disk.Geometry;
 
     /// <summary>
-    /// The extent at an offset; it may be joined from several pieces of tables, as far as <paramref name="length"/> asks. It ends before what
-    /// cannot be read or is no entry: that is the error of whoever asks there.
+    /// The extent at an offset; it may be joined from several pieces of tables, as far as <paramref name="length"/> asks. It ends before
+    /// what cannot be read or is no entry: that is the error of whoever asks there.
     /// </summary>
     public async ValueTask<BlockExtent> MapAsync(GuestOffset offset, long length, CancellationToken cancellationToken)
     {

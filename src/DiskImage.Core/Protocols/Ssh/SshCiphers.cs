@@ -22,7 +22,9 @@ internal static class SshCiphers
         SshConfiguration configured = await SshConfiguration.ReadAsync(program, place, cancellationToken).ConfigureAwait(false);
         SshConfiguration bare = await SshConfiguration.ReadAsync(
             program with { ConfigFile = "none" }, place, cancellationToken).ConfigureAwait(false);
-        return configured["ciphers"] is { } ciphers && ciphers.Equals(bare["ciphers"], StringComparison.Ordinal) ? QuickFirst(ciphers) : null;
+        return configured["ciphers"] is { } ciphers && ciphers.Equals(bare["ciphers"], StringComparison.Ordinal)
+            ? QuickFirst(ciphers)
+            : null;
     }
 
     /// <summary>The same ciphers, AES-GCM before the others; null where there is none of it.</summary>
