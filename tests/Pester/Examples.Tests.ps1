@@ -83,3 +83,108 @@ Describe 'Optimize-ImageFolder.ps1' {
         $rows.After | Should -Be (Get-Item "$vms/leaf.qcow2").Length
     }
 }
+
+Describe 'Convert-ImageParallel.ps1' {
+    It 'converts in jobs, tells what cannot be, and leaves no job' {
+        $from = (New-Item "$folder/parallel" -ItemType Directory).FullName
+        foreach ($i in 1..3) {
+            $null = New-TestDisk "$from/$i.raw" -Size 1MB -Seed (310 + $i)
+        }
+
+        Set-Content "$from/bad.vhdx" ('vhdxfile' + 'x' * 5000)
+        $made = Get-ChildItem $from -File | & "$examples/Convert-ImageParallel.ps1" -Destination "$from/out" -ThrottleLimit 2 -ErrorAction SilentlyContinue -ErrorVariable problems
+        $made.Path | Sort-Object | Should -Be (1..3 | ForEach-Object { Join-Path $from "out/$_.qcow2" })
+        "$problems" | Should -Match 'bad\.vhdx'
+        foreach ($i in 1..3) {
+            (Compare-DiskImage "$from/$i.raw" "$from/out/$i.qcow2").Identical | Should -BeTrue
+        }
+
+        Get-Job | Should -BeNullOrEmpty
+    }
+}
+
+Describe 'Test-BackupSet.ps1' {
+    It 'knows new, good, changed, damaged and missing images' {
+        $set = (New-Item "$folder/backup" -ItemType Directory).FullName
+        foreach ($name in 'same', 'changed', 'damaged', 'gone') {
+            $null = New-TestDisk "$set/$name.raw" -Size 1MB -Seed 321
+            $null = Convert-DiskImage "$set/$name.raw" "$set/$name.qcow2" -Format raw
+            Remove-Item "$set/$name.raw"
+        }
+
+        (& "$examples/Test-BackupSet.ps1" $set).State | Sort-Object -Unique | Should -Be 'New'
+        $global:LASTEXITCODE | Should -Be 0
+        (& "$examples/Test-BackupSet.ps1" $set).State | Sort-Object -Unique | Should -Be 'Good'
+        $null = Convert-DiskImage "$set/same.qcow2" "$set/same.qcow2.new" -DestinationFormat qcow2 -Compress
+        Move-Item "$set/same.qcow2.new" "$set/same.qcow2" -Force # the same disk in another file
+        Write-DiskImage "$set/changed.qcow2" 0 1, 2, 3
+        [IO.File]::WriteAllBytes("$set/damaged.qcow2", [IO.File]::ReadAllBytes("$set/damaged.qcow2")[0..99])
+        Remove-Item "$set/gone.qcow2"
+        $rows = & "$examples/Test-BackupSet.ps1" $set | Sort-Object Name
+        $rows.Name | Should -Be 'changed.qcow2', 'damaged.qcow2', 'gone.qcow2', 'same.qcow2'
+        $rows.State | Should -Be 'Changed', 'Damaged', 'Missing', 'Good'
+        $rows[1].Problem | Should -Match 'damaged\.qcow2'
+        $global:LASTEXITCODE | Should -Be 3
+    }
+}
+
+Describe 'ConvertTo-CloudDisk.ps1' {
+    It 'makes what <Profile> takes' -ForEach @{ Profile = 'Azure'; Format = 'vpc' }, @{ Profile = 'HyperV'; Format = 'vhdx' } {
+        $from = (New-Item "$folder/$Profile" -ItemType Directory).FullName
+        $null = New-TestDisk "$from/server.raw" -Size (1MB + 512) -Seed 331
+        $row = Get-Item "$from/server.raw" | & "$examples/ConvertTo-CloudDisk.ps1" -Destination "$from/upload" -Profile $Profile -WarningAction SilentlyContinue
+        $row.Ready | Should -BeTrue
+        $row.Refusals | Should -BeNullOrEmpty
+        (Get-DiskImageInfo $row.Path).Format | Should -Be $Format
+        (Compare-DiskImage "$from/server.raw" $row.Path).Identical | Should -BeTrue
+    }
+}
+
+Describe 'Merge-ImageChain.ps1' {
+    It 'makes an image stand alone and leaves what it stood on as it was' {
+        $vms = (New-Item "$folder/chain" -ItemType Directory).FullName
+        $null = New-TestDisk "$vms/disk.raw" -Size 1MB -Seed 341
+        $null = Convert-DiskImage "$vms/disk.raw" "$vms/base.qcow2" -Format raw
+        $null = New-DiskImage "$vms/middle.qcow2" -BackingPath base.qcow2 -BackingFormat qcow2
+        $null = New-DiskImage "$vms/top.qcow2" -BackingPath middle.qcow2 -BackingFormat qcow2
+        Write-DiskImage "$vms/top.qcow2" 4096 ([byte[]](1..100))
+        $before = (Get-DiskImageHash "$vms/top.qcow2").Hash
+        $below = (Get-FileHash "$vms/middle.qcow2").Hash
+        Get-ChildItem "$vms/*.qcow2" | & "$examples/Merge-ImageChain.ps1" -MinimumDepth 3 -WhatIf | Should -BeNullOrEmpty
+        $made = Get-ChildItem "$vms/*.qcow2" | & "$examples/Merge-ImageChain.ps1" -MinimumDepth 3
+        @($made).Path | Should -Be (Join-Path $vms 'top.qcow2')
+        $made.BackingFile | Should -BeNullOrEmpty
+        (Get-DiskImageHash "$vms/top.qcow2").Hash | Should -Be $before
+        (Get-FileHash "$vms/middle.qcow2").Hash | Should -Be $below
+        @(Get-ChildItem $vms -Filter *.flat).Count | Should -Be 0
+    }
+}
+
+Describe 'docs/fleet.md' {
+    It 'has a recipe that runs: <_>' -ForEach '-Parallel', '-Profile Azure -Verify', '-BasePath base.qcow2' {
+        $word = $_
+        $text = [IO.File]::ReadAllText("$RepositoryRoot/docs/fleet.md").ReplaceLineEndings("`n")
+        $code = @([regex]::Matches($text, '(?s)```powershell\n(.*?)```').ForEach{ $_.Groups[1].Value } | Where-Object { $_.Contains($word) })
+        $code.Count | Should -Be 1
+        $fleet = (New-Item "$folder/fleet$($word.Length)" -ItemType Directory).FullName
+        Push-Location $fleet
+        try {
+            $null = New-Item out -ItemType Directory
+            $null = New-TestDisk "$fleet/disk.raw" -Size 1MB -Seed 351
+            $null = Convert-DiskImage disk.raw server.qcow2 -Format raw
+            $null = Convert-DiskImage disk.raw base.qcow2 -Format raw
+            $null = New-DiskImage top.qcow2 -BackingPath base.qcow2 -BackingFormat qcow2
+            Write-DiskImage top.qcow2 0 1, 2, 3
+            $expected = (Get-DiskImageHash top.qcow2).Hash
+            $output = @(& ([scriptblock]::Create($code[0].Replace('Import-Module DiskImage', "Import-Module '$ModuleManifest'").Replace('Destination out', "Destination '$fleet/out'"))) 2>&1)
+            $output | Where-Object { $_ -is [System.Management.Automation.ErrorRecord] } | Should -BeNullOrEmpty
+            $output.Count | Should -BeGreaterThan 0
+            if ($word -like '*base*') {
+                (Get-DiskImageHash base.qcow2).Hash | Should -Be $expected
+                Test-Path top.qcow2 | Should -BeFalse
+            }
+        } finally {
+            Pop-Location
+        }
+    }
+}

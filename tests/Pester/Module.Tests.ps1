@@ -194,9 +194,9 @@ Describe 'Help of <_>' -ForEach $cmdlets {
         $help.description.Text -join '' | Should -Not -BeNullOrEmpty
     }
 
-    It 'has an example whose code parses and says the cmdlet''s name' {
+    It 'has three examples whose code parses and says the cmdlet''s name' {
         $examples = @($help.examples.example)
-        $examples.Count | Should -BeGreaterThan 0
+        $examples.Count | Should -BeGreaterOrEqual 3
         $examples.code -join "`n" | Should -Match ([regex]::Escape($command.Name))
         foreach ($example in $examples) {
             $problems = $null

@@ -84,6 +84,38 @@ Describe 'Show-DiskImageMap' {
         ($titles -match ': depth 1$').Count | Should -BeGreaterThan 0
     }
 
+    It 'writes a picture that a browser draws, each part in its colour' {
+        $browser = Get-Command chromium, chromium-browser -CommandType Application -ErrorAction Ignore | Select-Object -First 1
+        if (-not $browser) {
+            Set-ItResult -Skipped -Because 'chromium is not on PATH'
+        }
+
+        $text = Get-Content (Show-DiskImageMap top.qcow2 -Svg seen.svg) -Raw
+        $parts = ([xml]$text).svg.rect | Where-Object width -NE '100%'
+        $points = @($parts | ForEach-Object { , @(([int]$_.x + [int]$_.width / 2), ([int]$_.y + [int]$_.height / 2)) })
+        # The page says the colour of each point, and how large the picture is.
+        Set-Content seen.html @"
+<body><script>
+const picture = new Image();
+picture.onload = () => {
+  const canvas = document.createElement('canvas'); canvas.width = picture.width; canvas.height = picture.height;
+  const context = canvas.getContext('2d'); context.drawImage(picture, 0, 0);
+  const hex = v => v.toString(16).padStart(2, '0');
+  const colours = $(ConvertTo-Json $points -Compress).map(([x, y]) => '#' + [...context.getImageData(x, y, 1, 1).data].slice(0, 3).map(hex).join(''));
+  document.body.textContent = 'seen:' + picture.width + 'x' + picture.height + ':' + colours.join(',') + ':';
+};
+picture.onerror = () => document.body.textContent = 'seen:broken:';
+picture.src = 'data:image/svg+xml;base64,$([Convert]::ToBase64String([Text.Encoding]::UTF8.GetBytes($text)))';
+</script></body>
+"@
+        $dom = & $browser --headless --no-sandbox --disable-gpu --disable-dev-shm-usage "--user-data-dir=$folder/browser" --virtual-time-budget=10000 --dump-dom "file://$folder/seen.html" 2>$null
+        $dom | Out-String | Should -Match 'seen:\d+x\d+:'
+        $null, $size, $colours = [regex]::Match("$dom", '(seen):(\d+x\d+):([^:]*):').Groups[1, 2, 3].Value
+        $size | Should -Be "$(([xml]$text).svg.width)x$(([xml]$text).svg.height)"
+        $colours -split ',' | Should -Be $parts.fill
+        $parts.fill | Sort-Object -Unique | Should -Contain '#2da44e'
+    }
+
     It 'replaces a picture only if told to, and none with -WhatIf' {
         Set-Content kept.svg 'mine'
         { Show-DiskImageMap top.qcow2 -Svg kept.svg -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageAlreadyExists,*'
