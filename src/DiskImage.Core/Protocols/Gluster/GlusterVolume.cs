@@ -18,7 +18,7 @@ internal sealed class GlusterVolume : IAsyncDisposable
     private readonly Lock _lock = new(); // guards the number of threads
     private readonly nint _volume;
     private readonly TaskCompletionSource _quiet = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private int _threads, _idle;
+    private int _threads, _idle, _isClosed;
     private int _outstanding = 1; // calls that have not ended, and one for as long as it is open
 
     private GlusterVolume(IGlusterLibrary library, nint volume, string name) => (Library, _volume, Name) = (library, volume, name);
@@ -133,20 +133,25 @@ internal sealed class GlusterVolume : IAsyncDisposable
     }
 
     /// <summary>
-    /// Ends the connection, when all calls have ended that were begun. One that does not end within two minutes keeps it: it is lost, which
-    /// is better than to end it below a call.
+    /// Ends the connection when all calls have ended that were begun, and does not wait for that: the library takes ten seconds for it, in
+    /// which nothing is done any more for a file that is closed. A call that does not end within two minutes keeps the connection: it is
+    /// lost, which is better than to end it below a call.
     /// </summary>
-    public async ValueTask DisposeAsync()
+    public ValueTask DisposeAsync()
     {
-        if (_calls.IsAddingCompleted)
+        if (Interlocked.Exchange(ref _isClosed, 1) == 0)
         {
-            return;
+            Finish(); // the share of being open
+            _ = Task.Run(EndAsync);
         }
-        Finish(); // its own share of what is outstanding
+        return default;
+    }
+
+    private async Task EndAsync()
+    {
         try
         {
             await _quiet.Task.WaitAsync(s_patience).ConfigureAwait(false);
-            Interlocked.Increment(ref _outstanding);
             _ = await CallAsync(Library.End, CancellationToken.None).ConfigureAwait(false);
         }
         catch (TimeoutException)

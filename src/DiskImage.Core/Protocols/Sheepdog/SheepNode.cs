@@ -148,7 +148,8 @@ internal sealed class SheepNode(
             {
                 int count = (int)Math.Min(s_zeroes.Length, length - at);
                 await volume.WriteAsync(at, s_zeroes.AsMemory(0, count), cancellationToken).ConfigureAwait(false);
-                claimed?.Report((at += count) - old);
+                at += count;
+                claimed?.Report(at - old);
             }
         });
 
