@@ -55,7 +55,7 @@ internal static class QemuSize
     /// <summary>The same as disks are shown in tables: bytes have the unit B.</summary>
     public static string Short(long bytes) => Text(bytes, 3, "B");
 
-    /// <summary>Three decimals at most, as qemu-io shows them.</summary>
+    /// <summary>Three decimals, or none if they are zero, as qemu-io shows them.</summary>
     public static string Exact(double bytes)
     {
         int power = 0;
@@ -64,7 +64,8 @@ internal static class QemuSize
             bytes /= 1024;
             power++;
         }
-        return $"{Math.Round(bytes, 3, MidpointRounding.ToEven).ToString("0.###", CultureInfo.InvariantCulture)} {s_units[power]}";
+        string digits = Math.Round(bytes, 3, MidpointRounding.ToEven).ToString("0.000", CultureInfo.InvariantCulture);
+        return $"{(digits.EndsWith(".000", StringComparison.Ordinal) ? digits[..^4] : digits)} {s_units[power]}";
     }
 
     private static string Text(double bytes, int digits, string unit)

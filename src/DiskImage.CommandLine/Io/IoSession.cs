@@ -84,10 +84,10 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     /// <inheritdoc/>
     public ValueTask DisposeAsync() => _image?.DisposeAsync() ?? default;
 
-    private static string Described(string options, string? file)
+    private string Described(string options, string? file)
     {
         var said = NodeSpec.From(OptionSchema.Split(options));
-        return (file is null ? said : said.Over(ImageLocator.Parse(file).Spec)).ToString();
+        return (file is null ? said : said.Over(DebugName.Named(said, file, Io))).ToString();
     }
 
     private async Task<bool> OpenAsync(string shown, CancellationToken cancellationToken)
@@ -100,7 +100,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         bool isShared = how.Has("U");
         opening = opening with { Policy = opening.Policy with { ForceShare = isShared } };
         string locator = how.Has("C")
-            ? front.Opener.Join(NodeSpec.Of("copy-on-read"), ImageLocator.Parse(request.Locator).Spec).ToString() : request.Locator;
+            ? front.Opener.Join(NodeSpec.Of("copy-on-read"), ImageLocator.Parse(DebugName.Expand(request.Locator, Io)).Spec).ToString() : request.Locator;
         try
         {
             _image = await opening.OpenAsync(

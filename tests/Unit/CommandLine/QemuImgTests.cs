@@ -374,6 +374,17 @@ public sealed class QemuImgTests
             $ qemu-img convert --object secret,id=s,data=abc -O raw --image-opts driver=luks,key-secret=s,file.filename=e.luks p.raw
             $ qemu-img convert --object secret,id=s,data=abd -O raw --image-opts driver=luks,key-secret=s,file.filename=e.luks q.raw
             """ },
+        { "names that put a filter over a file", """
+            ~ rates disk-size
+            ! qemu-img create -q -f qcow2 a.qcow2 8M
+            $ qemu-io -c 'open -o driver=qcow2,file.align=4k blkdebug::a.qcow2' -c 'write -pP 10 0x200 2560' -c 'read -pP 10 512 2560'
+            $ qemu-io -c 'open -o driver=blkdebug,image.driver=qcow2,max-write-zero=64k,opt-write-zero=64k blkdebug::a.qcow2' -c 'write -z 1000 200k'
+            $ qemu-io -f qcow2 -c 'read -P 10 512 488' -c 'read -P 0 1000 2072' blkdebug::a.qcow2
+            $ qemu-img info "json:{'driver':'qcow2','file.filename':'a.qcow2'}"
+            $ qemu-img info blkdebug:nowhere:a.qcow2
+            $ qemu-img info blkdebug:a.qcow2
+            = a.qcow2 qcow2
+            """ },
         { "qemu-io", """
             ~ rates
             ! qemu-img create -q -f qcow2 base.qcow2 8M
