@@ -8,23 +8,32 @@
     Test         runs the unit tests, then Pester against output/DiskImage; the last line sums both up.
     TestWindows  runs both in a Windows PowerShell under Wine; the last line sums both up. On Windows itself, Test does that.
     Demo         converts a sample disk raw to qcow2 to raw through the cmdlets and shows what they say about it.
+    Iotests      runs those of QEMU's iotests that need only qemu-img and qemu-io with the programs, and compares with tests/Iotests/list.tsv.
     Bench        times conversions beside qemu-img, then runs the micro benchmarks.
     Package      zips the module, and apart from it the programs, byte for byte the same from the same sources.
 
     All but Build build first.
 .PARAMETER Quick
     Builds neither ReadyToRun images nor help, for the inner loop.
+.PARAMETER Source
+    For Iotests: the root of QEMU's source, which is not part of this repository.
+.PARAMETER Format
+    For Iotests: the formats to test; all if not given.
 #>
 [CmdletBinding()]
 param(
     [Parameter(Position = 0)]
-    [ValidateSet('Build', 'Test', 'TestWindows', 'Demo', 'Bench', 'Package')]
+    [ValidateSet('Build', 'Test', 'TestWindows', 'Demo', 'Iotests', 'Bench', 'Package')]
     [string] $Task = 'Build',
 
     [ValidateSet('Release', 'Debug')]
     [string] $Configuration = 'Release',
 
-    [switch] $Quick
+    [switch] $Quick,
+
+    [string] $Source,
+
+    [string[]] $Format
 )
 
 $ErrorActionPreference = 'Stop'
@@ -114,6 +123,18 @@ function Invoke-TestWindows {
     exit $LASTEXITCODE
 }
 
+function Invoke-Iotests {
+    if (-not $Source) {
+        throw 'Iotests needs -Source: the root of the source of QEMU, whose tests are not part of this repository.'
+    }
+
+    dotnet msbuild "$root/build/Build.proj" -nologo -verbosity:minimal -target:Programs -p:Native=false | Out-Host
+    Assert-ExitCode 'Build'
+    [string[]] $chosen = $Format ? @('-Format', ($Format -join ',')) : @()
+    Invoke-FreshShell "$root/build/Iotests.ps1" (@('-Source', $Source) + $chosen)
+    exit $LASTEXITCODE
+}
+
 function Invoke-Package {
     Invoke-Build
     $module = "$root/output/DiskImage"
@@ -162,6 +183,7 @@ switch ($Task) {
         Invoke-FreshShell "$root/build/Demo.ps1"
         Assert-ExitCode 'Demo'
     }
+    'Iotests' { Invoke-Iotests }
     'Bench' {
         Invoke-Build
         Invoke-FreshShell "$root/bench/Compare.ps1" '-Output', "$root/output/bench", '-Growth'

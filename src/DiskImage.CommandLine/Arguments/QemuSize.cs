@@ -49,13 +49,20 @@ internal static class QemuSize
                 $"Invalid {what} specified. You may use k, M, G, T, P or E suffixes for \n"
                 + "qemu-img: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
 
-    /// <summary>Three significant digits and a unit: <c>10 MiB</c>, <c>1.25 MiB</c>, <c>196 KiB</c>.</summary>
-    public static string Text(long bytes) => Text(bytes, 3, s_units[0]);
+    /// <summary>Three significant digits and a unit: <c>10 MiB</c>, <c>1.25 MiB</c>, <c>196 KiB</c>, <c>512 B</c>.</summary>
+    public static string Text(long bytes)
+    {
+        double number = bytes;
+        int power = 0;
+        while (number >= 1000 && power < s_units.Length - 1)
+        {
+            number /= 1024;
+            power++;
+        }
+        return $"{Digits(number, 3)} {(power == 0 ? "B" : s_units[power])}";
+    }
 
-    /// <summary>The same as disks are shown in tables: bytes have the unit B.</summary>
-    public static string Short(long bytes) => Text(bytes, 3, "B");
-
-    /// <summary>Three decimals at most, as qemu-io shows them.</summary>
+    /// <summary>Three decimals, or none if they are zero, as qemu-io shows them.</summary>
     public static string Exact(double bytes)
     {
         int power = 0;
@@ -64,18 +71,8 @@ internal static class QemuSize
             bytes /= 1024;
             power++;
         }
-        return $"{Math.Round(bytes, 3, MidpointRounding.ToEven).ToString("0.###", CultureInfo.InvariantCulture)} {s_units[power]}";
-    }
-
-    private static string Text(double bytes, int digits, string unit)
-    {
-        int power = 0;
-        while (bytes >= 1000 && power < s_units.Length - 1)
-        {
-            bytes /= 1024;
-            power++;
-        }
-        return $"{Digits(bytes, digits)} {(power == 0 ? unit : s_units[power])}";
+        string digits = Math.Round(bytes, 3, MidpointRounding.ToEven).ToString("0.000", CultureInfo.InvariantCulture);
+        return $"{(digits.EndsWith(".000", StringComparison.Ordinal) ? digits[..^4] : digits)} {s_units[power]}";
     }
 
     /// <summary>A number with so many significant digits, without zeroes at the end, as C's %g writes it.</summary>

@@ -74,7 +74,7 @@ internal sealed class CompareCommand : ImgCommand
             Say("Strict mode: Image size mismatch!");
             return Different;
         }
-        if (result.SizesDiffer)
+        if (result.SizesDiffer && (result.Identical || result.FirstDifference >= Math.Min(left.Length, right.Length)))
         {
             Say("Warning: Image size mismatch!");
         }

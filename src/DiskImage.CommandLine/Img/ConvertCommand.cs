@@ -2,6 +2,7 @@ using System.Globalization;
 using DiskImage.Block;
 using DiskImage.Graph;
 using DiskImage.Operations;
+using DiskImage.Options;
 
 namespace DiskImage.CommandLine;
 
@@ -84,7 +85,7 @@ internal sealed class ConvertCommand : ImgCommand
             : Arguments.Has("sparse-size") && Arguments.Has("copy-range-offloading") ? "Cannot enable copy offloading when -S is used"
             : Arguments.Has("salvage") && Arguments.Has("copy-range-offloading") ? "Cannot use copy offloading in salvaging mode"
             : Arguments.Has("target-image-opts") && Arguments.Has("target-format") ? "Cannot use --target-image-opts and -O together"
-            : Arguments.Has("target-backing") && Arguments.Last("backing-format") is null && !isThere
+            : Arguments.Has("target-backing") && Arguments.Last("backing-format") is null && !HasOption("backing_fmt") && !isThere
                 ? "Use of backing file requires explicit backing format"
             : Arguments.Has("bitmaps") && Operands.Count > 2 ? "Copying bitmaps only possible with single source"
             : Arguments.Has("source-snapshot") && Operands.Count > 2 ? "No support for concatenating multiple snapshot"
@@ -94,6 +95,10 @@ internal sealed class ConvertCommand : ImgCommand
             throw new CommandException(wrong);
         }
     }
+
+    private bool HasOption(string name)
+        => OptionSchema.Split(string.Join(',', Arguments.All("target-format-options")))
+            .Any(o => o.Key.Equals(name, StringComparison.Ordinal));
 
     /// <summary>Opens the disk that is copied: a source, a snapshot of it, or several sources one behind the other.</summary>
     private async Task OpenAsync(ConvertSource source, CancellationToken cancellationToken)

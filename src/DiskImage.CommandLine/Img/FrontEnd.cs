@@ -83,7 +83,7 @@ internal sealed record FrontEnd(ProgramIO Io, string Program) : IFrontEnd
     /// </summary>
     public async Task<OpenedImage> OpenAsync(OpenRequest request, CancellationToken cancellationToken)
     {
-        request = request with { Folder = Io.Folder, Secrets = Secrets };
+        request = request with { Locator = DebugName.Expand(request.Locator, Io), Folder = Io.Folder, Secrets = Secrets };
         OpenedImage image;
         bool isGuess = false;
         try

@@ -36,7 +36,7 @@ internal sealed class InfoCommand : ImgCommand
                 front, name ?? given, request with { WithBacking = false, ToDescribe = true }, cancellationToken).ConfigureAwait(false);
             await using (image.ConfigureAwait(false))
             {
-                name ??= image.Path;
+                name = name is null ? image.Path : ShownName.Given(name);
                 if (!seen.Add(image.Path))
                 {
                     throw new CommandException($"Backing file '{Printable.Of(name)}' creates an infinite loop.");

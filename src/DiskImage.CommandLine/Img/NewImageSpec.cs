@@ -95,7 +95,7 @@ internal sealed class NewImageSpec
     public async Task<NewImage> CreateAsync(FrontEnd front, CancellationToken cancellationToken)
     {
         object record = Bind();
-        string full = ImageLocator.Parse(Path) is { IsPlainPath: true } ? front.Io.Full(Path) : Path;
+        string full = ImageLocator.Parse(Path) is { IsFile: true, IsDescription: false, Address: var path } ? front.Io.Full(path) : Path;
         ImageOpener opener = front.Opener.Naming(record, full);
         var creator = new ImageCreator(opener)
         {

@@ -8,8 +8,19 @@ internal static class RemedyOptions
     /// <summary>A text of the library with qemu-img's options in it, fit to be shown.</summary>
     public static string Say(Wording text) => Printable.Of(text.Say(Of));
 
-    /// <summary>The message of an error, likewise.</summary>
-    public static string Say(DiskImageException error) => Say(error.Wording);
+    /// <summary>The message of an error, likewise. Of a file that is not there, what scripts look for: the system's words.</summary>
+    public static string Say(DiskImageException error)
+    {
+        const string Missing = "No such file or directory";
+        return IsMissing(error) ? Missing
+            : error.InnerException is DiskImageException below && IsMissing(below)
+                && error.Wording.ToString().Contains(" its backing file ", StringComparison.Ordinal)
+            ? $"Could not open backing file: Could not open '{Printable.Of(below.Path ?? "")}': {Missing}"
+            : Say(error.Wording);
+
+        static bool IsMissing(DiskImageException error) => error.Kind == DiskImageErrorKind.NotFound
+            && error.Wording.ToString().Equals($"{error.Path}: no such file", StringComparison.Ordinal);
+    }
 
     private static string Of(Remedy remedy) => remedy.Kind switch
     {

@@ -22,6 +22,23 @@ internal static class ShownName
             : file;
     }
 
+    /// <summary>What an image is called that the user named so: a description of a file by the file's name, a file without <c>file:</c>.</summary>
+    public static string Given(string given)
+    {
+        const string Scheme = "file:";
+        if (given.StartsWith("json:", StringComparison.Ordinal))
+        {
+            return ImageLocator.Parse(given).Spec.Child("file") is NodeSpec { Driver: null or "file", FileName: { } file } ? file : given;
+        }
+        if (!given.StartsWith(Scheme, StringComparison.Ordinal) || given.StartsWith(Scheme + "//", StringComparison.Ordinal))
+        {
+            return given;
+        }
+        string name = given[Scheme.Length..];
+        int colon = name.IndexOf(':', StringComparison.Ordinal), slash = name.IndexOf('/', StringComparison.Ordinal);
+        return colon >= 0 && (slash < 0 || colon < slash) ? $"./{name}" : name;
+    }
+
     /// <summary>A name that stands in an image, as seen from where the image is.</summary>
     public static string Beside(string given, string name)
     {

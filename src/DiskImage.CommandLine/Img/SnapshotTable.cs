@@ -13,7 +13,7 @@ internal static class SnapshotTable
                 + string.Concat(snapshots.Select(s => Row(
                     Printable.Of(s.Id),
                     Printable.Of(s.Name),
-                    QemuSize.Short(s.VmStateSize),
+                    QemuSize.Text(s.VmStateSize),
                     s.Date.LocalDateTime.ToString("yyyy-MM-dd HH:mm:ss", CultureInfo.InvariantCulture),
                     Clock(s.VmClock),
                     (s.ICount ?? 0).ToString(CultureInfo.InvariantCulture))));

@@ -10,6 +10,7 @@ internal sealed class IoRequests(IoSession session)
     private static readonly CommandOption s_pattern = new('P', null, "PATTERN", "byte to write, or to compare with");
     private static readonly CommandOption s_brief = new('C', null, null, "report in one line");
     private static readonly CommandOption s_quiet = new('q', null, null, "report nothing");
+    private static readonly CommandOption s_ignored = new('p', null, null, "taken, and has no effect");
 
     /// <summary>They.</summary>
     public IReadOnlyList<IoCommand> Commands =>
@@ -28,7 +29,7 @@ internal sealed class IoRequests(IoSession session)
 
     private static IReadOnlyList<CommandOption> Reading { get; } =
     [
-        s_pattern, s_brief, s_quiet,
+        s_pattern, s_brief, s_quiet, s_ignored,
         new('v', null, null, "show the bytes"),
         new('s', null, "START", "compare from there on"),
         new('l', null, "LENGTH", "compare so many"),
@@ -40,7 +41,7 @@ internal sealed class IoRequests(IoSession session)
 
     private static IReadOnlyList<CommandOption> Writing { get; } =
     [
-        s_pattern, s_brief, s_quiet,
+        s_pattern, s_brief, s_quiet, s_ignored,
         new('s', null, "FILE", "write this file's bytes, over and over"),
         new('z', null, null, "write zeroes as such"),
         new('u', null, null, "with -z: give the space up"),

@@ -1,5 +1,6 @@
 using System.Globalization;
 using DiskImage.Block;
+using DiskImage.Formats.Qcow2;
 using DiskImage.Graph;
 using DiskImage.Options;
 
@@ -23,7 +24,16 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         new('o', null, "OPTS", "options of the image: driver=…"),
     ];
 
+    private static readonly IReadOnlyList<CommandOption> s_reopenOptions =
+    [
+        new('r', null, null, "to be read only"),
+        new('w', null, null, "to be written, too"),
+        new('c', null, "CACHE", "cache mode"),
+        new('o', null, "OPTS", "options that change"),
+    ];
+
     private OpenedImage? _image;
+    private bool _isWritable;
     private (OpenRequest Request, CommandArguments How)? _opened;
 
     /// <summary>Where words go.</summary>
@@ -40,7 +50,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     [
         new(["open", "o"], s_openOptions, "[FILE]", 0, 1, "open an image", OpenAsync),
         new(["close", "c"], [], "", 0, 0, "close it", CloseAsync),
-        new(["reopen"], s_openOptions, "", 0, 0, "open it again in another way", ReopenAsync),
+        new(["reopen"], s_reopenOptions, "", 0, 0, "open it again in another way", ReopenAsync),
         new(["length", "l"], [], "", 0, 0, "say how long the disk is", LengthAsync),
         new(["info", "i"], [], "", 0, 0, "say what it is", InfoAsync),
         new(["map", "m"], [], "", 0, 0, "say which ranges the image itself holds", MapAsync),
@@ -77,6 +87,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         string locator = options is not null
             ? Described(options, file)
             : IsDescribed ? NodeSpec.From(OptionSchema.Split(file!)).ToString() : file!;
+        _isWritable = !how.Has("r");
         _opened = (new OpenRequest(locator) { Format = options is null && !IsDescribed ? Format : null }, how);
         return await OpenAsync(file ?? options!, cancellationToken).ConfigureAwait(false);
     }
@@ -84,27 +95,27 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     /// <inheritdoc/>
     public ValueTask DisposeAsync() => _image?.DisposeAsync() ?? default;
 
-    private static string Described(string options, string? file)
+    private string Described(string options, string? file)
     {
         var said = NodeSpec.From(OptionSchema.Split(options));
-        return (file is null ? said : said.Over(ImageLocator.Parse(file).Spec)).ToString();
+        return (file is null ? said : said.Over(DebugName.Named(said, file, Io))).ToString();
     }
 
     private async Task<bool> OpenAsync(string shown, CancellationToken cancellationToken)
     {
         (OpenRequest request, CommandArguments how) = _opened!.Value;
-        CacheMode mode = how.Has("n") ? CacheMode.None : how.Last("t") is not { } cache ? CacheMode.Writeback
+        CacheMode mode = how.Has("n") ? CacheMode.None : (how.Last("t") ?? how.Last("c")) is not { } cache ? CacheMode.Writeback
             : Enum.TryParse(cache, ignoreCase: true, out CacheMode named) ? named
             : throw new CommandException($"Invalid cache option: {cache}");
         FrontEnd opening = front.With(mode);
         bool isShared = how.Has("U");
         opening = opening with { Policy = opening.Policy with { ForceShare = isShared } };
         string locator = how.Has("C")
-            ? front.Opener.Join(NodeSpec.Of("copy-on-read"), ImageLocator.Parse(request.Locator).Spec).ToString() : request.Locator;
+            ? front.Opener.Join(NodeSpec.Of("copy-on-read"), ImageLocator.Parse(DebugName.Expand(request.Locator, Io)).Spec).ToString() : request.Locator;
         try
         {
             _image = await opening.OpenAsync(
-                request with { Locator = locator, Writable = !how.Has("r"), TemporaryOverlay = how.Has("s") },
+                request with { Locator = locator, Writable = _isWritable, TemporaryOverlay = how.Has("s") },
                 cancellationToken).ConfigureAwait(false);
             return true;
         }
@@ -131,7 +142,16 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     private async Task<bool> ReopenAsync(CommandArguments arguments, CancellationToken cancellationToken)
     {
         _ = await CloseAsync(arguments, cancellationToken).ConfigureAwait(false);
-        _opened = (_opened!.Value.Request, arguments);
+        OpenRequest request = _opened!.Value.Request;
+        if (arguments.Last("o") is { } options)
+        {
+            request = request with
+            {
+                Locator = NodeSpec.From(OptionSchema.Split(options)).Over(ImageLocator.Parse(request.Locator).Spec).ToString(),
+            };
+        }
+        _isWritable = !arguments.Has("r") && (arguments.Has("w") || _isWritable);
+        _opened = (request, arguments);
         return await OpenAsync("", cancellationToken).ConfigureAwait(false);
     }
 
@@ -147,10 +167,22 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         ImageDescription? said = _image!.Node.As<IDescribed>()?.Describe();
         await Io.Output.WriteLineAsync($"format name: {_image.Format.Name}").ConfigureAwait(false);
         await Io.Output.WriteLineAsync($"cluster size: {QemuSize.Exact(said?.ClusterSize ?? 0)}").ConfigureAwait(false);
+        await Io.Output.WriteLineAsync($"vm state offset: {QemuSize.Exact(StateOffset(said))}").ConfigureAwait(false);
         string text = (await new InfoFacts(_image, _image.Path, null).LoadAsync(cancellationToken).ConfigureAwait(false)).Text();
         int at = text.IndexOf("Format specific", StringComparison.Ordinal), end = text.IndexOf("Child node", StringComparison.Ordinal);
         await Io.Output.WriteAsync(at < 0 ? "" : text[at..(end < 0 ? text.Length : end)]).ConfigureAwait(false);
         return true;
+    }
+
+    /// <summary>Where a machine's state begins: behind the disk, where the next L2 table does. 0 for formats that keep none.</summary>
+    private long StateOffset(ImageDescription? said)
+    {
+        if (said is not { FormatSpecific: Qcow2Info info, ClusterSize: long cluster })
+        {
+            return 0;
+        }
+        long reach = cluster / (info.ExtendedL2 ? 16 : 8) * cluster; // of one L2 table
+        return (Disk().Length + reach - 1) / reach * reach;
     }
 
     private async Task<bool> MapAsync(CommandArguments arguments, CancellationToken cancellationToken)

@@ -112,9 +112,9 @@ public static class QemuIo
 
     private static async Task<bool> RunAsync(string line, IoSession session, CancellationToken cancellationToken)
     {
-        IReadOnlyList<string> words = QemuImg.Words(line);
+        string[] words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries); // quotes are as any character, as in QEMU
         ProgramIO io = session.Io;
-        if (words.Count == 0 || words[0] is "quit" or "q")
+        if (words.Length == 0 || words[0] is "quit" or "q")
         {
             return true;
         }

@@ -7,7 +7,8 @@ using DiskImage.Block;
 namespace DiskImage.Graph;
 
 /// <summary>
-/// The <c>json:</c> form of a description, read and written. Of a member that is said twice, the last one counts, as in QEMU.
+/// The <c>json:</c> form of a description, read and written. Of a member that is said twice, the last one counts, and text may stand
+/// between single quotes, as in QEMU (qobject/json-lexer.c).
 /// </summary>
 internal static class NodeSpecJson
 {
@@ -23,7 +24,7 @@ internal static class NodeSpecJson
         try
         {
             using JsonDocument document = JsonDocument.Parse(
-                text.AsMemory(Prefix.Length), new JsonDocumentOptions { MaxDepth = NodeSpec.MaximumDepth });
+                DoubleQuoted(text[Prefix.Length..]).AsMemory(), new JsonDocumentOptions { MaxDepth = NodeSpec.MaximumDepth });
             return document.RootElement.ValueKind == JsonValueKind.Object
                 ? NodeSpec.From(Members(document.RootElement))
                 : throw new DiskImageException(
@@ -46,6 +47,35 @@ internal static class NodeSpecJson
             Write(json, spec);
         }
         return Prefix + Encoding.UTF8.GetString(buffer.WrittenSpan);
+    }
+
+    /// <summary>The same with double quotes around all text.</summary>
+    private static string DoubleQuoted(string json)
+    {
+        if (!json.Contains('\'', StringComparison.Ordinal))
+        {
+            return json;
+        }
+        var text = new StringBuilder(json.Length);
+        char quote = '\0';
+        for (int at = 0; at < json.Length; at++)
+        {
+            char c = json[at];
+            if (quote != '\0' && c == '\\' && at + 1 < json.Length)
+            {
+                _ = json[++at] == '\'' ? text.Append('\'') : text.Append(c).Append(json[at]);
+            }
+            else if (quote == '\0' ? c is '\'' or '"' : c == quote)
+            {
+                quote = quote == '\0' ? c : '\0';
+                _ = text.Append('"');
+            }
+            else
+            {
+                _ = c == '"' ? text.Append("\\\"") : text.Append(c);
+            }
+        }
+        return text.ToString();
     }
 
     private static Dictionary<string, object?> Members(JsonElement element)

@@ -374,6 +374,46 @@ public sealed class QemuImgTests
             $ qemu-img convert --object secret,id=s,data=abc -O raw --image-opts driver=luks,key-secret=s,file.filename=e.luks p.raw
             $ qemu-img convert --object secret,id=s,data=abd -O raw --image-opts driver=luks,key-secret=s,file.filename=e.luks q.raw
             """ },
+        { "names that put a filter over a file", """
+            ~ rates disk-size
+            ! qemu-img create -q -f qcow2 a.qcow2 8M
+            $ qemu-io -c 'open -o driver=qcow2,file.align=4k blkdebug::a.qcow2' -c 'write -pP 10 0x200 2560' -c 'read -pP 10 512 2560'
+            $ qemu-io -c 'open -o driver=blkdebug,image.driver=qcow2,max-write-zero=64k,opt-write-zero=64k blkdebug::a.qcow2' -c 'write -z 1000 200k'
+            $ qemu-io -f qcow2 -c 'read -P 10 512 488' -c 'read -P 0 1000 2072' blkdebug::a.qcow2
+            $ qemu-img info "json:{'driver':'qcow2','file':{'driver':'file','filename':'a.qcow2'}}"
+            $ qemu-img info blkdebug:nowhere:a.qcow2
+            $ qemu-img info blkdebug:a.qcow2
+            = a.qcow2 qcow2
+            """ },
+        { "what the iotests found", """
+            ~ rates disk-size
+            ! qemu-img create -q -f raw small.raw 512
+            ! qemu-img create -q -f qcow2 a.qcow2 64M
+            ! qemu-img create -q -f qcow2 b.qcow2 65M
+            ! qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k x.qcow2 64M
+            $ qemu-img info small.raw
+            $ qemu-img info file:a.qcow2
+            $ qemu-img create -f qcow2 file:with:colon.qcow2 1M
+            $ qemu-img info file:with:colon.qcow2
+            $ qemu-img compare a.qcow2 b.qcow2
+            ! qemu-io -c 'write -P 3 64M 64k' b.qcow2
+            $ qemu-img compare a.qcow2 b.qcow2
+            ! qemu-io -c 'write -P 3 1M 64k' b.qcow2
+            $ qemu-img compare a.qcow2 b.qcow2
+            $ qemu-img convert -O qcow2 -B a.qcow2 -o backing_fmt=qcow2 b.qcow2 c.qcow2
+            $ qemu-img convert -O qcow2 -B a.qcow2 b.qcow2 d.qcow2
+            $ qemu-io -c info a.qcow2
+            $ qemu-io -c info x.qcow2
+            $ qemu-io -f raw -c info small.raw
+            $ qemu-io -c 'open -o driver=qcow2 json:{"file.filename":"a.qcow2"}' -c 'read 0 1536'
+            $ qemu-io -c 'reopen -r' -c 'write 0 512' -c 'reopen -w' -c 'write 0 512' -c 'reopen -c none -o l2-cache-size=64k' -c 'read 0 512' a.qcow2
+            $ qemu-io -c 'open -o cache-size=1M,l2-cache-entry-size=4k,cache-clean-interval=0 a.qcow2' -c 'read 0 512'
+            $ qemu-io -c 'open -o cache-size=1M,l2-cache-size=2M a.qcow2'
+            $ qemu-io -c 'open -o cache-size=1M,refcount-cache-size=2M a.qcow2'
+            $ qemu-io -c 'open -o cache-size=2M,refcount-cache-size=1M,l2-cache-size=1M a.qcow2'
+            $ qemu-io -c 'open -o l2-cache-entry-size=513 a.qcow2'
+            = c.qcow2 qcow2
+            """ },
         { "qemu-io", """
             ~ rates
             ! qemu-img create -q -f qcow2 base.qcow2 8M

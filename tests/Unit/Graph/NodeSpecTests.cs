@@ -27,6 +27,13 @@ public sealed class NodeSpecTests
         Assert.Equal(once, NodeSpecJson.Read(once).ToString());
     }
 
+    [Theory]
+    [InlineData("json:{'driver':'raw'}", "json:{\"driver\":\"raw\"}")]
+    [InlineData("json:{ 'filename': 'it\\'s \"a\" \\\\', \"b\": \"c's\" }", "json:{\"b\":\"c's\",\"filename\":\"it's \\\"a\\\" \\\\\"}")]
+    [InlineData("json:{\"a\":\"\\'\"}", "json:{\"a\":\"'\"}")]
+    public void Text_may_stand_between_single_quotes(string json, string canonical)
+        => Assert.Equal(canonical, NodeSpecJson.Read(json).ToString());
+
     [Fact]
     public void Tables_json_and_dotted_names_say_the_same()
     {
@@ -75,6 +82,8 @@ public sealed class NodeSpecTests
     [InlineData("json:{\"a.b\":1,\"a\":{\"b\":2}}")]
     [InlineData("json:{\"\":1}")]
     [InlineData("json:{\"a..b\":1}")]
+    [InlineData("json:{'a':'b}")]
+    [InlineData("json:{'a':'b\\")]
     [InlineData("json:{\"\\ud800\":1}")]
     public void What_is_not_understood_is_an_option_error(string text)
         => Assert.Equal(DiskImageErrorKind.InvalidOption, Assert.Throws<DiskImageException>(() => NodeSpecJson.Read(text)).Kind);

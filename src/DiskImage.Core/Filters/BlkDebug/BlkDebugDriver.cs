@@ -43,16 +43,23 @@ internal sealed class BlkDebugNode(BlockNode child, BlkDebugOptions options) : F
             : buffer[..(int)Math.Min(buffer.Length, Length - offset)], cancellationToken);
     }
 
-    protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
+    protected override async ValueTask WriteZeroesCoreAsync(
+        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
-        Pass(BlkDebugRequests.WriteZeroes, offset, length);
-        return base.WriteZeroesCoreAsync(offset, GrowsOnWrite ? length : Math.Min(length, Length - offset), mode, cancellationToken);
+        foreach ((long at, long count) in Parts(offset, GrowsOnWrite ? length : Math.Min(length, Length - offset), options.MaxWriteZero))
+        {
+            Pass(BlkDebugRequests.WriteZeroes, at, count);
+            await base.WriteZeroesCoreAsync(at, count, mode, cancellationToken).ConfigureAwait(false);
+        }
     }
 
-    protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
+    protected override async ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        Pass(BlkDebugRequests.Discard, offset, length);
-        return base.DiscardCoreAsync(offset, Math.Min(length, Length - offset), cancellationToken);
+        foreach ((long at, long count) in Parts(offset, Math.Min(length, Length - offset), options.MaxDiscard))
+        {
+            Pass(BlkDebugRequests.Discard, at, count);
+            await base.DiscardCoreAsync(at, count, cancellationToken).ConfigureAwait(false);
+        }
     }
 
     protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
@@ -76,6 +83,17 @@ internal sealed class BlkDebugNode(BlockNode child, BlkDebugOptions options) : F
 
     /// <summary>What works on the format past the filter would not fail: nothing does.</summary>
     protected override bool LetsThrough(Type ability) => false;
+
+    /// <summary>A request in parts of so many bytes at most, which are parts of the whole disk, as QEMU has it; 0 for one part.</summary>
+    private static IEnumerable<(long Offset, long Length)> Parts(long offset, long length, long most)
+    {
+        for (long end = offset + length; offset < end;)
+        {
+            long count = most == 0 ? length : Math.Min(end - offset, most - offset % most);
+            yield return (offset, count);
+            offset += count;
+        }
+    }
 
     private void Pass(BlkDebugRequests kind, long offset, long length)
     {

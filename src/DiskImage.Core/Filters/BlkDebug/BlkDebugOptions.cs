@@ -15,6 +15,22 @@ internal sealed record BlkDebugOptions
     [DriverOption("max-transfer", "Bytes of the largest request; 0 for any", IsSize = true, Minimum = 0, Maximum = int.MaxValue)]
     public long MaxTransfer { get; init; }
 
+    /// <summary>The largest request to write zeroes.</summary>
+    [DriverOption("max-write-zero", "Bytes of the largest request to write zeroes; 0 for any", IsSize = true, Minimum = 0)]
+    public long MaxWriteZero { get; init; }
+
+    /// <summary>What zeroes are best written in.</summary>
+    [DriverOption("opt-write-zero", "Taken for the sake of descriptions made for QEMU: zeroes are written as they are asked for", IsSize = true)]
+    public long OptWriteZero { get; init; }
+
+    /// <summary>The largest discard.</summary>
+    [DriverOption("max-discard", "Bytes of the largest discard; 0 for any", IsSize = true, Minimum = 0)]
+    public long MaxDiscard { get; init; }
+
+    /// <summary>What is best discarded.</summary>
+    [DriverOption("opt-discard", "Taken for the sake of descriptions made for QEMU: what is asked for is discarded", IsSize = true)]
+    public long OptDiscard { get; init; }
+
     /// <summary>Errors to make; set by <see cref="Read"/>.</summary>
     internal IReadOnlyList<InjectedError> Errors { get; init; } = [];
 

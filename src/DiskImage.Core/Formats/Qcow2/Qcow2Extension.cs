@@ -15,7 +15,7 @@ internal sealed record Qcow2Extension(uint Type, byte[] Data)
     /// </summary>
     public const uint InChange = 0x44496963;
 
-    private const int HeaderBytes = 8, NameEntryBytes = 48, NameBytes = 46;
+    private const int HeaderBytes = 8, NameEntryBytes = 48, NameOffset = 2, NameBytes = 46;
 
     private static readonly (int Kind, int Bit, string Name)[] KnownNames =
     [
@@ -42,11 +42,13 @@ internal sealed record Qcow2Extension(uint Type, byte[] Data)
     /// <summary>What the image calls an incompatible feature; null if it does not say.</summary>
     public static string? FeatureName(byte[]? table, int bit)
     {
-        for (int at = 0; table is not null && at + NameEntryBytes <= table.Length; at += NameEntryBytes)
+        for (int at = 0; table is not null && at + NameOffset < table.Length; at += NameEntryBytes) // the last one may be cut short
         {
             if (table[at] == 0 && table[at + 1] == bit)
             {
-                string name = Encoding.ASCII.GetString(table, at + 2, NameBytes).TrimEnd('\0');
+                ReadOnlySpan<byte> bytes = table.AsSpan(at + NameOffset, Math.Min(NameBytes, table.Length - at - NameOffset));
+                int end = bytes.IndexOf((byte)0);
+                string name = Encoding.ASCII.GetString(end < 0 ? bytes : bytes[..end]).Trim();
                 return new string([.. name.Where(c => c is >= ' ' and <= '~')]);
             }
         }

@@ -56,13 +56,28 @@ internal enum Qcow2EncryptionFormat
 /// <summary>Options when a qcow2 image is opened.</summary>
 internal sealed record Qcow2OpenOptions
 {
+    private const long DefaultTables = 32 << 20, DefaultRefcounts = 4 << 20; // the former QEMU's
+
     /// <summary>Memory for L2 tables.</summary>
-    [DriverOption("l2-cache-size", "Most bytes of L2 tables kept in memory", IsSize = true, Minimum = 0)]
-    public long L2CacheSize { get; init; } = 32 << 20; // QEMU's default
+    [DriverOption("l2-cache-size", "Most bytes of L2 tables kept in memory; 32M if not given", IsSize = true, Minimum = 0)]
+    public long? L2CacheSize { get; init; }
 
     /// <summary>Memory for refcount blocks.</summary>
-    [DriverOption("refcount-cache-size", "Most bytes of refcount blocks kept in memory", IsSize = true, Minimum = 0)]
-    public long RefcountCacheSize { get; init; } = 4 << 20;
+    [DriverOption("refcount-cache-size", "Most bytes of refcount blocks kept in memory; 4M if not given", IsSize = true, Minimum = 0)]
+    public long? RefcountCacheSize { get; init; }
+
+    /// <summary>Memory for both; null for the sum of them.</summary>
+    [DriverOption("cache-size", "Most bytes of L2 tables and refcount blocks kept in memory, together", IsSize = true, Minimum = 0)]
+    public long? CacheSize { get; init; }
+
+    /// <summary>What is read of L2 tables at once.</summary>
+    [DriverOption("l2-cache-entry-size", "Taken for the sake of descriptions made for QEMU: whole L2 tables are read", IsSize = true,
+        Minimum = 512, Maximum = 2 << 20, PowerOfTwo = true)]
+    public long? L2CacheEntrySize { get; init; }
+
+    /// <summary>How long what is not used stays.</summary>
+    [DriverOption("cache-clean-interval", "Taken for the sake of descriptions made for QEMU: tables leave memory for others", Minimum = 0)]
+    public long CacheCleanInterval { get; init; }
 
     /// <summary>What a discard request does.</summary>
     [DriverOption("discard", "What discarding does to the host file: ignore keeps its space, unmap gives it back")]
@@ -85,6 +100,20 @@ internal sealed record Qcow2OpenOptions
     /// <summary>What its LUKS header is opened with.</summary>
     [DriverOptionGroup("encrypt.")]
     public LuksOpening Encrypt { get; init; } = new();
+
+    /// <summary>Bytes for L2 tables and for refcount blocks. Of a sum, tables get what refcount blocks do not need.</summary>
+    /// <exception cref="DiskImageException">InvalidOption: the parts are more than the sum, or all three are given.</exception>
+    internal (long Tables, long Refcounts) Caches => (CacheSize, L2CacheSize, RefcountCacheSize) switch
+    {
+        (null, _, _) => (L2CacheSize ?? DefaultTables, RefcountCacheSize ?? DefaultRefcounts),
+        (long sum, null, null) => (sum - Math.Min(DefaultRefcounts, sum / 2), Math.Min(DefaultRefcounts, sum / 2)),
+        (long sum, long tables, null) when tables <= sum => (tables, sum - tables),
+        (long sum, null, long refcounts) when refcounts <= sum => (sum - refcounts, refcounts),
+        _ => throw new DiskImageException(
+            DiskImageErrorKind.InvalidOption,
+            $"The options cache-size ({CacheSize}), l2-cache-size ({L2CacheSize}) and refcount-cache-size ({RefcountCacheSize}) do not go "
+                + $"together. Give two of them at most, cache-size being the sum of both."),
+    };
 
     /// <summary>What no write may land on.</summary>
     [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place),"
