@@ -44,7 +44,7 @@ end {
             $waiting = @($waiting | Where-Object State -NotIn Completed, Failed, Stopped)
             foreach ($job in $waiting) {
                 $last = $job.Progress | Where-Object RecordType -EQ Processing | Select-Object -Last 1
-                Write-Progress -Id $job.Id -ParentId 1 -Activity $job.Name -Status ($last.StatusDescription ?? $job.State) -PercentComplete ($last.PercentComplete ?? -1)
+                Write-Progress -Id (1000 + $job.Id) -ParentId 1 -Activity $job.Name -Status ($last.StatusDescription ?? $job.State) -PercentComplete ($last.PercentComplete ?? -1)
             }
 
             Write-Progress -Id 1 -Activity 'Converting' -Status "$($jobs.Count - $waiting.Count) of $($jobs.Count)" -PercentComplete (100 * ($jobs.Count - $waiting.Count) / $jobs.Count)

@@ -131,7 +131,7 @@ Describe 'Test-BackupSet.ps1' {
 Describe 'ConvertTo-CloudDisk.ps1' {
     It 'makes what <Profile> takes' -ForEach @{ Profile = 'Azure'; Format = 'vpc' }, @{ Profile = 'HyperV'; Format = 'vhdx' } {
         $from = (New-Item "$folder/$Profile" -ItemType Directory).FullName
-        $null = New-TestDisk "$from/server.raw" -Size (1MB + 512) -Seed 331
+        $null = New-TestDisk "$from/server.raw" -Size (20MB + 512) -Seed 331
         $row = Get-Item "$from/server.raw" | & "$examples/ConvertTo-CloudDisk.ps1" -Destination "$from/upload" -Profile $Profile -WarningAction SilentlyContinue
         $row.Ready | Should -BeTrue
         $row.Refusals | Should -BeNullOrEmpty

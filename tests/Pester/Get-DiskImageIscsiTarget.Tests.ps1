@@ -28,6 +28,9 @@ BeforeAll {
         Invoke-Admin --op bind --mode target --tid 2 -I ALL
         Invoke-Admin --op new --mode account --user me --password 'open sesame 12'
         Invoke-Admin --op bind --mode account --tid 2 --user me
+        Invoke-Admin --op new --mode target --tid 3 -T "${iqn}3"
+        Invoke-Admin --op new --mode logicalunit --tid 3 --lun 1 -b "$folder/other"
+        Invoke-Admin --op bind --mode target --tid 3 -Q iqn.2026-11.org.example:me
     }
 
     $disk = "iscsi://127.0.0.1:$port/$iqn/1"
@@ -45,6 +48,12 @@ AfterAll {
 
 Describe 'Get-DiskImageIscsiTarget' {
     BeforeEach { Skip-Without tgtd }
+
+    It 'is whom -InitiatorName says, where a target lets in by name' {
+        $found = Get-DiskImageIscsiTarget "127.0.0.1:$port" "${iqn}3" -InitiatorName iqn.2026-11.org.example:me
+        $found.Lun | Should -Contain 1
+        Get-DiskImageIscsiTarget "127.0.0.1:$port" "${iqn}3" -InitiatorName iqn.2026-11.org.example:you -ErrorAction SilentlyContinue | Should -BeNullOrEmpty
+    }
 
     It 'lists targets and units, also from the pipeline, and says which do not let one in' {
         $all = "127.0.0.1:$port" | Get-DiskImageIscsiTarget -ErrorAction SilentlyContinue -ErrorVariable problems

@@ -102,3 +102,65 @@ Describe 'Start-DiskImageExport' {
         Get-DiskImageExport | Should -BeNullOrEmpty
     }
 }
+
+Describe 'Where and how Start-DiskImageExport serves' {
+    BeforeAll {
+        $null = New-DiskImage served.qcow2 1MB
+        $null = New-DiskImageBitmap served.qcow2 day
+    }
+
+    AfterEach { Get-DiskImageExport | Stop-DiskImageExport }
+
+    It 'listens at a socket, or at an address' {
+        if (-not $IsWindows) {
+            $short = Join-Path ([IO.Path]::GetTempPath()) "diskimage-$PID.sock" # a socket's name has 107 bytes at most
+            $null = Start-DiskImageExport served.qcow2 -Socket $short -ReadOnly
+            (Get-DiskImageInfo "nbd+unix:///served.qcow2?socket=$short").VirtualSize | Should -Be 1MB
+            Get-DiskImageExport | Stop-DiskImageExport
+            Test-Path $short | Should -BeFalse
+        }
+
+        $export = Start-DiskImageExport served.qcow2 -Address 127.0.0.2 -Port 0 -ReadOnly
+        $export.Uri | Should -BeLike 'nbd://127.0.0.2:*'
+        (Get-DiskImageInfo $export.Uri).VirtualSize | Should -Be 1MB
+    }
+
+    It 'tells of the bitmaps that were named' {
+        $export = Start-DiskImageExport served.qcow2 -Port 0 -ReadOnly -Bitmap day
+        $export.Contexts | Should -Contain 'qemu:dirty-bitmap:day'
+        Invoke-Qemu nbdinfo --map=qemu:dirty-bitmap:day $export.Uri | Should -Not -BeNullOrEmpty
+    }
+
+    It 'has no more clients at once than -Share' {
+        Skip-Without nbdsh
+        $export = Start-DiskImageExport served.qcow2 -Port 0 -ReadOnly -Share 1
+        $code = "a=nbd.NBD()", "a.connect_uri('$($export.Uri)')", 'b=nbd.NBD()', 'try:', "  b.connect_uri('$($export.Uri)'); print('two')", 'except nbd.Error:', "  print('one')"
+        Invoke-Qemu nbdsh -c ($code -join "`n") | Should -Be 'one'
+    }
+
+    It 'lets in who has a key of -TlsPsk' {
+        Skip-Without psktool
+        psktool -u me -p "$folder/keys.psk" *> $null
+        $export = Start-DiskImageExport served.qcow2 -Port 0 -ReadOnly -TlsPsk "$folder/keys.psk"
+        Invoke-Qemu nbdinfo --size "$($export.Uri -replace '^nbds?://', 'nbds://me@')?tls-psk-file=$folder/keys.psk" | Should -Be 1MB
+        nbdinfo --size ($export.Uri -replace '^nbds', 'nbd') 2>$null | Should -BeNullOrEmpty
+    }
+
+    It 'shows the certificate of -TlsCertificate' {
+        $request = [Security.Cryptography.X509Certificates.CertificateRequest]::new('CN=localhost', [Security.Cryptography.ECDsa]::Create([Security.Cryptography.ECCurve+NamedCurves]::nistP256), 'SHA256')
+        $names = [Security.Cryptography.X509Certificates.SubjectAlternativeNameBuilder]::new()
+        $names.AddIpAddress('127.0.0.1')
+        $names.AddDnsName('localhost')
+        $request.CertificateExtensions.Add($names.Build())
+        $request.CertificateExtensions.Add([Security.Cryptography.X509Certificates.X509BasicConstraintsExtension]::new($true, $false, 0, $true))
+        $made = $request.CreateSelfSigned([datetimeoffset]::UtcNow.AddDays(-1), [datetimeoffset]::UtcNow.AddDays(1))
+        $null = New-Item "$folder/tls" -ItemType Directory
+        Set-Content "$folder/tls/server-cert.pem" $made.ExportCertificatePem()
+        $null = New-Item "$folder/trusted" -ItemType Directory # in the server's folder it would ask for clients' certificates
+        Set-Content "$folder/trusted/ca-cert.pem" $made.ExportCertificatePem()
+        Set-Content "$folder/tls/server-key.pem" ([Security.Cryptography.X509Certificates.ECDsaCertificateExtensions]::GetECDsaPrivateKey($made).ExportPkcs8PrivateKeyPem())
+        $export = Start-DiskImageExport served.qcow2 -Port 0 -ReadOnly -TlsCertificate "$folder/tls"
+        $export.Uri | Should -BeLike 'nbds://*'
+        Invoke-Qemu nbdinfo --size "$($export.Uri)?tls-certificates=$folder/trusted" | Should -Be 1MB
+    }
+}
