@@ -132,10 +132,14 @@ Describe 'Where and how Start-DiskImageExport serves' {
     }
 
     It 'has no more clients at once than -Share' {
-        Skip-Without nbdsh
+        # the system's own Python has the package's module, whichever Python is on PATH
+        if (-not (Test-Path /usr/bin/python3) -or (/usr/bin/python3 -c 'import nbd' 2>&1)) {
+            Set-ItResult -Skipped -Because 'the system lacks python3-libnbd'
+        }
+
         $export = Start-DiskImageExport served.qcow2 -Port 0 -ReadOnly -Share 1
-        $code = "a=nbd.NBD()", "a.connect_uri('$($export.Uri)')", 'b=nbd.NBD()', 'try:', "  b.connect_uri('$($export.Uri)'); print('two')", 'except nbd.Error:', "  print('one')"
-        Invoke-Qemu nbdsh -c ($code -join "`n") | Should -Be 'one'
+        $code = 'import nbd', 'a=nbd.NBD()', "a.connect_uri('$($export.Uri)')", 'b=nbd.NBD()', 'try:', "  b.connect_uri('$($export.Uri)'); print('two')", 'except nbd.Error:', "  print('one')"
+        /usr/bin/python3 -c ($code -join "`n") | Should -Be 'one'
     }
 
     It 'lets in who has a key of -TlsPsk' {
