@@ -109,7 +109,8 @@ internal sealed class ConvertCommand : ImgCommand
     }
 
     private bool HasOption(string name)
-        => OptionSchema.Split(string.Join(',', Arguments.All("target-format-options"))).Any(o => o.Key.Equals(name, StringComparison.Ordinal));
+        => OptionSchema.Split(string.Join(',', Arguments.All("target-format-options")))
+            .Any(o => o.Key.Equals(name, StringComparison.Ordinal));
 
     /// <summary>The disk that is copied: a source, a snapshot of it, or several sources one behind the other.</summary>
     private async Task<BlockNode> OpenSourcesAsync(CancellationToken cancellationToken)
