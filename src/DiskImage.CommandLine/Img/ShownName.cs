@@ -28,7 +28,8 @@ internal static class ShownName
         const string Scheme = "file:";
         if (given.StartsWith("json:", StringComparison.Ordinal))
         {
-            return ImageLocator.Parse(given).Spec.Child("file") is NodeSpec { Driver: null or "file", FileName: { } file } ? file : given;
+            object? below = ImageLocator.Parse(given).Spec.Child("file");
+            return below is NodeSpec { Driver: null or "file", FileName: { } file } ? file : given;
         }
         if (!given.StartsWith(Scheme, StringComparison.Ordinal) || given.StartsWith(Scheme + "//", StringComparison.Ordinal))
         {

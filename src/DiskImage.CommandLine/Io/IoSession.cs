@@ -89,7 +89,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
             : IsDescribed ? NodeSpec.From(OptionSchema.Split(file!)).ToString() : file!;
         _isWritable = !how.Has("r");
         _opened = (new OpenRequest(locator) { Format = options is null && !IsDescribed ? Format : null }, how);
-        return await OpenAsync(file ?? options!, cancellationToken).ConfigureAwait(false);
+        return await OpenAsync(IsDescribed ? "" : file ?? "", cancellationToken).ConfigureAwait(false);
     }
 
     /// <inheritdoc/>
@@ -111,7 +111,9 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         bool isShared = how.Has("U");
         opening = opening with { Policy = opening.Policy with { ForceShare = isShared } };
         string locator = how.Has("C")
-            ? front.Opener.Join(NodeSpec.Of("copy-on-read"), ImageLocator.Parse(DebugName.Expand(request.Locator, Io)).Spec).ToString() : request.Locator;
+            ? front.Opener.Join(
+                NodeSpec.Of("copy-on-read"), ImageLocator.Parse(DebugName.Expand(request.Locator, Io)).Spec).ToString()
+            : request.Locator;
         try
         {
             _image = await opening.OpenAsync(

@@ -20,7 +20,8 @@ internal sealed record BlkDebugOptions
     public long MaxWriteZero { get; init; }
 
     /// <summary>What zeroes are best written in.</summary>
-    [DriverOption("opt-write-zero", "Taken for the sake of descriptions made for QEMU: zeroes are written as they are asked for", IsSize = true)]
+    [DriverOption(
+        "opt-write-zero", "Taken for the sake of descriptions made for QEMU: zeroes are written as they are asked for", IsSize = true)]
     public long OptWriteZero { get; init; }
 
     /// <summary>The largest discard.</summary>

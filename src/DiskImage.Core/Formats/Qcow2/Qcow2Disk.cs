@@ -31,7 +31,7 @@ internal sealed class Qcow2Disk
             file, FlushStoresAsync, options.Discard == Qcow2DiscardMode.Unmap ? null : static (_, _) => default, dataFile);
         Guard = new Qcow2Guard(file.Name, Geometry, options.OverlapCheck);
         Allocator = new Qcow2Allocator(this);
-        (long tables, long refcounts) = options.Caches;
+        (long tables, long refcounts) = options.Caches();
         Refcounts = new Qcow2Refcounts(this, refcounts); // before the tables: the order of the writes
         Tables = new Qcow2Tables(this, tables);
         Extents = new Qcow2Extents(this);

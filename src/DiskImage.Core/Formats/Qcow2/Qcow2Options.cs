@@ -1,3 +1,4 @@
+using System.Globalization;
 using DiskImage.Block;
 using DiskImage.Crypto.Luks;
 using DiskImage.Drivers;
@@ -103,7 +104,7 @@ internal sealed record Qcow2OpenOptions
 
     /// <summary>Bytes for L2 tables and for refcount blocks. Of a sum, tables get what refcount blocks do not need.</summary>
     /// <exception cref="DiskImageException">InvalidOption: the parts are more than the sum, or all three are given.</exception>
-    internal (long Tables, long Refcounts) Caches => (CacheSize, L2CacheSize, RefcountCacheSize) switch
+    internal (long Tables, long Refcounts) Caches() => (CacheSize, L2CacheSize, RefcountCacheSize) switch
     {
         (null, _, _) => (L2CacheSize ?? DefaultTables, RefcountCacheSize ?? DefaultRefcounts),
         (long sum, null, null) => (sum - Math.Min(DefaultRefcounts, sum / 2), Math.Min(DefaultRefcounts, sum / 2)),
@@ -111,9 +112,11 @@ internal sealed record Qcow2OpenOptions
         (long sum, null, long refcounts) when refcounts <= sum => (sum - refcounts, refcounts),
         _ => throw new DiskImageException(
             DiskImageErrorKind.InvalidOption,
-            $"The options cache-size ({CacheSize}), l2-cache-size ({L2CacheSize}) and refcount-cache-size ({RefcountCacheSize}) do not go "
-                + $"together. Give two of them at most, cache-size being the sum of both."),
+            $"The options cache-size ({CacheSize}), l2-cache-size ({Said(L2CacheSize)}) and refcount-cache-size "
+                + $"({Said(RefcountCacheSize)}) do not go together. Give two of them at most, cache-size being the sum of both."),
     };
+
+    private static string Said(long? bytes) => bytes is null ? "not given" : bytes.Value.ToString(CultureInfo.InvariantCulture);
 
     /// <summary>What no write may land on.</summary>
     [DriverOption("overlap-check", "Structures that no write may land on: none, constant (those in one place),"
