@@ -1,4 +1,4 @@
-using System.Runtime.InteropServices;
+using System.Buffers;
 using DiskImage.Block;
 
 namespace DiskImage.Protocols.Gluster;
@@ -80,52 +80,45 @@ internal sealed class GlusterFile(GlusterVolume volume, nint handle)
     /// <summary>Fills a buffer; less at the end of the file.</summary>
     public async ValueTask<int> ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
     {
-        using var room = new NativeBytes(buffer.Length);
-        NativeBytes lent = room.Lend();
+        int length = buffer.Length;
+        byte[] room = ArrayPool<byte>.Shared.Rent(length); // lost to the pool if nobody waits any more: the call still has it
         GlusterResult read = await CallAsync(
-            (library, file) =>
-            {
-                using (lent)
-                {
-                    return library.Read(file, lent.Span, offset);
-                }
-            },
-            cancellationToken).ConfigureAwait(false);
-        if (!read.IsGood || read.Value > buffer.Length)
+            (library, file) => library.Read(file, room.AsSpan(0, length), offset), cancellationToken).ConfigureAwait(false);
+        if (!read.IsGood || read.Value > length)
         {
-            throw volume.Error(read, $"read {buffer.Length:#,0} bytes at offset {offset:#,0}", DiskImageErrorKind.Io, offset);
+            throw volume.Error(read, $"read {length:#,0} bytes at offset {offset:#,0}", DiskImageErrorKind.Io, offset);
         }
-        room.Span[..(int)read.Value].CopyTo(buffer.Span);
+        room.AsSpan(0, (int)read.Value).CopyTo(buffer.Span);
+        ArrayPool<byte>.Shared.Return(room);
         return (int)read.Value;
     }
 
     /// <summary>Writes a buffer.</summary>
     public async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
     {
-        var lent = new NativeBytes(bytes.Length);
-        bytes.Span.CopyTo(lent.Span);
+        int length = bytes.Length;
+        byte[] room = ArrayPool<byte>.Shared.Rent(length);
+        bytes.CopyTo(room);
         GlusterResult written = await CallAsync(
             (library, file) =>
             {
-                using (lent)
+                GlusterResult last = default;
+                for (int at = 0; at < length; at += (int)last.Value)
                 {
-                    GlusterResult last = default;
-                    for (int at = 0; at < lent.Span.Length; at += (int)last.Value)
+                    last = library.Write(file, room.AsSpan(at, length - at), offset + at);
+                    if (last.Value <= 0)
                     {
-                        last = library.Write(file, lent.Span[at..], offset + at);
-                        if (last.Value <= 0)
-                        {
-                            return last with { Value = -1 };
-                        }
+                        return last with { Value = -1 };
                     }
-                    return last;
                 }
+                return last;
             },
             cancellationToken).ConfigureAwait(false);
+        ArrayPool<byte>.Shared.Return(room);
         if (!written.IsGood)
         {
             throw volume.Error(
-                written, $"write {bytes.Length:#,0} bytes at offset {offset:#,0}", DiskImageErrorKind.WriteFailed, offset);
+                written, $"write {length:#,0} bytes at offset {offset:#,0}", DiskImageErrorKind.WriteFailed, offset);
         }
     }
 
@@ -147,38 +140,5 @@ internal sealed class GlusterFile(GlusterVolume volume, nint handle)
             cancellationToken.ThrowIfCancellationRequested();
         }
         return (nint)opened.Value;
-    }
-
-    /// <summary>Memory that is there until all who have it have given it back.</summary>
-    private sealed unsafe class NativeBytes(int length) : IDisposable
-    {
-        private readonly byte* _bytes = (byte*)NativeMemory.Alloc((nuint)length);
-        private int _users = 1;
-
-        public Span<byte> Span => new(_bytes, length);
-
-        public NativeBytes Lend()
-        {
-            _ = Interlocked.Increment(ref _users);
-            return this;
-        }
-
-        /// <summary>For a call that was never made.</summary>
-        ~NativeBytes()
-        {
-            if (Volatile.Read(ref _users) > 0)
-            {
-                NativeMemory.Free(_bytes);
-            }
-        }
-
-        public void Dispose()
-        {
-            if (Interlocked.Decrement(ref _users) == 0)
-            {
-                NativeMemory.Free(_bytes);
-                GC.SuppressFinalize(this);
-            }
-        }
     }
 }

@@ -59,7 +59,8 @@ internal sealed record GlusterServer(bool IsUnix, string Host, int Port, bool Is
             }
             Dictionary<string, string> server = servers.TryGetValue(number, out Dictionary<string, string>? known) ? known
                 : servers[number] = new(StringComparer.Ordinal);
-            server[steps[2] == "socket" ? "path" : steps[2]] = Convert.ToString(value, CultureInfo.InvariantCulture) ?? "";
+            string member = steps[2].Equals("socket", StringComparison.Ordinal) ? "path" : steps[2];
+            server[member] = Convert.ToString(value, CultureInfo.InvariantCulture) ?? "";
         }
         return [.. servers.Select(s => Of(s.Key, s.Value))];
     }
@@ -77,7 +78,7 @@ internal sealed record GlusterServer(bool IsUnix, string Host, int Port, bool Is
                 members.GetValueOrDefault("host") is { Length: > 0 } host ? host : "localhost",
                 ushort.TryParse(port, NumberStyles.None, CultureInfo.InvariantCulture, out ushort given) ? given
                     : throw Invalid($"'server.{number}.port={port}' cannot be. A port is 1 to 65535; 0 is the usual one."),
-                type == "rdma"),
+                type.Equals("rdma", StringComparison.Ordinal)),
             _ => throw Invalid($"'server.{number}.type={type}' cannot be. Allowed: inet (tcp), unix."),
         };
     }
@@ -123,7 +124,9 @@ internal sealed record GlusterPlace(IReadOnlyList<GlusterServer> Servers, string
             : throw Invalid("A file of a GlusterFS volume needs 'volume', the name of the volume.");
         string path = options.Path is { Length: > 0 } file && IsText(file) && file.Trim('/').Length > 0 ? $"/{file.TrimStart('/')}"
             : throw Invalid($"A file of a GlusterFS volume needs 'path', where it is: 1 to {LongestPath} characters without NUL.");
-        string? log = options.LogFile is { Length: > 0 } given ? given == "-" ? given : System.IO.Path.GetFullPath(given) : null;
+        string? log = options.LogFile is not { Length: > 0 } given ? null
+            : given.Equals("-", StringComparison.Ordinal) ? given
+            : System.IO.Path.GetFullPath(given);
         return new(options.Servers, volume, path, (int)options.Debug, log);
     }
 
@@ -150,7 +153,7 @@ internal static class GlusterLocator
         {
             throw Wrong(locator, "does not begin with gluster://");
         }
-        bool isUnix = scheme == Schemes[2];
+        bool isUnix = scheme.Equals(Schemes[2], StringComparison.Ordinal);
         string[] parts = locator[(end + 3)..].Split('?', 2);
         int slash = parts[0].IndexOf('/', StringComparison.Ordinal);
         string server = slash < 0 ? parts[0] : parts[0][..slash];
@@ -163,7 +166,7 @@ internal static class GlusterLocator
         {
             ["volume"] = Uri.UnescapeDataString(place[0]),
             ["path"] = Uri.UnescapeDataString(place[1]),
-            ["server.0.type"] = isUnix ? "unix" : scheme == Schemes[3] ? "rdma" : "inet",
+            ["server.0.type"] = isUnix ? "unix" : scheme.Equals(Schemes[3], StringComparison.Ordinal) ? "rdma" : "inet",
         };
         if (isUnix)
         {

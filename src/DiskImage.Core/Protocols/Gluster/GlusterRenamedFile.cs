@@ -40,7 +40,8 @@ internal sealed class GlusterRenamedFile(StoragePlace place, GlusterPlace at, st
                     await RequireAsync(file, (l, f) => l.SetOwner(f, model.Owner, model.Group), "have it owned as what it replaces")
                         .ConfigureAwait(false);
                 }
-                await RequireAsync(file, (l, f) => l.SetMode(f, model.Mode & 0xFFF), "protect it as what it replaces").ConfigureAwait(false);
+                await RequireAsync(file, (l, f) => l.SetMode(f, model.Mode & 0xFFF), "protect it as what it replaces")
+                    .ConfigureAwait(false);
             }
             _node = new GlusterNode(Place.Locator, volume, file, own, at.Identity, writable: true, ownsVolume: false);
             return true;

@@ -9,7 +9,7 @@ internal sealed class SheepDriver : ProtocolDriver, IStorage
 {
     public override string Name => SheepLocator.Schemes[0];
 
-    public override string Description => "A VDI of a Sheepdog cluster: sheepdog://host:port/vdi#snapshot, sheepdog+unix:///vdi?socket=PATH";
+    public override string Description => "A VDI of a Sheepdog cluster: sheepdog://host:port/vdi, #tag for a snapshot";
 
     public override IReadOnlyList<string> Schemes => SheepLocator.Schemes;
 

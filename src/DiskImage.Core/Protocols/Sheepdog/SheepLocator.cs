@@ -22,7 +22,7 @@ internal static class SheepLocator
 
     private static Dictionary<string, object?> ParseUri(string locator, string scheme, string rest)
     {
-        bool isUnix = scheme == Schemes[2];
+        bool isUnix = scheme.Equals(Schemes[2], StringComparison.Ordinal);
         var options = new Dictionary<string, object?>(StringComparer.Ordinal) { ["server.type"] = isUnix ? "unix" : "inet" };
         string[] parts = rest.Split('#', 2);
         if (parts.Length == 2)
@@ -106,6 +106,6 @@ internal static class SheepLocator
 
     private static DiskImageException Wrong(string locator, Wording what) => new(
         DiskImageErrorKind.InvalidOption,
-        $"'{locator}' {what}. A VDI is sheepdog://host:port/vdi, sheepdog+unix:///vdi?socket=PATH, with #number or #tag of a snapshot, or in "
-            + "the older form sheepdog:host:port:vdi:snapshot.");
+        $"'{locator}' {what}. A VDI is sheepdog://host:port/vdi, sheepdog+unix:///vdi?socket=PATH, with #number or #tag of a snapshot, or "
+            + "in the older form sheepdog:host:port:vdi:snapshot.");
 }

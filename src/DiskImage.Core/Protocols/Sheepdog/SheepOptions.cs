@@ -107,7 +107,7 @@ internal sealed record SheepPlace(EndPoint Address, (string Before, string After
         }
         string host = options.ServerHost ?? "localhost";
         string shown = host.Contains(':', StringComparison.Ordinal) ? $"[{host}]" : host;
-        bool isUsual = host == "localhost" && options.ServerPort == SheepWire.Port;
+        bool isUsual = host.Equals("localhost", StringComparison.Ordinal) && options.ServerPort == SheepWire.Port;
         return new(
             new DnsEndPoint(host, (int)options.ServerPort),
             (isUsual ? "sheepdog://" : $"sheepdog://{shown}{(options.ServerPort == SheepWire.Port ? "" : $":{options.ServerPort}")}", ""),

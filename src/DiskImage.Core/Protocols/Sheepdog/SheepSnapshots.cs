@@ -82,7 +82,8 @@ internal sealed class SheepSnapshots(string name, string vdiName, SheepVolume vo
     {
         SheepInode found = await Gateway.SnapshotAsync(vdiName, id, byTagFirst: false, cancellationToken).ConfigureAwait(false);
         DiskSnapshot snapshot = found.AsSnapshot();
-        return snapshot.Id == id && snapshot.Name == tag ? await DeleteAsync(found, cancellationToken).ConfigureAwait(false)
+        bool isIt = snapshot.Id.Equals(id, StringComparison.Ordinal) && snapshot.Name.Equals(tag, StringComparison.Ordinal);
+        return isIt ? await DeleteAsync(found, cancellationToken).ConfigureAwait(false)
             : throw new DiskImageException(
                 DiskImageErrorKind.NotFound, $"{name}: has no snapshot with the number {id} and the tag '{tag}'", name);
     }

@@ -121,9 +121,11 @@ internal sealed class FakeGluster : IGlusterLibrary
         return 0;
     });
 
-    public GlusterResult Discard(nint file, long offset, long length) => Do("discard", $"{offset} {length}", () => Clear(file, offset, length));
+    public GlusterResult Discard(nint file, long offset, long length)
+        => Do("discard", $"{offset} {length}", () => Clear(file, offset, length));
 
-    public GlusterResult Zero(nint file, long offset, long length) => Do("zero", $"{offset} {length}", () => Clear(file, offset, length));
+    public GlusterResult Zero(nint file, long offset, long length)
+        => Do("zero", $"{offset} {length}", () => Clear(file, offset, length));
 
     public GlusterResult Stat(nint file, out GlusterStat stat)
     {

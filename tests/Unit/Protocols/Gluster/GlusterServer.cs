@@ -111,7 +111,12 @@ public sealed class GlusterServer : IAsyncDisposable, IDisposable
         }
         try
         {
-            if (!Array.TrueForAll(Dns.GetHostAddresses(Dns.GetHostName(), AddressFamily.InterNetwork), IPAddress.IsLoopback))
+            using Process asked = Process.Start(new ProcessStartInfo("getent", ["ahostsv4", Dns.GetHostName()])
+            {
+                RedirectStandardOutput = true,
+            })!; // .NET names all addresses of its own machine
+            string[] lines = asked.StandardOutput.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries);
+            if (lines.Length == 0 || !Array.TrueForAll(lines, l => l.StartsWith("127.", StringComparison.Ordinal)))
             {
                 return "the machine's name does not lead to it by the loopback interface, and bricks have to be called by it";
             }
@@ -119,7 +124,7 @@ public sealed class GlusterServer : IAsyncDisposable, IDisposable
             probe.Start();
             return null;
         }
-        catch (SocketException e)
+        catch (Exception e) when (e is SocketException or System.ComponentModel.Win32Exception)
         {
             return $"glusterd cannot listen on port {Port}: {e.Message}";
         }
