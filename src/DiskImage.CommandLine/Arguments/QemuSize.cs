@@ -78,7 +78,7 @@ internal static class QemuSize
     /// <summary>A number with so many significant digits, without zeroes at the end, as C's %g writes it.</summary>
     private static string Digits(double number, int digits)
     {
-        int whole = number < 1 ? 1 : (int)Math.Floor(Math.Log10(number)) + 1;
+        int whole = number == 0 ? 1 : (int)Math.Floor(Math.Log10(number)) + 1;
         decimal rounded = Math.Round((decimal)number, Math.Max(0, digits - whole), MidpointRounding.ToEven);
         return rounded.ToString("0.######", CultureInfo.InvariantCulture);
     }

@@ -38,6 +38,7 @@ internal sealed class MapCommand : ImgCommand
             {
                 Io.Output.WriteLine("Offset          Length          Mapped to       File");
             }
+            string name = Arguments.Has("image-opts") ? image.Path : ShownName.Given(given);
             bool isFirst = true;
             Io.Output.Write(IsJson ? "[" : "");
             await foreach (BlockExtent extent in MapJob.ExtentsAsync(
@@ -49,7 +50,7 @@ internal sealed class MapCommand : ImgCommand
                 }
                 else
                 {
-                    WriteRow(extent, image, given);
+                    WriteRow(extent, image, name);
                 }
                 isFirst = false;
             }

@@ -22,7 +22,7 @@ internal static class ShownName
             : file;
     }
 
-    /// <summary>What an image is called that the user named so: a description of a file by the file's name, a file without <c>file:</c>.</summary>
+    /// <summary>What an image that was named so is called: a description by its file's name, a file without <c>file:</c>.</summary>
     public static string Given(string given)
     {
         const string Scheme = "file:";
