@@ -115,7 +115,7 @@ internal sealed class NewImageOptions(FormatDriver format, OptionSchema? storage
     public async Task<BackingReference?> ResolveBackingAsync(
         ImageOpener opener, string path, string? currentFolder, bool isUnseen, CancellationToken cancellationToken)
     {
-        string? format = Given(nameof(ICreateOptions.BackingFormat))?.ToString();
+        string? said = Given(nameof(ICreateOptions.BackingFormat))?.ToString();
         if (Given(nameof(ICreateOptions.BackingFile))?.ToString() is not { Length: > 0 } name)
         {
             return !isUnseen ? null : throw new DiskImageException(
@@ -123,8 +123,8 @@ internal sealed class NewImageOptions(FormatDriver format, OptionSchema? storage
         }
         BackingReference backing = !isUnseen
             ? await BackingReference.ResolveAsync(
-                opener.NamingBacking(name, path), path, name, format, currentFolder, cancellationToken).ConfigureAwait(false)
-            : format is not null ? BackingReference.Unseen(name, DiskImageCmdlet.Registry.Format(format).Name)
+                opener.NamingBacking(name, path), path, name, said, currentFolder, cancellationToken).ConfigureAwait(false)
+            : said is not null ? BackingReference.Unseen(name, DiskImageCmdlet.Registry.Format(said).Name)
             : throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
                 $"{path}: a backing image that is not looked at has the format that you say. Give -BackingFormat.",

@@ -195,8 +195,8 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         RequireOther(source, target, Opener.IdentityOf(target));
         RequireNotMade(target);
         NewImageOptions options = Options(
-            source.First.Node,
-            source.Disk,
+            source,
+            target,
             format,
             profile,
             await AskAsync(() => BackingPath is null ? null : SessionPath.Backing(SessionState, BackingPath)).ConfigureAwait(false));
@@ -272,7 +272,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     }
 
     /// <summary>Throws if the target is a file that a source is made of.</summary>
-    private void RequireOther(ConvertSource source, string target, NodeIdentity? identity)
+    private static void RequireOther(ConvertSource source, string target, NodeIdentity? identity)
     {
         if (source.FindSame(identity) is { } same)
         {
@@ -332,9 +332,11 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         }
     }
 
-    private NewImageOptions Options(BlockNode source, BlockNode disk, FormatDriver format, ImageProfile? profile, string? backingPath)
+    private NewImageOptions Options(
+        ConvertSource from, string target, FormatDriver format, ImageProfile? profile, string? backingPath)
     {
-        NewImageOptions options = OptionsOf(path, format);
+        (BlockNode source, BlockNode disk) = (from.First.Node, from.Disk);
+        NewImageOptions options = OptionsOf(target, format);
         options.AddBacking(backingPath, BackingFormat);
         options.Add(GivenVhdType.Of(Fixed, Dynamic, Differencing, VHDType));
         options.Add(profile);
