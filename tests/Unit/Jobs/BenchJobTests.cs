@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using DiskImage.Block;
 using DiskImage.Jobs;
-using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Jobs;
 

@@ -92,11 +92,11 @@ public sealed class GlusterTests
         await (await driver.OpenAsync(new ProtocolOpenContext(options), CancellationToken.None)).DisposeAsync();
         Assert.Equal(
             ["new vol", "server unix /run/g 0", "server tcp two 24008", "server tcp three 0", "log /tmp/g.log 9", "connect"],
-            _library.Log.Take(6));
+            _library.Log.Take(6), StringComparer.Ordinal);
         var warnings = new List<string>();
         await (await GlusterTalk.OpenAsync(
             _library, "gluster+rdma://host/vol/a", writable: false, w => warnings.Add(w.ToString()))).DisposeAsync();
-        Assert.Contains("server tcp host 0", _library.Log);
+        Assert.Contains("server tcp host 0", _library.Log, StringComparer.Ordinal);
         Assert.Contains("TCP", Assert.Single(warnings), StringComparison.Ordinal);
         foreach ((string name, object value) in new (string, object)[]
             { ("server.0.type", "x"), ("server.100.host", "h"), ("server.0.what", "h"), ("server.0.port", "70000"), ("debug", 10L) })

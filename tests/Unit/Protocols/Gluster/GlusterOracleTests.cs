@@ -1,5 +1,4 @@
 using DiskImage.Block;
-using DiskImage.Protocols.Gluster;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Protocols.Gluster;

@@ -113,7 +113,7 @@ public sealed class GlusterServer : IAsyncDisposable, IDisposable
         {
             using Process asked = Process.Start(new ProcessStartInfo("getent", ["ahostsv4", Dns.GetHostName()])
             {
-                RedirectStandardOutput = true,
+                UseShellExecute = false, RedirectStandardOutput = true,
             })!; // .NET names all addresses of its own machine
             string[] lines = asked.StandardOutput.ReadToEnd().Split('\n', StringSplitOptions.RemoveEmptyEntries);
             if (lines.Length == 0 || !Array.TrueForAll(lines, l => l.StartsWith("127.", StringComparison.Ordinal)))

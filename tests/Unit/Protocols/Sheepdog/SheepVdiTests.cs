@@ -1,7 +1,5 @@
 using DiskImage.Block;
 using DiskImage.Drivers;
-using DiskImage.Graph;
-using DiskImage.Operations;
 using DiskImage.Protocols.Sheepdog;
 using DiskImage.Tests.Support;
 
