@@ -37,11 +37,11 @@ end {
     try {
         $waiting = @($jobs)
         while ($waiting) {
-            foreach ($job in $waiting | Where-Object State -In Completed, Failed, Stopped) {
+            $ended, $waiting = $waiting.Where({ $_.State -in 'Completed', 'Failed', 'Stopped' }, 'Split')
+            foreach ($job in $ended) {
                 Receive-Job $job
             }
 
-            $waiting = @($waiting | Where-Object State -NotIn Completed, Failed, Stopped)
             foreach ($job in $waiting) {
                 $last = $job.Progress | Where-Object RecordType -EQ Processing | Select-Object -Last 1
                 Write-Progress -Id (1000 + $job.Id) -ParentId 1 -Activity $job.Name -Status ($last.StatusDescription ?? $job.State) -PercentComplete ($last.PercentComplete ?? -1)
