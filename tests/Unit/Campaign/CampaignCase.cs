@@ -82,6 +82,10 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
 
     private async Task RequireUsableAsync(CampaignImage subject, View view, string what)
     {
+        if (view.WantsSecret)
+        {
+            return; // damage has made it an encrypted image, which nobody has the secret of
+        }
         int unreadable = view.Sectors.FindIndex(s => s is null);
         Assert.True(unreadable < 0, $"{what}: sector {unreadable} cannot be read");
         await ChangeAsync(subject, mustSucceed: true, view, what);
@@ -224,7 +228,7 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         await using (disk)
         {
             _ = ((IDescribed)disk).Describe();
-            await TryAsync(file, what, async _ => await ReadAsync(disk, view.Sectors));
+            await TryAsync(file, what, async _ => await ReadAsync(disk, view));
             await TryAsync(file, what, async _ =>
             {
                 int extents = 0;
@@ -262,15 +266,16 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
     }
 
     /// <summary>What each sector of the first 2 MiB reads as; null where it cannot be read.</summary>
-    private static async Task ReadAsync(BlockNode disk, List<byte[]?> sectors)
+    private static async Task ReadAsync(BlockNode disk, View view)
     {
         const int Many = 8;
+        List<byte[]?> sectors = view.Sectors;
         long end = Math.Min(disk.Length / Sector, 4096);
         byte[] several = new byte[Many * Sector];
         while (sectors.Count < end)
         {
             int count = (int)Math.Min(Many, end - sectors.Count);
-            if (await TryReadAsync(disk, (long)sectors.Count * Sector, several.AsMemory(0, count * Sector)))
+            if (await TryReadAsync(disk, view, (long)sectors.Count * Sector, several.AsMemory(0, count * Sector)))
             {
                 sectors.AddRange(several.AsSpan(0, count * Sector).ToArray().Chunk(Sector));
                 continue;
@@ -278,20 +283,21 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
             for (int i = 0; i < count; i++)
             {
                 byte[] one = new byte[Sector];
-                sectors.Add(await TryReadAsync(disk, (long)sectors.Count * Sector, one) ? one : null);
+                sectors.Add(await TryReadAsync(disk, view, (long)sectors.Count * Sector, one) ? one : null);
             }
         }
     }
 
-    private static async Task<bool> TryReadAsync(BlockNode disk, long offset, Memory<byte> buffer)
+    private static async Task<bool> TryReadAsync(BlockNode disk, View view, long offset, Memory<byte> buffer)
     {
         try
         {
             await disk.ReadAsync(offset, buffer);
             return true;
         }
-        catch (DiskImageException)
+        catch (DiskImageException e)
         {
+            view.WantsSecret |= e.Kind == DiskImageErrorKind.SecretRequired;
             return false;
         }
     }
@@ -335,6 +341,8 @@ internal sealed class CampaignCase(CampaignImage image, TestFolder? folder)
         public bool IsConsistent { get; set; }
 
         public bool HidesData { get; set; }
+
+        public bool WantsSecret { get; set; }
 
         public string? Finding { get; set; }
     }

@@ -37,6 +37,7 @@ public sealed class HeaderBitTests
     [Theory]
     [InlineData("vmdk-zeroed", 513, 5)] // a zero in the descriptor's first line
     [InlineData("vmdk-zeroed", 584, 1)] // the parent's content identifier
+    [InlineData("qcow2-zstd", 35, 0)] // the method of encryption
     [InlineData("vmdk-zeroed", 48, 3)] // where the redundant directory is: a new one kept a grain from being moved
     public async Task A_bit_of_before(string name, int at, int bit)
         => await FlipAsync(await CampaignShape.All.Single(s => s.Name.Equals(name, StringComparison.Ordinal)).MakeAsync(), [(at * 8) + bit], 0);
