@@ -40,7 +40,12 @@ public sealed class ImageCreator(ImageOpener opener)
     public bool WithBacking { get; init; } = true;
 
     /// <summary>The same with a <see cref="Sink"/> and a cache mode.</summary>
-    public ImageCreator Into(Stream? sink, CachePolicy cache)
+    public ImageCreator Into(Stream? sink, CachePolicy cache) => Changed(sink, cache, StorageOptions);
+
+    /// <summary>The same with <see cref="StorageOptions"/>.</summary>
+    public ImageCreator With(object? storageOptions) => Changed(Sink, Cache, storageOptions);
+
+    private ImageCreator Changed(Stream? sink, CachePolicy cache, object? storageOptions)
         => new(opener)
         {
             Sink = sink,
@@ -48,18 +53,6 @@ public sealed class ImageCreator(ImageOpener opener)
             SecretsBelow = SecretsBelow,
             WithBacking = WithBacking,
             Cache = cache,
-            StorageOptions = StorageOptions,
-        };
-
-    /// <summary>The same with <see cref="StorageOptions"/>.</summary>
-    public ImageCreator With(object? storageOptions)
-        => new(opener)
-        {
-            Sink = Sink,
-            Secrets = Secrets,
-            SecretsBelow = SecretsBelow,
-            WithBacking = WithBacking,
-            Cache = Cache,
             StorageOptions = storageOptions,
         };
 

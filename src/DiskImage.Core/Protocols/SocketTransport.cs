@@ -130,7 +130,7 @@ internal sealed class SocketTransport : IAsyncDisposable
     }
 
     /// <summary>Blocks the thread until something has come or the connection is ended.</summary>
-    public void Wait()
+    private void Wait()
     {
         if (_secured is null)
         {
@@ -139,6 +139,32 @@ internal sealed class SocketTransport : IAsyncDisposable
         }
         WaitAsync(CancellationToken.None).AsTask().GetAwaiter().GetResult();
     }
+
+    /// <summary>Has a thread of its own receive until the connection ends.</summary>
+    /// <param name="receive">Takes what has come, and returns what <see cref="TryReceive"/> did.</param>
+    /// <param name="end">Told why it is over: at last that the other side hung up.</param>
+    public Task ReceiveInThread(Func<int> receive, Action<Exception> end) => Task.Factory.StartNew(
+        () =>
+        {
+            try
+            {
+                for (int count; (count = receive()) >= 0;)
+                {
+                    if (count == 0)
+                    {
+                        Wait();
+                    }
+                }
+                throw new IOException("it hung up");
+            }
+            catch (Exception e)
+            {
+                end(e);
+            }
+        },
+        CancellationToken.None,
+        TaskCreationOptions.LongRunning,
+        TaskScheduler.Default);
 
     /// <summary>Sends all of it. One call at a time.</summary>
     public async ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)

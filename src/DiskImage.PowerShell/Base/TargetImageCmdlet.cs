@@ -107,9 +107,9 @@ public abstract class TargetImageCmdlet : ReadImageCmdlet, IDynamicParameters
             Destination = given;
         }
         bool isFolder = IsFolder(path);
-        string[] awaited = [.. images.Where(i => !isFolder && (JoinsSources || IsThere(i)))];
-        await base.ProcessImagesAsync([.. images.Except(awaited, StringComparer.Ordinal)], cancellationToken).ConfigureAwait(false);
-        _waiting.AddRange(awaited.Select(i => (i, given, path)));
+        ILookup<bool, string> waits = images.ToLookup(i => !isFolder && (JoinsSources || IsThere(i)));
+        await base.ProcessImagesAsync([.. waits[false]], cancellationToken).ConfigureAwait(false);
+        _waiting.AddRange(waits[true].Select(i => (i, given, path)));
     }
 
     /// <inheritdoc/>

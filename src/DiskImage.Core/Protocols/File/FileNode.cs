@@ -79,22 +79,28 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
         return default;
     }
 
-    protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        if (_turn is null || buffer.Length < LongWrite)
+        if (_turn is not null && buffer.Length >= LongWrite)
         {
-            WriteGrowing(offset, buffer.Span);
-            return;
+            return WriteInTurnAsync(_turn, offset, buffer, cancellationToken);
         }
-        await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
+        WriteGrowing(offset, buffer.Span);
+        return default;
+    }
+
+    private async ValueTask WriteInTurnAsync(
+        SemaphoreSlim turn, long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    {
+        await turn.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
             WriteGrowing(offset, buffer.Span);
         }
         finally
         {
-            _ = _turn.Release();
+            _ = turn.Release();
         }
     }
 

@@ -15,15 +15,13 @@ internal sealed class IscsiConnection : IAsyncDisposable
     private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(1); // for the goodbye. Ours
 
     private readonly Lock _lock = new(); // guards the session and the reader, and with them every buffer that is read from or written to
-    private readonly byte[] _outgoing = GC.AllocateUninitializedArray<byte>(IscsiSession.LongestOutput + (64 << 10));
     private readonly SocketTransport _transport;
     private readonly IscsiSession _session;
     private readonly IscsiPduReader _reader;
     private readonly TaskCompletionSource _text = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly SocketPump _pump;
     private readonly Task _receiving;
-    private Task _sending = Task.CompletedTask;
-    private bool _isSending; // under the lock
     private DiskImageException? _broken;
 
     private IscsiConnection(SocketTransport transport, string name, IscsiAgreement agreed, IscsiPortal portal)
@@ -31,7 +29,9 @@ internal sealed class IscsiConnection : IAsyncDisposable
         (_transport, Name, Agreed, Portal) = (transport, name, agreed, portal);
         _session = new IscsiSession(name, agreed);
         _reader = new IscsiPduReader(name, _session, IscsiWire.LongestSegment, agreed.HeaderDigest, agreed.DataDigest);
-        _receiving = Task.Factory.StartNew(Receive, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        _pump = new SocketPump(
+            transport, IscsiSession.LongestOutput + (64 << 10), _lock, into => _broken is null ? _session.Fill(into.Span) : 0, End);
+        _receiving = transport.ReceiveInThread(Receive, End);
     }
 
     /// <summary>What the target is called in messages.</summary>
@@ -107,7 +107,7 @@ internal sealed class IscsiConnection : IAsyncDisposable
             }
             _session.Begin(task);
         }
-        Pump();
+        _pump.Start();
         try
         {
             return await task.Done.WaitAsync(cancellationToken).ConfigureAwait(false);
@@ -130,7 +130,7 @@ internal sealed class IscsiConnection : IAsyncDisposable
         {
             _session.BeginText(text);
         }
-        Pump();
+        _pump.Start();
         await _text.Task.WaitAsync(cancellationToken).ConfigureAwait(false);
         return _session.TextAnswer ?? throw Broken!;
     }
@@ -164,7 +164,7 @@ internal sealed class IscsiConnection : IAsyncDisposable
             {
                 _session.BeginLogout();
             }
-            Pump();
+            _pump.Start();
             try
             {
                 await _ended.Task.WaitAsync(s_grace).ConfigureAwait(false);
@@ -176,7 +176,7 @@ internal sealed class IscsiConnection : IAsyncDisposable
         }
         Break(new DiskImageException(DiskImageErrorKind.Io, $"{Name}: the connection is closed", Name));
         await _receiving.ConfigureAwait(false);
-        await _sending.ConfigureAwait(false);
+        await _pump.Sending.ConfigureAwait(false);
         await _transport.DisposeAsync().ConfigureAwait(false);
     }
 
@@ -224,89 +224,39 @@ internal sealed class IscsiConnection : IAsyncDisposable
         }
     }
 
-    /// <summary>Sees to it that what is to be sent is being sent. It does not wait.</summary>
-    private void Pump()
+    private int Receive()
     {
+        int count;
+        ScsiTask[] answered;
+        bool isOver, hasText;
         lock (_lock)
         {
-            if (_isSending || _broken is not null)
+            Memory<byte> wanted = _reader.Wanted;
+            count = _transport.TryReceive(wanted.Span);
+            if (count > 0)
             {
-                return;
+                _reader.Advance(wanted.Span, count);
             }
-            _isSending = true;
+            answered = _session.TakeAnswered();
+            (isOver, hasText) = (_session.IsOver, _session.TextAnswer is not null);
         }
-        _sending = SendAsync();
+        Array.ForEach(answered, t => t.Complete(isAnswered: true));
+        if (hasText)
+        {
+            _ = _text.TrySetResult();
+        }
+        if (isOver)
+        {
+            throw new IOException("it ended the session");
+        }
+        if (count >= 0)
+        {
+            _pump.Start(); // an answer may have opened the window, or asked for data
+        }
+        return count;
     }
 
-    private async Task SendAsync()
-    {
-        try
-        {
-            while (true)
-            {
-                int count;
-                lock (_lock)
-                {
-                    count = _broken is null ? _session.Fill(_outgoing) : 0;
-                    if (count == 0)
-                    {
-                        _isSending = false;
-                        return;
-                    }
-                }
-                await _transport.SendAsync(_outgoing.AsMemory(0, count), CancellationToken.None).ConfigureAwait(false);
-            }
-        }
-        catch (Exception e)
-        {
-            Break(e as DiskImageException ?? Lost(e));
-        }
-    }
-
-    private void Receive()
-    {
-        try
-        {
-            while (true)
-            {
-                int count;
-                ScsiTask[] answered;
-                bool isOver, hasText;
-                lock (_lock)
-                {
-                    Memory<byte> wanted = _reader.Wanted;
-                    count = _transport.TryReceive(wanted.Span);
-                    if (count > 0)
-                    {
-                        _reader.Advance(wanted.Span, count);
-                    }
-                    answered = _session.TakeAnswered();
-                    (isOver, hasText) = (_session.IsOver, _session.TextAnswer is not null);
-                }
-                foreach (ScsiTask task in answered)
-                {
-                    task.Complete(isAnswered: true);
-                }
-                if (hasText)
-                {
-                    _ = _text.TrySetResult();
-                }
-                if (isOver || count < 0)
-                {
-                    throw new IOException(isOver ? "it ended the session" : "it hung up");
-                }
-                Pump(); // an answer may have opened the window, or asked for data
-                if (count == 0)
-                {
-                    _transport.Wait();
-                }
-            }
-        }
-        catch (Exception e)
-        {
-            Break(e as DiskImageException ?? Lost(e));
-        }
-    }
+    private void End(Exception cause) => Break(cause as DiskImageException ?? Lost(cause));
 
     private DiskImageException Lost(Exception cause)
         => new(DiskImageErrorKind.Io, $"{Name}: the connection to the target is lost: {cause.Message}", Name, cause: cause);

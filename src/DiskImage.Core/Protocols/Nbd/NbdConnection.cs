@@ -27,7 +27,7 @@ internal sealed class NbdConnection : IAsyncDisposable
     {
         (_transport, _name, Info) = (transport, name, info);
         _session = new NbdClientSession(name, info);
-        _receiving = Task.Factory.StartNew(Receive, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        _receiving = transport.ReceiveInThread(Receive, e => Break(e as DiskImageException ?? Lost(e)));
     }
 
     /// <summary>What was agreed on.</summary>
@@ -222,41 +222,21 @@ internal sealed class NbdConnection : IAsyncDisposable
         await _transport.SendAsync(request.Payload, CancellationToken.None).ConfigureAwait(false);
     }
 
-    private void Receive()
+    private int Receive()
     {
-        try
+        int count;
+        NbdRequest[] answered;
+        lock (_lock)
         {
-            while (true)
+            count = _transport.TryReceive(_session.Wanted.Span);
+            if (count > 0)
             {
-                int count;
-                NbdRequest[] answered;
-                lock (_lock)
-                {
-                    count = _transport.TryReceive(_session.Wanted.Span);
-                    if (count > 0)
-                    {
-                        _session.Advance(count);
-                    }
-                    answered = _session.TakeAnswered();
-                }
-                foreach (NbdRequest request in answered)
-                {
-                    request.Complete(isAnswered: true);
-                }
-                if (count < 0)
-                {
-                    throw new IOException("it hung up");
-                }
-                if (count == 0)
-                {
-                    _transport.Wait();
-                }
+                _session.Advance(count);
             }
+            answered = _session.TakeAnswered();
         }
-        catch (Exception e)
-        {
-            Break(e as DiskImageException ?? Lost(e));
-        }
+        Array.ForEach(answered, r => r.Complete(isAnswered: true));
+        return count;
     }
 
     /// <summary>A request that is half sent holds up all that come after it: it gets a moment, then the connection goes.</summary>

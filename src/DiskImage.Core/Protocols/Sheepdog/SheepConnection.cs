@@ -10,21 +10,22 @@ namespace DiskImage.Protocols.Sheepdog;
 /// </summary>
 internal sealed class SheepConnection : IAsyncDisposable
 {
+    private const int OutgoingLength = 256 << 10; // ours
+
     private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(30); // to connect. Ours
 
     private readonly Lock _lock = new(); // guards the session, and with it every buffer that is read from or written to
-    private readonly byte[] _outgoing = GC.AllocateUninitializedArray<byte>(256 << 10);
     private readonly SocketTransport _transport;
     private readonly SheepSession _session;
+    private readonly SocketPump _pump;
     private readonly Task _receiving;
-    private Task _sending = Task.CompletedTask;
-    private bool _isSending; // under the lock
     private DiskImageException? _broken;
 
     private SheepConnection(SocketTransport transport, string name)
     {
         (_transport, Name, _session) = (transport, name, new SheepSession(name));
-        _receiving = Task.Run(ReceiveAsync);
+        _pump = new SocketPump(transport, OutgoingLength, _lock, into => _broken is null ? _session.Fill(into.Span) : 0, End);
+        _receiving = transport.ReceiveInThread(Receive, End);
     }
 
     /// <summary>What the VDI is called in messages.</summary>
@@ -73,7 +74,7 @@ internal sealed class SheepConnection : IAsyncDisposable
             }
             _session.Begin(request);
         }
-        Pump();
+        _pump.Start();
         try
         {
             return await request.Done.WaitAsync(cancellationToken).ConfigureAwait(false) ? request : throw Again(Broken!);
@@ -93,7 +94,7 @@ internal sealed class SheepConnection : IAsyncDisposable
     {
         Break(new DiskImageException(DiskImageErrorKind.Io, $"{Name}: the connection is closed", Name));
         await _receiving.ConfigureAwait(false);
-        await _sending.ConfigureAwait(false);
+        await _pump.Sending.ConfigureAwait(false);
         await _transport.DisposeAsync().ConfigureAwait(false);
     }
 
@@ -116,78 +117,24 @@ internal sealed class SheepConnection : IAsyncDisposable
         Array.ForEach(lost, r => r.Complete(isAnswered: false));
     }
 
-    /// <summary>Sees to it that what is to be sent is being sent. It does not wait.</summary>
-    private void Pump()
+    private int Receive()
     {
+        int count;
+        SheepRequest[] answered;
         lock (_lock)
         {
-            if (_isSending || _broken is not null)
+            count = _transport.TryReceive(_session.Wanted.Span);
+            if (count > 0)
             {
-                return;
+                _session.Advance(count);
             }
-            _isSending = true;
+            answered = _session.TakeAnswered();
         }
-        _sending = SendAsync();
+        Array.ForEach(answered, r => r.Complete(isAnswered: true));
+        return count;
     }
 
-    private async Task SendAsync()
-    {
-        try
-        {
-            while (true)
-            {
-                int count;
-                lock (_lock)
-                {
-                    count = _broken is null ? _session.Fill(_outgoing) : 0;
-                    if (count == 0)
-                    {
-                        _isSending = false;
-                        return;
-                    }
-                }
-                await _transport.SendAsync(_outgoing.AsMemory(0, count), CancellationToken.None).ConfigureAwait(false);
-            }
-        }
-        catch (Exception e)
-        {
-            Break(e as DiskImageException ?? Lost(e));
-        }
-    }
-
-    private async Task ReceiveAsync()
-    {
-        try
-        {
-            while (true)
-            {
-                int count;
-                SheepRequest[] answered;
-                lock (_lock)
-                {
-                    count = _transport.TryReceive(_session.Wanted.Span);
-                    if (count > 0)
-                    {
-                        _session.Advance(count);
-                    }
-                    answered = _session.TakeAnswered();
-                }
-                Array.ForEach(answered, r => r.Complete(isAnswered: true));
-                if (count < 0)
-                {
-                    throw new IOException("it hung up");
-                }
-                if (count == 0)
-                {
-                    await _transport.WaitAsync(CancellationToken.None).ConfigureAwait(false);
-                }
-            }
-        }
-        catch (Exception e)
-        {
-            Break(e as DiskImageException ?? Lost(e));
-        }
-    }
+    private void End(Exception cause) => Break(cause as DiskImageException ?? Lost(cause));
 
     private DiskImageException Lost(Exception cause)
         => new(DiskImageErrorKind.Io, $"{Name}: the connection to the Sheepdog gateway is lost: {cause.Message}", Name, cause: cause);

@@ -28,13 +28,14 @@ internal sealed record SshHostKey(string Type, string Key)
     /// </summary>
     /// <param name="program">The system's OpenSSH.</param>
     /// <param name="place">The server.</param>
+    /// <param name="configured">What ssh's configuration says of it.</param>
     /// <param name="warn">Told what speaks against the fingerprint.</param>
     /// <param name="cancellationToken">Stops it.</param>
     /// <exception cref="DiskImageException">Refused: no key has it. Unsupported: its keys cannot be asked for. Io: no answer.</exception>
     public static async ValueTask<SshHostKey> FindAsync(
-        SshProgram program, SshPlace place, Action<Wording> warn, CancellationToken cancellationToken)
+        SshProgram program, SshPlace place, SshConfiguration configured, Action<Wording> warn, CancellationToken cancellationToken)
     {
-        (string host, string port, bool isBesideOthers) = await WhereAsync(program, place, cancellationToken).ConfigureAwait(false);
+        (string host, string port, bool isBesideOthers) = Where(place, configured);
         (string output, SshWords? words) = await SshProcess.AskAsync(
             program.Find("ssh-keyscan"), ["-T", "20", "-p", port, "--", host], cancellationToken).ConfigureAwait(false);
         SshHostKey[] keys = [.. output.Split('\n').Select(Parse).OfType<SshHostKey>().Take(MostKeys)];
@@ -75,10 +76,8 @@ internal sealed record SshHostKey(string Type, string Key)
     private string Shown(SshKeyHash hash) => $"{Type} {SshFingerprint.Of(hash, Convert.FromBase64String(Key))}";
 
     /// <summary>Host and port as ssh understands what it is given.</summary>
-    private static async ValueTask<(string Host, string Port, bool HasCommand)> WhereAsync(
-        SshProgram program, SshPlace place, CancellationToken cancellationToken)
+    private static (string Host, string Port, bool HasCommand) Where(SshPlace place, SshConfiguration settings)
     {
-        SshConfiguration settings = await SshConfiguration.ReadAsync(program, place, cancellationToken).ConfigureAwait(false);
         string? detour = Array.Find(s_detours, d => settings[d] is { } way and not ("none" or "no"));
         string host = settings["hostname"] ?? place.Host;
         string port = settings["port"] is { } told && ushort.TryParse(told, CultureInfo.InvariantCulture, out _)

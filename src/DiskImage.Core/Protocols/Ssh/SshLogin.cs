@@ -22,9 +22,10 @@ internal sealed class SshLogin(
         (SshPlace at, SecureString? password) = Credential();
         SecureString? passphrase = place.KeyFile is { } keyFile ? secrets.GetValueOrDefault(keyFile) : null;
         bool answers = (password ?? passphrase) is not null;
-        string? ciphers = await SshCiphers.ChooseAsync(program, at, cancellationToken).ConfigureAwait(false);
+        SshConfiguration configured = await SshConfiguration.ReadAsync(program, at, cancellationToken).ConfigureAwait(false);
+        string? ciphers = await SshCiphers.ChooseAsync(program, at, configured, cancellationToken).ConfigureAwait(false);
         SshHostKey? key = place.Key is null ? null : await SshHostKey.FindAsync(
-            program, at, warn, cancellationToken).ConfigureAwait(false);
+            program, at, configured, warn, cancellationToken).ConfigureAwait(false);
         DirectoryInfo? folder = answers || key is not null ? Directory.CreateTempSubdirectory("diskimage-ssh-") : null;
         using SshAnswers? asked = answers ? new SshAnswers(folder!.FullName) : null;
         try

@@ -1,8 +1,8 @@
 using System.Buffers.Binary;
-using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using DiskImage.Binary;
+using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Protocols.Iscsi;
 
@@ -10,22 +10,14 @@ namespace DiskImage.Tests.Protocols.Iscsi;
 /// A target that does as it is told: it serves bytes in memory, and what it says can be changed, left out, cut off. Written from RFC 7143
 /// without the product's code, but for the checksum.
 /// </summary>
-internal sealed class ScriptedTarget : IAsyncDisposable
+internal sealed class ScriptedTarget : LoopbackServer
 {
     public const string Name = "iqn.2026-11.org.example:scripted";
-
-    private readonly Socket _listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
-    private readonly List<Socket> _open = [];
-    private readonly List<Task> _serving = [];
-    private readonly CancellationTokenSource _ended = new();
-    private readonly Task _accepting;
 
     public ScriptedTarget(byte[] disk)
     {
         Disk = disk;
-        _listener.Bind(new IPEndPoint(IPAddress.Loopback, 0));
-        _listener.Listen(16);
-        _accepting = Task.Run(AcceptAsync);
+        Listen();
     }
 
     /// <summary>The bytes of the unit, number 1.</summary>
@@ -33,7 +25,7 @@ internal sealed class ScriptedTarget : IAsyncDisposable
 
     public int BlockSize { get; init; } = 512;
 
-    public string Portal => $"127.0.0.1:{((IPEndPoint)_listener.LocalEndPoint!).Port}";
+    public string Portal => $"127.0.0.1:{Port}";
 
     public string Url => $"iscsi://{Portal}/{Name}/1";
 
@@ -70,77 +62,35 @@ internal sealed class ScriptedTarget : IAsyncDisposable
     /// <summary>Commands that a window of command numbers has room for.</summary>
     public int Window { get; set; } = 32;
 
-    public async ValueTask DisposeAsync()
-    {
-        _listener.Dispose();
-        await _ended.CancelAsync();
-        lock (_open)
-        {
-            _open.ForEach(s => s.Dispose());
-        }
-        await _accepting;
-        await Task.WhenAll(_serving);
-        _ended.Dispose();
-    }
-
-    private async Task AcceptAsync()
-    {
-        try
-        {
-            while (true)
-            {
-                Socket client = await _listener.AcceptAsync();
-                client.NoDelay = true;
-                lock (_open)
-                {
-                    _open.Add(client);
-                }
-                _serving.Add(Task.Run(() => ServeAsync(client)));
-            }
-        }
-        catch (Exception e) when (e is SocketException or ObjectDisposedException)
-        {
-            // it is over
-        }
-    }
-
-    private async Task ServeAsync(Socket client)
+    protected override async Task ServeAsync(NetworkStream client)
     {
         long? cut = Cuts.TryDequeue(out long at) ? at : null;
         long sent = 0;
         var conversation = new Conversation(this);
-        try
+        while (true)
         {
-            await using var stream = new NetworkStream(client, ownsSocket: true);
-            while (true)
+            byte[] header = new byte[48];
+            await client.ReadExactlyAsync(header);
+            await client.ReadExactlyAsync(new byte[conversation.HeaderDigest ? 4 : 0]);
+            int length = (header[5] << 16) | (header[6] << 8) | header[7];
+            byte[] data = new byte[(length + 3) / 4 * 4];
+            await client.ReadExactlyAsync(data);
+            await client.ReadExactlyAsync(new byte[conversation.DataDigest && length > 0 ? 4 : 0]);
+            if (Hangs)
             {
-                byte[] header = new byte[48];
-                await stream.ReadExactlyAsync(header);
-                await stream.ReadExactlyAsync(new byte[conversation.HeaderDigest ? 4 : 0]);
-                int length = (header[5] << 16) | (header[6] << 8) | header[7];
-                byte[] data = new byte[(length + 3) / 4 * 4];
-                await stream.ReadExactlyAsync(data);
-                await stream.ReadExactlyAsync(new byte[conversation.DataDigest && length > 0 ? 4 : 0]);
-                if (Hangs)
+                await Task.Delay(Timeout.Infinite, Ended);
+            }
+            foreach (Pdu answer in conversation.Answer(header, data.AsMemory(0, length)).SelectMany(Tamper).ToList())
+            {
+                byte[] bytes = Damage(conversation.Seal(answer));
+                int count = (int)Math.Min(bytes.Length, (cut ?? long.MaxValue) - sent);
+                await client.WriteAsync(bytes.AsMemory(0, count));
+                sent += count;
+                if (sent == cut)
                 {
-                    await Task.Delay(Timeout.Infinite, _ended.Token);
-                }
-                foreach (Pdu answer in conversation.Answer(header, data.AsMemory(0, length)).SelectMany(Tamper).ToList())
-                {
-                    byte[] bytes = Damage(conversation.Seal(answer));
-                    int count = (int)Math.Min(bytes.Length, (cut ?? long.MaxValue) - sent);
-                    await stream.WriteAsync(bytes.AsMemory(0, count));
-                    sent += count;
-                    if (sent == cut)
-                    {
-                        return;
-                    }
+                    return;
                 }
             }
-        }
-        catch (Exception e) when (e is IOException or ObjectDisposedException or SocketException or OperationCanceledException)
-        {
-            // the client is gone
         }
     }
 

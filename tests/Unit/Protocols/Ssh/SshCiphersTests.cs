@@ -26,8 +26,10 @@ public sealed class SshCiphersTests : IDisposable
     public async Task Ciphers_that_somebody_configured_are_left_alone(string lines, bool isOurs)
     {
         await File.WriteAllTextAsync(_folder["config"], lines);
+        var program = new SshProgram(_folder["config"]);
+        var place = new SshPlace("there", 22, null, "/disk", null, false, null);
         string? chosen = await SshCiphers.ChooseAsync(
-            new SshProgram(_folder["config"]), new SshPlace("there", 22, null, "/disk", null, false, null), CancellationToken.None);
+            program, place, await SshConfiguration.ReadAsync(program, place, CancellationToken.None), CancellationToken.None);
         bool isQuick = System.Runtime.Intrinsics.X86.Aes.IsSupported || System.Runtime.Intrinsics.Arm.Aes.IsSupported;
         Assert.Equal(isOurs && isQuick, chosen?.StartsWith("aes128-gcm@openssh.com,", StringComparison.Ordinal) ?? false);
         Assert.Equal(isOurs && isQuick, chosen is not null);
