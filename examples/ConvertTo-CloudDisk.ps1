@@ -13,7 +13,9 @@
 param(
     [Parameter(Mandatory, ValueFromPipelineByPropertyName)] [Alias('FullName')] [string[]] $Path,
     [Parameter(Mandatory)] [string] $Destination,
-    [ValidateSet('Azure', 'HyperV')] [string] $Profile = 'Azure'
+    [ValidateSet('Azure', 'HyperV')] [string] $Profile = 'Azure',
+    # Replaces disks of an earlier run.
+    [switch] $Force
 )
 
 begin {
@@ -24,7 +26,7 @@ begin {
 process {
     foreach ($image in $Path) {
         $target = Join-Path $folder "$([IO.Path]::GetFileNameWithoutExtension($image)).$ending"
-        $made = Convert-DiskImage -LiteralPath $image -Destination $target -Profile $Profile -Verify -Force
+        $made = Convert-DiskImage -LiteralPath $image -Destination $target -Profile $Profile -Verify -Force:$Force
         if ($made) {
             $check = Test-DiskImage -LiteralPath $target -Profile $Profile
             [pscustomobject]@{

@@ -24,10 +24,16 @@ process {
             continue
         }
 
+        $image = (Get-Item -LiteralPath $image).FullName
         $flat = "$image.flat"
+        $null = New-Item $flat -ItemType File -ErrorAction Stop
         try {
-            $null = Convert-DiskImage -LiteralPath $image -Destination $flat -DestinationFormat $chain[0].Format -Compress:$Compress -Verify -Durable -ErrorAction Stop
-            Move-Item -LiteralPath $flat -Destination $image -Force -ErrorAction Stop
+            if (-not $IsWindows) {
+                [IO.File]::SetUnixFileMode($flat, [IO.File]::GetUnixFileMode($image)) # what replaces this file is protected as it is
+            }
+
+            $null = Convert-DiskImage -LiteralPath $image -Destination $flat -DestinationFormat $chain[0].Format -Compress:$Compress -Verify -Durable -Force -ErrorAction Stop
+            [IO.File]::Move($flat, $image, $true) # in one step: at any moment one of the two has the name
             Get-DiskImageInfo -LiteralPath $image
         } catch {
             Remove-Item -LiteralPath $flat -ErrorAction Ignore

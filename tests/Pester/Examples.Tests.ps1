@@ -150,6 +150,10 @@ Describe 'Merge-ImageChain.ps1' {
         Write-DiskImage "$vms/top.qcow2" 4096 ([byte[]](1..100))
         $before = (Get-DiskImageHash "$vms/top.qcow2").Hash
         $below = (Get-FileHash "$vms/middle.qcow2").Hash
+        if (-not $IsWindows) {
+            [IO.File]::SetUnixFileMode("$vms/top.qcow2", 'UserRead, UserWrite')
+        }
+
         Get-ChildItem "$vms/*.qcow2" | & "$examples/Merge-ImageChain.ps1" -MinimumDepth 3 -WhatIf | Should -BeNullOrEmpty
         $made = Get-ChildItem "$vms/*.qcow2" | & "$examples/Merge-ImageChain.ps1" -MinimumDepth 3
         @($made).Path | Should -Be (Join-Path $vms 'top.qcow2')
@@ -157,6 +161,7 @@ Describe 'Merge-ImageChain.ps1' {
         (Get-DiskImageHash "$vms/top.qcow2").Hash | Should -Be $before
         (Get-FileHash "$vms/middle.qcow2").Hash | Should -Be $below
         @(Get-ChildItem $vms -Filter *.flat).Count | Should -Be 0
+        $IsWindows -or [IO.File]::GetUnixFileMode("$vms/top.qcow2") -eq 'UserRead, UserWrite' | Should -BeTrue
     }
 }
 
