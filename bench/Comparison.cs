@@ -68,7 +68,7 @@ internal static class Comparison
                 s => (s.IsWanted?.Invoke(options.Only) ?? true) && s.Name.Contains(options.Only, StringComparison.Ordinal) && s.IsPossible()))
             {
                 await (scenario.PrepareAsync?.Invoke(folder) ?? Task.CompletedTask);
-                results.Add(await MeasureAsync(scenario, folder, Math.Min(options.Runs, scenario.MostRuns), bare));
+                results.Add(await MeasureAsync(scenario, folder, Math.Min(options.Runs, scenario.MostRuns), options.Size, bare));
             }
             List<Floor> floors = await FloorsAsync(folder, options.Runs);
             if (options.Output.Length > 0)
@@ -96,6 +96,7 @@ internal static class Comparison
         for (int run = 0; run < runs; run++)
         {
             await (scenario.BeforeAsync?.Invoke(folder) ?? Task.CompletedTask);
+            Memory.Warm(new FileInfo(Path.Combine(folder, Scenario.Raw)).Length);
             long start = Stopwatch.GetTimestamp();
             await scenario.OursAsync(folder);
             Console.WriteLine($"{Stopwatch.GetElapsedTime(start).TotalMilliseconds:0} ms");
@@ -115,24 +116,35 @@ internal static class Comparison
         }
     }
 
-    private static async Task<Result> MeasureAsync(Scenario scenario, string folder, int runs, long bare)
+    private static async Task<Result> MeasureAsync(Scenario scenario, string folder, int runs, long size, long bare)
     {
         var ours = new List<double>();
         var theirs = new List<double>();
         for (int run = -1; run < runs; run++)
         {
             await (scenario.BeforeAsync?.Invoke(folder) ?? Task.CompletedTask);
-            long start = Stopwatch.GetTimestamp();
-            await scenario.OursAsync(folder);
-            double mine = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
-            if (run < 0 && scenario is { OursMakes: { } made } && scenario.BeforeAsync is null)
+            double mine = 0, other = 0;
+            foreach (bool isOurs in run % 2 == 0 ? [true, false] : new[] { false, true })
             {
-                _ = await QemuImgAsync(["compare", "-f", "raw", "-F", Path.GetExtension(made)[1..], Path.Combine(
-                    folder, Scenario.Raw), Path.Combine(folder, made)]);
+                Memory.Warm(size);
+                if (isOurs)
+                {
+                    long start = Stopwatch.GetTimestamp();
+                    await scenario.OursAsync(folder);
+                    mine = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+                    if (run < 0 && scenario is { OursMakes: { } made } && scenario.BeforeAsync is null)
+                    {
+                        _ = await QemuImgAsync(["compare", "-f", "raw", "-F", Path.GetExtension(made)[1..], Path.Combine(
+                            folder, Scenario.Raw), Path.Combine(folder, made)]);
+                    }
+                    Remove(folder, scenario.OursMakes);
+                }
+                else
+                {
+                    other = await RunAsync(scenario.Program, scenario.QemuImg(folder));
+                    Remove(folder, scenario.QemuMakes);
+                }
             }
-            Remove(folder, scenario.OursMakes);
-            double other = await RunAsync(scenario.Program, scenario.QemuImg(folder));
-            Remove(folder, scenario.QemuMakes);
             await (scenario.AfterAsync?.Invoke(folder) ?? Task.CompletedTask);
             if (run >= 0)
             {
@@ -167,6 +179,7 @@ internal static class Comparison
             double[] times = new double[runs];
             for (int run = -1; run < runs; run++)
             {
+                Memory.Warm(new FileInfo(raw).Length);
                 double time = await RunAsync(arguments[0], arguments[1..]);
                 times[Math.Max(run, 0)] = time;
                 Remove(folder, "copy.raw");

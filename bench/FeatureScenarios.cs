@@ -78,7 +78,7 @@ internal static class FeatureScenarios
             "ours.qcow2",
             "theirs.qcow2")
         {
-            MostRuns = 3,
+            MostRuns = 5,
         };
 
     private static Scenario Other(string name, string title, string format)

@@ -22,7 +22,7 @@ internal static class IscsiScenarios
             "ours.raw",
             "theirs.raw")
         {
-            PrepareAsync = ServeAsync, IsPossible = () => NetworkScenarios.Has("tgtd"), MostRuns = 3,
+            PrepareAsync = ServeAsync, IsPossible = () => NetworkScenarios.Has("tgtd"), MostRuns = 5,
         },
         new(
             "raw-iscsi", "raw → iscsi", 0.8,
@@ -31,7 +31,7 @@ internal static class IscsiScenarios
             null,
             null)
         {
-            PrepareAsync = ServeAsync, IsPossible = () => NetworkScenarios.Has("tgtd"), MostRuns = 3,
+            PrepareAsync = ServeAsync, IsPossible = () => NetworkScenarios.Has("tgtd"), MostRuns = 5,
         },
     ];
 

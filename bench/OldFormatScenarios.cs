@@ -50,7 +50,7 @@ internal static class OldFormatScenarios
             "ours.qcow",
             "theirs.qcow")
         {
-            MostRuns = 3,
+            MostRuns = 5,
         },
         new(
             "raw-qed", "raw → qed", 0.8,
@@ -83,7 +83,7 @@ internal static class OldFormatScenarios
             "theirs.raw")
         {
             PrepareAsync = prepare,
-            MostRuns = 3,
+            MostRuns = 5,
         };
 
     private static bool Has(string program)

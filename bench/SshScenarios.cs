@@ -26,7 +26,7 @@ internal static class SshScenarios
             "ours.raw",
             "theirs.raw")
         {
-            PrepareAsync = StartAsync, IsPossible = IsPossible, MostRuns = 3,
+            PrepareAsync = StartAsync, IsPossible = IsPossible, MostRuns = 5,
         },
         new(
             "raw-ssh", "raw → ssh", 0.7,
@@ -35,7 +35,7 @@ internal static class SshScenarios
             Ours,
             Theirs)
         {
-            PrepareAsync = StartAsync, IsPossible = IsPossible, MostRuns = 3,
+            PrepareAsync = StartAsync, IsPossible = IsPossible, MostRuns = 5,
         },
     ];
 

@@ -22,7 +22,7 @@ internal static class VmdkScenarios
             "ours.vmdk",
             "theirs.vmdk")
         {
-            MostRuns = 3,
+            MostRuns = 5,
         },
         new(
             "vmdk-stream-raw", "vmdk stream → raw", 0.5,
@@ -33,7 +33,7 @@ internal static class VmdkScenarios
         {
             PrepareAsync = folder => Comparison.RunQemuImgAsync(
                 ["convert", "-f", "raw", "-O", "vmdk", "-o", Streamed, Path.Combine(folder, Scenario.Raw), Path.Combine(folder, Stream)]),
-            MostRuns = 3,
+            MostRuns = 5,
         },
     ];
 }
