@@ -22,15 +22,36 @@ internal sealed class SftpConnection : IAsyncDisposable
     private readonly byte[] _outgoing = new byte[Joined + LongestHeader];
     private readonly SftpTransport _transport;
     private readonly SftpSession _session;
-    private readonly string _name;
     private readonly TaskCompletionSource<bool> _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Task _receiving;
     private DiskImageException? _broken;
 
     private SftpConnection(SftpTransport transport, string name)
     {
-        (_transport, _name, _session) = (transport, name, new SftpSession(name));
+        (_transport, _session) = (transport, new SftpSession(name));
         _receiving = Task.Run(ReceiveAsync);
+    }
+
+    /// <summary>What the server is called in messages: by what it is of use for at the time.</summary>
+    public string Name
+    {
+        get => _session.Name;
+        set => _session.Name = value;
+    }
+
+    /// <summary>How often it was left for others to use.</summary>
+    public int Stays { get; set; }
+
+    /// <summary>It is of use, and waits for nothing.</summary>
+    public bool IsIdle
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _broken is null && _session.InFlight == 0;
+            }
+        }
     }
 
     /// <summary>Bytes that one request reads or writes at most.</summary>
@@ -213,7 +234,7 @@ internal sealed class SftpConnection : IAsyncDisposable
         if (!request.IsSent)
         {
             Break(new DiskImageException(
-                DiskImageErrorKind.Io, $"{_name}: took no more bytes of a request that was cancelled, so the connection was ended", _name));
+                DiskImageErrorKind.Io, $"{Name}: took no more bytes of a request that was cancelled, so the connection was ended", Name));
         }
     });
 
@@ -237,13 +258,13 @@ internal sealed class SftpConnection : IAsyncDisposable
         }
     }
 
-    private DiskImageException Closed() => new(DiskImageErrorKind.Io, $"{_name}: the connection is closed", _name);
+    private DiskImageException Closed() => new(DiskImageErrorKind.Io, $"{Name}: the connection is closed", Name);
 
     private DiskImageException Lost(string what, SshWords? words, Exception? cause) => new(
         _session.IsReady ? DiskImageErrorKind.Io : words?.Kind ?? DiskImageErrorKind.Io,
         _session.IsReady
-            ? $"{_name}: the connection to the server is lost: {words?.Text ?? what}"
-            : (Wording)$"{_name}: cannot be reached: {words?.Text ?? what}",
-        _name,
+            ? $"{Name}: the connection to the server is lost: {words?.Text ?? what}"
+            : (Wording)$"{Name}: cannot be reached: {words?.Text ?? what}",
+        Name,
         cause: cause);
 }

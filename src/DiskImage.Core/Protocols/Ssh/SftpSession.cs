@@ -42,6 +42,9 @@ internal sealed class SftpSession(string name)
     /// <summary>The first bytes that are sent.</summary>
     public static ReadOnlyMemory<byte> Hello { get; } = new byte[] { 0, 0, 0, 5, (byte)SftpPacket.Init, 0, 0, 0, (byte)SftpWire.Version };
 
+    /// <summary>What the server is called in messages.</summary>
+    public string Name { get; set; } = name;
+
     /// <summary>The server has said what it can; requests may begin.</summary>
     public bool IsReady { get; private set; }
 
@@ -156,7 +159,7 @@ internal sealed class SftpSession(string name)
         if (version < SftpWire.Version)
         {
             throw new DiskImageException(
-                DiskImageErrorKind.Unsupported, $"{name}: speaks SFTP of version {version}; needed: {SftpWire.Version}", name);
+                DiskImageErrorKind.Unsupported, $"{Name}: speaks SFTP of version {version}; needed: {SftpWire.Version}", Name);
         }
         Collect((int)length - 5, TakeExtensions);
     }
@@ -293,5 +296,5 @@ internal sealed class SftpSession(string name)
     private void NextAnswer() => (_state, _has, _need, _current) = (State.Head, 0, SftpWire.HeadLength, null);
 
     private DiskImageException Wrong(string what)
-        => new(DiskImageErrorKind.Io, $"{name}: does not keep to SFTP: {what}", name);
+        => new(DiskImageErrorKind.Io, $"{Name}: does not keep to SFTP: {what}", Name);
 }

@@ -8,6 +8,8 @@ namespace DiskImage.Protocols.Ssh;
 /// <param name="program">The system's OpenSSH; null for what the environment says whenever it is needed.</param>
 internal sealed class SshDriver(SshProgram? program = null) : ProtocolDriver, IStorage
 {
+    private readonly SshConnections _connections = new();
+
     public override string Name => "ssh";
 
     public override string Description => "A file of an SSH server, by SFTP: ssh://user@host/path";
@@ -31,13 +33,13 @@ internal sealed class SshDriver(SshProgram? program = null) : ProtocolDriver, IS
 
     public override async ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
     {
-        var storage = new SshStorage(Program, context.Secrets, context.Warn);
+        var storage = new SshStorage(Program, context.Secrets, context.Warn, _connections);
         return await storage.OpenAsync(
             SshPlace.Of((SshOptions)context.Options), context.Access.Writes, cancellationToken).ConfigureAwait(false);
     }
 
     public IStorage ForUser(IReadOnlyDictionary<string, System.Security.SecureString> secrets, Action<Wording> warn)
-        => new SshStorage(Program, secrets, warn);
+        => new SshStorage(Program, secrets, warn, _connections);
 
     public ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
         => Own.LookAsync(locator, mode, cancellationToken);
@@ -49,5 +51,5 @@ internal sealed class SshDriver(SshProgram? program = null) : ProtocolDriver, IS
 
     private SshProgram Program => program ?? SshProgram.FromEnvironment();
 
-    private SshStorage Own => new(Program, new ProtocolOpenContext(new SshOptions()).Secrets, static _ => { });
+    private SshStorage Own => new(Program, new ProtocolOpenContext(new SshOptions()).Secrets, static _ => { }, _connections);
 }

@@ -10,7 +10,7 @@ internal sealed record SshHostKey(string Type, string Key)
 {
     private const int MostKeys = 64; // of one server. Ours
 
-    // Settings of ssh under which its keys cannot be asked for directly.
+    // Settings of ssh under which only ssh knows the way to it.
     private static readonly string[] s_detours = ["proxyjump", "proxycommand", "proxyusefdpass"];
 
     /// <summary>ssh's configuration has a command that tells of further keys.</summary>
@@ -35,10 +35,13 @@ internal sealed record SshHostKey(string Type, string Key)
     public static async ValueTask<SshHostKey> FindAsync(
         SshProgram program, SshPlace place, SshConfiguration configured, Action<Wording> warn, CancellationToken cancellationToken)
     {
-        (string host, string port, bool isBesideOthers) = Where(place, configured);
-        (string output, SshWords? words) = await SshProcess.AskAsync(
-            program.Find("ssh-keyscan"), ["-T", "20", "-p", port, "--", host], cancellationToken).ConfigureAwait(false);
-        SshHostKey[] keys = [.. output.Split('\n').Select(Parse).OfType<SshHostKey>().Take(MostKeys)];
+        (string output, SshWords? words) = s_detours.Any(d => configured[d] is { } way and not ("none" or "no"))
+            ? await SshKeyShow.AskAsync(program, place, cancellationToken).ConfigureAwait(false)
+            : await SshProcess.AskAsync(
+                program.Find("ssh-keyscan"),
+                ["-T", "20", "-p", PortOf(configured), "--", configured["hostname"] ?? place.Host],
+                cancellationToken).ConfigureAwait(false);
+        SshHostKey[] keys = [.. output.Split('\n').Select(Parse).OfType<SshHostKey>().Distinct().Take(MostKeys)];
         if (keys.Length == 0)
         {
             throw new DiskImageException(
@@ -60,7 +63,7 @@ internal sealed record SshHostKey(string Type, string Key)
             warn($"{place.Address}: a fingerprint of kind {kind} can be forged. That of this key by SHA-256 is "
                 + $"{SshFingerprint.Of(SshKeyHash.Sha256, Convert.FromBase64String(found.Key))}.");
         }
-        return found with { IsBesideOthers = isBesideOthers };
+        return found with { IsBesideOthers = configured["knownhostscommand"] is not null };
     }
 
     /// <summary>A line of what the keys were asked with: host, type, key. Null for anything else.</summary>
@@ -75,17 +78,6 @@ internal sealed record SshHostKey(string Type, string Key)
 
     private string Shown(SshKeyHash hash) => $"{Type} {SshFingerprint.Of(hash, Convert.FromBase64String(Key))}";
 
-    /// <summary>Host and port as ssh understands what it is given.</summary>
-    private static (string Host, string Port, bool HasCommand) Where(SshPlace place, SshConfiguration settings)
-    {
-        string? detour = Array.Find(s_detours, d => settings[d] is { } way and not ("none" or "no"));
-        string host = settings["hostname"] ?? place.Host;
-        string port = settings["port"] is { } told && ushort.TryParse(told, CultureInfo.InvariantCulture, out _)
-            ? told : "22";
-        return detour is null ? (host, port, settings["knownhostscommand"] is not null) : throw new DiskImageException(
-            DiskImageErrorKind.Unsupported,
-            $"{place.Address}: ssh's configuration has it reached by way of another host ({detour}), where a server cannot be asked for "
-                + "its keys before somebody logs in. Add its key to the known hosts, and use host_key_check=yes.",
-            place.Address);
-    }
+    private static string PortOf(SshConfiguration settings)
+        => settings["port"] is { } told && ushort.TryParse(told, CultureInfo.InvariantCulture, out _) ? told : "22";
 }

@@ -10,17 +10,29 @@ namespace DiskImage.Protocols.Ssh;
 /// <param name="place">What is to be opened there.</param>
 /// <param name="secrets">What the user gave, by name.</param>
 /// <param name="warn">Told what the user should know.</param>
+/// <param name="connections">Those that are not used.</param>
 internal sealed class SshLogin(
-    SshProgram program, SshPlace place, IReadOnlyDictionary<string, SecureString> secrets, Action<Wording> warn)
+    SshProgram program, SshPlace place, IReadOnlyDictionary<string, SecureString> secrets, Action<Wording> warn, SshConnections connections)
 {
-    private const string Nothing = "/dev/null"; // to ssh, on every system
+    internal const string Nothing = "/dev/null"; // to ssh, on every system
 
-    /// <summary>Logs in.</summary>
+    /// <summary>Logs in, unless there is a connection that was left for a moment.</summary>
     /// <exception cref="DiskImageException">What ssh says, or the server is not the one that it must be.</exception>
-    public async ValueTask<SftpConnection> OpenAsync(CancellationToken cancellationToken)
+    public async ValueTask<SshServer> OpenAsync(CancellationToken cancellationToken)
     {
         (SshPlace at, SecureString? password) = Credential();
         SecureString? passphrase = place.KeyFile is { } keyFile ? secrets.GetValueOrDefault(keyFile) : null;
+        var way = new SshWay(program, at with { Path = "" }, password, passphrase);
+        return new SshServer(
+            await connections.TryTakeAsync(way, place.Address, cancellationToken).ConfigureAwait(false)
+                ?? await ConnectAsync(at, password, passphrase, cancellationToken).ConfigureAwait(false),
+            place.Address,
+            c => connections.LeaveAsync(way, c));
+    }
+
+    private async ValueTask<SftpConnection> ConnectAsync(
+        SshPlace at, SecureString? password, SecureString? passphrase, CancellationToken cancellationToken)
+    {
         bool answers = (password ?? passphrase) is not null;
         SshConfiguration configured = await SshConfiguration.ReadAsync(program, at, cancellationToken).ConfigureAwait(false);
         string? ciphers = await SshCiphers.ChooseAsync(program, at, configured, cancellationToken).ConfigureAwait(false);
@@ -66,7 +78,7 @@ internal sealed class SshLogin(
     }
 
     /// <summary>What is not left to ssh's configuration: it asks nobody, starts nothing, and notices when the server is gone.</summary>
-    private static IEnumerable<string> Settings(bool answers) =>
+    internal static IEnumerable<string> Settings(bool answers) =>
     [
         $"BatchMode={(answers ? "no" : "yes")}",
         .. answers ? (string[])["NumberOfPasswordPrompts=1", "ControlPath=none"] : [],
@@ -112,5 +124,5 @@ internal sealed class SshLogin(
     private IEnumerable<string> Identity() => place.KeyFile is null ? [] : ["-o", "IdentitiesOnly=yes", "-i", Quoted(place.KeyFile)];
 
     /// <summary>ssh puts other things in the place of what begins with a percent sign.</summary>
-    private static string Quoted(string path) => path.Replace("%", "%%", StringComparison.Ordinal);
+    internal static string Quoted(string path) => path.Replace("%", "%%", StringComparison.Ordinal);
 }

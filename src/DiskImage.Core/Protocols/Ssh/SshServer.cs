@@ -5,9 +5,10 @@ using DiskImage.Block;
 namespace DiskImage.Protocols.Ssh;
 
 /// <summary>A server that one is logged in to: what can be asked about its files, with errors in the house's terms.</summary>
-/// <param name="connection">The connection, which is the server's to close.</param>
+/// <param name="connection">The connection.</param>
 /// <param name="name">What the file that all is about is called in messages.</param>
-internal sealed class SshServer(SftpConnection connection, string name) : IAsyncDisposable
+/// <param name="leave">Told at the end that the connection is not used any more; null to close it.</param>
+internal sealed class SshServer(SftpConnection connection, string name, Func<SftpConnection, ValueTask>? leave = null) : IAsyncDisposable
 {
     private static readonly TimeSpan s_farewell = TimeSpan.FromSeconds(2); // for what is done at the end, whatever happened. Ours
 
@@ -124,7 +125,7 @@ internal sealed class SshServer(SftpConnection connection, string name) : IAsync
     }
 
     /// <inheritdoc/>
-    public ValueTask DisposeAsync() => connection.DisposeAsync();
+    public ValueTask DisposeAsync() => leave is null ? connection.DisposeAsync() : leave(connection);
 
     private async ValueTask<SftpAttributes?> LookAsync(SftpPacket type, string path, CancellationToken cancellationToken)
     {

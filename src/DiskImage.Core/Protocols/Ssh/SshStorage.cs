@@ -9,8 +9,9 @@ namespace DiskImage.Protocols.Ssh;
 /// <param name="program">The system's OpenSSH.</param>
 /// <param name="secrets">What the user gave, by name.</param>
 /// <param name="warn">Told what the user should know.</param>
+/// <param name="connections">Those that are not used.</param>
 internal sealed class SshStorage(
-    SshProgram program, IReadOnlyDictionary<string, SecureString> secrets, Action<Wording> warn) : IStorage
+    SshProgram program, IReadOnlyDictionary<string, SecureString> secrets, Action<Wording> warn, SshConnections connections) : IStorage
 {
     private const int Attempts = 4; // at a temporary name; chance makes a second one rare. Ours
     private const uint OwnerOnly = 0x180; // rw-------
@@ -136,8 +137,8 @@ internal sealed class SshStorage(
 
     private static SshPlace PlaceOf(string locator) => SshPlace.Of((SshOptions)s_options.Bind(SshLocator.Parse(locator)));
 
-    private async ValueTask<SshServer> LogInAsync(SshPlace place, CancellationToken cancellationToken)
-        => new(await new SshLogin(program, place, secrets, warn).OpenAsync(cancellationToken).ConfigureAwait(false), place.Address);
+    private ValueTask<SshServer> LogInAsync(SshPlace place, CancellationToken cancellationToken)
+        => new SshLogin(program, place, secrets, warn, connections).OpenAsync(cancellationToken);
 
     private void RequireFlushes(SshServer server, bool writable)
     {

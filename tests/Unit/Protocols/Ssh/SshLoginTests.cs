@@ -128,13 +128,39 @@ public sealed class SshLoginTests : IDisposable
         Assert.DoesNotContain("authenticating", log);
     }
 
+    /// <summary>Nobody can be asked directly there: ssh goes the way, and stops before anybody logs in.</summary>
     [SshDaemonFact]
-    public async Task A_fingerprint_of_a_server_behind_another_is_refused_with_the_reason()
+    public async Task A_fingerprint_of_a_server_behind_another_is_that_of_the_server()
+    {
+        await using SshDaemon server = await SshDaemon.StartAsync(_folder);
+        string way = _folder["way"];
+        await File.WriteAllTextAsync(way, await File.ReadAllTextAsync(server.Config));
+        using var inner = new TestFolder();
+        await using (SshDaemon behind = await SshDaemon.StartAsync(
+            inner,
+            client: $"ProxyCommand ssh -F {way} -p {server.Port} -W %h:%p 127.0.0.1"))
+        {
+            string hash = Convert.ToHexStringLower(SHA256.HashData(await behind.KeyBytesAsync("ecdsa")));
+            await ReadAsync(behind, behind.Uri(_folder["disk.raw"], $"?host_key_check=sha256:{hash}"));
+            Assert.Single((await behind.LogAsync()).Split("Accepted")[1..]);
+
+            string before = await behind.LogAsync(), near = Convert.ToHexStringLower(SHA256.HashData(await server.KeyBytesAsync("ecdsa")));
+            DiskImageException e = await RefusedAsync(behind, behind.Uri(_folder["disk.raw"], $"?host_key_check=sha256:{near}"));
+            Assert.Equal(DiskImageErrorKind.Refused, e.Kind);
+            Assert.Contains("nobody has logged in", e.Message);
+            string after = (await behind.LogAsync())[before.Length..];
+            Assert.DoesNotContain("Accepted", after);
+            Assert.DoesNotContain("authenticating", after);
+        }
+    }
+
+    [SshDaemonFact]
+    public async Task A_fingerprint_of_a_server_that_there_is_no_way_to_is_no_answer()
     {
         await using SshDaemon server = await SshDaemon.StartAsync(_folder, client: "ProxyJump nowhere");
         DiskImageException e = await RefusedAsync(server, server.Uri(_folder["disk.raw"], $"?host_key_check=sha256:{new string('a', 64)}"));
-        Assert.Equal(DiskImageErrorKind.Unsupported, e.Kind);
-        Assert.Contains("host_key_check=yes", e.Message);
+        Assert.Equal(DiskImageErrorKind.Io, e.Kind);
+        Assert.Contains("tells none of its keys", e.Message);
     }
 
     [SshDaemonFact]

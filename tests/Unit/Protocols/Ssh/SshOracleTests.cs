@@ -35,6 +35,39 @@ public sealed class SshOracleTests : IDisposable
         await made.CompleteAsync(durable: true, CancellationToken.None);
     }
 
+    private static async Task<int> LoginsAsync(SshDaemon server) => (await server.LogAsync()).Split("Accepted publickey").Length - 1;
+
+    [SshDaemonFact]
+    public async Task A_conversion_logs_in_once_and_what_was_left_is_taken_only_in_the_same_way_while_it_answers()
+    {
+        _ = await MakeAsync("disk.raw");
+        await using SshDaemon server = await SshDaemon.StartAsync(_folder);
+        ImageOpener opener = server.Opener();
+        string target = server.Uri(_folder["new.qcow2"]);
+        _ = await new ImageCreator(opener).LookAsync(target, TargetMode.New, CancellationToken.None);
+        await ConvertAsync(opener, _folder["disk.raw"], target, "qcow2");
+        await using (OpenedImage made = await opener.OpenAsync(new OpenRequest(target), CancellationToken.None))
+        {
+            Assert.Equal(3 << 20, made.Node.Length);
+        }
+        Assert.Equal(1, await LoginsAsync(server));
+
+        await using (await OpenAsync(opener, server.Uri(_folder["disk.raw"])))
+        {
+            await using OpenedImage beside = await OpenAsync(opener, server.Uri(_folder["disk.raw"])); // two at a time: two connections
+        }
+        Assert.Equal(2, await LoginsAsync(server));
+        await using (await OpenAsync(opener, server.Uri(_folder["disk.raw"], "?host_key_check=no")))
+        {
+            Assert.Equal(3, await LoginsAsync(server));
+        }
+        await server.CutAsync();
+        await using (await OpenAsync(opener, server.Uri(_folder["disk.raw"])))
+        {
+            Assert.Equal(4, await LoginsAsync(server));
+        }
+    }
+
     [SshDaemonFact]
     public async Task What_is_written_is_kept_and_the_length_follows()
     {

@@ -1,0 +1,68 @@
+using DiskImage.Block;
+using HostIO = System.IO.File;
+
+namespace DiskImage.Protocols.Ssh;
+
+/// <summary>
+/// Keys of a server that is reached by way of others: ssh goes there, hands each key to a command of ours (KnownHostsCommand of OpenSSH
+/// 8.5), is told of no host that it knows, and gives up before anybody logs in.
+/// </summary>
+internal static class SshKeyShow
+{
+    private const string Script = """
+        #!/bin/sh
+        [ "$1" = HOSTNAME ] && printf '%s %s %s\n' "$1" "$2" "$3" >>"$(dirname "$0")/keys"
+        exit 0
+
+        """;
+
+    // One connection each: a server shows one key at a time.
+    private static readonly string[] s_kinds =
+        ["ssh-ed25519", "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521", "rsa-sha2-512,rsa-sha2-256"];
+
+    /// <summary>Asks a server.</summary>
+    /// <returns>A line for each key, as ssh-keyscan writes it, and what ssh said last.</returns>
+    /// <exception cref="DiskImageException">Unsupported: not on this system.</exception>
+    public static async ValueTask<(string Output, SshWords? Words)> AskAsync(
+        SshProgram program, SshPlace place, CancellationToken cancellationToken)
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{place.Address}: ssh's configuration has it reached by way of another host, where on Windows a server cannot be asked for "
+                    + "its keys before somebody logs in. Add its key to the known hosts, and use host_key_check=yes.",
+                place.Address);
+        }
+        DirectoryInfo folder = Directory.CreateTempSubdirectory("diskimage-ssh-"); // which nobody else may enter
+        try
+        {
+            string script = Path.Combine(folder.FullName, "show"), keys = Path.Combine(folder.FullName, "keys");
+            await HostIO.WriteAllTextAsync(script, Script, cancellationToken).ConfigureAwait(false);
+            HostIO.SetUnixFileMode(script, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+            SshWords? words = null;
+            foreach (string kind in s_kinds)
+            {
+                IEnumerable<string> settings =
+                [
+                    .. SshLogin.Settings(answers: false),
+                    "StrictHostKeyChecking=yes",
+                    $"HostKeyAlgorithms={kind}",
+                    $"UserKnownHostsFile={SshLogin.Nothing}",
+                    $"GlobalKnownHostsFile={SshLogin.Nothing}",
+                    $"KnownHostsCommand=\"{SshLogin.Quoted(script)}\" %I %t %K",
+                    "VerifyHostKeyDNS=no",
+                    "ControlPath=none",
+                ];
+                (_, words) = await SshProcess.AskAsync(
+                    program.Find("ssh"), [.. settings.SelectMany(s => (string[])["-o", s]), "-T", .. program.Destination(place)], cancellationToken)
+                    .ConfigureAwait(false);
+            }
+            return (HostIO.Exists(keys) ? await HostIO.ReadAllTextAsync(keys, cancellationToken).ConfigureAwait(false) : "", words);
+        }
+        finally
+        {
+            folder.Delete(recursive: true);
+        }
+    }
+}
