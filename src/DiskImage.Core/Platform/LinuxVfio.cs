@@ -21,7 +21,7 @@ internal sealed class LinuxVfio(string root) : IPciHost
         string folder = Path.Combine(root, "sys/bus/pci/devices", address);
         if (!Directory.Exists(folder))
         {
-            throw Error(DiskImageErrorKind.NotFound, name, $"this machine has no PCI device {address}. Its devices are in /sys/bus/pci/devices.");
+            throw Error(DiskImageErrorKind.NotFound, name, $"this machine has no PCI device {address}, by /sys/bus/pci/devices.");
         }
         if (Text(Path.Combine(folder, "class")) is not { } found || !found.Equals(kind, StringComparison.OrdinalIgnoreCase))
         {
@@ -38,7 +38,7 @@ internal sealed class LinuxVfio(string root) : IPciHost
         string group = LinkOf(folder, "iommu_group") ?? throw Error(
             DiskImageErrorKind.Unsupported,
             name,
-            "this system has no IOMMU in use, without which a device could reach all memory. Turn it on in the firmware (VT-d, AMD-Vi, SMMU), "
+            "this system has no IOMMU in use, without which a device could reach all memory. Turn it on in the firmware (VT-d, AMD-Vi), "
                 + "and for Intel's give the kernel the parameter intel_iommu=on.");
         SafeFileHandle container = OpenFile(name, "dev/vfio/vfio");
         SafeFileHandle? handle = null;
@@ -128,7 +128,7 @@ internal sealed class LinuxVfio(string root) : IPciHost
             throw Error(
                 DiskImageErrorKind.Unsupported,
                 name,
-                $"devices of its IOMMU group {group} have other drivers: {string.Join(", ", others)}. The IOMMU cannot tell them from it, so "
+                $"devices of its IOMMU group {group} have other drivers: {string.Join(", ", others)}. It cannot tell them apart, so "
                     + "all of them must be bound to vfio-pci, or to no driver.");
         }
         using var borrowed = new BorrowedDescriptor(container);

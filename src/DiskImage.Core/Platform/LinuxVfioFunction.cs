@@ -41,7 +41,8 @@ internal sealed unsafe class LinuxVfioFunction : IPciFunction
                 throw LinuxVfio.Error(DiskImageErrorKind.Unsupported, name, $"its registers ({length:#,0} bytes) cannot be mapped");
             }
             (_, _, long configuration) = RegionOf(Configuration);
-            _ = LinuxVfio.Require(VfioCalls.Read16(device, configuration + CommandRegister, out ushort command), name, "read its registers");
+            _ = LinuxVfio.Require(
+                VfioCalls.Read16(device, configuration + CommandRegister, out ushort command), name, "read its registers");
             ushort wanted = (ushort)(command | MemorySpace | BusMaster);
             _ = LinuxVfio.Require(
                 VfioCalls.Write16(device, configuration + CommandRegister, wanted), name, "let it reach memory");
@@ -82,8 +83,8 @@ internal sealed unsafe class LinuxVfioFunction : IPciFunction
             _ = -result == NoMemory ? throw LinuxVfio.Error(
                 DiskImageErrorKind.NoSpace,
                 _name,
-                $"this session may not pin the {length:#,0} bytes of memory that the device is to reach. Raise the limit (ulimit -l), or run it "
-                    + "as root.") : LinuxVfio.Require(result, _name, "let it reach memory");
+                $"this session may not pin the {length:#,0} bytes of memory that the device is to reach. Raise the limit (ulimit -l), "
+                    + "or run it as root.") : LinuxVfio.Require(result, _name, "let it reach memory");
         }
         _memory = memory;
         _memoryBytes = length;

@@ -39,7 +39,7 @@ internal sealed class NvmeController : IAsyncDisposable
         uint low = Read(Capabilities), high = Read(Capabilities + 4);
         if (low == Gone && high == Gone)
         {
-            throw Error(DiskImageErrorKind.Io, "the controller does not answer: all its registers read as ones. Was it removed, or is it asleep?");
+            throw Error(DiskImageErrorKind.Io, "the controller does not answer: all its registers read as ones. Was it removed?");
         }
         int entries = Math.Min((int)(low & 0xFFFF) + 1, MostEntries), stride = 4 << (int)(high & 15);
         _readiness = timing.ReadyUnit * Math.Max(1, low >> 24); // CAP.TO
@@ -55,13 +55,13 @@ internal sealed class NvmeController : IAsyncDisposable
         }
         if (entries < 2)
         {
-            throw Error(DiskImageErrorKind.Corrupt, "the controller says that its queues have one entry at most, which would always be full");
+            throw Error(DiskImageErrorKind.Corrupt, "the controller says that its queues have one entry at most, which is always full");
         }
         if (Doorbells + (((2 * IoQueue) + 1) * (long)stride) + sizeof(uint) > function.RegisterBytes)
         {
             throw Error(
                 DiskImageErrorKind.Corrupt,
-                $"the controller says that its doorbells are {stride:#,0} bytes apart, and has {function.RegisterBytes:#,0} bytes of registers");
+                $"the controller says that its doorbells are {stride:#,0} bytes apart, in {function.RegisterBytes:#,0} bytes of registers");
         }
         NvmeQueueLayout Layout(int number, int size, int slots, int bytes, int start) => new(
             number, size, slots, bytes, start, Doorbells + (2L * number * stride), Doorbells + (((2L * number) + 1) * stride));
@@ -328,7 +328,8 @@ internal sealed class NvmeController : IAsyncDisposable
         }
         else if ((status & Fatal) != 0)
         {
-            Break(Error(DiskImageErrorKind.Io, "the controller reports a fatal error (CSTS.CFS) and was given up; what was under way is lost"));
+            Break(Error(
+                DiskImageErrorKind.Io, "the controller reports a fatal error (CSTS.CFS) and was given up, with all that was under way"));
         }
         else if ((_admin.Late(Environment.TickCount64) ?? _io.Late(Environment.TickCount64)) is { } opcode)
         {

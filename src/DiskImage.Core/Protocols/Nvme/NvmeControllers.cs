@@ -90,7 +90,7 @@ internal sealed class NvmeLease(NvmeController controller, Func<ValueTask> end) 
 /// <param name="Shutdown">Until a controller that is to be left has put in order what it holds.</param>
 internal sealed record NvmeTiming(TimeSpan Command, TimeSpan Tick, TimeSpan ReadyUnit, TimeSpan Shutdown)
 {
-    /// <summary>What Linux's own driver gives a command, and what the specification says of readiness (CAP.TO); the others are ours.</summary>
+    /// <summary>What Linux's own driver gives a command, and the unit of CAP.TO; the others are ours.</summary>
     public static NvmeTiming Usual { get; } = new(
         TimeSpan.FromSeconds(30), TimeSpan.FromMilliseconds(100), TimeSpan.FromMilliseconds(500), TimeSpan.FromSeconds(30));
 }

@@ -35,7 +35,8 @@ internal sealed class NvmeDriver(NvmeControllers controllers) : ProtocolDriver, 
         await using (there.ConfigureAwait(false))
         {
             // As with every disk of this machine, what is made is written into it.
-            return new StoragePlace(options.Url, locator, mode == TargetMode.New ? TargetMode.InPlace : mode, there.Identity, OtherNames: 0);
+            TargetMode taken = mode == TargetMode.New ? TargetMode.InPlace : mode;
+            return new StoragePlace(options.Url, locator, taken, there.Identity, OtherNames: 0);
         }
     }
 
@@ -56,7 +57,7 @@ internal sealed class NvmeDriver(NvmeControllers controllers) : ProtocolDriver, 
                 options.Url, (uint)options.Namespace, cancellationToken).ConfigureAwait(false);
             return writable && space.IsReadOnly
                 ? throw new DiskImageException(
-                    DiskImageErrorKind.ReadOnly, $"{options.Url}: the namespace is write-protected, so it cannot be written to", options.Url)
+                    DiskImageErrorKind.ReadOnly, $"{options.Url}: it is write-protected, so it cannot be written to", options.Url)
                 : new NvmeNode(options.Url, new(options.Url), lease, space, writable);
         }
         catch

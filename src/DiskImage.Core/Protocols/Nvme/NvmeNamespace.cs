@@ -91,8 +91,8 @@ internal sealed record NvmeNamespace(uint Number, long Blocks, int BlockSize)
         {
             throw Wrong(
                 DiskImageErrorKind.Unsupported,
-                $"the namespace is formatted with {metadata} bytes of metadata for each block. Supported: formats without; nvme format changes "
-                    + "it, and erases it");
+                $"the namespace is formatted with {metadata} bytes of metadata for each block. Supported: formats without; nvme format "
+                    + "changes it, and erases it");
         }
         if ((data[ProtectionAt] & 7) != 0)
         {
@@ -125,9 +125,10 @@ internal sealed record NvmeNamespace(uint Number, long Blocks, int BlockSize)
     public static IReadOnlyList<uint> List(ReadOnlySpan<byte> data)
     {
         var numbers = new List<uint>();
-        for (; data.Length >= sizeof(uint) && BinaryPrimitives.ReadUInt32LittleEndian(data) is > 0 and var number; data = data[sizeof(uint)..])
+        while (data.Length >= sizeof(uint) && BinaryPrimitives.ReadUInt32LittleEndian(data) is > 0 and var number)
         {
             numbers.Add(number);
+            data = data[sizeof(uint)..];
         }
         return numbers;
     }

@@ -53,8 +53,8 @@ internal static partial class NvmeLocator
         {
             throw new DiskImageException(
                 DiskImageErrorKind.InvalidOption,
-                $"'{options.Device}' is no PCI address. One is domain:bus:slot.function in hexadecimal, as 0000:44:00.0; 'device' names the "
-                    + "controller so.");
+                $"'{options.Device}' is no PCI address. One is domain:bus:slot.function in hexadecimal, as 0000:44:00.0; 'device' names "
+                    + "the controller so.");
         }
         return options.Namespace == 0
             ? throw new DiskImageException(

@@ -57,7 +57,7 @@ public sealed class NvmeHostTests : IDisposable
     private void Expect(DiskImageErrorKind kind, params string[] words)
     {
         DiskImageException error = Assert.Throws<DiskImageException>(
-            () => new LinuxVfio(_folder.Path).Open(Url, Address, Kind, "NVMe controller"));
+            () => new LinuxVfio(_folder.Root).Open(Url, Address, Kind, "NVMe controller"));
         Assert.Equal(kind, error.Kind);
         Assert.All(words, w => Assert.Contains(w, error.Message, StringComparison.Ordinal));
     }
