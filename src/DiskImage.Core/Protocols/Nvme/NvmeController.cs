@@ -183,6 +183,8 @@ internal sealed class NvmeController : IAsyncDisposable
             _admin.Break();
             _io.Break();
             _function.Dispose();
+            _admin.Dispose();
+            _io.Dispose();
             _breaking.Dispose();
         }
     }

@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using DiskImage.Block;
 using DiskImage.Platform;
 
 namespace DiskImage.Protocols.Nvme;

@@ -39,7 +39,7 @@ internal readonly record struct NvmeAnswer(NvmeStatus Status);
 /// The controller reaches this memory only, never a caller's: whatever it does late, it does to nobody. What it writes is read once, and
 /// checked.
 /// </remarks>
-internal sealed class NvmeQueue
+internal sealed class NvmeQueue : IDisposable
 {
     /// <summary>Bytes of a page, as a shift and as such; of an entry of either queue as shifts.</summary>
     public const int PageShift = 12, PageSize = 1 << PageShift, SubmissionShift = 6, CompletionShift = 4;
@@ -216,6 +216,8 @@ internal sealed class NvmeQueue
             _busy = 0;
         }
     }
+
+    public void Dispose() => _room.Dispose();
 
     private Slot? Submit(NvmeCommand command, TaskCompletionSource<NvmeAnswer?> done)
     {
