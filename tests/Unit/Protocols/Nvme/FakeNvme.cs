@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using DiskImage.Block;
 using DiskImage.Platform;
 
 namespace DiskImage.Tests.Protocols.Nvme;

@@ -72,7 +72,7 @@ public sealed class NvmeTests
         {
             Assert.Equal(model.Length, node.Length);
             // each worker has a part of its own, so that what it reads back is known
-            await Parallel.ForEachAsync(Enumerable.Range(0, 8), async (worker, _) =>
+            await Parallel.ForEachAsync(Enumerable.Range(0, 8), async (worker, token) =>
             {
                 var random = new Random(worker);
                 int start = worker << 19;
@@ -82,17 +82,17 @@ public sealed class NvmeTests
                     switch (random.Next(4))
                     {
                         case 0:
-                            await node.WriteZeroesAsync(offset, length);
+                            await node.WriteZeroesAsync(offset, length, cancellationToken: token);
                             model.AsSpan(offset, length).Clear();
                             break;
                         case 1:
                             byte[] read = new byte[length];
-                            await node.ReadAsync(offset, read);
+                            await node.ReadAsync(offset, read, token);
                             Assert.True(model.AsSpan(offset, length).SequenceEqual(read), $"{length} bytes at {offset}");
                             break;
                         default:
                             random.NextBytes(model.AsSpan(offset, length));
-                            await node.WriteAsync(offset, model.AsMemory(offset, length));
+                            await node.WriteAsync(offset, model.AsMemory(offset, length), token);
                             break;
                     }
                 }
