@@ -77,7 +77,7 @@ Describe '-ImageOption' {
     It 'has drivers that are listed with their options' {
         (Get-DiskImageFormat).Kind | Sort-Object -Unique | Should -Be 'Format'
         (Get-DiskImageFormat -Kind Filter).Name | Should -Be 'blkdebug', 'blklogwrites', 'blkverify', 'compress', 'copy-on-read', 'preallocate', 'quorum', 'throttle'
-        (Get-DiskImageFormat -Kind Protocol).Name | Should -Be 'file', 'gluster', 'host_cdrom', 'host_device', 'http', 'https', 'iscsi', 'nbd', 'null-co', 'sheepdog', 'ssh', 'vvfat'
+        (Get-DiskImageFormat -Kind Protocol).Name | Should -Be 'file', 'gluster', 'host_cdrom', 'host_device', 'http', 'https', 'iscsi', 'nbd', 'null-co', 'nvme', 'sheepdog', 'ssh', 'vvfat'
         (Get-DiskImageFormat throttle -Kind Filter).OpenOptions.Name | Should -Contain 'iops-write'
         { Get-DiskImageFormat throttle -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
         @(Get-DiskImageFormat -Kind Any).Count | Should -BeGreaterThan 12

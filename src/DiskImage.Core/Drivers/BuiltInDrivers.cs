@@ -27,6 +27,7 @@ using DiskImage.Protocols.Http;
 using DiskImage.Protocols.Iscsi;
 using DiskImage.Protocols.Nbd;
 using DiskImage.Protocols.Null;
+using DiskImage.Protocols.Nvme;
 using DiskImage.Protocols.Sheepdog;
 using DiskImage.Protocols.Ssh;
 using DiskImage.Protocols.VirtualFat;
@@ -68,6 +69,7 @@ public static class BuiltInDrivers
             new VirtualFatDriver(),
             new SheepDriver(),
             new GlusterDriver(),
+            new NvmeDriver(NvmeControllers.Current),
         ],
         filters:
         [

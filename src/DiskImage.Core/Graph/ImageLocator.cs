@@ -181,6 +181,6 @@ public sealed partial record ImageLocator(string Text, string Scheme, string Add
     [GeneratedRegex(
         @"^(?<scheme>(?:file|nbd|fat|sheepdog)(?=:)|[A-Za-z][A-Za-z0-9+.\-]+(?=://))",
         RegexOptions.ExplicitCapture | RegexOptions.IgnoreCase,
-        matchTimeoutMilliseconds: 1000)]
+        matchTimeoutMilliseconds: 10_000)]
     private static partial Regex SchemePattern();
 }
