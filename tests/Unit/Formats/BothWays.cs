@@ -36,7 +36,7 @@ internal sealed class BothWays(TestFolder folder, string format)
         }
     }
 
-    /// <summary>This library makes requests of an image at random and QEMU writes to it, in turns: it goes on to read as its twin.</summary>
+    /// <summary>This library makes requests at random and QEMU writes, in turns: an image goes on to read as its twin.</summary>
     /// <param name="path">The image.</param>
     /// <param name="twin">What it reads as.</param>
     /// <param name="random">Where and how much.</param>

@@ -114,7 +114,12 @@ internal sealed class DiskFormat(string name)
             if (count % step == 0)
             {
                 await SoundAsync(
-                    prefix.ToArray(), backing, Model(tags, history, count, count), null, $"{what}, {count} of {entries.Count} requests", finding);
+                    prefix.ToArray(),
+                    backing,
+                    Model(tags, history, count, count),
+                    null,
+                    $"{what}, {count} of {entries.Count} requests",
+                    finding);
                 var part = new MemoryNode(durable.ToArray());
                 foreach (WriteLogEntry entry in entries.Skip(flushed).Take(count - flushed).Where(_ => random.Next(2) == 0))
                 {

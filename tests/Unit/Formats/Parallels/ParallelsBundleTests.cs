@@ -230,7 +230,7 @@ public sealed class ParallelsBundleTests : IDisposable
             DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
     }
 
-    /// <summary>Descriptors that are made to cost: of a GiB, of storages, images and snapshots without number, of names that lead out.</summary>
+    /// <summary>Descriptors that are made to cost: of a GiB, of storages and snapshots without number.</summary>
     [Fact]
     public async Task Descriptors_without_end_are_refused()
     {

@@ -82,8 +82,9 @@ public sealed class ParallelsLayerTests : IDisposable
             }
         }
         Assert.Equal(
-            [Descriptor, "middle.hds", "root.hds"],
-            Directory.GetFiles(_folder["vm.hdd"]).Select(f => Path.GetFileName(f)!).Where(n => n is not "top.hds" && !n.StartsWith("vm.hdd.", StringComparison.Ordinal))
+            [Descriptor, "middle.hds", "root.hds"], // and no temporary ones
+            Directory.GetFiles(_folder["vm.hdd"]).Select(f => Path.GetFileName(f)!)
+                .Where(n => n is not "top.hds" && !n.StartsWith("vm.hdd.", StringComparison.Ordinal))
                 .Order(StringComparer.Ordinal));
         if (!OperatingSystem.IsWindows())
         {

@@ -23,7 +23,9 @@ public sealed class VmdkOptionTests : IDisposable
     {
         var matrix = new OptionMatrix(
             [
-                ("subformat", ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized", "vmfs"]),
+                (
+                    "subformat",
+                    ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized", "vmfs"]),
                 ("adapter_type", s_adapters), ("hwversion", s_hardware), ("toolsversion", s_tools), ("compat6", [null, "on"]),
             ],
             [new("compat6", v => v is not null, "hwversion", v => v is not null)]);
@@ -35,7 +37,8 @@ public sealed class VmdkOptionTests : IDisposable
     public async Task What_is_made_is_shown(string options)
     {
         await Images.CreateAsync(_folder["a.vmdk"], "vmdk", $"size=1M,{options}");
-        Dictionary<string, string> given = options.Split(',').Select(o => o.Split('=')).ToDictionary(o => o[0], o => o[1], StringComparer.Ordinal);
+        Dictionary<string, string> given = options.Split(',').Select(o => o.Split('=')).ToDictionary(
+            o => o[0], o => o[1], StringComparer.Ordinal);
         VmdkInfo info = await InfoAsync();
         Assert.Equal(given["subformat"], info.CreateType);
         Assert.Equal(given.GetValueOrDefault("adapter_type", "ide"), info.AdapterType);
@@ -71,7 +74,8 @@ public sealed class VmdkOptionTests : IDisposable
         }
         foreach (string wrong in new[]
         {
-            "adapter_type=sata", "hwversion=0", "hwversion=1001", "hwversion=x", "toolsversion=-1", "toolsversion=4294967296", "cid=12", "cid=ffffffff",
+            "adapter_type=sata", "hwversion=0", "hwversion=1001", "hwversion=x", "toolsversion=-1", "toolsversion=4294967296",
+            "cid=12", "cid=ffffffff",
         })
         {
             DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => AmendAsync(wrong));
@@ -113,8 +117,9 @@ public sealed class VmdkOptionTests : IDisposable
                 }
             }
         }
+        char letter = subformat.EndsWith("Flat", StringComparison.Ordinal) ? 'f' : 's';
         string[] expected = subformat is "monolithicFlat" ? ["disk-flat.vmdk"]
-            : [.. Enumerable.Range(1, files).Select(n => $"disk-{(subformat.EndsWith("Flat", StringComparison.Ordinal) ? 'f' : 's')}00{n}.vmdk")];
+            : [.. Enumerable.Range(1, files).Select(n => $"disk-{letter}00{n}.vmdk")];
         Assert.Equal(expected, named);
     }
 

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.IO.Compression;
 using System.Text;
 using DiskImage.Block;
 using DiskImage.Drivers;
@@ -160,7 +161,7 @@ public sealed class VmdkStructureTests
     {
         byte[] image = await StreamAsync();
         using var packed = new MemoryStream();
-        using (var deflate = new System.IO.Compression.ZLibStream(packed, System.IO.Compression.CompressionLevel.SmallestSize, leaveOpen: true))
+        using (var deflate = new ZLibStream(packed, CompressionLevel.SmallestSize, leaveOpen: true))
         {
             byte[] zeroes = new byte[1 << 20];
             for (int i = 0; i < 1024; i++)
