@@ -85,7 +85,8 @@ public sealed class ParallelsLayerTests : IDisposable
             [Descriptor, "middle.hds", "root.hds"], // and no temporary ones
             Directory.GetFiles(_folder["vm.hdd"]).Select(f => Path.GetFileName(f)!)
                 .Where(n => n is not "top.hds" && !n.StartsWith("vm.hdd.", StringComparison.Ordinal))
-                .Order(StringComparer.Ordinal));
+                .Order(StringComparer.Ordinal),
+            StringComparer.Ordinal);
         if (!OperatingSystem.IsWindows())
         {
             Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead, File.GetUnixFileMode(path));

@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.Globalization;
 using System.Text;
 using DiskImage.Block;
-using DiskImage.Drivers;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Formats.Vmdk;
