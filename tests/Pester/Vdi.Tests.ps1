@@ -49,6 +49,28 @@ Describe 'Differencing VDI' {
         Invoke-Qemu qemu-img compare -q -f raw -F vdi expected.raw top.vdi
     }
 
+    It 'is put on another parent whose UUID it then has, and on a strange one only with -Unsafe' {
+        $null = New-Item old -ItemType Directory
+        Move-Item mid.vdi old/renamed.vdi
+        { Set-DiskImageBacking top.vdi base.vdi -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
+        $null = Set-DiskImageBacking top.vdi base.vdi -ParentSearchPath old, .
+        $info = Get-DiskImageInfo top.vdi
+        $info.FormatSpecific.ParentId | Should -Be (Get-DiskImageInfo base.vdi).FormatSpecific.ImageId
+        (Get-DiskImageHash top.vdi).Hash | Should -Be $hash
+        $null = New-DiskImage strange.vdi 6MB
+        $null = Set-DiskImageBacking top.vdi strange.vdi -Unsafe
+        $info = Get-DiskImageInfo top.vdi
+        $info.FormatSpecific.ParentId | Should -Be (Get-DiskImageInfo strange.vdi).FormatSpecific.ImageId
+        $info.BackingFile | Should -Be 'strange.vdi'
+    }
+
+    It 'names an undo image and refuses it' {
+        $bytes = [IO.File]::ReadAllBytes("$folder/base.vdi")
+        $bytes[0x4C] = 3
+        [IO.File]::WriteAllBytes("$folder/undo.vdi", $bytes)
+        { Get-DiskImageHash undo.vdi -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageUnsupported,*' -ExpectedMessage '*undo (3)*'
+    }
+
     It 'finds a parent that was moved and renamed with -ParentSearchPath' {
         $null = New-Item old -ItemType Directory
         Move-Item mid.vdi old/renamed.vdi

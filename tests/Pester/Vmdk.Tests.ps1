@@ -27,6 +27,29 @@ Describe 'VMDK' {
         (Get-DiskImageInfo flat.vmdk).Children.Role | Should -Contain 'extents.0'
     }
 
+    It 'names the file of each extent of <Subformat> in its map' -ForEach @(
+        @{ Subformat = 'twoGbMaxExtentFlat'; Files = 'many-f001.vmdk', 'many-f002.vmdk' }
+        @{ Subformat = 'twoGbMaxExtentSparse'; Files = 'many-s001.vmdk', 'many-s002.vmdk' }
+        @{ Subformat = 'monolithicFlat'; Files = , 'many-flat.vmdk' }
+    ) {
+        $null = New-DiskImage many.vmdk (2GB + 4MB) -Option "subformat=$Subformat" -Force
+        Write-DiskImage many.vmdk 1MB (, 7 * 65536)
+        Write-DiskImage many.vmdk (2GB + 1MB) (, 7 * 65536)
+        $files = @(Get-DiskImageMap many.vmdk | Where-Object { $_.Data -and -not $_.Zero } | ForEach-Object File | Select-Object -Unique)
+        $files | Should -Be @($Files | ForEach-Object { Join-Path $folder $_ })
+        Remove-Item many*
+    }
+
+    It 'shows adapter_type <_>, made and changed' -ForEach 'ide', 'buslogic', 'lsilogic', 'legacyESX' {
+        $null = New-DiskImage "adapter.vmdk" 1MB -Option "adapter_type=$_,hwversion=7,toolsversion=12" -Force
+        $specific = (Get-DiskImageInfo adapter.vmdk).FormatSpecific
+        $specific.AdapterType, $specific.HardwareVersion, $specific.ToolsVersion | Should -Be $_, '7', '12'
+        $null = New-DiskImage "adapter.vmdk" 1MB -Force
+        Set-DiskImageOption adapter.vmdk -Option "adapter_type=$_", 'hwversion=21', 'toolsversion=0', 'cid=0badcafe' -WarningAction SilentlyContinue
+        $specific = (Get-DiskImageInfo adapter.vmdk).FormatSpecific
+        $specific.AdapterType, $specific.HardwareVersion, $specific.ToolsVersion, $specific.Cid | Should -Be $_, '21', '0', '0badcafe'
+    }
+
     It 'stands on a parent, is merged and rebased' {
         $null = Convert-DiskImage disk.raw base.vmdk
         $null = New-DiskImage child.vmdk -BackingPath base.vmdk

@@ -24,6 +24,27 @@ internal sealed class SiblingFiles(ImageOpener opener, string image, bool allows
         }
     }
 
+    public async ValueTask ReplaceAsync(string name, NodeIdentity? identity, ReadOnlyMemory<byte> contents)
+    {
+        (IStorage storage, string address) = Find(name);
+        StoragePlace place = await storage.LookAsync(address, TargetMode.Replace, CancellationToken.None).ConfigureAwait(false);
+        if (identity is not null && place.Present != identity)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.AlreadyExists, $"{place.Locator}: is another file by now, or gone. It is left as it is. Open it again.",
+                place.Locator);
+        }
+        PendingNode pending = await storage.BeginAsync(
+            place, new StorageTraits(allowsHoles, NoCow: false, Like: image), CancellationToken.None).ConfigureAwait(false);
+        await using (pending.ConfigureAwait(false))
+        {
+            await pending.Node.WriteAsync(0, contents).ConfigureAwait(false);
+            await pending.Node.FlushAsync().ConfigureAwait(false);
+            await pending.Node.DisposeAsync().ConfigureAwait(false);
+            await pending.PublishAsync(durable: true, revocable: false, CancellationToken.None).ConfigureAwait(false);
+        }
+    }
+
     public ValueTask RemoveAsync(string name, NodeIdentity identity)
     {
         (IStorage storage, string address) = Find(name);

@@ -12,6 +12,7 @@ internal sealed class MemoryFolder : ISiblingFiles
 {
     private readonly Dictionary<string, int> _names = new(StringComparer.Ordinal);
     private readonly List<MemoryNode> _files = [];
+    private readonly Dictionary<int, int> _open = []; // how often each file is
     private readonly List<(int File, WriteLogEntry? Request, string? Name)> _steps = []; // without a request a name is given or taken
     private readonly List<(string Name, byte[] Bytes)> _before;
     private int _failing = int.MaxValue;
@@ -40,7 +41,7 @@ internal sealed class MemoryFolder : ISiblingFiles
 
     /// <summary>Opens a file.</summary>
     public BlockNode Open(string name) => _names.TryGetValue(Path.GetFileName(name), out int file)
-        ? new Watched(this, file)
+        ? new Watched(this, file, name)
         : throw new DiskImageException(DiskImageErrorKind.NotFound, $"{name}: no such file", name);
 
     /// <summary>Opens a disk of these files, this layer alone unless it is wanted with what it stands on.</summary>
@@ -57,7 +58,8 @@ internal sealed class MemoryFolder : ISiblingFiles
 
     /// <summary>The files after every number of things done that left something new, from none to all.</summary>
     /// <param name="onlyFlushed">What was written to a file after its last flush is lost: the worst that a host may leave.</param>
-    public async IAsyncEnumerable<(int Done, Dictionary<string, byte[]> Files)> StatesAsync(bool onlyFlushed)
+    /// <param name="torn">A file of which each write is also cut in its middle.</param>
+    public async IAsyncEnumerable<(int Done, Dictionary<string, byte[]> Files)> StatesAsync(bool onlyFlushed, string? torn = null)
     {
         var names = new Dictionary<string, int>(StringComparer.Ordinal);
         List<MemoryNode> files = [.. _before.Select(b => new MemoryNode((byte[])b.Bytes.Clone()))];
@@ -87,11 +89,23 @@ internal sealed class MemoryFolder : ISiblingFiles
             }
             if (request is null)
             {
-                if (!names.Remove(name!))
+                if (!names.TryGetValue(name!, out int present) || present != file)
                 {
-                    names.Add(name!, file);
+                    names[name!] = file; // new there, or instead of the one before
+                }
+                else
+                {
+                    _ = names.Remove(name!);
                 }
                 continue;
+            }
+            if (torn is not null && request.Kind == WriteLogKind.Write && names.TryGetValue(torn, out int whole) && whole == file)
+            {
+                var half = new MemoryNode(files[file].ToArray());
+                await WriteLogNode.ReplayAsync(
+                    request with { Length = request.Length / 2, Data = request.Data[..(int)(request.Length / 2)] }, half);
+                yield return (done, names.ToDictionary(n => n.Key, n => (n.Value == file ? half : files[n.Value]).ToArray(),
+                    StringComparer.Ordinal));
             }
             await WriteLogNode.ReplayAsync(request, files[file]);
             if (request.Kind == WriteLogKind.Flush)
@@ -110,6 +124,22 @@ internal sealed class MemoryFolder : ISiblingFiles
         }
         _files.Add(new MemoryNode());
         return new(new Pending(this, name, _files.Count - 1));
+    }
+
+    public async ValueTask ReplaceAsync(string name, NodeIdentity? identity, ReadOnlyMemory<byte> contents)
+    {
+        name = Path.GetFileName(name);
+        Assert.Equal(Watched.IdentityOf(_names[name]), identity);
+        Assert.True(_open[_names[name]] == 0, $"{name} is to be replaced while it is open");
+        int file = _files.Count;
+        _files.Add(new MemoryNode());
+        await using (var beside = new Watched(this, file, name))
+        {
+            await beside.WriteAsync(0, contents);
+            await beside.FlushAsync();
+        }
+        Step(file, null, name);
+        _names[name] = file;
     }
 
     public ValueTask RemoveAsync(string name, NodeIdentity identity)
@@ -133,42 +163,60 @@ internal sealed class MemoryFolder : ISiblingFiles
         _steps.Add((file, request, name));
     }
 
-    private sealed class Watched(MemoryFolder folder, int file) : FilterNode(new BorrowedNode(folder._files[file], isReadOnly: false))
+    private sealed class Watched : FilterNode
     {
-        public override NodeIdentity? Identity => IdentityOf(file);
+        private readonly MemoryFolder _folder;
+        private readonly int _file;
+
+        public Watched(MemoryFolder folder, int file, string name)
+            : base(new BorrowedNode(folder._files[file], isReadOnly: false))
+        {
+            (_folder, _file, Name) = (folder, file, name);
+            folder._open[file] = folder._open.GetValueOrDefault(file) + 1;
+        }
+
+        public override string Name { get; }
+
+        public override NodeIdentity? Identity => IdentityOf(_file);
 
         public static NodeIdentity IdentityOf(int file) => new($"memory {file}");
 
         protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
         {
-            folder.Step(file, new(WriteLogKind.Write, offset, buffer.Length, buffer.ToArray()), null);
+            _folder.Step(_file, new(WriteLogKind.Write, offset, buffer.Length, buffer.ToArray()), null);
             return base.WriteCoreAsync(offset, buffer, cancellationToken);
         }
 
         protected override ValueTask WriteZeroesCoreAsync(
             long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
         {
-            folder.Step(file, new(WriteLogKind.WriteZeroes, offset, length, default), null);
+            _folder.Step(_file, new(WriteLogKind.WriteZeroes, offset, length, default), null);
             return base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
         }
 
         protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
         {
-            folder.Step(file, new(WriteLogKind.Discard, offset, length, default), null);
+            _folder.Step(_file, new(WriteLogKind.Discard, offset, length, default), null);
             return base.DiscardCoreAsync(offset, length, cancellationToken);
         }
 
         protected override ValueTask ResizeCoreAsync(
             long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
         {
-            folder.Step(file, new(WriteLogKind.Resize, 0, length, default), null);
+            _folder.Step(_file, new(WriteLogKind.Resize, 0, length, default), null);
             return base.ResizeCoreAsync(length, preallocation, claimed, cancellationToken);
         }
 
         protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
         {
-            folder.Step(file, new(WriteLogKind.Flush, 0, 0, default), null);
+            _folder.Step(_file, new(WriteLogKind.Flush, 0, 0, default), null);
             return base.FlushCoreAsync(cancellationToken);
+        }
+
+        protected override ValueTask CloseCoreAsync()
+        {
+            _folder._open[_file]--;
+            return base.CloseCoreAsync();
         }
     }
 
@@ -177,10 +225,10 @@ internal sealed class MemoryFolder : ISiblingFiles
     {
         private bool _isPublished;
 
-        public override BlockNode Node { get; } = new Watched(folder, file);
+        public override BlockNode Node { get; } = new Watched(folder, file, name);
 
         public override ValueTask<BlockNode> OpenAsync(bool writable, CancellationToken cancellationToken)
-            => new(new Watched(folder, file));
+            => new(new Watched(folder, file, name));
 
         public override ValueTask PublishAsync(bool durable, bool revocable, CancellationToken cancellationToken)
         {

@@ -70,6 +70,9 @@ internal sealed class ParallelsBundle(FormatOpenContext context)
         ParallelsDescriptor descriptor, ParallelsStorage storage, Guid layer, CancellationToken cancellationToken)
         => OpenAsync(descriptor, storage, descriptor.ChainTo(context.File, layer), 0, toRead: false, cancellationToken);
 
+    /// <summary>Opens a file of the bundle, for writing where the bundle is.</summary>
+    public ValueTask<BlockNode> OpenFileAsync(string file) => context.OpenData(file, null, CancellationToken.None);
+
     /// <summary>Which file a layer is; null where it cannot be opened.</summary>
     public async ValueTask<NodeIdentity?> IdentityOfAsync(string file)
     {

@@ -1,3 +1,4 @@
+using System.Xml.Linq;
 using DiskImage.Block;
 using DiskImage.Drivers;
 
@@ -10,11 +11,12 @@ namespace DiskImage.Formats.Parallels;
 internal sealed class ParallelsBundleNode : BlockNode, IDescribed, IRepairable, ICompactable, IReservable
 {
     private readonly ParallelsBundle _bundle;
-    private readonly BlockNode _file;
     private readonly Guid _layer;
     private readonly RangeLock _alone = new(); // shared by requests; whoever has it alone may change the fields below
     private readonly ParallelsSnapshots _snapshots;
     private readonly ParallelsResizer _resizer;
+    private readonly ISiblingFiles? _siblings;
+    private BlockNode _file; // the descriptor; another one after each change of it
     private IReadOnlyList<ParallelsPart> _parts;
     private IReadOnlyDictionary<string, BlockNode> _children;
     private bool _isClosed; // the parts are, and new ones could not be opened
@@ -28,9 +30,9 @@ internal sealed class ParallelsBundleNode : BlockNode, IDescribed, IRepairable, 
         IReadOnlyList<ParallelsPart> parts,
         ISiblingFiles? siblings)
     {
-        (_bundle, _file, Descriptor, _layer, _parts) = (bundle, file, descriptor, layer, parts);
+        (_bundle, _file, Descriptor, _layer, _parts, _siblings) = (bundle, file, descriptor, layer, parts, siblings);
         _children = ChildrenOf(parts);
-        (_snapshots, _resizer) = (new(this, bundle, file, siblings), new(this, file, siblings));
+        (_snapshots, _resizer) = (new(this, bundle, siblings), new(this, siblings));
     }
 
     public override string Name => _file.Name;
@@ -45,6 +47,9 @@ internal sealed class ParallelsBundleNode : BlockNode, IDescribed, IRepairable, 
 
     /// <summary>What the descriptor says.</summary>
     public ParallelsDescriptor Descriptor { get; private set; }
+
+    /// <summary>The descriptor's file.</summary>
+    public BlockNode File => _file;
 
     /// <summary>The storages. Those who have the disk alone may close some and give it others.</summary>
     public IReadOnlyList<ParallelsPart> Parts => _parts;
@@ -98,6 +103,52 @@ internal sealed class ParallelsBundleNode : BlockNode, IDescribed, IRepairable, 
         finally
         {
             await OpenAsync().ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>
+    /// Gives the bundle another descriptor, which is known to be sound before the old one goes: it is written whole beside that, and
+    /// renamed. The disk is held alone.
+    /// </summary>
+    /// <remarks>
+    /// The file is closed for it, and opened again under its name; the top layer's file is open meanwhile, so that nobody else opens the
+    /// bundle. Where it fails <see cref="Descriptor"/> is what is there then.
+    /// </remarks>
+    /// <exception cref="DiskImageException">Corrupt: nothing reads such a descriptor: the old one stays; what the file says.</exception>
+    public async ValueTask<ParallelsDescriptor> DescribeAsync(XDocument document)
+    {
+        byte[] bytes = ParallelsDescriptorEdit.ToBytes(document);
+        ParallelsDescriptor next = ParallelsDescriptor.Parse(_file, bytes);
+        if (_siblings is null)
+        {
+            await ParallelsDescriptorEdit.WriteInPlaceAsync(_file, bytes).ConfigureAwait(false);
+            return next;
+        }
+        BlockNode? guard = _isClosed ? await _bundle.OpenFileAsync(Descriptor.Storages[0].Images[Descriptor.Top].File).ConfigureAwait(false)
+            : null;
+        try
+        {
+            (string name, NodeIdentity? identity) = (_file.Name, _file.HolderIdentity());
+            await _file.DisposeAsync().ConfigureAwait(false);
+            try
+            {
+                await _siblings.ReplaceAsync(name, identity, bytes).ConfigureAwait(false);
+            }
+            catch
+            {
+                await OpenFileAsync(name).ConfigureAwait(false);
+                Descriptor = await ParallelsDescriptor.ReadAsync(_file, CancellationToken.None).ConfigureAwait(false);
+                throw;
+            }
+            await OpenFileAsync(name).ConfigureAwait(false);
+            return next;
+        }
+        finally
+        {
+            if (guard is not null)
+            {
+                await guard.DisposeAsync().ConfigureAwait(false);
+            }
         }
     }
 
@@ -167,6 +218,20 @@ internal sealed class ParallelsBundleNode : BlockNode, IDescribed, IRepairable, 
         _isClosed = true;
         _children = ChildrenOf([]);
         await Closing.AllAsync(_parts.Select(p => (Func<ValueTask>)p.Node.DisposeAsync)).ConfigureAwait(false);
+    }
+
+    private async ValueTask OpenFileAsync(string name)
+    {
+        try
+        {
+            _file = await _bundle.OpenFileAsync(name).ConfigureAwait(false);
+            _children = ChildrenOf(_isClosed ? [] : _parts);
+        }
+        catch (DiskImageException e)
+        {
+            Break(e);
+            throw;
+        }
     }
 
     private async ValueTask OpenAsync()

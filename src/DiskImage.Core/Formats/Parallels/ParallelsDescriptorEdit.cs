@@ -125,24 +125,20 @@ internal static class ParallelsDescriptorEdit
     }
 
     /// <summary>
-    /// Writes another descriptor in its place, in one request, durably, and reads it. It is known to be sound before that; white space
-    /// makes it as long as the old one until the file is cut.
+    /// Writes another descriptor in its place, in one request, durably: for what holds files and cannot rename them. White space makes it
+    /// as long as the old one until the file is cut.
     /// </summary>
-    /// <exception cref="DiskImageException">Corrupt: nothing reads such a descriptor: the old one stays; what the file says.</exception>
-    public static async ValueTask<ParallelsDescriptor> WriteAsync(BlockNode file, XDocument document)
+    public static async ValueTask WriteInPlaceAsync(BlockNode file, ReadOnlyMemory<byte> bytes)
     {
-        byte[] bytes = ToBytes(document);
-        ParallelsDescriptor read = ParallelsDescriptor.Parse(file, bytes);
         byte[] padded = new byte[Math.Max(bytes.Length, file.Length)];
         padded.AsSpan().Fill((byte)'\n');
-        bytes.CopyTo(padded, 0);
+        bytes.CopyTo(padded);
         await file.WriteAsync(0, padded).ConfigureAwait(false);
         if (padded.Length > bytes.Length)
         {
             await file.ResizeAsync(bytes.Length).ConfigureAwait(false);
         }
         await file.FlushAsync().ConfigureAwait(false);
-        return read;
     }
 
     private static XElement NewImage(Guid layer, string file)

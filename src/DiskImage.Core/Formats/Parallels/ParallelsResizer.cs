@@ -8,9 +8,8 @@ namespace DiskImage.Formats.Parallels;
 /// first. So a crash leaves a disk of one of the two sizes, whose last image may be longer than the descriptor says.
 /// </summary>
 /// <param name="disk">The disk.</param>
-/// <param name="file">Its descriptor.</param>
 /// <param name="siblings">Removes the files of storages that are lost; null where that cannot be.</param>
-internal sealed class ParallelsResizer(ParallelsBundleNode disk, BlockNode file, ISiblingFiles? siblings)
+internal sealed class ParallelsResizer(ParallelsBundleNode disk, ISiblingFiles? siblings)
 {
     /// <summary>Changes the length; the disk is held alone, and flushed.</summary>
     public async ValueTask RunAsync(
@@ -80,6 +79,6 @@ internal sealed class ParallelsResizer(ParallelsBundleNode disk, BlockNode file,
 
     private async ValueTask DescribeAsync(long sectors, IReadOnlyList<ParallelsPart> parts)
         => disk.Set(
-            await ParallelsDescriptorEdit.WriteAsync(file, ParallelsDescriptorEdit.Resized(disk.Descriptor, sectors)).ConfigureAwait(false),
+            await disk.DescribeAsync(ParallelsDescriptorEdit.Resized(disk.Descriptor, sectors)).ConfigureAwait(false),
             parts);
 }

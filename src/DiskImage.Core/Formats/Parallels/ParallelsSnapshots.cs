@@ -15,9 +15,8 @@ namespace DiskImage.Formats.Parallels;
 /// </remarks>
 /// <param name="disk">The disk.</param>
 /// <param name="bundle">Opens its layers.</param>
-/// <param name="file">Its descriptor.</param>
 /// <param name="siblings">Makes and removes files; null where that cannot be.</param>
-internal sealed class ParallelsSnapshots(ParallelsBundleNode disk, ParallelsBundle bundle, BlockNode file, ISiblingFiles? siblings)
+internal sealed class ParallelsSnapshots(ParallelsBundleNode disk, ParallelsBundle bundle, ISiblingFiles? siblings)
     : ISnapshots
 {
     private const int Chunk = 1 << 20;
@@ -87,7 +86,7 @@ internal sealed class ParallelsSnapshots(ParallelsBundleNode disk, ParallelsBund
         Guid id = Find(idOrName);
         IReadOnlyList<ParallelsPart> parts = await bundle.OpenPartsAsync(Descriptor, id, toRead: true, cancellationToken)
             .ConfigureAwait(false);
-        return new ParallelsBundleNode(bundle, new BorrowedNode(file, isReadOnly: true), Descriptor, id, parts, siblings: null);
+        return new ParallelsBundleNode(bundle, new BorrowedNode(disk.File, isReadOnly: true), Descriptor, id, parts, siblings: null);
     }
 
     private DiskSnapshot Told(Guid id) => new() { Id = id.ToString("B"), Name = id.ToString("B"), VirtualSize = disk.Length };
@@ -118,7 +117,7 @@ internal sealed class ParallelsSnapshots(ParallelsBundleNode disk, ParallelsBund
             await disk.ReopenAsync(() =>
             {
                 isDescribed = true; // by now it may be
-                return ParallelsDescriptorEdit.WriteAsync(file, next);
+                return disk.DescribeAsync(next);
             }).ConfigureAwait(false);
         }
         catch when (!isDescribed)
@@ -138,7 +137,7 @@ internal sealed class ParallelsSnapshots(ParallelsBundleNode disk, ParallelsBund
     private async ValueTask<(PendingNode File, string Name)> MakeAsync(
         ParallelsStorage storage, ParallelsPart part, int index, CancellationToken cancellationToken)
     {
-        string bundleName = Path.GetFileName(Path.GetDirectoryName(file.Name)) is { Length: > 0 } folder ? folder : "disk.hdd";
+        string bundleName = Path.GetFileName(Path.GetDirectoryName(disk.Name)) is { Length: > 0 } folder ? folder : "disk.hdd";
         string name = $"{bundleName}.{index}.{Guid.NewGuid():B}.hds";
         long cluster = (part.Node as ParallelsNode)?.ClusterSize ?? ParallelsCreateOptions.UsualClusterSize;
         ParallelsHeader header = ParallelsHeader.New(storage.End - storage.Start, cluster, disk.Name);
@@ -173,7 +172,7 @@ internal sealed class ParallelsSnapshots(ParallelsBundleNode disk, ParallelsBund
                         .ConfigureAwait(false);
                 }
             }
-            return await ParallelsDescriptorEdit.WriteAsync(file, ParallelsDescriptorEdit.Removed(Descriptor, id)).ConfigureAwait(false);
+            return await disk.DescribeAsync(ParallelsDescriptorEdit.Removed(Descriptor, id)).ConfigureAwait(false);
         }).ConfigureAwait(false);
         await RemoveAsync(given).ConfigureAwait(false);
     }

@@ -230,6 +230,62 @@ public sealed class ParallelsBundleTests : IDisposable
             DiskImageErrorKind.Unsupported, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
     }
 
+    /// <summary>Descriptors that are made to cost: of a GiB, of storages and snapshots without number.</summary>
+    [Fact]
+    public async Task Descriptors_without_end_are_refused()
+    {
+        _ = _maker.MakeChain();
+        string whole = await File.ReadAllTextAsync(_maker.Descriptor);
+        await using (FileStream huge = File.Open(_maker.Descriptor, FileMode.Open))
+        {
+            huge.SetLength(1L << 30);
+        }
+        Assert.Equal(DiskImageErrorKind.Corrupt, (await RefusedAsync()).Kind);
+        string shot = BundleMaker.Shot(BundleMaker.Top, BundleMaker.Nothing);
+        string image = BundleMaker.Storage(0, Sectors, (BundleMaker.Top, "Compressed", "top.hds"));
+        _maker.Describe(Sectors, string.Concat(Enumerable.Repeat(image, 20_000)), shot);
+        Assert.Equal(DiskImageErrorKind.Corrupt, (await RefusedAsync()).Kind);
+        _maker.Describe(Sectors, image, shot + string.Concat(Enumerable.Range(1, 30_000).Select(
+            i => BundleMaker.Shot($"{{{i:x8}-0000-0000-0000-000000000000}}", $"{{{i - 1:x8}-0000-0000-0000-000000000000}}"))));
+        await using (BlockNode disk = await Images.OpenAsync(_maker.Folder)) // what the top layer does not stand on costs nothing more
+        {
+            Assert.Equal(Sectors * 512, disk.Length);
+        }
+        _maker.Describe(Sectors, image, BundleMaker.Shot(BundleMaker.Top, "{00000001-0000-0000-0000-000000000000}") + string.Concat(
+            Enumerable.Range(1, 20_000).Select(i => BundleMaker.Shot(
+                $"{{{i:x8}-0000-0000-0000-000000000000}}", $"{{{(i == 20_000 ? 0 : i + 1):x8}-0000-0000-0000-000000000000}}"))));
+        Assert.Equal(DiskImageErrorKind.Corrupt, (await RefusedAsync()).Kind);
+        await File.WriteAllTextAsync(_maker.Descriptor, whole);
+        await using BlockNode good = await Images.OpenAsync(_maker.Folder);
+        Assert.Equal(Sectors * 512, good.Length);
+
+        Task<DiskImageException> RefusedAsync() => Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder));
+    }
+
+    [Fact]
+    public async Task An_image_that_is_a_link_out_of_the_folder_a_pipe_or_a_device_is_refused()
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            return; // paths of another system
+        }
+        _ = _maker.MakeChain();
+        string top = _folder["vm.hdd/top.hds"];
+        File.Copy(top, _folder["out.hds"]);
+        File.Delete(top);
+        File.CreateSymbolicLink(top, _folder["out.hds"]);
+        Assert.Equal(
+            DiskImageErrorKind.Refused, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
+        File.Delete(top);
+        _ = await Programs.RunAsync("mkfifo", top);
+        Assert.Equal(
+            DiskImageErrorKind.InvalidOption, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
+        File.Delete(top);
+        File.CreateSymbolicLink(top, "/dev/null");
+        Assert.Equal(
+            DiskImageErrorKind.Refused, (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(_maker.Folder))).Kind);
+    }
+
     [Fact]
     public async Task What_a_user_allows_is_opened_outside_the_folder()
     {

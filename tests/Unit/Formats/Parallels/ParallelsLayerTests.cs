@@ -42,13 +42,58 @@ public sealed class ParallelsLayerTests : IDisposable
         RequireChanged(change, before, after, folder);
         foreach (bool onlyFlushed in new[] { false, true })
         {
-            await foreach ((int done, Dictionary<string, byte[]> files) in folder.StatesAsync(onlyFlushed))
+            await foreach ((int done, Dictionary<string, byte[]> files) in folder.StatesAsync(onlyFlushed, torn: Descriptor))
             {
                 string what = $"after {done} of {folder.Count}{(onlyFlushed ? ", flushed only" : "")}";
                 Layers left = await LookAsync(files, what);
                 Assert.True(left.Equals(before) || left.Equals(after) || Midway(change, before, after, left), what);
             }
         }
+    }
+
+    /// <summary>Nothing is written into the descriptor: each change is one name that leads to another file.</summary>
+    [Fact]
+    public async Task The_descriptor_is_replaced_in_one_step_and_stays_locked_and_as_it_was_protected()
+    {
+        _ = new BundleMaker(_folder, "vm.hdd").MakeChain();
+        string path = _folder[$"vm.hdd/{Descriptor}"];
+        if (!OperatingSystem.IsWindows())
+        {
+            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead);
+        }
+        await using (BlockNode disk = await Images.OpenAsync(path, writable: true))
+        {
+            ISnapshots snapshots = disk.As<ISnapshots>()!;
+            foreach (Func<Task> change in new Func<Task>[]
+            {
+                async () => _ = await snapshots.CreateSnapshotAsync(Fresh, DateTimeOffset.UtcNow, default),
+                async () => await disk.ResizeAsync(Size + Cluster),
+                async () => _ = await snapshots.DeleteSnapshotAsync(Fresh, default),
+            })
+            {
+                NodeIdentity before = disk.Child("file")!.Identity!.Value;
+                await change();
+                Assert.NotEqual(before, disk.Child("file")!.Identity);
+                Assert.Equal(path, disk.Child("file")!.Name);
+                Assert.Equal(
+                    DiskImageErrorKind.Locked,
+                    (await Assert.ThrowsAsync<DiskImageException>(() => Images.OpenAsync(path, "raw", writable: true))).Kind);
+                await disk.WriteAsync(0, new byte[] { 5 });
+            }
+        }
+        Assert.Equal(
+            [Descriptor, "middle.hds", "root.hds"], // and no temporary ones
+            Directory.GetFiles(_folder["vm.hdd"]).Select(f => Path.GetFileName(f)!)
+                .Where(n => n is not "top.hds" && !n.StartsWith("vm.hdd.", StringComparison.Ordinal))
+                .Order(StringComparer.Ordinal),
+            StringComparer.Ordinal);
+        if (!OperatingSystem.IsWindows())
+        {
+            Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead, File.GetUnixFileMode(path));
+        }
+        await using BlockNode again = await Images.OpenAsync(_folder["vm.hdd"]);
+        Assert.Equal(Size + Cluster, again.Length);
+        Assert.Empty((await again.As<ICheckable>()!.CheckAsync(null, default)).Findings);
     }
 
     [Theory]

@@ -11,61 +11,39 @@ public sealed class ParallelsTests : IDisposable
 {
     private const int Cluster = 4096, InUseAt = 44, DataAt = 48, BatAt = 64;
 
+    private static readonly DiskFormat s_parallels = new("parallels");
+
     private readonly TestFolder _folder = new();
 
     public void Dispose() => _folder.Dispose();
 
-    [OracleTheory]
-    [InlineData("")]
-    [InlineData("cluster_size=512")]
-    [InlineData("cluster_size=4k")]
-    [InlineData("cluster_size=32256")]
-    [InlineData("cluster_size=256k")]
-    [InlineData("cluster_size=3000000")]
-    [InlineData("cluster_size=32M")]
-    public async Task What_qemu_writes_is_read_and_what_we_write_is_read_by_qemu(string options)
+    /// <summary>Every pair of a cluster size and a last cluster that is whole, cut, or nearly nothing.</summary>
+    public static TheoryData<string, int> Pairs()
     {
-        await Images.MakeRawAsync(_folder["disk.raw"], (17 << 20) + 1536, seed: 5);
-        string[] given = options.Length == 0 ? [] : ["-o", options];
-        await Programs.QemuImgAsync(["convert", "-f", "raw", "-O", "parallels", .. given, _folder["disk.raw"], _folder["theirs.hdd"]]);
-        await Images.ConvertAsync(_folder["theirs.hdd"], null, _folder["back.raw"], "raw");
-        Assert.Equal(await File.ReadAllBytesAsync(_folder["disk.raw"]), await File.ReadAllBytesAsync(_folder["back.raw"]));
-        await Images.ConvertAsync(_folder["disk.raw"], "raw", _folder["ours.hdd"], "parallels", options);
-        await Programs.CheckAsync(_folder["ours.hdd"], "parallels");
-        await Programs.CompareAsync(_folder["disk.raw"], "raw", _folder["ours.hdd"], "parallels");
-        foreach (string name in new[] { "theirs.hdd", "ours.hdd" })
+        var data = new TheoryData<string, int>();
+        foreach (string clusterSize in new[] { "", "512", "4k", "32256", "256k", "1M", "3000000", "32M" })
         {
-            await using BlockNode disk = await Images.OpenAsync(_folder[name]);
-            Assert.Empty((await disk.As<ICheckable>()!.CheckAsync(null, CancellationToken.None)).Findings);
+            foreach (int more in new[] { 0, 512, 1536 })
+            {
+                data.Add(clusterSize.Length == 0 ? "" : $"cluster_size={clusterSize}", more);
+            }
         }
+        return data;
     }
+
+    [OracleTheory]
+    [MemberData(nameof(Pairs))]
+    public Task What_qemu_writes_is_read_and_what_we_write_is_read_by_qemu(string options, int more)
+        => new BothWays(_folder, "parallels").ConvertAsync((17 << 20) + more, options);
 
     [OracleTheory]
     [InlineData("1M")]
     [InlineData("32256")]
+    [InlineData("4k")]
     public async Task An_image_that_both_write_to_in_turns_stays_whole(string cluster)
     {
         await Images.CreateAsync(_folder["a.hdd"], "parallels", $"size=20M,cluster_size={cluster}");
-        byte[] model = new byte[20 << 20];
-        var random = new Random(1);
-        for (int turn = 0; turn < 6; turn++)
-        {
-            int at = random.Next(model.Length / 512) * 512, length = Math.Min(512 * random.Next(1, 5000), model.Length - at);
-            byte value = (byte)(turn + 1);
-            model.AsSpan(at, length).Fill(value);
-            if (turn % 2 == 0)
-            {
-                await Programs.RunAsync("qemu-io", "-f", "parallels", "-c", $"write -P {value} {at} {length}", _folder["a.hdd"]);
-            }
-            else
-            {
-                await using BlockNode disk = await Images.OpenAsync(_folder["a.hdd"], writable: true);
-                await disk.WriteAsync(at, model.AsMemory(at, length));
-            }
-            await Programs.CheckAsync(_folder["a.hdd"], "parallels");
-        }
-        await File.WriteAllBytesAsync(_folder["model.raw"], model);
-        await Programs.CompareAsync(_folder["model.raw"], "raw", _folder["a.hdd"], "parallels");
+        await new BothWays(_folder, "parallels").TwinAsync(_folder["a.hdd"], new byte[20 << 20], new Random(1), canCheck: true);
     }
 
     [OracleFact]
@@ -315,12 +293,7 @@ public sealed class ParallelsTests : IDisposable
     [InlineData(36, 65u, DiskImageErrorKind.Corrupt)]
     [InlineData(40, 1u, DiskImageErrorKind.Corrupt)]
     public async Task A_header_that_cannot_be_is_refused(int offset, uint value, DiskImageErrorKind kind)
-    {
-        byte[] bytes = (await ParallelsDisks.CreateAsync(8 * Cluster, Cluster)).ToArray();
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes.AsSpan(offset), value);
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(() => ParallelsDisks.OpenAsync(new MemoryNode(bytes)));
-        Assert.Equal(kind, error.Kind);
-    }
+        => await s_parallels.RefusesAsync((await ParallelsDisks.CreateAsync(8 * Cluster, Cluster)).ToArray(), offset, value, kind);
 
     [Fact]
     public async Task Only_the_low_half_of_an_original_images_size_counts()
@@ -331,7 +304,8 @@ public sealed class ParallelsTests : IDisposable
         Assert.Equal(8 * Cluster, disk.Length);
     }
 
-    /// <summary>Every prefix of the requests leaves a disk that opens and reads as what was flushed or newer.</summary>
+    /// <summary>Every prefix of the requests, and any part of what was not flushed, leaves a disk that opens and reads as what was
+    /// flushed or newer; it may be marked as in use.</summary>
     [Theory]
     [InlineData(1, true)]
     [InlineData(2, false)]
@@ -339,46 +313,18 @@ public sealed class ParallelsTests : IDisposable
     public async Task Nothing_that_was_flushed_is_lost(int seed, bool isExtended)
     {
         const int Sectors = 48 * 8;
-        MemoryNode file = await ParallelsDisks.CreateAsync(Sectors * 512, Cluster, isExtended, isExtended ? null : 0);
-        byte[] before = file.ToArray();
-        var log = new WriteLogNode(file);
-        List<GuestOperation> operations =
-            GuestOperation.Sequence(seed, Sectors, 40, 40, GuestAction.Write, GuestAction.WriteZeroes, GuestAction.Flush);
-        var ends = new List<int>();
-        await using (BlockNode disk = await ParallelsDisks.OpenAsync(log))
-        {
-            foreach (GuestOperation operation in operations)
+        await s_parallels.CrashAsync(
+            (await ParallelsDisks.CreateAsync(Sectors * 512, Cluster, isExtended, isExtended ? null : 0)).ToArray(),
+            null,
+            new int[Sectors],
+            GuestOperation.Sequence(seed, Sectors, 40, 40, GuestAction.Write, GuestAction.WriteZeroes, GuestAction.Flush),
+            $"seed {seed}",
+            async disk =>
             {
-                await operation.RunAsync(disk);
-                ends.Add(log.Count);
-            }
-            _ = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None);
-            await disk.ResizeAsync(600 * Cluster); // moves clusters out of the table's way
-        }
-        IReadOnlyList<WriteLogEntry> entries = log.Entries;
-        for (int count = 0; count <= entries.Count; count++)
-        {
-            var copy = new MemoryNode([.. before]);
-            var model = new SectorModel(new int[Sectors]);
-            for (int i = 0; i < count; i++)
-            {
-                await WriteLogNode.ReplayAsync(entries[i], copy);
-            }
-            for (int i = 0; i < operations.Count && (i == 0 || ends[i - 1] < count); i++)
-            {
-                if (ends[i] <= count)
-                {
-                    model.Done(operations[i]);
-                }
-                else
-                {
-                    model.Began(operations[i]);
-                }
-            }
-            CheckReport report = await ParallelsDisks.CheckAsync(copy.ToArray());
-            Assert.All(report.Findings, f => Assert.True(f.Kind is "Leak" or "Dirty", $"seed {seed}, {count} requests: {f}"));
-            await using BlockNode disk = await ParallelsDisks.OpenAsync(copy);
-            await model.VerifyAsync(disk, crashed: true);
-        }
+                _ = await disk.As<ICompactable>()!.CompactAsync(null, CancellationToken.None);
+                await disk.ResizeAsync(600 * Cluster); // moves clusters out of the table's way
+            },
+            most: int.MaxValue,
+            finding: "Dirty");
     }
 }

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.IO.Compression;
 using System.Text;
 using DiskImage.Block;
 using DiskImage.Drivers;
@@ -154,6 +155,40 @@ public sealed class VmdkStructureTests
             StringComparison.Ordinal);
     }
 
+    /// <summary>A few bytes that stand for a gigabyte: they end as damage when the grain is full, and no more room is taken.</summary>
+    [Fact]
+    public async Task A_grain_that_would_unpack_to_a_gigabyte_is_damage()
+    {
+        byte[] image = await StreamAsync();
+        using var packed = new MemoryStream();
+        using (var deflate = new ZLibStream(packed, CompressionLevel.SmallestSize, leaveOpen: true))
+        {
+            byte[] zeroes = new byte[1 << 20];
+            for (int i = 0; i < 1024; i++)
+            {
+                deflate.Write(zeroes);
+            }
+        }
+        byte[] whole = packed.ToArray(), bomb = whole[..Math.Min(whole.Length, 65_000)];
+        byte[] file = [.. image];
+        uint at = (uint)((file.Length + 511) / 512);
+        file = [.. file, .. new byte[(at * 512) - file.Length], .. new byte[12], .. bomb, .. new byte[1024]];
+        BinaryPrimitives.WriteUInt64LittleEndian(file.AsSpan((int)at * 512), 0);
+        BinaryPrimitives.WriteUInt32LittleEndian(file.AsSpan(((int)at * 512) + 8), (uint)bomb.Length);
+        byte[] first = BitConverter.GetBytes((uint)(FirstGrain / 512));
+        int entry = Enumerable.Range(FirstGrain / 512, (image.Length - FirstGrain) / 512).Select(s => s * 512)
+            .First(o => image.AsSpan(o, 4).SequenceEqual(first));
+        BitConverter.GetBytes(at).CopyTo(file, entry); // the first grain is there
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () =>
+        {
+            await using BlockNode disk = await s_vmdk.OpenAsync(new MemoryNode(file, readOnly: true));
+            await disk.ReadAsync(0, new byte[512]);
+        });
+        Assert.Equal(DiskImageErrorKind.Corrupt, error.Kind);
+        Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, 64 << 20);
+    }
+
     [Theory]
     [InlineData(4, 0u, DiskImageErrorKind.Unsupported)]
     [InlineData(4, 4u, DiskImageErrorKind.Unsupported)]
@@ -170,12 +205,7 @@ public sealed class VmdkStructureTests
     [InlineData(60, 0xFFFF_FFFFu, DiskImageErrorKind.Corrupt)]
     [InlineData(73, 0x0A0D200Du, DiskImageErrorKind.Corrupt)]
     public async Task A_header_that_cannot_be_is_refused(int offset, uint value, DiskImageErrorKind kind)
-    {
-        byte[] bytes = (await s_vmdk.CreateAsync("size=1M")).ToArray();
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes.AsSpan(offset), value);
-        DiskImageException error = await Assert.ThrowsAsync<DiskImageException>(async () => await s_vmdk.OpenAsync(new MemoryNode(bytes)));
-        Assert.Equal(kind, error.Kind);
-    }
+        => await s_vmdk.RefusesAsync((await s_vmdk.CreateAsync("size=1M")).ToArray(), offset, value, kind);
 
     [Theory]
     [InlineData("parentCID=", "`arentCID=")]
