@@ -5,7 +5,7 @@
     The one door to the repository's work.
 .DESCRIPTION
     Build        stages the module in output/DiskImage, and the programs qemu-img and qemu-io in output/CommandLine.
-    Test         runs the unit tests, then Pester against output/DiskImage; the last line sums both up.
+    Test         runs the unit tests and Pester against output/DiskImage; the last line sums both up.
     TestWindows  runs both in a Windows PowerShell under Wine; the last line sums both up. On Windows itself, Test does that.
     Demo         converts a sample disk raw to qcow2 to raw through the cmdlets and shows what they say about it.
     Iotests      runs those of QEMU's iotests that need only qemu-img and qemu-io with the programs, and compares with tests/Iotests/list.tsv.
@@ -59,10 +59,21 @@ function Invoke-Build([switch] $Portable) {
     Assert-ExitCode 'Build'
 }
 
-function Invoke-UnitTest {
-    dotnet test "$root/DiskImage.sln" --configuration $Configuration --nologo --results-directory $results `
-        --logger 'trx;LogFilePrefix=unit' --blame-hang-timeout 8m --blame-hang-dump-type none | Out-Host
-    $failedRun = $LASTEXITCODE -ne 0
+# Pester keeps one processor busy and the unit tests wait now and then, so they run beside each other.
+function Start-UnitTest {
+    dotnet build "$root/DiskImage.sln" --configuration $Configuration --nologo -verbosity:quiet | Out-Host
+    Start-ThreadJob -ArgumentList "$root/DiskImage.sln", $Configuration, $results {
+        param($solution, $configuration, $results)
+        dotnet test $solution --no-build --configuration $configuration --nologo --results-directory $results `
+            --logger 'trx;LogFilePrefix=unit' --blame-hang-timeout 8m --blame-hang-dump-type none
+        "exit code $LASTEXITCODE"
+    }
+}
+
+function Complete-UnitTest([Management.Automation.Job] $Run) {
+    $said = @(Receive-Job $Run -Wait -AutoRemoveJob)
+    $said | Out-Host
+    $failedRun = $said.Count -eq 0 -or $said[-1] -ne 'exit code 0'
     $counts = @{ Passed = 0; Failed = 0; Skipped = 0; Failures = @() }
     foreach ($file in Get-ChildItem $results -Filter 'unit*.trx') {
         $run = ([xml](Get-Content $file -Raw)).TestRun
@@ -99,8 +110,9 @@ function Invoke-Test {
         Remove-Item $results -Recurse -Force
     }
 
-    $unit = Invoke-UnitTest
+    $run = Start-UnitTest
     $pester = Invoke-PesterTest
+    $unit = Complete-UnitTest $run
     $failed = $unit.Failed + $pester.Failed
     # Named here once more: a log's end is what one reads, and all that some keep.
     $unit.Failures + $pester.Failures | ForEach-Object { Write-Host "FAILED $_" }

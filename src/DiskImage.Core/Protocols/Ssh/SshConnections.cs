@@ -52,7 +52,7 @@ internal sealed class SshConnections
         }
     }
 
-    /// <summary>Keeps one that is not used any more; or closes it, if it is lost, still waits for something, or another one is kept.</summary>
+    /// <summary>Keeps one that is not used any more; closes it if it is lost, still waits for something, or another one is kept.</summary>
     public async ValueTask LeaveAsync(SshWay way, SftpConnection connection)
     {
         bool isKept;

@@ -30,8 +30,8 @@ internal static class SshKeyShow
         {
             throw new DiskImageException(
                 DiskImageErrorKind.Unsupported,
-                $"{place.Address}: ssh's configuration has it reached by way of another host, where on Windows a server cannot be asked for "
-                    + "its keys before somebody logs in. Add its key to the known hosts, and use host_key_check=yes.",
+                $"{place.Address}: ssh's configuration has it reached by way of another host, where on Windows a server cannot be asked "
+                    + "for its keys before somebody logs in. Add its key to the known hosts, and use host_key_check=yes.",
                 place.Address);
         }
         DirectoryInfo folder = Directory.CreateTempSubdirectory("diskimage-ssh-"); // which nobody else may enter
@@ -55,8 +55,9 @@ internal static class SshKeyShow
                     "ControlPath=none",
                 ];
                 (_, words) = await SshProcess.AskAsync(
-                    program.Find("ssh"), [.. settings.SelectMany(s => (string[])["-o", s]), "-T", .. program.Destination(place)], cancellationToken)
-                    .ConfigureAwait(false);
+                    program.Find("ssh"),
+                    [.. settings.SelectMany(s => (string[])["-o", s]), "-T", .. program.Destination(place)],
+                    cancellationToken).ConfigureAwait(false);
             }
             return (HostIO.Exists(keys) ? await HostIO.ReadAllTextAsync(keys, cancellationToken).ConfigureAwait(false) : "", words);
         }

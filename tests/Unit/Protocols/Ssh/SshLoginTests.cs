@@ -142,7 +142,7 @@ public sealed class SshLoginTests : IDisposable
         {
             string hash = Convert.ToHexStringLower(SHA256.HashData(await behind.KeyBytesAsync("ecdsa")));
             await ReadAsync(behind, behind.Uri(_folder["disk.raw"], $"?host_key_check=sha256:{hash}"));
-            Assert.Single((await behind.LogAsync()).Split("Accepted")[1..]);
+            Assert.Single((await behind.LogAsync()).Split("Accepted publickey")[1..]);
 
             string before = await behind.LogAsync(), near = Convert.ToHexStringLower(SHA256.HashData(await server.KeyBytesAsync("ecdsa")));
             DiskImageException e = await RefusedAsync(behind, behind.Uri(_folder["disk.raw"], $"?host_key_check=sha256:{near}"));
