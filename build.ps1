@@ -70,8 +70,8 @@ function Start-UnitTest {
     }
 }
 
-function Complete-UnitTest([Management.Automation.Job] $Run) {
-    $said = @(Receive-Job $Run -Wait -AutoRemoveJob)
+function Complete-UnitTest([Management.Automation.Job] $Job) {
+    $said = @(Receive-Job $Job -Wait -AutoRemoveJob)
     $said | Out-Host
     $failedRun = $said.Count -eq 0 -or $said[-1] -ne 'exit code 0'
     $counts = @{ Passed = 0; Failed = 0; Skipped = 0; Failures = @() }
@@ -110,9 +110,9 @@ function Invoke-Test {
         Remove-Item $results -Recurse -Force
     }
 
-    $run = Start-UnitTest
+    $job = Start-UnitTest
     $pester = Invoke-PesterTest
-    $unit = Complete-UnitTest $run
+    $unit = Complete-UnitTest $job
     $failed = $unit.Failed + $pester.Failed
     # Named here once more: a log's end is what one reads, and all that some keep.
     $unit.Failures + $pester.Failures | ForEach-Object { Write-Host "FAILED $_" }

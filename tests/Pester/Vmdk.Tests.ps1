@@ -35,8 +35,8 @@ Describe 'VMDK' {
         $null = New-DiskImage many.vmdk (2GB + 4MB) -Option "subformat=$Subformat" -Force
         Write-DiskImage many.vmdk 1MB (, 7 * 65536)
         Write-DiskImage many.vmdk (2GB + 1MB) (, 7 * 65536)
-        $files = @(Get-DiskImageMap many.vmdk | Where-Object { $_.Data -and -not $_.Zero } | ForEach-Object File | Select-Object -Unique)
-        $files | Should -Be @($Files | ForEach-Object { Join-Path $folder $_ })
+        $found = @(Get-DiskImageMap many.vmdk | Where-Object { $_.Data -and -not $_.Zero } | ForEach-Object File | Select-Object -Unique)
+        $found | Should -Be @($Files | ForEach-Object { Join-Path $folder $_ })
         Remove-Item many*
     }
 

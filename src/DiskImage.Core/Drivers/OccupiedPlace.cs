@@ -53,7 +53,6 @@ internal sealed class OccupiedPlace(
         private readonly SemaphoreSlim _gate = new(1, 1); // held while runs of old bytes change
         private readonly SortedList<long, long> _old = []; // runs of what was there, start and end, inside the length
         private long _length;
-        private bool _isZeroed; // all of the place was zeroed at once
 
         public override long Length => Interlocked.Read(ref _length);
 
@@ -123,7 +122,7 @@ internal sealed class OccupiedPlace(
             await _gate.WaitAsync(cancellationToken).ConfigureAwait(false);
             try
             {
-                await SetLengthAsync(length, cancellationToken).ConfigureAwait(false);
+                await SetLengthAsync(length, quickly: true, cancellationToken).ConfigureAwait(false);
             }
             finally
             {
@@ -153,7 +152,7 @@ internal sealed class OccupiedPlace(
             {
                 if (offset + length > _length)
                 {
-                    await SetLengthAsync(offset + length, cancellationToken).ConfigureAwait(false);
+                    await SetLengthAsync(offset + length, quickly: false, cancellationToken).ConfigureAwait(false);
                 }
                 Remove(offset, offset + length);
                 if (_old.Count > MostRuns)
@@ -167,23 +166,16 @@ internal sealed class OccupiedPlace(
             }
         }
 
-        private async ValueTask SetLengthAsync(long length, CancellationToken cancellationToken)
+        /// <summary>What comes in is zeroed at once, if that is quick; what lies behind the length is never touched.</summary>
+        private async ValueTask SetLengthAsync(long length, bool quickly, CancellationToken cancellationToken)
         {
             long before = _length;
-            if (before == 0 && length > 0 && !_isZeroed)
+            Remove(Math.Min(before, length), Math.Max(before, length));
+            bool isZeroed = quickly && length > before && Below.As<IFastZero>() is { } fast
+                && await fast.TryZeroFastAsync(before, length - before, cancellationToken).ConfigureAwait(false);
+            if (length > before && !isZeroed)
             {
-                _isZeroed = Below.As<IFastZero>() is { } fast
-                    && await fast.TryZeroFastAsync(0, Below.Length, cancellationToken).ConfigureAwait(false);
-            }
-            if (length > before && !_isZeroed)
-            {
-                Remove(before, length);
                 _old.Add(before, length);
-            }
-            else if (length < before)
-            {
-                Remove(length, before);
-                _isZeroed = false; // what is behind the end may come back
             }
             _ = Interlocked.Exchange(ref _length, length);
         }

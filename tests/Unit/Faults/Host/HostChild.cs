@@ -4,6 +4,7 @@ using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Tests.Protocols.VirtualFat;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Faults.Host;
@@ -34,6 +35,9 @@ internal static partial class HostChild
                 return 0;
             case ["open", var path]:
                 await TryAsync("open", async () => await (await Images.OpenAsync(path, "raw")).DisposeAsync());
+                return 0;
+            case ["fat", var tree, var image, var changed, var step]:
+                await BringInAsync(tree, image, changed, int.Parse(step, CultureInfo.InvariantCulture));
                 return 0;
             case ["proxied", var proxy, var direct, var url]:
                 await ProxiedAsync(proxy, direct, url);
@@ -115,6 +119,24 @@ internal static partial class HostChild
         const int FileSizeSignalBit = 24;
         Console.WriteLine((ulong.Parse(ignored, NumberStyles.HexNumber, CultureInfo.InvariantCulture) >> FileSizeSignalBit & 1) == 0
             ? "child unharmed" : "child ignores the signal");
+    }
+
+    /// <summary>Writes a changed copy of a folder's disk to it, and is killed before a step of bringing that into the folder.</summary>
+    private static async Task BringInAsync(string tree, string image, string changed, int step)
+    {
+        FatSession session = await FatSession.OpenAsync($"fat:rw:{tree}", image, "8M");
+        File.Copy(changed, image, overwrite: true);
+        await session.SendAsync();
+        session.Node.OnStep = _ =>
+        {
+            if (step-- == 0)
+            {
+                using var self = Process.GetCurrentProcess();
+                self.Kill();
+                Thread.Sleep(Timeout.Infinite); // it is a signal on its way
+            }
+        };
+        await session.DisposeAsync();
     }
 
     /// <summary>Reads an object of a web server by way of the proxy that the environment names: once in a process it is looked at.</summary>

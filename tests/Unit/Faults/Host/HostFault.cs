@@ -22,6 +22,8 @@ internal sealed record HostFault(string Path, string Calls, int Error)
     /// <summary>Only calls that reach past this offset fail, or count; null for all.</summary>
     public long? Limit { get; init; }
 
+    private const int Killed = 128 + 9; // by a signal, as shells have it
+
     /// <summary>Why such faults cannot be had here; null if they can.</summary>
     public static string? WhyMissing()
         => !OperatingSystem.IsLinux() ? Wine.WhyNot("preloaded system calls") ?? "faults of system calls are preloaded on Linux only"
@@ -30,7 +32,13 @@ internal sealed record HostFault(string Path, string Calls, int Error)
             : null;
 
     /// <summary>Runs a scenario of <see cref="HostChild"/> in a process of its own; its output, line by line.</summary>
-    public static async Task<string[]> RunAsync(HostFault? fault, string scenario, params string[] arguments)
+    public static Task<string[]> RunAsync(HostFault? fault, string scenario, params string[] arguments)
+        => RunAsync(fault, isKilled: false, scenario, arguments);
+
+    /// <summary>The same of one that is killed on its way.</summary>
+    public static Task RunKilledAsync(string scenario, params string[] arguments) => RunAsync(null, isKilled: true, scenario, arguments);
+
+    private static async Task<string[]> RunAsync(HostFault? fault, bool isKilled, string scenario, string[] arguments)
     {
         using var process = new Process();
         process.StartInfo = new ProcessStartInfo(
@@ -57,7 +65,8 @@ internal sealed record HostFault(string Path, string Calls, int Error)
         process.Start();
         Task<string> output = process.StandardOutput.ReadToEndAsync(), errors = process.StandardError.ReadToEndAsync();
         await process.WaitForExitAsync();
-        Assert.True(process.ExitCode == 0, $"{scenario} → {process.ExitCode}\n{await output}\n{await errors}");
+        bool isAsWanted = process.ExitCode == (isKilled ? Killed : 0);
+        Assert.True(isAsWanted, $"{scenario} → {process.ExitCode}\n{await output}\n{await errors}");
         return (await output).Split('\n', StringSplitOptions.RemoveEmptyEntries);
     }
 

@@ -223,6 +223,8 @@ public sealed class NvmeTests
             await again.ReadAsync(999, read);
             Assert.Equal([0, 8, 8, 0], read);
         }
+        Assert.DoesNotContain((byte)5, fake.Namespaces[1].Bytes[..(1 << 20)]);
+        Assert.DoesNotContain(fake.Namespaces[1].Bytes[(1 << 20)..], b => b != 5); // what lies behind the image is no part of it
         Assert.Empty(fake.Wrongs);
     }
 

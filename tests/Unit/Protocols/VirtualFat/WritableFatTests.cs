@@ -1,5 +1,6 @@
 using DiskImage.Block;
 using DiskImage.Graph;
+using DiskImage.Tests.Faults.Host;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Protocols.VirtualFat;
@@ -59,14 +60,7 @@ public sealed class WritableFatTests : IDisposable
     {
         await using (FatSession session = await FatSession.OpenAsync($"fat:rw:{Tree}", Image, "8M"))
         {
-            session.Tool("mmove", "::/KEEP.TXT", "::/tmp.txt");
-            session.Tool("mmove", "::/remove.txt", "::/KEEP.TXT");
-            session.Tool("mmove", "::/tmp.txt", "::/remove.txt");
-            session.Tool("mdeltree", "::/old folder");
-            session.Tool("mmove", "::/sub/rename.dat", "::/old folder");
-            session.Tool("mdel", "::/empty");
-            session.Tool("mmd", "::/empty");
-            session.Tool("mcopy", "/etc/hostname", "::/empty/in it");
+            Swap(session);
             await session.SendAsync();
         }
         FatTools.Compare(Image, false, Tree, _folder["out"]);
@@ -136,26 +130,15 @@ public sealed class WritableFatTests : IDisposable
         }
     }
 
-    [FatToolsFact]
-    public async Task Wherever_it_is_cut_short_each_name_leads_to_the_old_file_or_the_new_one()
+    [FatToolsTheory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Wherever_it_is_cut_short_each_name_leads_to_the_old_file_or_the_new_one(bool swaps)
     {
-        string start = _folder["start"];
-        CopyTree(Tree, start);
-        Dictionary<string, byte[]> old = Contents(Tree);
-        var steps = new List<string>();
-        await using (FatSession session = await FatSession.OpenAsync($"fat:rw:{Tree}", Image, "8M"))
+        Cuts cuts = await CutsAsync(swaps);
+        for (int cut = 0; cut < cuts.Steps.Count; cut++)
         {
-            session.Node.OnStep = steps.Add;
-            Change(session);
-            await session.SendAsync();
-        }
-        Dictionary<string, byte[]> wanted = Contents(Tree);
-        File.Copy(Image, _folder["changed.raw"]);
-        Assert.InRange(steps.Count, 15, 100);
-        for (int cut = 0; cut < steps.Count; cut++)
-        {
-            Directory.Delete(Tree, recursive: true);
-            CopyTree(start, Tree);
+            StartAgain();
             FatSession session = await FatSession.OpenAsync($"fat:rw:{Tree}", Image, "8M");
             File.Copy(_folder["changed.raw"], Image, overwrite: true);
             await session.SendAsync();
@@ -168,20 +151,74 @@ public sealed class WritableFatTests : IDisposable
                 }
             };
             _ = await Assert.ThrowsAsync<OperationCanceledException>(async () => await session.DisposeAsync());
-            Dictionary<string, byte[]> found = Contents(Tree);
-            foreach (string name in old.Keys.Union(wanted.Keys, StringComparer.Ordinal).Union(found.Keys, StringComparer.Ordinal)
-                .Where(n => !n.StartsWith(".diskimage", StringComparison.Ordinal)))
-            {
-                byte[]? now = found.GetValueOrDefault(name);
-                Assert.True(
-                    IsSame(now, old.GetValueOrDefault(name)) || IsSame(now, wanted.GetValueOrDefault(name)), $"{name} before step {steps[cut]}");
-            }
-            foreach (byte[] contents in old.Values.Where(o => wanted.Values.Any(w => IsSame(o, w))))
-            {
-                Assert.Contains(found.Values, f => IsSame(f, contents)); // nothing that is to stay is ever lost
-            }
+            Judge(cuts, $"before step {cuts.Steps[cut]}");
         }
-        // What was left is no obstacle.
+        await LastAsync();
+    }
+
+    [FatToolsFact]
+    public async Task A_process_that_is_killed_leaves_each_name_with_the_old_file_or_the_new_one()
+    {
+        Cuts cuts = await CutsAsync(swaps: true);
+        foreach (int cut in new[] { cuts.Steps.Count / 3, cuts.Steps.Count * 2 / 3, cuts.Steps.Count - 1 })
+        {
+            StartAgain();
+            await HostFault.RunKilledAsync("fat", Tree, Image, _folder["changed.raw"], $"{cut}");
+            Judge(cuts, $"killed before step {cuts.Steps[cut]}");
+        }
+        await LastAsync();
+    }
+
+    private sealed record Cuts(Dictionary<string, byte[]> Old, Dictionary<string, byte[]> Wanted, IReadOnlyList<string> Steps);
+
+    /// <summary>Brings changes in once: what was there, what is there then, and the steps of it. The changed disk is kept.</summary>
+    private async Task<Cuts> CutsAsync(bool swaps)
+    {
+        CopyTree(Tree, _folder["start"]);
+        Dictionary<string, byte[]> old = Contents(Tree);
+        var steps = new List<string>();
+        await using (FatSession session = await FatSession.OpenAsync($"fat:rw:{Tree}", Image, "8M"))
+        {
+            session.Node.OnStep = steps.Add;
+            if (swaps)
+            {
+                Swap(session);
+            }
+            else
+            {
+                Change(session);
+            }
+            await session.SendAsync();
+        }
+        File.Copy(Image, _folder["changed.raw"]);
+        Assert.InRange(steps.Count, swaps ? 8 : 15, 100);
+        return new Cuts(old, Contents(Tree), steps);
+    }
+
+    private void StartAgain()
+    {
+        Directory.Delete(Tree, recursive: true);
+        CopyTree(_folder["start"], Tree);
+    }
+
+    private void Judge(Cuts cuts, string when)
+    {
+        Dictionary<string, byte[]> found = Contents(Tree);
+        foreach (string name in cuts.Old.Keys.Union(cuts.Wanted.Keys, StringComparer.Ordinal).Union(found.Keys, StringComparer.Ordinal)
+            .Where(n => !n.StartsWith(".diskimage", StringComparison.Ordinal)))
+        {
+            byte[]? now = found.GetValueOrDefault(name);
+            Assert.True(IsSame(now, cuts.Old.GetValueOrDefault(name)) || IsSame(now, cuts.Wanted.GetValueOrDefault(name)), $"{name} {when}");
+        }
+        foreach (byte[] contents in cuts.Old.Values.Where(o => cuts.Wanted.Values.Any(w => IsSame(o, w))))
+        {
+            Assert.Contains(found.Values, f => IsSame(f, contents)); // nothing that is to stay is ever lost
+        }
+    }
+
+    /// <summary>What was left is no obstacle.</summary>
+    private async Task LastAsync()
+    {
         await using (FatSession session = await FatSession.OpenAsync($"fat:rw:{Tree}", Image, "8M"))
         {
             session.Tool("mcopy", "/etc/hostname", "::/last");
@@ -288,6 +325,18 @@ public sealed class WritableFatTests : IDisposable
         await using BlockNode reading = await Images.OpenAsync($"fat:rw:{Tree}");
         Assert.True(reading.IsReadOnly);
         Assert.True(reading.Length > 512 << 20);
+    }
+
+    private static void Swap(FatSession session)
+    {
+        session.Tool("mmove", "::/KEEP.TXT", "::/tmp.txt");
+        session.Tool("mmove", "::/remove.txt", "::/KEEP.TXT");
+        session.Tool("mmove", "::/tmp.txt", "::/remove.txt");
+        session.Tool("mdeltree", "::/old folder");
+        session.Tool("mmove", "::/sub/rename.dat", "::/old folder");
+        session.Tool("mdel", "::/empty");
+        session.Tool("mmd", "::/empty");
+        session.Tool("mcopy", "/etc/hostname", "::/empty/in it");
     }
 
     private void Change(FatSession session)
