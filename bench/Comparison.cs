@@ -68,7 +68,7 @@ internal static class Comparison
                 s => (s.IsWanted?.Invoke(options.Only) ?? true) && s.Name.Contains(options.Only, StringComparison.Ordinal) && s.IsPossible()))
             {
                 await (scenario.PrepareAsync?.Invoke(folder) ?? Task.CompletedTask);
-                results.Add(await MeasureAsync(scenario, folder, Math.Min(options.Runs, scenario.MostRuns), options.Size, bare));
+                results.Add(await MeasureAsync(scenario, folder, Math.Min(options.Runs, scenario.MostRuns), bare));
             }
             List<Floor> floors = await FloorsAsync(folder, options.Runs);
             if (options.Output.Length > 0)
@@ -96,11 +96,7 @@ internal static class Comparison
         for (int run = 0; run < runs; run++)
         {
             await (scenario.BeforeAsync?.Invoke(folder) ?? Task.CompletedTask);
-            Memory.Warm(new FileInfo(Path.Combine(folder, Scenario.Raw)).Length);
-            long start = Stopwatch.GetTimestamp();
-            await scenario.OursAsync(folder);
-            Console.WriteLine($"{Stopwatch.GetElapsedTime(start).TotalMilliseconds:0} ms");
-            Remove(folder, scenario.OursMakes);
+            Console.WriteLine($"{await OursAsync(scenario, folder, isChecked: false):0} ms");
             Remove(folder, scenario.QemuMakes);
         }
     }
@@ -116,34 +112,21 @@ internal static class Comparison
         }
     }
 
-    private static async Task<Result> MeasureAsync(Scenario scenario, string folder, int runs, long size, long bare)
+    private static async Task<Result> MeasureAsync(Scenario scenario, string folder, int runs, long bare)
     {
         var ours = new List<double>();
         var theirs = new List<double>();
         for (int run = -1; run < runs; run++)
         {
             await (scenario.BeforeAsync?.Invoke(folder) ?? Task.CompletedTask);
-            double mine = 0, other = 0;
-            foreach (bool isOurs in run % 2 == 0 ? [true, false] : new[] { false, true })
+            double mine, other;
+            if (run % 2 == 0) // neither always runs after the other
             {
-                Memory.Warm(size);
-                if (isOurs)
-                {
-                    long start = Stopwatch.GetTimestamp();
-                    await scenario.OursAsync(folder);
-                    mine = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
-                    if (run < 0 && scenario is { OursMakes: { } made } && scenario.BeforeAsync is null)
-                    {
-                        _ = await QemuImgAsync(["compare", "-f", "raw", "-F", Path.GetExtension(made)[1..], Path.Combine(
-                            folder, Scenario.Raw), Path.Combine(folder, made)]);
-                    }
-                    Remove(folder, scenario.OursMakes);
-                }
-                else
-                {
-                    other = await RunAsync(scenario.Program, scenario.QemuImg(folder));
-                    Remove(folder, scenario.QemuMakes);
-                }
+                (mine, other) = (await OursAsync(scenario, folder, isChecked: run < 0), await TheirsAsync(scenario, folder));
+            }
+            else
+            {
+                (other, mine) = (await TheirsAsync(scenario, folder), await OursAsync(scenario, folder, isChecked: run < 0));
             }
             await (scenario.AfterAsync?.Invoke(folder) ?? Task.CompletedTask);
             if (run >= 0)
@@ -164,6 +147,33 @@ internal static class Comparison
         return result;
     }
 
+    /// <summary>Milliseconds that ours takes; what it makes is gone then.</summary>
+    private static async Task<double> OursAsync(Scenario scenario, string folder, bool isChecked)
+    {
+        Warm(folder);
+        long start = Stopwatch.GetTimestamp();
+        await scenario.OursAsync(folder);
+        double time = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+        if (isChecked && scenario is { OursMakes: { } made, BeforeAsync: null })
+        {
+            _ = await QemuImgAsync(["compare", "-f", "raw", "-F", Path.GetExtension(made)[1..], Path.Combine(
+                folder, Scenario.Raw), Path.Combine(folder, made)]);
+        }
+        Remove(folder, scenario.OursMakes);
+        return time;
+    }
+
+    /// <summary>Milliseconds that the other program takes; what it makes is gone then.</summary>
+    private static async Task<double> TheirsAsync(Scenario scenario, string folder)
+    {
+        Warm(folder);
+        double time = await RunAsync(scenario.Program, scenario.QemuImg(folder));
+        Remove(folder, scenario.QemuMakes);
+        return time;
+    }
+
+    private static void Warm(string folder) => Memory.Warm(new FileInfo(Path.Combine(folder, Scenario.Raw)).Length);
+
     /// <summary>What bounds the rest: the host's own copy, and the disk read once into memory.</summary>
     private static async Task<List<Floor>> FloorsAsync(string folder, int runs)
     {
@@ -179,7 +189,7 @@ internal static class Comparison
             double[] times = new double[runs];
             for (int run = -1; run < runs; run++)
             {
-                Memory.Warm(new FileInfo(raw).Length);
+                Warm(folder);
                 double time = await RunAsync(arguments[0], arguments[1..]);
                 times[Math.Max(run, 0)] = time;
                 Remove(folder, "copy.raw");

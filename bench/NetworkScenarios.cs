@@ -40,7 +40,6 @@ internal static class NetworkScenarios
         {
             PrepareAsync = StartWebAsync,
             IsPossible = () => Has("nginx"),
-
         },
         Server("serve-nbdcopy", "nbdcopy from ours", "nbdcopy", (folder, socket) => [Uri(folder, socket), "null:"]),
         Server(
@@ -70,7 +69,6 @@ internal static class NetworkScenarios
                 folder, Served, "nbdkit", "--foreground", "--read-only", "--unix", Path.Combine(folder, Served), "file",
                 Path.Combine(folder, Scenario.Raw)),
             IsPossible = () => Has("nbdkit") && Has(program),
-
         };
 
     private static Scenario ToNbd(string name, string title, double target, string program, Func<string, string[]> theirs)
@@ -87,7 +85,6 @@ internal static class NetworkScenarios
                     folder, Taking, "nbdkit", "--foreground", "--unix", Path.Combine(folder, Taking), "file", Path.Combine(folder, Sink));
             },
             IsPossible = () => Has("nbdkit") && Has(program),
-
         };
 
     private static Scenario Server(string name, string title, string program, Func<string, string, string[]> client)
@@ -108,7 +105,6 @@ internal static class NetworkScenarios
                 s_ours ??= await StartOursAsync(raw, Path.Combine(folder, Ours));
             },
             IsPossible = () => Has("qemu-nbd") && Has(program),
-
         };
 
     /// <summary>Serves a file, for reading only, until the standard input ends.</summary>

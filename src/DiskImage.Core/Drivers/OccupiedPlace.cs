@@ -14,6 +14,14 @@ internal sealed class OccupiedPlace(
 {
     private readonly CoveredNode _node = new(there);
 
+    /// <summary>Opens a place to be written into.</summary>
+    /// <param name="place">The place.</param>
+    /// <param name="open">Opens what is there, for writing or for reading.</param>
+    /// <param name="cancellationToken">Stops it.</param>
+    public static async ValueTask<PendingNode> BeginAsync(
+        StoragePlace place, Func<bool, CancellationToken, ValueTask<BlockNode>> open, CancellationToken cancellationToken)
+        => new OccupiedPlace(place, await open(true, cancellationToken).ConfigureAwait(false), open);
+
     public override BlockNode Node => _node;
 
     public override long Behind => there.Length - _node.Length;

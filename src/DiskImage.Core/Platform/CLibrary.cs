@@ -19,7 +19,7 @@ internal static unsafe class CLibrary
     /// <summary>fsync(2); less than 0 if it failed.</summary>
     public static int Flush(SafeFileHandle handle)
     {
-        using var borrowed = new BorrowedHandle(handle);
+        using var borrowed = new BorrowedDescriptor(handle);
         int result;
         do
         {
@@ -32,7 +32,7 @@ internal static unsafe class CLibrary
     /// <summary>ftruncate(2); less than 0 if it failed.</summary>
     public static int SetLength(SafeFileHandle handle, long length)
     {
-        using var borrowed = new BorrowedHandle(handle);
+        using var borrowed = new BorrowedDescriptor(handle);
         int result;
         do
         {
@@ -45,7 +45,7 @@ internal static unsafe class CLibrary
     /// <summary>Linux's fallocate(2); less than 0 if it failed.</summary>
     public static int Allocate(SafeFileHandle handle, int mode, long offset, long length)
     {
-        using var borrowed = new BorrowedHandle(handle);
+        using var borrowed = new BorrowedDescriptor(handle);
         int result;
         do
         {
@@ -74,23 +74,6 @@ internal static unsafe class CLibrary
         int error = result < 0 ? Marshal.GetLastSystemError() : 0;
         Marshal.SetLastPInvokeError(error);
         return error;
-    }
-
-    /// <summary>A descriptor that stays open as long as this.</summary>
-    private readonly ref struct BorrowedHandle
-    {
-        private readonly SafeFileHandle _handle;
-
-        public BorrowedHandle(SafeFileHandle handle)
-        {
-            bool isHeld = false;
-            handle.DangerousAddRef(ref isHeld);
-            (_handle, Number) = (handle, (int)handle.DangerousGetHandle());
-        }
-
-        public int Number { get; }
-
-        public void Dispose() => _handle.DangerousRelease();
     }
 
     /// <summary>What only Linux has, looked for when it is first called.</summary>

@@ -51,9 +51,11 @@ internal class HostDeviceDriver(HostDevices devices) : ProtocolDriver, IStorage
     public ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
         bool force = IsForced(place.Mode);
-        BlockNode there = Open(place.Locator, Access.Writing, ImageLocking.Auto, force, traits.Direct, static _ => { });
-        return new(new OccupiedPlace(place, there, (writable, _) => new(Open(
-            place.Locator, writable ? Access.Writing : Access.Reading, ImageLocking.Auto, force, traits.Direct, static _ => { }))));
+        return OccupiedPlace.BeginAsync(
+            place,
+            (writable, _) => new(Open(
+                place.Locator, writable ? Access.Writing : Access.Reading, ImageLocking.Auto, force, traits.Direct, static _ => { })),
+            cancellationToken);
     }
 
     private static bool IsForced(TargetMode mode) => mode == TargetMode.Replace;

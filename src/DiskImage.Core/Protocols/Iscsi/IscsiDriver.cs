@@ -53,13 +53,10 @@ internal sealed class IscsiDriver : ProtocolDriver, IStorage
                 options.Url);
     }
 
-    public async ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    public ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
-        ArgumentNullException.ThrowIfNull(place);
         var options = (IscsiOptions)Bind(Parse(place.Address));
-        BlockNode node = await OpenAsync(options, writable: true, _secrets, cancellationToken).ConfigureAwait(false);
-        return new OccupiedPlace(
-            place, node, async (again, token) => await OpenAsync(options, again, _secrets, token).ConfigureAwait(false));
+        return OccupiedPlace.BeginAsync(place, (writable, token) => OpenAsync(options, writable, _secrets, token), cancellationToken);
     }
 
     /// <summary>Opens a unit.</summary>

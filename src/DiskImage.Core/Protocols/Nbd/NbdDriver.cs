@@ -48,13 +48,11 @@ internal sealed class NbdDriver : ProtocolDriver, IStorage
                 name);
     }
 
-    public async ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    public ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
-        ArgumentNullException.ThrowIfNull(place);
         var options = (NbdOptions)Bind(Parse(place.Address));
-        BlockNode node = await OpenAsync(options, writable: true, cancellationToken).ConfigureAwait(false);
-        return new OccupiedPlace(
-            place, node, async (again, token) => await OpenAsync(options, again, token).ConfigureAwait(false));
+        return OccupiedPlace.BeginAsync(
+            place, async (writable, token) => await OpenAsync(options, writable, token).ConfigureAwait(false), cancellationToken);
     }
 
     /// <summary>The exports that a server has.</summary>

@@ -270,8 +270,8 @@ internal sealed class NvmeController : IAsyncDisposable
     {
         for (bool isAgain = false; ; isAgain = true)
         {
-            NvmeAnswer? answer = await queue.RunAsync(command, GiveUp, _breaking.Token, cancellationToken).ConfigureAwait(false);
-            if (answer is not { Status: var status })
+            NvmeStatus? answer = await queue.RunAsync(command, GiveUp, _breaking.Token, cancellationToken).ConfigureAwait(false);
+            if (answer is not { } status)
             {
                 CheckWhole();
                 throw Error(DiskImageErrorKind.Io, "the controller was closed while a command was under way");

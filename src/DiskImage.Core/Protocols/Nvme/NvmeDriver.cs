@@ -40,12 +40,10 @@ internal sealed class NvmeDriver(NvmeControllers controllers) : ProtocolDriver, 
         }
     }
 
-    public async ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
+    public ValueTask<PendingNode> BeginAsync(StoragePlace place, StorageTraits traits, CancellationToken cancellationToken)
     {
-        ArgumentNullException.ThrowIfNull(place);
         var options = (NvmeOptions)Bind(Parse(place.Address));
-        BlockNode there = await OpenAsync(options, writable: true, cancellationToken).ConfigureAwait(false);
-        return new OccupiedPlace(place, there, (writable, token) => OpenAsync(options, writable, token));
+        return OccupiedPlace.BeginAsync(place, (writable, token) => OpenAsync(options, writable, token), cancellationToken);
     }
 
     private async ValueTask<BlockNode> OpenAsync(NvmeOptions options, bool writable, CancellationToken cancellationToken)

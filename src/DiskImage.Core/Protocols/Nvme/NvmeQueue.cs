@@ -28,9 +28,6 @@ internal readonly record struct NvmeCommand(byte Opcode, uint Namespace)
     public Memory<byte> Into { get; init; }
 }
 
-/// <summary>What the controller answered.</summary>
-internal readonly record struct NvmeAnswer(NvmeStatus Status);
-
 /// <summary>
 /// A submission queue, its completion queue, and memory for the data of as many commands as may be under way.
 /// Spec: NVM Express Base 2.0, sections 3.3.3.1 (commands), 3.3.3.2 (completions), 4.1.1 (PRP).
@@ -98,7 +95,7 @@ internal sealed class NvmeQueue : IDisposable
     /// Stops waiting. What changes something is waited for once it is on its way: a later change must not be overtaken by it.
     /// </param>
     /// <returns>Null if the controller was given up.</returns>
-    public async ValueTask<NvmeAnswer?> RunAsync(
+    public async ValueTask<NvmeStatus?> RunAsync(
         NvmeCommand command, Action<string> faulted, CancellationToken breaking, CancellationToken cancellationToken)
     {
         if (!_room.Wait(0, CancellationToken.None))
@@ -113,7 +110,7 @@ internal sealed class NvmeQueue : IDisposable
                 return null;
             }
         }
-        var done = new TaskCompletionSource<NvmeAnswer?>(TaskCreationOptions.RunContinuationsAsynchronously);
+        var done = new TaskCompletionSource<NvmeStatus?>(TaskCreationOptions.RunContinuationsAsynchronously);
         if (Submit(command, done) is not { } slot)
         {
             return null;
@@ -129,7 +126,7 @@ internal sealed class NvmeQueue : IDisposable
         {
             _function.Wake();
         }
-        NvmeAnswer? answer;
+        NvmeStatus? answer;
         try
         {
             answer = await done.Task.WaitAsync(command.Into.IsEmpty ? CancellationToken.None : cancellationToken).ConfigureAwait(false);
@@ -141,7 +138,7 @@ internal sealed class NvmeQueue : IDisposable
         }
         if (answer is { } answered)
         {
-            if (answered.Status.IsGood)
+            if (answered.IsGood)
             {
                 _function.Memory.Slice(_layout.DataAt(slot.Index), command.Into.Length).CopyTo(command.Into.Span);
             }
@@ -219,7 +216,7 @@ internal sealed class NvmeQueue : IDisposable
 
     public void Dispose() => _room.Dispose();
 
-    private Slot? Submit(NvmeCommand command, TaskCompletionSource<NvmeAnswer?> done)
+    private Slot? Submit(NvmeCommand command, TaskCompletionSource<NvmeStatus?> done)
     {
         lock (_gate)
         {
@@ -275,7 +272,7 @@ internal sealed class NvmeQueue : IDisposable
             _free.Push(slot);
             _ = _room.Release();
         }
-        _ = done.TrySetResult(new NvmeAnswer(new NvmeStatus((ushort)(last >> 17))));
+        _ = done.TrySetResult(new NvmeStatus((ushort)(last >> 17)));
         return null;
     }
 
@@ -319,13 +316,13 @@ internal sealed class NvmeQueue : IDisposable
 
         public byte Opcode { get; private set; }
 
-        public TaskCompletionSource<NvmeAnswer?>? Done { get; set; }
+        public TaskCompletionSource<NvmeStatus?>? Done { get; set; }
 
         public long Deadline { get; private set; }
 
         public bool IsLeft { get; set; }
 
-        public void Begin(byte opcode, TaskCompletionSource<NvmeAnswer?> done, long deadline)
+        public void Begin(byte opcode, TaskCompletionSource<NvmeStatus?> done, long deadline)
         {
             _turn = (_turn + 1) & 0xFF;
             (Opcode, Done, Deadline, IsLeft) = (opcode, done, deadline, false);

@@ -39,9 +39,6 @@ internal sealed class SftpConnection : IAsyncDisposable
         set => _session.Name = value;
     }
 
-    /// <summary>How often it was left for others to use.</summary>
-    public int Stays { get; set; }
-
     /// <summary>It is of use, and waits for nothing.</summary>
     public bool IsIdle
     {

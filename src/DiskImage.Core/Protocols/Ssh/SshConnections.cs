@@ -19,7 +19,7 @@ internal sealed class SshConnections
     private static readonly TimeSpan s_stay = TimeSpan.FromSeconds(3), s_answer = TimeSpan.FromSeconds(2); // ours
 
     private readonly Lock _lock = new();
-    private readonly Dictionary<SshWay, SftpConnection> _idle = [];
+    private readonly Dictionary<SshWay, Stay> _idle = [];
 
     /// <summary>One that is kept and still answers; null for none.</summary>
     /// <param name="way">How one would log in.</param>
@@ -27,15 +27,16 @@ internal sealed class SshConnections
     /// <param name="cancellationToken">Stops it.</param>
     public async ValueTask<SftpConnection?> TryTakeAsync(SshWay way, string name, CancellationToken cancellationToken)
     {
-        SftpConnection? kept;
+        Stay? stay;
         lock (_lock)
         {
-            _ = _idle.Remove(way, out kept);
+            _ = _idle.Remove(way, out stay);
         }
-        if (kept is null)
+        if (stay is null)
         {
             return null;
         }
+        SftpConnection kept = stay.Connection;
         using var enough = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         enough.CancelAfter(s_answer);
         try
@@ -55,14 +56,15 @@ internal sealed class SshConnections
     /// <summary>Keeps one that is not used any more; closes it if it is lost, still waits for something, or another one is kept.</summary>
     public async ValueTask LeaveAsync(SshWay way, SftpConnection connection)
     {
-        bool isKept;
+        var stay = new Stay(connection);
+        bool isKept = connection.IsIdle;
         lock (_lock)
         {
-            isKept = connection.IsIdle && _idle.TryAdd(way, connection);
+            isKept = isKept && _idle.TryAdd(way, stay);
         }
         if (isKept)
         {
-            _ = EndAsync(way, connection, ++connection.Stays);
+            _ = EndAsync(way, stay);
         }
         else
         {
@@ -70,17 +72,23 @@ internal sealed class SshConnections
         }
     }
 
-    private async Task EndAsync(SshWay way, SftpConnection connection, int stay)
+    private async Task EndAsync(SshWay way, Stay stay)
     {
         await Task.Delay(s_stay).ConfigureAwait(false);
         lock (_lock)
         {
-            if (!_idle.TryGetValue(way, out SftpConnection? kept) || kept != connection || connection.Stays != stay)
+            if (_idle.GetValueOrDefault(way) != stay)
             {
                 return; // it was of use again
             }
             _ = _idle.Remove(way);
         }
-        await connection.DisposeAsync().ConfigureAwait(false);
+        await stay.Connection.DisposeAsync().ConfigureAwait(false);
+    }
+
+    /// <summary>One time that a connection is kept.</summary>
+    private sealed class Stay(SftpConnection connection)
+    {
+        public SftpConnection Connection => connection;
     }
 }

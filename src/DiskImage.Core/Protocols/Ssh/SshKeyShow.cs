@@ -16,12 +16,12 @@ internal static class SshKeyShow
 
         """;
 
-    // One connection each: a server shows one key at a time.
+    // One connection each, side by side: a server shows one key at a time.
     private static readonly string[] s_kinds =
         ["ssh-ed25519", "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521", "rsa-sha2-512,rsa-sha2-256"];
 
     /// <summary>Asks a server.</summary>
-    /// <returns>A line for each key, as ssh-keyscan writes it, and what ssh said last.</returns>
+    /// <returns>A line for each key, as ssh-keyscan writes it, and what ssh said.</returns>
     /// <exception cref="DiskImageException">Unsupported: not on this system.</exception>
     public static async ValueTask<(string Output, SshWords? Words)> AskAsync(
         SshProgram program, SshPlace place, CancellationToken cancellationToken)
@@ -40,30 +40,31 @@ internal static class SshKeyShow
             string script = Path.Combine(folder.FullName, "show"), keys = Path.Combine(folder.FullName, "keys");
             await HostIO.WriteAllTextAsync(script, Script, cancellationToken).ConfigureAwait(false);
             HostIO.SetUnixFileMode(script, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-            SshWords? words = null;
-            foreach (string kind in s_kinds)
-            {
-                IEnumerable<string> settings =
-                [
-                    .. SshLogin.Settings(answers: false),
-                    "StrictHostKeyChecking=yes",
-                    $"HostKeyAlgorithms={kind}",
-                    $"UserKnownHostsFile={SshLogin.Nothing}",
-                    $"GlobalKnownHostsFile={SshLogin.Nothing}",
-                    $"KnownHostsCommand=\"{SshLogin.Quoted(script)}\" %I %t %K",
-                    "VerifyHostKeyDNS=no",
-                    "ControlPath=none",
-                ];
-                (_, words) = await SshProcess.AskAsync(
-                    program.Find("ssh"),
-                    [.. settings.SelectMany(s => (string[])["-o", s]), "-T", .. program.Destination(place)],
-                    cancellationToken).ConfigureAwait(false);
-            }
-            return (HostIO.Exists(keys) ? await HostIO.ReadAllTextAsync(keys, cancellationToken).ConfigureAwait(false) : "", words);
+            (string Output, SshWords? Words)[] told = await Task.WhenAll(s_kinds.Select(
+                kind => SshProcess.AskAsync(program.Find("ssh"), Arguments(program, place, script, kind), cancellationToken).AsTask()))
+                .ConfigureAwait(false);
+            string shown = HostIO.Exists(keys) ? await HostIO.ReadAllTextAsync(keys, cancellationToken).ConfigureAwait(false) : "";
+            return (shown, told[0].Words);
         }
         finally
         {
             folder.Delete(recursive: true);
         }
+    }
+
+    private static IEnumerable<string> Arguments(SshProgram program, SshPlace place, string script, string kind)
+    {
+        IEnumerable<string> settings =
+        [
+            .. SshLogin.Settings(answers: false),
+            "StrictHostKeyChecking=yes",
+            $"HostKeyAlgorithms={kind}",
+            $"UserKnownHostsFile={SshLogin.Nothing}",
+            $"GlobalKnownHostsFile={SshLogin.Nothing}",
+            $"KnownHostsCommand=\"{SshLogin.Quoted(script)}\" %I %t %K",
+            "VerifyHostKeyDNS=no",
+            "ControlPath=none",
+        ];
+        return [.. settings.SelectMany(s => (string[])["-o", s]), "-T", .. program.Destination(place)];
     }
 }
