@@ -30,7 +30,15 @@ internal sealed class NvmeControllers(IPciHost host, NvmeTiming timing)
                 place.Controller = await NvmeController.OpenAsync($"nvme://{address}", function, timing, cancellationToken)
                     .ConfigureAwait(false);
             }
-            place.Controller.CheckWhole();
+            try
+            {
+                place.Controller.CheckWhole();
+            }
+            catch when (place.Leases == 0) // it was given up as soon as it was ready: the next one that asks starts it anew
+            {
+                await LeaveAsync(place).ConfigureAwait(false);
+                throw;
+            }
             place.Leases++;
             return new NvmeLease(place.Controller, () => ReturnAsync(place));
         }
@@ -47,15 +55,20 @@ internal sealed class NvmeControllers(IPciHost host, NvmeTiming timing)
         {
             if (--place.Leases == 0)
             {
-                NvmeController controller = place.Controller!;
-                place.Controller = null;
-                await controller.DisposeAsync().ConfigureAwait(false);
+                await LeaveAsync(place).ConfigureAwait(false);
             }
         }
         finally
         {
             _ = place.Gate.Release();
         }
+    }
+
+    private static async ValueTask LeaveAsync(Place place)
+    {
+        NvmeController controller = place.Controller!;
+        place.Controller = null;
+        await controller.DisposeAsync().ConfigureAwait(false);
     }
 
     private sealed class Place

@@ -258,6 +258,32 @@ public sealed class NvmeFaultTests
         Assert.Empty(fake.Wrongs);
     }
 
+    [Fact]
+    public async Task A_controller_that_is_given_up_as_soon_as_it_is_ready_can_be_opened_again()
+    {
+        int refused = 0;
+        for (int i = 0; i < 300; i++)
+        {
+            FakeNvme fake = NvmeTalk.Controller();
+            fake.Post = (c, e) => c is { Queue: 0, Opcode: 1 } ? [e, e] : [e]; // one answer too many to the last command of its start
+            var controllers = new NvmeControllers(fake, NvmeTalk.Impatient);
+            try
+            {
+                BlockNode node = await NvmeTalk.OpenAsync(fake, controllers: controllers);
+                await node.DisposeAsync();
+            }
+            catch (DiskImageException)
+            {
+                refused++;
+            }
+            Assert.Equal("closed", fake.Events[^1]);
+            fake.Post = (_, e) => [e];
+            await using BlockNode again = await NvmeTalk.OpenAsync(fake, controllers: controllers);
+            await again.ReadAsync(0, new byte[512]);
+        }
+        Assert.NotEqual(0, refused);
+    }
+
     /// <summary>A sample; as many controllers as DISKIMAGE_NVME_MUTATIONS says.</summary>
     [Fact]
     public async Task Whatever_a_controller_says_nothing_but_an_error_comes_of_it()
@@ -265,53 +291,62 @@ public sealed class NvmeFaultTests
         int opened = 0, count = Environment.GetEnvironmentVariable("DISKIMAGE_NVME_MUTATIONS") is { Length: > 0 } text
             ? int.Parse(text, System.Globalization.CultureInfo.InvariantCulture)
             : 120;
-        for (int seed = 0; seed < count; seed++)
+        await Parallel.ForAsync(0, count, new ParallelOptions { MaxDegreeOfParallelism = 64 }, async (seed, _) =>
         {
-            var random = new Random(seed);
-            FakeNvme fake = NvmeTalk.Controller(random.Next(2) == 0 ? 9 : 12);
-            fake.Timeout = 1;
-            void Hurt(byte[] data)
+            if (await OpensAsync(new Random(seed)))
             {
-                for (int i = random.Next(6); i > 0; i--)
-                {
-                    data[random.Next(3) switch { 0 => random.Next(200), 1 => random.Next(500, 540), _ => random.Next(4096) }] = (byte)random.Next(256);
-                }
+                Interlocked.Increment(ref opened);
             }
-            fake.Says = Hurt;
-            fake.Namespaces[1].Says = Hurt;
-            fake.Post = (_, e) => random.Next(40) switch
-            {
-                0 => [(e.About ^ (1u << random.Next(32)), e.Last)],
-                1 => [(e.About, e.Last ^ (1u << random.Next(32)))],
-                2 => [e, e],
-                3 => [],
-                _ => [e],
-            };
-            try
-            {
-                await Task.Run(async () =>
-                {
-                    await using BlockNode node = await NvmeTalk.OpenAsync(fake, timing: NvmeTalk.Impatient with
-                    {
-                        Command = TimeSpan.FromMilliseconds(60), ReadyUnit = TimeSpan.FromMilliseconds(20),
-                    });
-                    opened++;
-                    byte[] data = new byte[20_000];
-                    for (int i = 0; i < 20; i++)
-                    {
-                        await node.WriteAsync(i * 1000, data);
-                        await node.ReadAsync(i * 500, data);
-                        await node.WriteZeroesAsync(i * 512, 4096);
-                    }
-                    await node.FlushAsync();
-                }).WaitAsync(TimeSpan.FromSeconds(60));
-            }
-            catch (DiskImageException)
-            {
-                // as it should
-            }
-            Assert.Equal("closed", fake.Events[^1]);
-        }
+        });
         Assert.InRange(opened, count / 12, count - 1);
+    }
+
+    private static async Task<bool> OpensAsync(Random random)
+    {
+        FakeNvme fake = NvmeTalk.Controller(random.Next(2) == 0 ? 9 : 12);
+        fake.Timeout = 1;
+        void Hurt(byte[] data)
+        {
+            for (int i = random.Next(6); i > 0; i--)
+            {
+                data[random.Next(3) switch { 0 => random.Next(200), 1 => random.Next(500, 540), _ => random.Next(4096) }] = (byte)random.Next(256);
+            }
+        }
+        fake.Says = Hurt;
+        fake.Namespaces[1].Says = Hurt;
+        fake.Post = (_, e) => random.Next(40) switch
+        {
+            0 => [(e.About ^ (1u << random.Next(32)), e.Last)],
+            1 => [(e.About, e.Last ^ (1u << random.Next(32)))],
+            2 => [e, e],
+            3 => [],
+            _ => [e],
+        };
+        bool isOpened = false;
+        try
+        {
+            await Task.Run(async () =>
+            {
+                await using BlockNode node = await NvmeTalk.OpenAsync(fake, timing: NvmeTalk.Impatient with
+                {
+                    Command = TimeSpan.FromMilliseconds(60), ReadyUnit = TimeSpan.FromMilliseconds(20),
+                });
+                isOpened = true;
+                byte[] data = new byte[20_000];
+                for (int i = 0; i < 20; i++)
+                {
+                    await node.WriteAsync(i * 1000, data);
+                    await node.ReadAsync(i * 500, data);
+                    await node.WriteZeroesAsync(i * 512, 4096);
+                }
+                await node.FlushAsync();
+            }).WaitAsync(TimeSpan.FromSeconds(60));
+        }
+        catch (DiskImageException)
+        {
+            // as it should
+        }
+        Assert.Equal("closed", fake.Events[^1]);
+        return isOpened;
     }
 }
