@@ -16,6 +16,7 @@ public sealed class GlusterServer : IAsyncDisposable, IDisposable
     private const int Port = 24007;
 
     private readonly string _folder = Directory.CreateTempSubdirectory("gluster-").FullName;
+    private readonly FileStream _turn = TakeTurn();
     private readonly Process _daemon;
 
     public GlusterServer()
@@ -95,9 +96,27 @@ public sealed class GlusterServer : IAsyncDisposable, IDisposable
         }
         _daemon.Dispose();
         Directory.Delete(_folder, recursive: true);
+        await _turn.DisposeAsync();
     }
 
     public void Dispose() => DisposeAsync().AsTask().GetAwaiter().GetResult();
+
+    /// <summary>There is one usual port, and Pester's tests may be at it: this waits until they are not.</summary>
+    private static FileStream TakeTurn()
+    {
+        for (var stop = Stopwatch.StartNew(); ; Thread.Sleep(100))
+        {
+            try
+            {
+                return new FileStream(
+                    Path.Combine(Path.GetTempPath(), "diskimage-glusterd.turn"), FileMode.OpenOrCreate, FileAccess.Write, FileShare.None, 1,
+                    FileOptions.DeleteOnClose);
+            }
+            catch (IOException) when (stop.Elapsed < TimeSpan.FromMinutes(5))
+            {
+            }
+        }
+    }
 
     private static string? FindWhyNot()
     {
