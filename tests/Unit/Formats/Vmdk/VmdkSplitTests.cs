@@ -182,6 +182,23 @@ public sealed class VmdkSplitTests : IDisposable
         Assert.Equal(3, folder.Files.Count);
     }
 
+    [Fact]
+    public async Task Of_a_descriptor_only_what_differs_is_written()
+    {
+        byte[] before = (await MakeAsync("FLAT", 20 * Part)).Folder.Files["a.vmdk"];
+        Assert.True(before.Length > 512); // more than a disk writes whole or not at all
+        long id = Encoding.ASCII.GetString(before).IndexOf("\nCID=", StringComparison.Ordinal) + 5;
+        var inner = new MemoryNode(before);
+        var file = new WriteLogNode(inner);
+        VmdkDescriptorStore store = await VmdkDescriptorStore.ReadAsync(file, CancellationToken.None);
+        await store.SetAsync(store.Current.WithCid(0x90ABCDEF)); // as every first write does
+        await store.SetAsync(store.Current.WithCid(0x90ABCDEF));
+        WriteLogEntry write = Assert.Single(file.Entries, e => e.Kind == WriteLogKind.Write);
+        Assert.Equal((id, "90abcdef"), (write.Offset, Encoding.ASCII.GetString(write.Data.Span)));
+        await store.SetAsync(store.Current.WithExtents([.. store.Current.Extents.Take(3)]));
+        Assert.Equal(store.Current.ToBytes(), inner.ToArray());
+    }
+
     private static byte[] Expected(byte[] contents, int length)
         => [.. contents.Take(length), .. new byte[Math.Max(0, length - contents.Length)]];
 
