@@ -21,22 +21,19 @@ internal static class Program
         string process = Path.GetFileNameWithoutExtension(Environment.ProcessPath ?? "");
         bool isIo = new[] { name, process }.Contains("qemu-io", StringComparer.OrdinalIgnoreCase);
         var encoding = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false);
-        var output = new StreamWriter(Console.OpenStandardOutput(), encoding) { NewLine = "\n" };
-        var error = new StreamWriter(Console.OpenStandardError(), encoding) { NewLine = "\n", AutoFlush = true };
-        await using (output.ConfigureAwait(false))
-        await using (error.ConfigureAwait(false))
+        // ended without await: streams of the console leave that to another thread, which there is none of yet
+        using var output = new StreamWriter(Console.OpenStandardOutput(), encoding) { NewLine = "\n" };
+        using var error = new StreamWriter(Console.OpenStandardError(), encoding) { NewLine = "\n", AutoFlush = true };
+        var io = new ProgramIO(output, error, null) { OpenOutput = Console.OpenStandardOutput, Input = isIo ? Console.In : null };
+        try
         {
-            var io = new ProgramIO(output, error, null) { OpenOutput = Console.OpenStandardOutput, Input = isIo ? Console.In : null };
-            try
-            {
-                return isIo
-                    ? await QemuIo.RunAsync(arguments, io, stop.Token).ConfigureAwait(false)
-                    : await QemuImg.RunAsync(arguments, io, stop.Token).ConfigureAwait(false);
-            }
-            catch (OperationCanceledException) when (stop.IsCancellationRequested)
-            {
-                return Interrupted;
-            }
+            return isIo
+                ? await QemuIo.RunAsync(arguments, io, stop.Token).ConfigureAwait(false)
+                : await QemuImg.RunAsync(arguments, io, stop.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            return Interrupted;
         }
     }
 }
