@@ -58,11 +58,11 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     ];
 
     /// <summary>The open disk.</summary>
-    /// <exception cref="CommandException">None is, or the machine's state was asked for, which is not kept.</exception>
-    public BlockNode Disk(bool isState = false)
-        => _image is null ? throw CommandException.Usage("no file open, try 'help open'")
-            : isState ? throw new CommandException("the machine's state (-b) cannot be read or written")
-            : _image.Node;
+    /// <exception cref="CommandException">None is.</exception>
+    public BlockNode Disk() => _image is null ? throw CommandException.Usage("no file open, try 'help open'") : _image.Node;
+
+    /// <summary>Requests that are under way.</summary>
+    public IoPending Pending { get; } = new(front.Io);
 
     /// <summary>A number of bytes.</summary>
     public static long Number(string text)
@@ -93,7 +93,21 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     }
 
     /// <inheritdoc/>
-    public ValueTask DisposeAsync() => _image?.DisposeAsync() ?? default;
+    public async ValueTask DisposeAsync()
+    {
+        if (_image is not null)
+        {
+            await SettleAsync(_image).ConfigureAwait(false);
+            await _image.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Has all that is under way end, also what was stopped.</summary>
+    private async Task SettleAsync(OpenedImage image)
+    {
+        IoBreakpoints.Of(image.Node)?.RemoveAll();
+        await Pending.DrainAsync().ConfigureAwait(false);
+    }
 
     private string Described(string options, string? file)
     {
@@ -136,6 +150,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     {
         _ = Disk();
         OpenedImage image = _image!;
+        await SettleAsync(image).ConfigureAwait(false);
         _image = null;
         await image.DisposeAsync().ConfigureAwait(false);
         return true;
