@@ -53,7 +53,7 @@ internal sealed class IoBreakpoints(IoSession session)
 
     private Task<bool> ResumeAsync(CommandArguments arguments, CancellationToken cancellationToken)
         => Of(session.Disk()) is not { } breakpoints ? throw new CommandException($"Could not resume request: {NotThere}")
-            : breakpoints.Resume(arguments.Operands[0]) ? Task.FromResult(true)
+            : breakpoints.GoOn(arguments.Operands[0]) ? Task.FromResult(true)
             : throw new CommandException($"Could not resume request: {NoSuch}");
 
     /// <summary>Waits while anything is under way that may still come to the event; QEMU's would wait for ever.</summary>

@@ -7,6 +7,8 @@ namespace DiskImage.CommandLine;
 /// <param name="session">What is open.</param>
 internal sealed class IoRequests(IoSession session)
 {
+    private const int Sector = 512;
+
     private static readonly CommandOption s_pattern = new('P', null, "PATTERN", "byte to write, or to compare with");
     private static readonly CommandOption s_brief = new('C', null, null, "report in one line");
     private static readonly CommandOption s_quiet = new('q', null, null, "report nothing");
@@ -19,7 +21,8 @@ internal sealed class IoRequests(IoSession session)
         new(["write", "w"], Writing, "OFFSET LENGTH", 1, 2, "write bytes", WriteAsync),
         new(["readv"], Reading, "OFFSET LENGTH …", 2, 64, "read into several buffers", ReadAsync),
         new(["writev"], Writing, "OFFSET LENGTH …", 2, 64, "write out of several buffers", WriteAsync),
-        new(["aio_read"], Reading, "OFFSET LENGTH …", 2, 64, "read, and go on with the next command meanwhile", (a, t) => Begin("readv", ReadAsync, a, t)),
+        new(["aio_read"], Reading, "OFFSET LENGTH …", 2, 64, "read, and take further commands meanwhile",
+            (a, t) => Begin("readv", ReadAsync, a, t)),
         new(["aio_write"], Writing, "OFFSET LENGTH …", 1, 64, "write, likewise", (a, t) => Begin("aio_write", WriteAsync, a, t)),
         new(["aio_flush"], [], "", 0, 0, "wait for all that is under way", DrainAsync),
         new(["flush", "f"], [], "", 0, 0, "make what was written durable", FlushAsync),
@@ -58,6 +61,7 @@ internal sealed class IoRequests(IoSession session)
     private async Task<bool> ReadAsync(CommandArguments arguments, CancellationToken cancellationToken)
     {
         (long offset, long length, int parts) = Range(arguments);
+        RequireSectors(arguments, offset, length);
         BlockNode disk = session.Disk();
         byte[] buffer = new byte[length];
         var report = new IoReport(Io, arguments);
@@ -104,7 +108,9 @@ internal sealed class IoRequests(IoSession session)
             throw new CommandException(wrong);
         }
         (long offset, long length, _) = Range(arguments, isBounded: !isZero);
+        RequireSectors(arguments, offset, length);
         BlockNode disk = session.Disk();
+        session.IsChanged = true;
         byte[] bytes = isZero ? [] : IoPattern.Bytes(arguments, (int)length, Io);
         var report = new IoReport(Io, arguments);
         if (isZero)
@@ -170,10 +176,23 @@ internal sealed class IoRequests(IoSession session)
         }
     }
 
+    /// <summary>The machine's state is read and written in sectors here, as in QEMU.</summary>
+    private static void RequireSectors(CommandArguments arguments, long offset, long length)
+    {
+        foreach ((long value, string name) in arguments.Has("b") ? new[] { (offset, "offset"), (length, "count") } : [])
+        {
+            if (value % Sector != 0)
+            {
+                throw new CommandException(string.Create(
+                    CultureInfo.InvariantCulture, $"{value} is not a sector-aligned value for '{name}'"));
+            }
+        }
+    }
+
     private static IMachineState StateOf(BlockNode disk, string verb)
         => disk.As<IMachineState>() ?? throw new CommandException($"{verb} failed: Operation not supported");
 
-    /// <summary>Begins a request, which goes on while further commands are done. What is wrong with its arguments is said at once.</summary>
+    /// <summary>Begins a request, which goes on while further commands are done. Wrong arguments are said at once.</summary>
     private Task<bool> Begin(
         string name,
         Func<CommandArguments, CancellationToken, Task<bool>> work,
@@ -201,6 +220,7 @@ internal sealed class IoRequests(IoSession session)
     {
         (long offset, long length, _) = Range(arguments, isBounded: false);
         var report = new IoReport(Io, arguments);
+        session.IsChanged = true;
         await session.Disk().DiscardAsync(offset, length, cancellationToken).ConfigureAwait(false);
         report.Say("discard", length, offset);
         return true;
@@ -211,6 +231,7 @@ internal sealed class IoRequests(IoSession session)
         PreallocationMode mode = arguments.Last("m") is not { } text ? PreallocationMode.Off
             : Enum.TryParse(text, ignoreCase: true, out PreallocationMode named) ? named
             : throw new CommandException($"invalid preallocation mode: {text}");
+        session.IsChanged = true;
         await session.Disk().ResizeAsync(IoSession.Number(arguments.Operands[0]), mode, cancellationToken).ConfigureAwait(false);
         return true;
     }

@@ -61,6 +61,9 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     /// <exception cref="CommandException">None is.</exception>
     public BlockNode Disk() => _image is null ? throw CommandException.Usage("no file open, try 'help open'") : _image.Node;
 
+    /// <summary>Something was asked for that changes the open image.</summary>
+    public bool IsChanged { get; set; }
+
     /// <summary>Requests that are under way.</summary>
     public IoPending Pending { get; } = new(front.Io);
 
@@ -97,16 +100,27 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     {
         if (_image is not null)
         {
-            await SettleAsync(_image).ConfigureAwait(false);
-            await _image.DisposeAsync().ConfigureAwait(false);
+            await EndAsync(_image).ConfigureAwait(false);
         }
     }
 
-    /// <summary>Has all that is under way end, also what was stopped.</summary>
-    private async Task SettleAsync(OpenedImage image)
+    /// <summary>
+    /// Has all that is under way end, also what was stopped, and closes the image. That its file cannot be flushed then is no error for one
+    /// that nothing was asked to change, as in QEMU.
+    /// </summary>
+    private async Task EndAsync(OpenedImage image)
     {
         IoBreakpoints.Of(image.Node)?.RemoveAll();
         await Pending.DrainAsync().ConfigureAwait(false);
+        try
+        {
+            await image.DisposeAsync().ConfigureAwait(false);
+        }
+        catch (DiskImageException) when (!IsChanged)
+        {
+            // Nothing is lost by it.
+        }
+        IsChanged = false;
     }
 
     private string Described(string options, string? file)
@@ -138,7 +152,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         catch (DiskImageException e)
         {
             string what = shown.Length > 0 ? $" device {Printable.Of(shown)}" : "";
-            await Io.Error.WriteLineAsync($"qemu-io: can't open{what}: {RemedyOptions.Say(e)}").ConfigureAwait(false);
+            await Io.Error.WriteLineAsync($"qemu-io: can't open{what}: {ErrorText.OfOpening(e)}").ConfigureAwait(false);
             return false;
         }
     }
@@ -150,9 +164,8 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     {
         _ = Disk();
         OpenedImage image = _image!;
-        await SettleAsync(image).ConfigureAwait(false);
         _image = null;
-        await image.DisposeAsync().ConfigureAwait(false);
+        await EndAsync(image).ConfigureAwait(false);
         return true;
     }
 

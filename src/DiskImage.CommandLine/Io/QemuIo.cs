@@ -46,6 +46,7 @@ public static class QemuIo
     {
         ArgumentNullException.ThrowIfNull(arguments);
         ArgumentNullException.ThrowIfNull(io);
+        io = io with { Output = TextWriter.Synchronized(io.Output) }; // requests that are under way say how they ended
         try
         {
             var given = new CommandArguments(s_options, Shortened(arguments));

@@ -14,4 +14,9 @@ internal static class ErrorText
         DiskImageErrorKind.AccessDenied => "Permission denied",
         _ => RemedyOptions.Say(error),
     };
+
+    /// <summary>Why an image does not open: QEMU's words for a wrong secret, the library's for the rest.</summary>
+    public static string OfOpening(DiskImageException error) => error.Kind == DiskImageErrorKind.WrongSecret
+        ? "Invalid password, cannot unlock any keyslot"
+        : RemedyOptions.Say(error);
 }

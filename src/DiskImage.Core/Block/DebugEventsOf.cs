@@ -3,8 +3,9 @@ namespace DiskImage.Block;
 /// <summary>What formats tell whoever listens (<see cref="IDebugEvents"/>); nothing is done where nobody does.</summary>
 internal static class DebugEventsOf
 {
-    /// <summary>Tells that something is about to be done.</summary>
-    public static ValueTask TellAsync(this IDebugEvents? debug, DebugEvent what) => debug is null ? default : debug.RaiseAsync(what);
+    /// <summary>Tells that something is about to be done; none for nothing.</summary>
+    public static ValueTask TellAsync(this IDebugEvents? debug, DebugEvent what)
+        => debug is null || what == DebugEvent.None ? default : debug.RaiseAsync(what);
 
     /// <summary>Flushes the file of a format that holds nothing back.</summary>
     public static ValueTask FlushAsync(this IDebugEvents? debug, BlockNode file, CancellationToken cancellationToken)

@@ -18,7 +18,6 @@ internal abstract class FormatNode : BlockNode
 {
     /// <summary>Copy-on-write joins the old bytes and the new into one request up to this size. Ours.</summary>
     private const int JoinedWriteLimit = 1 << 20;
-
     private const int MostZeroes = 1 << 20; // bytes of zeroes in one step. Ours
 
     private readonly RangeLock _ranges = new();
@@ -292,9 +291,7 @@ internal abstract class FormatNode : BlockNode
             cancellationToken.ThrowIfCancellationRequested();
             WriteMapping mapping = await EnsureMappedAsync(offset, buffer.Length, cancellationToken).ConfigureAwait(false);
             int count = (int)Math.Min(buffer.Length, mapping.Length);
-            await (mapping.IsNew
-                ? WriteNewAsync(mapping, buffer[..count], cancellationToken)
-                : StoreAsync(mapping, buffer[..count], cancellationToken)).ConfigureAwait(false);
+            await WriteToAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
             (buffer, offset) = (buffer[count..], offset + count);
         }
     }
@@ -335,11 +332,17 @@ internal abstract class FormatNode : BlockNode
     private async ValueTask StoreAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
     {
         await _debug.TellAsync(DebugEvent.WriteAio).ConfigureAwait(false);
-        await (Cipher is { } cipher
-            ? cipher.WriteAsync(
-                mapping.Node, mapping.HostOffset, cipher.IsByPlace ? mapping.HostOffset : mapping.Offset, data, cancellationToken)
-            : mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken)).ConfigureAwait(false);
+        if (Cipher is { } cipher)
+        {
+            long start = cipher.IsByPlace ? mapping.HostOffset : mapping.Offset;
+            await cipher.WriteAsync(mapping.Node, mapping.HostOffset, start, data, cancellationToken).ConfigureAwait(false);
+            return;
+        }
+        await mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken).ConfigureAwait(false);
     }
+
+    private ValueTask WriteToAsync(in WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+        => mapping.IsNew ? WriteNewAsync(mapping, data, cancellationToken) : StoreAsync(mapping, data, cancellationToken);
 
     private async ValueTask WriteNewAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
     {
@@ -434,7 +437,7 @@ internal abstract class FormatNode : BlockNode
             {
                 cipher.Encrypt(joined.Span, cipher.IsByPlace ? place : start);
             }
-            await (data.IsEmpty ? default : _debug.TellAsync(DebugEvent.WriteAio)).ConfigureAwait(false);
+            await _debug.TellAsync(data.IsEmpty ? DebugEvent.None : DebugEvent.WriteAio).ConfigureAwait(false);
             await _debug.TellAsync(DebugEvent.CowWrite).ConfigureAwait(false);
             await mapping.Node.WriteAsync(place, joined, cancellationToken).ConfigureAwait(false);
         }
@@ -467,7 +470,7 @@ internal abstract class FormatNode : BlockNode
     {
         int inside = (int)Math.Clamp(Length - offset, 0, buffer.Length);
         buffer.Span[inside..].Clear();
-        await (inside == 0 ? default : _debug.TellAsync(DebugEvent.CowRead)).ConfigureAwait(false);
+        await _debug.TellAsync(inside == 0 ? DebugEvent.None : DebugEvent.CowRead).ConfigureAwait(false);
         await ReadMappedAsync(offset, buffer[..inside], cancellationToken).ConfigureAwait(false);
     }
 

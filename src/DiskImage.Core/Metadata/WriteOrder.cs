@@ -135,7 +135,7 @@ internal abstract class MetadataStore
     }
 
     /// <summary>Tells whoever listens that some of it is about to be read, or written.</summary>
-    protected ValueTask TellAsync(DebugEvent what) => what == DebugEvent.None ? default : _order.TellAsync(what);
+    protected ValueTask TellAsync(DebugEvent what) => _order.TellAsync(what);
 
     /// <summary>Writes every change.</summary>
     protected abstract ValueTask WriteDirtyAsync();

@@ -1,6 +1,6 @@
+using System.Globalization;
 using DiskImage.Block;
 using DiskImage.Filters.BlkDebug;
-using DiskImage.Jobs;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Filters;
@@ -188,13 +188,13 @@ public sealed class BlkDebugTests
         Assert.False(node.Break("write_ai", "A"));
         Assert.True(node.Break("write_aio", "A"));
         Assert.False(node.IsSuspended("A"));
-        Assert.False(node.Resume("A"));
+        Assert.False(node.GoOn("A"));
         Task first = node.RaiseAsync(DebugEvent.WriteAio).AsTask();
         Task second = node.RaiseAsync(DebugEvent.WriteAio).AsTask(); // it holds once
         Assert.True(second.IsCompletedSuccessfully);
         Assert.True(node.IsSuspended("A"));
         Assert.False(first.IsCompleted);
-        Assert.True(node.Resume("A"));
+        Assert.True(node.GoOn("A"));
         await first;
         Assert.False(node.IsSuspended("A"));
         Assert.True(node.Break("read_aio", "B"));
@@ -233,10 +233,10 @@ public sealed class BlkDebugTests
 
     private static long Number(string text) => text[^1] switch
     {
-        'k' => long.Parse(text[..^1], null) << 10,
-        'M' => long.Parse(text[..^1], null) << 20,
-        'G' => long.Parse(text[..^1], null) << 30,
-        _ => long.Parse(text, null),
+        'k' => long.Parse(text[..^1], CultureInfo.InvariantCulture) << 10,
+        'M' => long.Parse(text[..^1], CultureInfo.InvariantCulture) << 20,
+        'G' => long.Parse(text[..^1], CultureInfo.InvariantCulture) << 30,
+        _ => long.Parse(text, CultureInfo.InvariantCulture),
     };
 
     /// <summary>Takes down what a format tells it.</summary>

@@ -13,7 +13,7 @@ public interface IBreakpoints
     bool Break(string eventName, string tag);
 
     /// <summary>Lets a request go on that was stopped; false if none of that name is.</summary>
-    bool Resume(string tag);
+    bool GoOn(string tag);
 
     /// <summary>Takes back what <see cref="Break"/> asked for, and lets go on what was stopped; false if nothing bears that name.</summary>
     bool Remove(string tag);

@@ -1,8 +1,8 @@
 namespace DiskImage.Block;
 
 /// <summary>
-/// A disk that keeps the state of a machine beside its data: what a snapshot of a running machine brings back. QEMU's vmstate; no guest sees
-/// it, and the length of the disk does not count it.
+/// A disk that keeps the state of a machine beside its data: what a snapshot of a running machine brings back, QEMU's vmstate. No guest
+/// sees it, and the length of the disk does not count it.
 /// </summary>
 public interface IMachineState
 {

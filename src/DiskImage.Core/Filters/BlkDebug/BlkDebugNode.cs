@@ -17,7 +17,6 @@ internal sealed class BlkDebugNode : FilterNode, IDebugEvents, IBreakpoints
         (_options, _rules) = (options, new BlkDebugRules(options.Errors, options.States));
         Binding = new(
             (int)options.Align, MaximumTransfer: (int)Math.Max(options.MaxTransfer, options.MaxTransfer == 0 ? 0 : options.Align));
-        _rules.Raise(DebugEvent.None);
     }
 
     public Action<string, bool>? Told
@@ -28,7 +27,7 @@ internal sealed class BlkDebugNode : FilterNode, IDebugEvents, IBreakpoints
 
     protected override BlockBinding Binding { get; }
 
-    public ValueTask RaiseAsync(DebugEvent what) => _rules.Raise(what) is { } held ? new(held) : default;
+    public ValueTask RaiseAsync(DebugEvent what) => _rules.RaiseAsync(what);
 
     public bool Break(string eventName, string tag)
     {
@@ -40,7 +39,7 @@ internal sealed class BlkDebugNode : FilterNode, IDebugEvents, IBreakpoints
         return what is not null;
     }
 
-    public bool Resume(string tag) => _rules.Resume(tag);
+    public bool GoOn(string tag) => _rules.GoOn(tag);
 
     public bool Remove(string tag) => _rules.Remove(tag);
 
@@ -76,7 +75,8 @@ internal sealed class BlkDebugNode : FilterNode, IDebugEvents, IBreakpoints
         await RaiseAsync(DebugEvent.PwritevZero).ConfigureAwait(false);
         try
         {
-            foreach ((long at, long count) in Parts(offset, GrowsOnWrite ? length : Math.Min(length, Length - offset), _options.MaxWriteZero))
+            length = GrowsOnWrite ? length : Math.Min(length, Length - offset);
+            foreach ((long at, long count) in Parts(offset, length, _options.MaxWriteZero))
             {
                 Pass(BlkDebugRequests.WriteZeroes, at, count);
                 await base.WriteZeroesCoreAsync(at, count, mode, cancellationToken).ConfigureAwait(false);

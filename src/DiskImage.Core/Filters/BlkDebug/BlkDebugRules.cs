@@ -11,41 +11,32 @@ namespace DiskImage.Filters.BlkDebug;
 /// breakpoint holds the request up, once. An event that no rule of errors answers to leaves what is armed as it is. Then each request is
 /// made the first armed error that it fits, until others are armed; an error that is made once is never armed again.
 /// </remarks>
-internal sealed class BlkDebugRules(IReadOnlyList<InjectedError> errors, IReadOnlyList<StateChange> states)
+internal sealed class BlkDebugRules
 {
     private readonly Lock _lock = new(); // of everything below
-    private readonly List<InjectedError> _left = [.. errors];
+    private readonly IReadOnlyList<StateChange> _states;
+    private readonly List<InjectedError> _left;
     private readonly List<InjectedError> _armed = [];
     private readonly List<(DebugEvent Event, string Tag)> _breakpoints = [];
     private readonly List<(string Tag, TaskCompletionSource Going)> _suspended = [];
     private int _state = 1;
 
+    /// <summary>Of a filter that was just opened, which is an event itself.</summary>
+    public BlkDebugRules(IReadOnlyList<InjectedError> errors, IReadOnlyList<StateChange> states)
+    {
+        (_left, _states) = ([.. errors], states);
+        Act(DebugEvent.None);
+    }
+
     public Action<string, bool>? Told { get; set; }
 
-    /// <summary>An event. Returns what to wait for, null for nothing.</summary>
-    public Task? Raise(DebugEvent what)
+    /// <summary>An event. It waits where a breakpoint holds the request up.</summary>
+    public ValueTask RaiseAsync(DebugEvent what)
     {
         List<Task>? held = null;
         lock (_lock)
         {
-            int state = _state;
-            bool isFirst = true;
-            foreach (InjectedError error in _left)
-            {
-                if (error.At == what && Fits(error.State, state))
-                {
-                    if (isFirst)
-                    {
-                        _armed.Clear();
-                    }
-                    isFirst = false;
-                    _armed.Add(error);
-                }
-            }
-            foreach (StateChange change in states)
-            {
-                _state = change.At == what && Fits(change.State, state) ? (int)change.NewState : _state;
-            }
+            Act(what);
             for (int i = 0; i < _breakpoints.Count;)
             {
                 if (_breakpoints[i].Event != what)
@@ -61,9 +52,7 @@ internal sealed class BlkDebugRules(IReadOnlyList<InjectedError> errors, IReadOn
                 Told?.Invoke(tag, true);
             }
         }
-        return held is null ? null : Task.WhenAll(held);
-
-        static bool Fits(long wanted, int state) => wanted == 0 || wanted == state;
+        return held is null ? default : new(Task.WhenAll(held));
     }
 
     /// <summary>The error that a request is made; null for none.</summary>
@@ -91,12 +80,12 @@ internal sealed class BlkDebugRules(IReadOnlyList<InjectedError> errors, IReadOn
     }
 
     /// <summary>Lets the request of this name that was stopped first go on.</summary>
-    public bool Resume(string tag)
+    public bool GoOn(string tag)
     {
         TaskCompletionSource going;
         lock (_lock)
         {
-            int at = _suspended.FindIndex(s => s.Tag == tag);
+            int at = _suspended.FindIndex(s => s.Tag.Equals(tag, StringComparison.Ordinal));
             if (at < 0)
             {
                 return false;
@@ -115,9 +104,9 @@ internal sealed class BlkDebugRules(IReadOnlyList<InjectedError> errors, IReadOn
         bool isThere;
         lock (_lock)
         {
-            isThere = _breakpoints.RemoveAll(b => b.Tag == tag) > 0;
+            isThere = _breakpoints.RemoveAll(b => b.Tag.Equals(tag, StringComparison.Ordinal)) > 0;
         }
-        while (Resume(tag))
+        while (GoOn(tag))
         {
             isThere = true;
         }
@@ -129,7 +118,7 @@ internal sealed class BlkDebugRules(IReadOnlyList<InjectedError> errors, IReadOn
     {
         lock (_lock)
         {
-            return _suspended.Exists(s => s.Tag == tag);
+            return _suspended.Exists(s => s.Tag.Equals(tag, StringComparison.Ordinal));
         }
     }
 
@@ -149,5 +138,27 @@ internal sealed class BlkDebugRules(IReadOnlyList<InjectedError> errors, IReadOn
             }
             _ = Remove(tag);
         }
+    }
+
+    /// <summary>Arms errors, and changes the state.</summary>
+    private void Act(DebugEvent what)
+    {
+        int state = _state;
+        bool isFirst = true;
+        foreach (InjectedError error in _left.Where(e => e.At == what && Fits(e.State)))
+        {
+            if (isFirst)
+            {
+                _armed.Clear();
+            }
+            isFirst = false;
+            _armed.Add(error);
+        }
+        foreach (StateChange change in _states.Where(c => c.At == what && Fits(c.State)))
+        {
+            _state = (int)change.NewState;
+        }
+
+        bool Fits(long wanted) => wanted == 0 || wanted == state;
     }
 }

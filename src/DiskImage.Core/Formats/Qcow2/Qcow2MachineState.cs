@@ -1,6 +1,5 @@
 using DiskImage.Binary;
 using DiskImage.Block;
-using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
 

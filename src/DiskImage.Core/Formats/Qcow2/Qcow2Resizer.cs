@@ -91,7 +91,8 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
             return;
         }
         await node.ChangeAloneAsync(
-            held => _l1Tables.GrowAsync(held, (int)Geometry.L1EntriesFor(length), cancellationToken), cancellationToken).ConfigureAwait(false);
+            held => _l1Tables.GrowAsync(held, (int)Geometry.L1EntriesFor(length), cancellationToken),
+            cancellationToken).ConfigureAwait(false);
         disk.GrownTo = length;
         try
         {
