@@ -65,9 +65,14 @@ internal sealed class IoRequests(IoSession session)
         BlockNode disk = session.Disk();
         byte[] buffer = new byte[length];
         var report = new IoReport(Io, arguments);
-        await (arguments.Has("b")
-            ? StateOf(disk, "read").ReadStateAsync(offset, buffer, cancellationToken)
-            : disk.ReadAsync(offset, buffer, cancellationToken)).ConfigureAwait(false);
+        if (arguments.Has("b"))
+        {
+            await StateOf(disk, "read").ReadStateAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+        }
+        else
+        {
+            await disk.ReadAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+        }
         bool isAsWanted = true;
         if (IoPattern.Of(arguments) is { } pattern)
         {

@@ -133,12 +133,9 @@ internal abstract class FormatNode : BlockNode
         if (own.Status == BlockStatus.None)
         {
             long below = BytesInBacking(offset, Math.Min(own.Length, length));
-            if (below == 0)
-            {
-                return own with { Status = BlockStatus.Zero };
-            }
-            BlockExtent under = await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
-            return under with { Depth = under.Depth + 1 };
+            BlockExtent? under = below == 0 ? null
+                : await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
+            return under is { } found ? found with { Depth = found.Depth + 1 } : own with { Status = BlockStatus.Zero };
         }
         if (Cipher is not null || own.Node is CipherNode)
         {
