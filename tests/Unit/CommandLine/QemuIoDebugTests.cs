@@ -53,7 +53,7 @@ public sealed class QemuIoDebugTests
     public Task Breakpoints_hold_requests_up_as_in_QEMU() => new QemuScript($"""
         {Made}
         $ qemu-io -c 'break write_aio A' -c 'aio_write -P 2 0 64k' -c 'wait_break A' -c 'read -P 1 64k 64k' -c 'resume A' -c aio_flush -c 'read -P 2 0 64k' blkdebug::a.qcow2
-        $ qemu-io -c 'break write_aio A' -c 'aio_write -P 3 1k 1k' -c 'wait_break A' -c 'aio_write -P 4 3k 1k' -c 'resume A' -c aio_flush -c 'read -P 3 1k 1k' -c 'read -P 4 3k 1k' blkdebug::a.qcow2
+        $ qemu-io -c 'break write_aio A' -c 'aio_write -P 3 1k 1k' -c 'wait_break A' -c 'aio_write -q -P 4 3k 1k' -c 'resume A' -c aio_flush -c 'read -P 3 1k 1k' -c 'read -P 4 3k 1k' blkdebug::a.qcow2
         $ qemu-io -c 'break x A' -c 'resume A' -c 'remove_break A' -c 'break read_aio B' -c 'remove_break B' -c 'read 0 512' blkdebug::a.qcow2
         $ qemu-io -c 'break write_aio A' -c 'resume A' -c 'remove_break A' a.qcow2
         = a.qcow2 qcow2
