@@ -21,7 +21,6 @@ public sealed class QemuIoDebugTests
         { "l2_load", "-r -c 'read 0 64k' -c 'read 0 64k'" },
         { "write_aio", "-c 'read 0 64k' -c 'write 0 64k' -c 'write 0 64k' -c 'write 8M 64k'" },
         { "refblock_load", "-c 'read 0 64k' -c 'write 8M 64k' -c 'write 16M 64k'" },
-        { "flush_to_disk", "-c 'write 0 64k' -c flush -c 'read 0 64k'" },
         { "cow_read", "-c 'write 0 64k' -c 'write 8M 512' -c 'read 0 64k'" },
         { "none", "-c 'read 0 64k'" },
     };
