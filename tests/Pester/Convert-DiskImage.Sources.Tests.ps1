@@ -46,7 +46,7 @@ Describe 'Convert-DiskImage -SkipCreate' {
 
     It 'writes into what is there, which keeps its format and options' {
         Write-DiskImage there.qcow2 0 (, 7 * 10000)
-        $made = Convert-DiskImage two.raw there.qcow2 -SkipCreate -WarningVariable warnings -WarningAction SilentlyContinue
+        $made = Convert-DiskImage two.raw there.qcow2 -SkipCreate -Force -WarningVariable warnings -WarningAction SilentlyContinue
         $made.VirtualSize, $made.ClusterSize | Should -Be 3MB, 4096
         $made.Statistics.BytesCopied + $made.Statistics.BytesZero | Should -Be 2MB
         "$warnings" | Should -BeLike '*longer than what is written*'
@@ -59,8 +59,8 @@ Describe 'Convert-DiskImage -SkipCreate' {
         $null = Convert-DiskImage holes.raw there.qcow2 -SkipCreate -TargetIsZero -Verify
         (Get-DiskImageMap there.qcow2).Present | Should -Not -Contain $true
         Write-DiskImage there.qcow2 5000 (1, 2, 3)
-        { Convert-DiskImage holes.raw there.qcow2 -SkipCreate -TargetIsZero -Verify -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageCorrupt,*'
-        $null = Convert-DiskImage holes.raw there.qcow2 -SkipCreate -Verify
+        { Convert-DiskImage holes.raw there.qcow2 -SkipCreate -TargetIsZero -Verify -Force -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageCorrupt,*'
+        $null = Convert-DiskImage holes.raw there.qcow2 -SkipCreate -Verify -Confirm:$false
         (Compare-DiskImage holes.raw there.qcow2).Identical | Should -BeTrue
     }
 
@@ -79,7 +79,7 @@ Describe 'Convert-DiskImage -SkipCreate' {
         { Convert-DiskImage two.raw two.raw -SkipCreate -ErrorAction Stop } | Should -Throw '*the source itself*'
         $null = New-DiskImage small.raw 1MB -Force
         { Convert-DiskImage two.raw small.raw -SkipCreate -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageOutOfRange,*'
-        foreach ($extra in @{ Force = $true }, @{ Option = 'size=1G' }, @{ BackingPath = 'one.raw' }, @{ Profile = 'Azure' }) {
+        foreach ($extra in @{ InPlace = $true }, @{ Option = 'size=1G' }, @{ BackingPath = 'one.raw' }, @{ Profile = 'Azure' }) {
             { Convert-DiskImage two.raw there.qcow2 -SkipCreate @extra -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageInvalidOption,*' -Because "$($extra.Keys)"
         }
 
@@ -88,10 +88,23 @@ Describe 'Convert-DiskImage -SkipCreate' {
         }
     }
 
-    It 'asks, and -WhatIf writes nothing' {
+    It 'asks before it writes over data, and -WhatIf names the file and writes nothing' {
+        Write-DiskImage there.qcow2 0 (1, 2, 3)
         $before = (Get-FileHash there.qcow2).Hash
-        Convert-DiskImage two.raw there.qcow2 -SkipCreate -WhatIf | Should -BeNullOrEmpty
+        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Set-Location '$folder'; Convert-DiskImage two.raw there.qcow2 -SkipCreate -WhatIf"
+        $fresh.Output | Should -BeLike '*What if:*there.qcow2*'
+        # nobody can answer
+        $fresh = Invoke-FreshPwsh "Import-Module '$ModuleManifest'; Set-Location '$folder'; Convert-DiskImage two.raw there.qcow2 -SkipCreate"
+        $fresh.Output + $fresh.Error | Should -Match 'NonInteractive'
         (Get-FileHash there.qcow2).Hash | Should -Be $before
+        Convert-DiskImage two.raw there.qcow2 -SkipCreate -Force -WarningAction Ignore | Should -Not -BeNullOrEmpty
+        Compare-DiskImage two.raw there.qcow2 -All | Should -BeNullOrEmpty
+    }
+
+    It 'stores compressed data in any order with -OutOfOrder' {
+        $null = Convert-DiskImage two.raw packed.qcow2 -Compress -OutOfOrder -ClusterSize 4k -Verify -Force
+        Invoke-Qemu qemu-img check -q packed.qcow2
+        Invoke-Qemu qemu-img compare -q two.raw packed.qcow2
     }
 
     It 'does not write into what only passes for raw, unless the format is said' {

@@ -89,7 +89,7 @@ internal static class DebugName
             {
                 throw new CommandException($"Could not parse blkdebug config file '{file}': {line}");
             }
-            yield return new($"{section}.{count - 1}.{pair[0].Replace('_', '-')}", pair[1].Trim('"'));
+            yield return new($"{section}.{count - 1}.{pair[0]}", pair[1].Trim('"'));
         }
     }
 

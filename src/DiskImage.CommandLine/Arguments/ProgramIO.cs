@@ -12,6 +12,9 @@ public sealed record ProgramIO(TextWriter Output, TextWriter Error, string? Fold
     /// <summary>What is typed, for a program that reads commands; null where nothing is.</summary>
     public TextReader? Input { get; init; }
 
+    /// <summary>Held while lines are said that belong together, where several requests may say theirs.</summary>
+    internal Lock Saying { get; } = new();
+
     /// <summary>A path as seen from <see cref="Folder"/>.</summary>
     public string Full(string path) => Path.GetFullPath(path, Folder ?? Environment.CurrentDirectory);
 }

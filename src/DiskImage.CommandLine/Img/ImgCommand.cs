@@ -142,7 +142,7 @@ internal abstract class ImgCommand
     }
 
     private protected static string CouldNotOpen(string given, DiskImageException e)
-        => $"Could not open '{Printable.Of(given)}': {RemedyOptions.Say(e)}";
+        => $"Could not open '{Printable.Of(given)}': {ErrorText.OfOpening(e)}";
 
     /// <summary>The same with so many bytes read a second at most; null for no limit.</summary>
     private protected OpenRequest Limited(OpenRequest request, string? rate)

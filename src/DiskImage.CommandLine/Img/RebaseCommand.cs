@@ -111,7 +111,7 @@ internal sealed class RebaseCommand : ImgCommand
                 cancellationToken).ConfigureAwait(false);
             return (backing, open);
         }
-        catch (DiskImageException e) when (isUnsafe && e.Kind == DiskImageErrorKind.NotFound)
+        catch (DiskImageException) when (isUnsafe) // only the name is changed, whatever it leads to: QEMU does not look
         {
             return (BackingReference.Unseen(named, FrontEnd.Registry.Format(format).Name), null);
         }

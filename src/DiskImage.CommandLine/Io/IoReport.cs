@@ -4,9 +4,9 @@ using System.Globalization;
 namespace DiskImage.CommandLine;
 
 /// <summary>Says what a request of qemu-io did, and how quickly.</summary>
-/// <param name="output">Where it is said.</param>
+/// <param name="io">Where it is said.</param>
 /// <param name="arguments">Whether it is said briefly (<c>-C</c>) or not at all (<c>-q</c>).</param>
-internal sealed class IoReport(TextWriter output, CommandArguments arguments)
+internal sealed class IoReport(ProgramIO io, CommandArguments arguments)
 {
     private readonly long _started = Stopwatch.GetTimestamp();
 
@@ -25,13 +25,16 @@ internal sealed class IoReport(TextWriter output, CommandArguments arguments)
         string rate = QemuSize.Exact(done / seconds), often = (requests / seconds).ToString("0.0000", CultureInfo.InvariantCulture);
         if (arguments.Has("C"))
         {
-            output.WriteLine(string.Create(
+            io.Output.WriteLine(string.Create(
                 CultureInfo.InvariantCulture, $"{done},{requests},{seconds:0.000000000},{done / seconds:0},{often}"));
             return;
         }
-        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{verb} {done}/{done} bytes at offset {offset}"));
-        output.WriteLine($"{QemuSize.Exact(done)}, {requests.ToString(CultureInfo.InvariantCulture)} ops; {Time(seconds)} "
-            + $"({rate}/sec and {often} ops/sec)");
+        lock (io.Saying) // of requests that are under way at once, each says its lines together
+        {
+            io.Output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{verb} {done}/{done} bytes at offset {offset}"));
+            io.Output.WriteLine($"{QemuSize.Exact(done)}, {requests.ToString(CultureInfo.InvariantCulture)} ops; {Time(seconds)} "
+                + $"({rate}/sec and {often} ops/sec)");
+        }
     }
 
     private static string Time(double seconds)

@@ -7,6 +7,8 @@ namespace DiskImage.CommandLine;
 /// <param name="session">What is open.</param>
 internal sealed class IoRequests(IoSession session)
 {
+    private const int Sector = 512;
+
     private static readonly CommandOption s_pattern = new('P', null, "PATTERN", "byte to write, or to compare with");
     private static readonly CommandOption s_brief = new('C', null, null, "report in one line");
     private static readonly CommandOption s_quiet = new('q', null, null, "report nothing");
@@ -19,9 +21,10 @@ internal sealed class IoRequests(IoSession session)
         new(["write", "w"], Writing, "OFFSET LENGTH", 1, 2, "write bytes", WriteAsync),
         new(["readv"], Reading, "OFFSET LENGTH …", 2, 64, "read into several buffers", ReadAsync),
         new(["writev"], Writing, "OFFSET LENGTH …", 2, 64, "write out of several buffers", WriteAsync),
-        new(["aio_read"], Reading, "OFFSET LENGTH …", 2, 64, "read, as read does: what it says is said at once", ReadAsync),
-        new(["aio_write"], Writing, "OFFSET LENGTH …", 1, 64, "write, as write does: what it says is said at once", WriteAsync),
-        new(["aio_flush"], [], "", 0, 0, "flush", FlushAsync),
+        new(["aio_read"], Reading, "OFFSET LENGTH …", 2, 64, "read, and take further commands meanwhile",
+            (a, t) => Begin("readv", ReadAsync, a, t)),
+        new(["aio_write"], Writing, "OFFSET LENGTH …", 1, 64, "write, likewise", (a, t) => Begin("aio_write", WriteAsync, a, t)),
+        new(["aio_flush"], [], "", 0, 0, "wait for all that is under way", DrainAsync),
         new(["flush", "f"], [], "", 0, 0, "make what was written durable", FlushAsync),
         new(["discard", "d"], [s_brief, s_quiet], "OFFSET LENGTH", 2, 2, "tell that bytes do not matter any more", DiscardAsync),
         new(["truncate"], [new('m', null, "PREALLOC", "how space is claimed")], "LENGTH", 1, 1, "change the disk's length", ResizeAsync),
@@ -58,10 +61,18 @@ internal sealed class IoRequests(IoSession session)
     private async Task<bool> ReadAsync(CommandArguments arguments, CancellationToken cancellationToken)
     {
         (long offset, long length, int parts) = Range(arguments);
-        BlockNode disk = session.Disk(arguments.Has("b"));
+        RequireSectors(arguments, offset, length);
+        BlockNode disk = session.Disk();
         byte[] buffer = new byte[length];
-        var report = new IoReport(Io.Output, arguments);
-        await disk.ReadAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+        var report = new IoReport(Io, arguments);
+        if (arguments.Has("b"))
+        {
+            await StateOf(disk, "read").ReadStateAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+        }
+        else
+        {
+            await disk.ReadAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
+        }
         bool isAsWanted = true;
         if (IoPattern.Of(arguments) is { } pattern)
         {
@@ -93,6 +104,8 @@ internal sealed class IoRequests(IoSession session)
         (bool isZero, bool isDurable, bool isCompressed) = (arguments.Has("z"), arguments.Has("f"), arguments.Has("c"));
         string? wrong = isZero && arguments.Has("P") ? "-z and -P cannot be specified at the same time"
             : isZero && isCompressed ? "-c and -z cannot be specified at the same time"
+            : arguments.Has("b") && isZero ? "-b and -z cannot be specified at the same time"
+            : isDurable && (arguments.Has("b") || isCompressed) ? "-f and -b or -c cannot be specified at the same time"
             : arguments.Has("u") && !isZero ? "-u requires -z to be specified"
             : arguments.Has("n") && !isZero ? "-n requires -z to be specified" : null;
         if (wrong is not null)
@@ -100,9 +113,11 @@ internal sealed class IoRequests(IoSession session)
             throw new CommandException(wrong);
         }
         (long offset, long length, _) = Range(arguments, isBounded: !isZero);
-        BlockNode disk = session.Disk(arguments.Has("b"));
+        RequireSectors(arguments, offset, length);
+        BlockNode disk = session.Disk();
+        session.IsChanged = true;
         byte[] bytes = isZero ? [] : IoPattern.Bytes(arguments, (int)length, Io);
-        var report = new IoReport(Io.Output, arguments);
+        var report = new IoReport(Io, arguments);
         if (isZero)
         {
             ZeroWriteMode mode = arguments.Has("u") ? ZeroWriteMode.MayUnmap : ZeroWriteMode.KeepAllocated;
@@ -121,6 +136,10 @@ internal sealed class IoRequests(IoSession session)
             {
                 await disk.FlushAsync(cancellationToken).ConfigureAwait(false);
             }
+        }
+        else if (arguments.Has("b"))
+        {
+            await StateOf(disk, "write").WriteStateAsync(offset, bytes, cancellationToken).ConfigureAwait(false);
         }
         else if (isCompressed)
         {
@@ -162,6 +181,40 @@ internal sealed class IoRequests(IoSession session)
         }
     }
 
+    /// <summary>The machine's state is read and written in sectors here, as in QEMU.</summary>
+    private static void RequireSectors(CommandArguments arguments, long offset, long length)
+    {
+        foreach ((long value, string name) in arguments.Has("b") ? new[] { (offset, "offset"), (length, "count") } : [])
+        {
+            if (value % Sector != 0)
+            {
+                throw new CommandException(string.Create(
+                    CultureInfo.InvariantCulture, $"{value} is not a sector-aligned value for '{name}'"));
+            }
+        }
+    }
+
+    private static IMachineState StateOf(BlockNode disk, string verb)
+        => disk.As<IMachineState>() ?? throw new CommandException($"{verb} failed: Operation not supported");
+
+    /// <summary>Begins a request, which goes on while further commands are done. Wrong arguments are said at once.</summary>
+    private Task<bool> Begin(
+        string name,
+        Func<CommandArguments, CancellationToken, Task<bool>> work,
+        CommandArguments arguments,
+        CancellationToken cancellationToken)
+    {
+        _ = (session.Disk(), Range(arguments));
+        return session.Pending.BeginAsync(name, () => work(arguments, cancellationToken));
+    }
+
+    private async Task<bool> DrainAsync(CommandArguments arguments, CancellationToken cancellationToken)
+    {
+        _ = session.Disk();
+        await session.Pending.DrainAsync().ConfigureAwait(false);
+        return true;
+    }
+
     private async Task<bool> FlushAsync(CommandArguments arguments, CancellationToken cancellationToken)
     {
         await session.Disk().FlushAsync(cancellationToken).ConfigureAwait(false);
@@ -171,7 +224,8 @@ internal sealed class IoRequests(IoSession session)
     private async Task<bool> DiscardAsync(CommandArguments arguments, CancellationToken cancellationToken)
     {
         (long offset, long length, _) = Range(arguments, isBounded: false);
-        var report = new IoReport(Io.Output, arguments);
+        var report = new IoReport(Io, arguments);
+        session.IsChanged = true;
         await session.Disk().DiscardAsync(offset, length, cancellationToken).ConfigureAwait(false);
         report.Say("discard", length, offset);
         return true;
@@ -182,6 +236,7 @@ internal sealed class IoRequests(IoSession session)
         PreallocationMode mode = arguments.Last("m") is not { } text ? PreallocationMode.Off
             : Enum.TryParse(text, ignoreCase: true, out PreallocationMode named) ? named
             : throw new CommandException($"invalid preallocation mode: {text}");
+        session.IsChanged = true;
         await session.Disk().ResizeAsync(IoSession.Number(arguments.Operands[0]), mode, cancellationToken).ConfigureAwait(false);
         return true;
     }

@@ -58,11 +58,14 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     ];
 
     /// <summary>The open disk.</summary>
-    /// <exception cref="CommandException">None is, or the machine's state was asked for, which is not kept.</exception>
-    public BlockNode Disk(bool isState = false)
-        => _image is null ? throw CommandException.Usage("no file open, try 'help open'")
-            : isState ? throw new CommandException("the machine's state (-b) cannot be read or written")
-            : _image.Node;
+    /// <exception cref="CommandException">None is.</exception>
+    public BlockNode Disk() => _image is null ? throw CommandException.Usage("no file open, try 'help open'") : _image.Node;
+
+    /// <summary>Something was asked for that changes the open image.</summary>
+    public bool IsChanged { get; set; }
+
+    /// <summary>Requests that are under way.</summary>
+    public IoPending Pending { get; } = new(front.Io);
 
     /// <summary>A number of bytes.</summary>
     public static long Number(string text)
@@ -93,7 +96,32 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
     }
 
     /// <inheritdoc/>
-    public ValueTask DisposeAsync() => _image?.DisposeAsync() ?? default;
+    public async ValueTask DisposeAsync()
+    {
+        if (_image is not null)
+        {
+            await EndAsync(_image).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>
+    /// Has all that is under way end, also what was stopped, and closes the image. That its file cannot be flushed then is no error for one
+    /// that nothing was asked to change, as in QEMU.
+    /// </summary>
+    private async Task EndAsync(OpenedImage image)
+    {
+        IoBreakpoints.Of(image.Node)?.RemoveAll();
+        await Pending.DrainAsync().ConfigureAwait(false);
+        try
+        {
+            await image.DisposeAsync().ConfigureAwait(false);
+        }
+        catch (DiskImageException) when (!IsChanged)
+        {
+            // Nothing is lost by it.
+        }
+        IsChanged = false;
+    }
 
     private string Described(string options, string? file)
     {
@@ -124,7 +152,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         catch (DiskImageException e)
         {
             string what = shown.Length > 0 ? $" device {Printable.Of(shown)}" : "";
-            await Io.Error.WriteLineAsync($"qemu-io: can't open{what}: {RemedyOptions.Say(e)}").ConfigureAwait(false);
+            await Io.Error.WriteLineAsync($"qemu-io: can't open{what}: {ErrorText.OfOpening(e)}").ConfigureAwait(false);
             return false;
         }
     }
@@ -137,7 +165,7 @@ internal sealed class IoSession(FrontEnd front) : IAsyncDisposable
         _ = Disk();
         OpenedImage image = _image!;
         _image = null;
-        await image.DisposeAsync().ConfigureAwait(false);
+        await EndAsync(image).ConfigureAwait(false);
         return true;
     }
 

@@ -46,6 +46,7 @@ public static class QemuIo
     {
         ArgumentNullException.ThrowIfNull(arguments);
         ArgumentNullException.ThrowIfNull(io);
+        io = io with { Output = TextWriter.Synchronized(io.Output) }; // requests that are under way say how they ended
         try
         {
             var given = new CommandArguments(s_options, Shortened(arguments));
@@ -118,7 +119,8 @@ public static class QemuIo
         {
             return true;
         }
-        IReadOnlyList<IoCommand> commands = [.. new IoRequests(session).Commands, .. session.Commands, .. Others(io)];
+        IReadOnlyList<IoCommand> commands = [
+            .. new IoRequests(session).Commands, .. session.Commands, .. new IoBreakpoints(session).Commands, .. Others(io)];
         if (commands.FirstOrDefault(c => c.Names.Contains(words[0], StringComparer.Ordinal)) is not { } command)
         {
             await io.Error.WriteLineAsync($"command \"{Printable.Of(words[0])}\" not found").ConfigureAwait(false);
@@ -151,12 +153,7 @@ public static class QemuIo
                 return false;
             }
             string verb = name.Replace("aio_", "", StringComparison.Ordinal);
-            await io.Output.WriteLineAsync(e.Kind switch
-            {
-                DiskImageErrorKind.OutOfRange or DiskImageErrorKind.Io or DiskImageErrorKind.Corrupt or DiskImageErrorKind.WriteFailed
-                    => $"{verb} failed: Input/output error",
-                _ => $"{verb} failed: {RemedyOptions.Say(e)}",
-            }).ConfigureAwait(false);
+            await io.Output.WriteLineAsync($"{verb} failed: {ErrorText.Of(e)}").ConfigureAwait(false);
             return false;
         }
     }
@@ -201,7 +198,8 @@ public static class QemuIo
         var nothing = new ProgramIO(TextWriter.Null, TextWriter.Null, null);
         var session = new IoSession(new FrontEnd(nothing, Program));
         _ = text.Append("\n\nCommands:");
-        foreach (IoCommand command in new IoRequests(session).Commands.Concat(session.Commands).Concat(Others(nothing)))
+        foreach (IoCommand command in new IoRequests(session).Commands.Concat(session.Commands)
+            .Concat(new IoBreakpoints(session).Commands).Concat(Others(nothing)))
         {
             string letters = string.Concat(command.Options.Select(o => o.Short));
             _ = text.Append($"\n  {string.Join(", ", command.Names)} {(letters.Length > 0 ? $"[-{letters}] " : "")}{command.OperandText}\n"

@@ -16,6 +16,7 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
 {
     private const int BounceLength = 1 << 20; // ours
 
+    private readonly IDebugEvents? _debug = node as IDebugEvents;
     private readonly RangeLock _ranges = new();
     private readonly int _unit = Math.Max(1, binding.RequestAlignment);
     private readonly int _maximum = binding.LargestTransfer;
@@ -133,11 +134,15 @@ internal sealed class BoundRequests(BlockNode node, BlockBinding binding, BoundR
         int before = (int)(offset - start), after = before + part.Length;
         if (before > 0)
         {
+            await _debug.TellAsync(DebugEvent.PwritevRmwHead).ConfigureAwait(false);
             await ReadOldAsync(start, bounce.Memory[.._unit], cancellationToken).ConfigureAwait(false);
+            await _debug.TellAsync(DebugEvent.PwritevRmwAfterHead).ConfigureAwait(false);
         }
         if (after < length && (before == 0 || length > _unit))
         {
+            await _debug.TellAsync(DebugEvent.PwritevRmwTail).ConfigureAwait(false);
             await ReadOldAsync(start + length - _unit, bounce.Memory[^_unit..], cancellationToken).ConfigureAwait(false);
+            await _debug.TellAsync(DebugEvent.PwritevRmwAfterTail).ConfigureAwait(false);
         }
         part.CopyTo(bounce.Memory[before..]);
         long end = Math.Max(node.Length, offset + part.Length);

@@ -18,15 +18,15 @@ internal abstract class FormatNode : BlockNode
 {
     /// <summary>Copy-on-write joins the old bytes and the new into one request up to this size. Ours.</summary>
     private const int JoinedWriteLimit = 1 << 20;
-
     private const int MostZeroes = 1 << 20; // bytes of zeroes in one step. Ours
 
     private readonly RangeLock _ranges = new();
+    private readonly IDebugEvents? _debug;
 
     /// <summary>Takes over <paramref name="file"/>, <paramref name="backing"/> and any further children.</summary>
     protected FormatNode(BlockNode file, BlockNode? backing, params (string Role, BlockNode Node)[] others)
     {
-        (File, Backing) = (file, backing);
+        (File, Backing, _debug) = (file, backing, file.As<IDebugEvents>());
         var children = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { ["file"] = file };
         foreach ((string role, BlockNode node) in others)
         {
@@ -112,7 +112,7 @@ internal abstract class FormatNode : BlockNode
     protected virtual ValueTask BeforeChangeAsync(long offset, long length, CancellationToken cancellationToken) => default;
 
     /// <summary>Default: this layer holds nothing back, so its file is flushed. A format with tables in memory writes them first.</summary>
-    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => File.FlushAsync(cancellationToken);
+    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => _debug.FlushAsync(File, cancellationToken);
 
     /// <summary>Runs something that must not overlap any other request of this disk.</summary>
     /// <typeparam name="T">What it returns.</typeparam>
@@ -129,19 +129,13 @@ internal abstract class FormatNode : BlockNode
     protected sealed override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
     {
         BlockExtent own = await MapAsync(offset, length, cancellationToken).ConfigureAwait(false);
-        if (own.Length > Length - offset)
-        {
-            own = own with { Length = Length - offset };
-        }
+        own = own with { Length = Math.Min(own.Length, Length - offset) };
         if (own.Status == BlockStatus.None)
         {
             long below = BytesInBacking(offset, Math.Min(own.Length, length));
-            if (below == 0)
-            {
-                return own with { Status = BlockStatus.Zero };
-            }
-            BlockExtent under = await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
-            return under with { Depth = under.Depth + 1 };
+            BlockExtent? under = below == 0 ? null
+                : await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
+            return under is { } found ? found with { Depth = found.Depth + 1 } : own with { Status = BlockStatus.Zero };
         }
         if (Cipher is not null || own.Node is CipherNode)
         {
@@ -280,6 +274,7 @@ internal abstract class FormatNode : BlockNode
         {
             BlockExtent extent = await MapAsync(offset, buffer.Length, cancellationToken).ConfigureAwait(false);
             int count = (int)Math.Min(buffer.Length, extent.Length);
+            await _debug.TellReadAsync(extent, Backing).ConfigureAwait(false);
             await ReadExtentAsync(extent, buffer[..count], cancellationToken).ConfigureAwait(false);
             (buffer, offset) = (buffer[count..], offset + count);
         }
@@ -293,14 +288,7 @@ internal abstract class FormatNode : BlockNode
             cancellationToken.ThrowIfCancellationRequested();
             WriteMapping mapping = await EnsureMappedAsync(offset, buffer.Length, cancellationToken).ConfigureAwait(false);
             int count = (int)Math.Min(buffer.Length, mapping.Length);
-            if (mapping.IsNew)
-            {
-                await WriteNewAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
-            }
-            else
-            {
-                await StoreAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
-            }
+            await WriteToAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
             (buffer, offset) = (buffer[count..], offset + count);
         }
     }
@@ -338,11 +326,20 @@ internal abstract class FormatNode : BlockNode
     }
 
     /// <summary>Writes a mapping's first bytes to their place.</summary>
-    private ValueTask StoreAsync(in WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
-        => Cipher is { } cipher
-            ? cipher.WriteAsync(
-                mapping.Node, mapping.HostOffset, cipher.IsByPlace ? mapping.HostOffset : mapping.Offset, data, cancellationToken)
-            : mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken);
+    private async ValueTask StoreAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    {
+        await _debug.TellAsync(DebugEvent.WriteAio).ConfigureAwait(false);
+        if (Cipher is { } cipher)
+        {
+            long start = cipher.IsByPlace ? mapping.HostOffset : mapping.Offset;
+            await cipher.WriteAsync(mapping.Node, mapping.HostOffset, start, data, cancellationToken).ConfigureAwait(false);
+            return;
+        }
+        await mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken).ConfigureAwait(false);
+    }
+
+    private ValueTask WriteToAsync(in WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+        => mapping.IsNew ? WriteNewAsync(mapping, data, cancellationToken) : StoreAsync(mapping, data, cancellationToken);
 
     private async ValueTask WriteNewAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
     {
@@ -437,6 +434,8 @@ internal abstract class FormatNode : BlockNode
             {
                 cipher.Encrypt(joined.Span, cipher.IsByPlace ? place : start);
             }
+            await _debug.TellAsync(data.IsEmpty ? DebugEvent.None : DebugEvent.WriteAio).ConfigureAwait(false);
+            await _debug.TellAsync(DebugEvent.CowWrite).ConfigureAwait(false);
             await mapping.Node.WriteAsync(place, joined, cancellationToken).ConfigureAwait(false);
         }
         finally
@@ -464,20 +463,20 @@ internal abstract class FormatNode : BlockNode
         return true;
     }
 
-    private ValueTask ReadOldAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    private async ValueTask ReadOldAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
     {
         int inside = (int)Math.Clamp(Length - offset, 0, buffer.Length);
         buffer.Span[inside..].Clear();
-        return ReadMappedAsync(offset, buffer[..inside], cancellationToken);
+        await _debug.TellAsync(inside == 0 ? DebugEvent.None : DebugEvent.CowRead).ConfigureAwait(false);
+        await ReadMappedAsync(offset, buffer[..inside], cancellationToken).ConfigureAwait(false);
     }
 
     private async ValueTask ZeroByWritingAsync(long offset, int length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
-        if (mode == ZeroWriteMode.MayUnmap && await ReadsAsZeroAsync(offset, offset + length, cancellationToken).ConfigureAwait(false))
+        if (mode != ZeroWriteMode.MayUnmap || !await ReadsAsZeroAsync(offset, offset + length, cancellationToken).ConfigureAwait(false))
         {
-            return;
+            await WriteZeroesMappedAsync(offset, offset + length, cancellationToken).ConfigureAwait(false);
         }
-        await WriteZeroesMappedAsync(offset, offset + length, cancellationToken).ConfigureAwait(false);
     }
 
     private ValueTask<RangeLock.Hold> HoldUnitsAsync(long offset, long length, bool exclusive, CancellationToken cancellationToken)

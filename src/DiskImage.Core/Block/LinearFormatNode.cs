@@ -8,6 +8,8 @@ namespace DiskImage.Block;
 /// <param name="start">Where in it the disk begins, in bytes.</param>
 internal abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
 {
+    private readonly IDebugEvents? _debug = file.As<IDebugEvents>();
+
     /// <summary>The node that holds the bytes.</summary>
     protected BlockNode File { get; } = file;
 
@@ -32,11 +34,13 @@ internal abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
 
     /// <inheritdoc/>
     protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
-        => File.ReadAsync(Start + offset, buffer, cancellationToken);
+        => _debug is null ? File.ReadAsync(Start + offset, buffer, cancellationToken)
+            : ReadToldAsync(_debug, offset, buffer, cancellationToken);
 
     /// <inheritdoc/>
     protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
-        => File.WriteAsync(Start + offset, buffer, cancellationToken);
+        => _debug is null ? File.WriteAsync(Start + offset, buffer, cancellationToken)
+            : WriteToldAsync(_debug, offset, buffer, cancellationToken);
 
     /// <inheritdoc/>
     protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
@@ -46,6 +50,7 @@ internal abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
     protected override async ValueTask<bool> TryWriteDurablyAsync(
         long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
+        await _debug.TellAsync(DebugEvent.WriteAio).ConfigureAwait(false);
         await File.WriteDurablyAsync(Start + offset, buffer, cancellationToken).ConfigureAwait(false);
         return true;
     }
@@ -80,5 +85,20 @@ internal abstract class LinearFormatNode(BlockNode file, long start) : BlockNode
     }
 
     /// <inheritdoc/>
-    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken) => File.FlushAsync(cancellationToken);
+    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
+        => _debug.FlushAsync(File, cancellationToken);
+
+    private async ValueTask ReadToldAsync(
+        IDebugEvents debug, long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        await debug.RaiseAsync(DebugEvent.ReadAio).ConfigureAwait(false);
+        await File.ReadAsync(Start + offset, buffer, cancellationToken).ConfigureAwait(false);
+    }
+
+    private async ValueTask WriteToldAsync(
+        IDebugEvents debug, long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+    {
+        await debug.RaiseAsync(DebugEvent.WriteAio).ConfigureAwait(false);
+        await File.WriteAsync(Start + offset, buffer, cancellationToken).ConfigureAwait(false);
+    }
 }

@@ -9,6 +9,22 @@ namespace DiskImage.Graph;
 /// </summary>
 public static class ConversionFacts
 {
+    /// <summary>True if a disk stores anything that is not known to read as zeroes. Only its map is looked at.</summary>
+    public static async Task<bool> HoldsDataAsync(BlockNode disk, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(disk);
+        for (long at = 0; at < disk.Length;)
+        {
+            BlockExtent extent = await disk.GetExtentAsync(at, disk.Length - at, cancellationToken).ConfigureAwait(false);
+            if (extent is { IsData: true, IsZero: false })
+            {
+                return true;
+            }
+            at = extent.End;
+        }
+        return false;
+    }
+
     // in every format that has such facts
     private const string LogicalOption = "logical_sector_size", PhysicalOption = "physical_sector_size";
 

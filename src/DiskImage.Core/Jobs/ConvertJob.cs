@@ -20,6 +20,12 @@ public sealed record ConvertOptions
     public bool InOrder { get; init; }
 
     /// <summary>
+    /// Compressed data is stored as soon as it is ready, wherever it belongs: the image is not the same bytes each time. It has no effect
+    /// where the target is written from front to back, or stores nothing but compressed data. Other data is always written in any order.
+    /// </summary>
+    public bool AnyOrder { get; init; }
+
+    /// <summary>
     /// Data that lie as they are in files of a file system that can have it are taken over without being moved, zeroes in them as well.
     /// </summary>
     public bool Shares { get; init; } = true;
@@ -117,6 +123,8 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
     {
         byte[] buffer = GC.AllocateUninitializedArray<byte>(chunk);
         CompressedChunk? packed = Compressor is { } compressor ? new CompressedChunk(compressor, chunk, StoresZeroes) : null;
+        bool isFree = options is { AnyOrder: true, InOrder: false } && packed is not null
+            && target.As<ICompressedWritable>() is { IsAlwaysCompressed: false };
         var runs = new List<(int Length, bool IsZero)>();
         while (await cursor.NextAsync(cancellationToken).ConfigureAwait(false) is { } piece)
         {
@@ -137,7 +145,10 @@ public sealed class ConvertJob(BlockNode source, BlockNode target, ConvertOption
             FindRuns(data.Span, runs);
 
             // What decides places in the target happens in order, so that the image is the same bytes with any number of workers.
-            await order.WaitAsync(piece.Number, cancellationToken).ConfigureAwait(false);
+            if (!isFree)
+            {
+                await order.WaitAsync(piece.Number, cancellationToken).ConfigureAwait(false);
+            }
             if (piece.Kind == PieceKind.Below)
             {
                 _ = Interlocked.Add(ref _skipped, piece.Length);

@@ -68,6 +68,7 @@ internal sealed class MetadataCache : MetadataStore
             return piece;
         }
         piece = await TakeAsync().ConfigureAwait(false);
+        await TellAsync(Events.Load).ConfigureAwait(false);
         await File.ReadPaddedAsync(hostOffset, piece.Bytes, cancellationToken).ConfigureAwait(false);
         Insert(piece, hostOffset);
         return piece;
@@ -145,6 +146,7 @@ internal sealed class MetadataCache : MetadataStore
             CachedPiece piece = _changed[i];
             try
             {
+                await TellAsync(Events.Update).ConfigureAwait(false);
                 await File.WriteAsync(
                     piece.HostOffset + piece.DirtyStart, piece.Bytes.AsMemory(piece.DirtyStart..piece.DirtyEnd)).ConfigureAwait(false);
             }

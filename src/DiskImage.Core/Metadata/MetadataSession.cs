@@ -60,6 +60,7 @@ internal sealed class MetadataSession(
     public async ValueTask FlushAsync(Held held, CancellationToken cancellationToken)
     {
         Require(held);
+        await Order.TellAsync(DebugEvent.FlushToOs).ConfigureAwait(false);
         if (flush is null)
         {
             await Order.FlushAsync(cancellationToken).ConfigureAwait(false);

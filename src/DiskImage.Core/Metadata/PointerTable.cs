@@ -52,6 +52,7 @@ internal sealed class PointerTable : MetadataStore
     public async ValueTask LoadAsync(long hostOffset, int count, CancellationToken cancellationToken)
     {
         byte[] bytes = new byte[count * EntryBytes];
+        await TellAsync(Events.Load).ConfigureAwait(false);
         await File.ReadPaddedAsync(hostOffset, bytes, cancellationToken).ConfigureAwait(false);
         (_bytes, HostOffset) = (bytes, hostOffset);
         Stored = (int)Math.Clamp((File.Length - hostOffset) / EntryBytes, 0, count);
@@ -70,6 +71,7 @@ internal sealed class PointerTable : MetadataStore
 
     protected override async ValueTask WriteDirtyAsync()
     {
+        await TellAsync(Events.Update).ConfigureAwait(false);
         await File.WriteAsync(HostOffset + _dirtyStart, _bytes.AsMemory(_dirtyStart.._dirtyEnd)).ConfigureAwait(false);
         (_dirtyStart, _dirtyEnd) = (int.MaxValue, 0);
     }

@@ -20,6 +20,9 @@ internal sealed class WriteOrder(BlockNode file)
     /// <summary>The file that the stores write to.</summary>
     public BlockNode File { get; } = file;
 
+    /// <summary>Told what is about to be done with the file; null where nobody listens, as almost always.</summary>
+    public IDebugEvents? Debug { get; } = file.As<IDebugEvents>();
+
     /// <summary>Where guest data goes, if not to <see cref="File"/>.</summary>
     public BlockNode? DataFile { get; init; }
 
@@ -38,6 +41,9 @@ internal sealed class WriteOrder(BlockNode file)
 
     /// <summary>Guest data that metadata is about to point to, and that must not be lost behind it, was written.</summary>
     public void DataWritten() => _unflushed = Data;
+
+    /// <summary>Tells whoever listens what is about to be done with the file.</summary>
+    public ValueTask TellAsync(DebugEvent what) => Debug.TellAsync(what);
 
     /// <summary>Called before a store writes: brings everything below it to the disk.</summary>
     public async ValueTask BeforeAsync(int rank)
@@ -94,6 +100,7 @@ internal sealed class WriteOrder(BlockNode file)
     public async ValueTask FlushAsync(CancellationToken cancellationToken)
     {
         await WriteBackAsync().ConfigureAwait(false);
+        await TellAsync(DebugEvent.FlushToDisk).ConfigureAwait(false);
         await File.FlushAsync(cancellationToken).ConfigureAwait(false);
         _unflushed = Nothing;
     }
@@ -110,6 +117,9 @@ internal abstract class MetadataStore
     /// <summary>The file the metadata lives in.</summary>
     protected BlockNode File => _order.File;
 
+    /// <summary>What reading some of it is called, and writing some of it; none where nobody is told.</summary>
+    public (DebugEvent Load, DebugEvent Update) Events { get; init; }
+
     /// <summary>True if there is something to write.</summary>
     public abstract bool IsDirty { get; }
 
@@ -123,6 +133,9 @@ internal abstract class MetadataStore
             await WriteDirtyAsync().ConfigureAwait(false);
         }
     }
+
+    /// <summary>Tells whoever listens that some of it is about to be read, or written.</summary>
+    protected ValueTask TellAsync(DebugEvent what) => _order.TellAsync(what);
 
     /// <summary>Writes every change.</summary>
     protected abstract ValueTask WriteDirtyAsync();

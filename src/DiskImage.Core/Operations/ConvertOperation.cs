@@ -29,6 +29,9 @@ public sealed record ConvertRequest
     /// <summary>Stores data compressed.</summary>
     public bool Compress { get; init; }
 
+    /// <summary>Compressed data is stored as soon as it is ready, not in its order.</summary>
+    public bool AnyOrder { get; init; }
+
     /// <summary>Data are taken over without being moved, where their file system can have it.</summary>
     public bool Shares { get; init; } = true;
 
@@ -152,6 +155,7 @@ public sealed class ConvertOperation(IFrontEnd front, ConvertSource from, Conver
             Workers = request.Workers,
             SparseSize = request.SparseSize,
             Compress = request.Compress,
+            AnyOrder = request.AnyOrder,
             Shares = request.Shares,
             TargetReadsZero = readsZero,
         };
@@ -182,6 +186,7 @@ public sealed class ConvertOperation(IFrontEnd front, ConvertSource from, Conver
             Workers = request.Workers,
             SparseSize = request.SparseSize,
             Compress = request.Compress,
+            AnyOrder = request.AnyOrder,
             InOrder = image.IsSent,
             Shares = request.Shares,
             TargetReadsZero = backing is null && image.Node.As<INoiseWhenNew>() is not { IsNoiseWhenNew: true },

@@ -18,7 +18,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     private static readonly string[] s_ofNewImages =
     [
         nameof(Option), nameof(BackingPath), nameof(BackingFormat), nameof(Profile), nameof(Fixed), nameof(Dynamic), nameof(Differencing),
-        nameof(VHDType), nameof(NewSecret), nameof(Force), nameof(InPlace), nameof(DestinationStream),
+        nameof(VHDType), nameof(NewSecret), nameof(InPlace), nameof(DestinationStream),
     ];
 
     private readonly HashSet<NodeIdentity> _made = [];
@@ -72,6 +72,10 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
     /// <summary>Stores data compressed.</summary>
     [Parameter]
     public SwitchParameter Compress { get; set; }
+
+    /// <summary>Stores compressed data as soon as it is ready, not in its order: the image is not the same bytes each time.</summary>
+    [Parameter]
+    public SwitchParameter OutOfOrder { get; set; }
 
     /// <summary>Copies the source's dirty bitmaps.</summary>
     [Parameter]
@@ -236,13 +240,16 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         OpenedImage present = await OpenAsync(
             request with { WithBacking = false, BeforeWriting = true }, cancellationToken).ConfigureAwait(false);
         string files;
+        bool holdsData;
         await using (present.ConfigureAwait(false))
         {
             RequireOther(source, present.Path, present.Node.HolderIdentity());
             RequireRoom(source, present);
             files = WrittenFiles.Of(present);
+            holdsData = !Force && await ConversionFacts.HoldsDataAsync(present.Node, cancellationToken).ConfigureAwait(false);
         }
-        if (!await ConfirmAsync(files, $"Write over its contents with {What(source)}").ConfigureAwait(false))
+        string action = $"Write over its contents with {What(source)}";
+        if (!await (holdsData ? ConfirmLossAsync(files, action) : ConfirmAsync(files, action)).ConfigureAwait(false))
         {
             return;
         }
@@ -294,6 +301,7 @@ public sealed class ConvertDiskImageCommand : TargetImageCmdlet
         IsSnapshot = Snapshot is not null,
         SparseSize = SparseSize,
         Compress = Compress,
+        AnyOrder = OutOfOrder,
         Bitmaps = !Bitmaps ? BitmapChoice.None : SkipBrokenBitmaps ? BitmapChoice.Sound : BitmapChoice.All,
         Verify = Verify,
         Shares = Reflink switch

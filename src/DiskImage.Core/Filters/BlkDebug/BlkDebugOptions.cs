@@ -32,31 +32,47 @@ internal sealed record BlkDebugOptions
     [DriverOption("opt-discard", "Taken for the sake of descriptions made for QEMU: what is asked for is discarded", IsSize = true)]
     public long OptDiscard { get; init; }
 
-    /// <summary>Errors to make; set by <see cref="Read"/>.</summary>
+    /// <summary>Errors to make, in their order; set by <see cref="Read"/>.</summary>
     internal IReadOnlyList<InjectedError> Errors { get; init; } = [];
 
-    /// <summary>Takes the errors out of named values: <c>inject-error.0.iotype</c>, <c>inject-error.0.errno</c> and so on.</summary>
+    /// <summary>Changes of state, in their order; set by <see cref="Read"/>.</summary>
+    internal IReadOnlyList<StateChange> States { get; init; } = [];
+
+    /// <summary>
+    /// Takes the rules out of named values: <c>inject-error.0.iotype</c>, <c>inject-error.0.errno</c>, <c>set-state.0.event</c> and so on.
+    /// </summary>
     internal static BlkDebugOptions Read(OptionSchema schema, IEnumerable<KeyValuePair<string, object?>> values)
     {
-        const string Prefix = "inject-error.";
         var rest = new List<KeyValuePair<string, object?>>();
-        var errors = new SortedDictionary<string, List<KeyValuePair<string, object?>>>(StringComparer.Ordinal);
+        var rules = new Dictionary<string, List<KeyValuePair<string, object?>>>(StringComparer.Ordinal);
         foreach (KeyValuePair<string, object?> value in values)
         {
             string[] steps = value.Key.Split('.', 3);
-            if (!value.Key.StartsWith(Prefix, StringComparison.Ordinal) || steps.Length < 3)
+            if (steps is not [InjectedError.Rule or StateChange.Rule, _, _])
             {
                 rest.Add(value);
                 continue;
             }
-            if (!errors.TryGetValue(steps[1], out List<KeyValuePair<string, object?>>? error))
+            string rule = $"{steps[0]}.{steps[1].PadLeft(10, '0')}"; // the tenth comes behind the second
+            if (!rules.TryGetValue(rule, out List<KeyValuePair<string, object?>>? members))
             {
-                errors.Add(steps[1], error = []);
+                rules.Add(rule, members = []);
             }
-            error.Add(new(steps[2], value.Value));
+            members.Add(new(steps[2], value.Value));
         }
-        OptionSchema one = OptionSchema.Of<InjectedError>();
-        return (BlkDebugOptions)schema.Bind(rest) with { Errors = [.. errors.Values.Select(e => (InjectedError)one.Bind(e))] };
+        return (BlkDebugOptions)schema.Bind(rest) with
+        {
+            Errors = [.. Of<InjectedError>(InjectedError.Rule).Select(e => e with { At = BlkDebugEvents.Require(e.Event) })],
+            States = [.. Of<StateChange>(StateChange.Rule).Select(c => c with { At = BlkDebugEvents.Require(c.Event) })],
+        };
+
+        IEnumerable<T> Of<T>(string rule)
+            where T : class, new()
+        {
+            OptionSchema one = OptionSchema.Of<T>();
+            return rules.Where(r => r.Key.StartsWith(rule, StringComparison.Ordinal)).OrderBy(r => r.Key, StringComparer.Ordinal)
+                .Select(r => (T)one.Bind(r.Value));
+        }
     }
 }
 
@@ -95,6 +111,8 @@ internal enum BlkDebugRequests
 /// <summary>An error that is made.</summary>
 internal sealed record InjectedError
 {
+    internal const string Rule = "inject-error";
+
     private const int SectorSize = 512;
 
     /// <summary>The requests that fail.</summary>
@@ -102,7 +120,7 @@ internal sealed record InjectedError
     public BlkDebugRequests Requests { get; init; }
 
     /// <summary>The error.</summary>
-    [DriverOption("errno", "Error number of Linux: 5 is an I/O error, 28 a full disk", Minimum = 1, Maximum = 4095)]
+    [DriverOption("errno", "Error number of Linux: 5 is an I/O error, 28 a full disk; 0 for none", Minimum = 0, Maximum = 4095)]
     public long Error { get; init; } = 5;
 
     /// <summary>Where.</summary>
@@ -118,15 +136,21 @@ internal sealed record InjectedError
     [DriverOption("immediately", "Taken for the sake of descriptions made for QEMU: a request always fails at once")]
     public bool Immediately { get; init; }
 
-    /// <summary>The point in a program that arms it.</summary>
-    [DriverOption("event", "The point at which it is armed; only none, from the start, is known")]
-    public BlkDebugEvent Event { get; init; }
+    /// <summary>What arms it.</summary>
+    [DriverOption("event", "The event that arms it, as l2_load or write_aio; none, from the start")]
+    public string Event { get; init; } = "none";
+
+    /// <summary>In which state.</summary>
+    [DriverOption("state", "Only in this state is it armed; 0 for any", Minimum = 0, Maximum = int.MaxValue)]
+    public long State { get; init; }
+
+    /// <summary>The same as <see cref="Event"/>.</summary>
+    internal DebugEvent At { get; init; }
 
     /// <summary>True for a request of which the error is made.</summary>
     internal bool Matches(BlkDebugRequests kind, long offset, long length)
         => (Requests == kind || (Requests == BlkDebugRequests.Any && kind != BlkDebugRequests.BlockStatus))
-            && (Sector < 0 || kind == BlkDebugRequests.Flush
-            || (offset < (Sector + 1) * SectorSize && offset + length > Sector * SectorSize));
+            && (Sector < 0 || (length > 0 && offset < (Sector + 1) * SectorSize && offset + length > Sector * SectorSize));
 
     /// <summary>The error as the library has it. Numbers: Linux, errno(3).</summary>
     internal DiskImageException Make(string name, BlkDebugRequests kind, long offset)
@@ -146,10 +170,23 @@ internal sealed record InjectedError
     }
 }
 
-/// <summary>Points in a program at which an error is armed.</summary>
-internal enum BlkDebugEvent
+/// <summary>A change of the state that an event makes.</summary>
+internal sealed record StateChange
 {
-    /// <summary>From the start.</summary>
-    [OptionText("none")]
-    None,
+    internal const string Rule = "set-state";
+
+    /// <summary>What makes it.</summary>
+    [DriverOption("event", "The event that makes the change, as l2_load or write_aio")]
+    public string Event { get; init; } = "none";
+
+    /// <summary>From which state.</summary>
+    [DriverOption("state", "Only from this state; 0 for any", Minimum = 0, Maximum = int.MaxValue)]
+    public long State { get; init; }
+
+    /// <summary>To which.</summary>
+    [DriverOption("new_state", "The state from then on; it is 1 at first", Minimum = 0, Maximum = int.MaxValue)]
+    public long NewState { get; init; }
+
+    /// <summary>The same as <see cref="Event"/>.</summary>
+    internal DebugEvent At { get; init; }
 }

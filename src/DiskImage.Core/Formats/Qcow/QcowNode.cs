@@ -32,8 +32,11 @@ internal sealed class QcowNode : FormatNode, IDescribed, ICheckable, IRebasable,
     {
         (_header, Cipher) = (header, cipher);
         _session = new MetadataSession(file);
-        _l2 = new MetadataCache(_session.Order, header.L2Bytes, CacheBytes); // a piece is a table
-        _l1 = new PointerTable(_session.Order);
+        _l2 = new MetadataCache(_session.Order, header.L2Bytes, CacheBytes)
+        {
+            Events = (DebugEvent.L2Load, DebugEvent.L2Update),
+        }; // a piece is a table
+        _l1 = new PointerTable(_session.Order) { Events = (DebugEvent.None, DebugEvent.L1Update) };
         IsReadOnly = file.IsReadOnly;
         _end = _zeroFrom = file.Length;
         _decoded = new DecodedUnits(CacheBytes / 8, (entry, buffer, token) => DecodeAsync(new QcowEntry((ulong)entry), buffer, token));

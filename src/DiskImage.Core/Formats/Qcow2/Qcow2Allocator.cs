@@ -1,3 +1,4 @@
+using DiskImage.Block;
 using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
@@ -36,6 +37,12 @@ internal sealed class Qcow2Allocator(Qcow2Disk disk)
     /// </summary>
     public async ValueTask<(HostOffset Place, int Count)> AllocateAsync(MetadataSession.Held held, int count)
     {
+        await disk.TellAsync(DebugEvent.ClusterAlloc).ConfigureAwait(false);
+        return await TakeFreeAsync(held, count).ConfigureAwait(false);
+    }
+
+    private async ValueTask<(HostOffset Place, int Count)> TakeFreeAsync(MetadataSession.Held held, int count)
+    {
         while (true)
         {
             long first = await FindFreeAsync(_firstFree).ConfigureAwait(false);
@@ -56,6 +63,7 @@ internal sealed class Qcow2Allocator(Qcow2Disk disk)
     /// <summary>Takes a number of free clusters in a row, for tables; searches until there are that many.</summary>
     public async ValueTask<HostOffset> AllocateContiguousAsync(MetadataSession.Held held, long count)
     {
+        await disk.TellAsync(DebugEvent.ClusterAlloc).ConfigureAwait(false);
         long first = await FindFreeAsync(_firstFree).ConfigureAwait(false);
         for (long run = 0; run < count;)
         {
@@ -87,13 +95,14 @@ internal sealed class Qcow2Allocator(Qcow2Disk disk)
     /// <param name="length">Bytes, fewer than a cluster has.</param>
     public async ValueTask<HostOffset> AllocateBytesAsync(MetadataSession.Held held, int length)
     {
+        await disk.TellAsync(DebugEvent.ClusterAllocBytes).ConfigureAwait(false);
         HostOffset place = new(_freeByte), current = Geometry.ClusterStart(place), fresh = default;
         bool canShare = _freeByte != 0
             && await Refcounts.GetAsync(current, CancellationToken.None).ConfigureAwait(false) < Geometry.MaxRefcount;
         int room = canShare ? Geometry.ClusterSize - Geometry.InCluster(_freeByte) : 0;
         if (length > room)
         {
-            (fresh, _) = await AllocateAsync(held, 1).ConfigureAwait(false);
+            (fresh, _) = await TakeFreeAsync(held, 1).ConfigureAwait(false);
             canShare &= fresh == current + Geometry.ClusterSize; // then it straddles
             place = canShare ? place : fresh;
         }

@@ -44,11 +44,14 @@ internal sealed class Qcow2BackingRecord(Qcow2Disk disk)
         var l1Tables = new Qcow2L1Tables(disk);
         Qcow2Ranges unused = await l1Tables.CollectAsync(l1Tables.CopyOfActive(), cancellationToken).ConfigureAwait(false);
         PointerTable active = disk.Tables.L1;
+        await disk.TellAsync(DebugEvent.L1Update).ConfigureAwait(false);
+        await disk.TellAsync(DebugEvent.EmptyImagePrepare).ConfigureAwait(false);
         for (int i = active.NextUsed(0); i < active.Count; i = active.NextUsed(i + 1))
         {
             active[i] = 0;
         }
         disk.Refcounts.FreeAfterFlush(held, unused);
+        await disk.TellAsync(DebugEvent.ReftableUpdate).ConfigureAwait(false);
         await disk.FlushAsync(held, CancellationToken.None).ConfigureAwait(false);
         await disk.TrimAsync(held, cancellationToken).ConfigureAwait(false);
     }

@@ -99,7 +99,9 @@ internal sealed class Qcow2CompressedClusters(Qcow2Disk disk)
         try
         {
             await disk.RequireNotMetadataAsync(held, place, packed.Length).ConfigureAwait(false);
+            await disk.TellAsync(DebugEvent.WriteCompressed).ConfigureAwait(false);
             await WritePackedAsync(place, packed, cancellationToken).ConfigureAwait(false);
+            await disk.TellAsync(DebugEvent.L2UpdateCompressed).ConfigureAwait(false);
             piece = await tables.WritablePieceAsync(held, offset).ConfigureAwait(false);
         }
         catch

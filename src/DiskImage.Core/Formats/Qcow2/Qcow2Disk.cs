@@ -227,6 +227,9 @@ internal sealed class Qcow2Disk
         Guard.Require(place, length);
     }
 
+    /// <summary>Tells whoever listens what is about to be done with the file.</summary>
+    public ValueTask TellAsync(DebugEvent what) => Session.Order.TellAsync(what);
+
     /// <summary>True if an entry's host cluster belongs to this entry alone.</summary>
     public bool IsOurs(L2Entry entry) => entry is { IsCompressed: false, IsCopied: true } && (entry.HasPlace || IsExternal);
 

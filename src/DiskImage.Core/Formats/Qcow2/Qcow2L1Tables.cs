@@ -1,4 +1,5 @@
 using DiskImage.Binary;
+using DiskImage.Block;
 using DiskImage.Metadata;
 
 namespace DiskImage.Formats.Qcow2;
@@ -105,7 +106,10 @@ internal sealed class Qcow2L1Tables(Qcow2Disk disk)
     }
 
     /// <summary>Writes an L1 table to a new place, 0 if it has no entries, and makes everything so far durable.</summary>
-    public async ValueTask<HostOffset> WriteAsync(MetadataSession.Held held, byte[] l1)
+    /// <param name="held">The lock.</param>
+    /// <param name="l1">The table.</param>
+    /// <param name="isGrown">True for the active table, which grows.</param>
+    public async ValueTask<HostOffset> WriteAsync(MetadataSession.Held held, byte[] l1, bool isGrown = false)
     {
         HostOffset place = default;
         if (l1.Length > 0)
@@ -114,10 +118,33 @@ internal sealed class Qcow2L1Tables(Qcow2Disk disk)
             await disk.RequireNotMetadataAsync(held, place, l1.Length).ConfigureAwait(false);
             byte[] padded = new byte[Round.Up(l1.Length, Geometry.ClusterSize)];
             l1.CopyTo(padded, 0);
+            if (isGrown)
+            {
+                await disk.TellAsync(DebugEvent.L1GrowWriteTable).ConfigureAwait(false);
+            }
             await disk.File.WriteAsync(place.Value, padded).ConfigureAwait(false);
         }
         await disk.Session.Order.FlushAsync(CancellationToken.None).ConfigureAwait(false);
         return place;
+    }
+
+    /// <summary>Moves to an active L1 table of at least so many entries; more than the disk needs are allowed.</summary>
+    public async ValueTask GrowAsync(MetadataSession.Held held, int entries, CancellationToken cancellationToken)
+    {
+        PointerTable active = Tables.L1;
+        if (entries <= active.Count)
+        {
+            return;
+        }
+        await disk.FlushAsync(held, cancellationToken).ConfigureAwait(false);
+        byte[] l1 = new byte[entries * 8];
+        active.Bytes.CopyTo(l1);
+        (HostOffset old, long oldLength) = (Tables.L1Place, active.Count * 8L);
+        await disk.TellAsync(DebugEvent.L1GrowAllocTable).ConfigureAwait(false);
+        HostOffset place = await WriteAsync(held, l1, isGrown: true).ConfigureAwait(false);
+        await disk.TellAsync(DebugEvent.L1GrowActivateTable).ConfigureAwait(false);
+        await SwitchAsync(held, place, l1, disk.Header.Size).ConfigureAwait(false);
+        disk.Refcounts.FreeAfterFlush(held, old, oldLength); // a table of no entries has no place of its own
     }
 
     /// <summary>Makes another L1 table, already written, the active one, together with another size.</summary>

@@ -11,13 +11,14 @@ namespace DiskImage.Formats.Qcow2;
 /// </summary>
 internal sealed class Qcow2Node
     : FormatNode, IDescribed, IUnfinished, IRepairable, ICompressedWritable, IReservable, ISnapshots, IBitmaps, ICompactable, IRebasable,
-        IEmptiable, IKeySlots
+        IEmptiable, IKeySlots, IMachineState
 {
     private readonly Qcow2Disk _disk;
     private readonly MetadataSession _session;
     private readonly Qcow2Snapshots _snapshots;
     private readonly Qcow2Bitmaps _bitmaps;
     private readonly Qcow2BackingRecord _backingRecord;
+    private readonly Qcow2MachineState _state;
 
     private Qcow2Node(Qcow2Disk disk)
         : base(disk.File, disk.Backing, disk.DataFile is { } data ? [("data-file", data)] : [])
@@ -26,6 +27,7 @@ internal sealed class Qcow2Node
         _snapshots = new Qcow2Snapshots(disk);
         _bitmaps = new Qcow2Bitmaps(disk);
         _backingRecord = new Qcow2BackingRecord(disk);
+        _state = new Qcow2MachineState(disk, ReadMappedAsync, WriteMappedAsync);
         DataMayBeSparse = disk.IsExternal || File.AllocatedLength < File.Length - (File.Length / 8);
         IsReadOnly = File.IsReadOnly;
     }
@@ -183,6 +185,12 @@ internal sealed class Qcow2Node
         bytes?.Report(Length);
         return Math.Max(0, before - File.Length);
     }
+
+    public ValueTask ReadStateAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+        => AloneAsync(() => _state.ReadAsync(offset, buffer, cancellationToken), cancellationToken);
+
+    public ValueTask WriteStateAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
+        => AloneAsync(() => _state.WriteAsync(offset, buffer, cancellationToken), cancellationToken);
 
     public ValueTask MakeEmptyAsync(CancellationToken cancellationToken)
         => ChangeAloneAsync(held => _backingRecord.EmptyAsync(held, cancellationToken), cancellationToken);

@@ -22,8 +22,11 @@ internal sealed class Qcow2Refcounts : FileSpace
     public Qcow2Refcounts(Qcow2Disk disk, long cacheBytes)
     {
         _disk = disk;
-        Blocks = new MetadataCache(disk.Session.Order, disk.Geometry.ClusterSize, cacheBytes);
-        Table = new PointerTable(disk.Session.Order);
+        Blocks = new MetadataCache(disk.Session.Order, disk.Geometry.ClusterSize, cacheBytes)
+        {
+            Events = (DebugEvent.RefblockLoad, DebugEvent.RefblockUpdatePart),
+        };
+        Table = new PointerTable(disk.Session.Order) { Events = (DebugEvent.ReftableLoad, DebugEvent.RefblockAllocHookup) };
         Account = new Qcow2RefcountAccount(disk);
     }
 
@@ -90,6 +93,10 @@ internal sealed class Qcow2Refcounts : FileSpace
     /// <exception cref="DiskImageException">Corrupt if a refcount would leave its range.</exception>
     public async ValueTask AddAsync(MetadataSession.Held held, HostOffset place, long length, int change)
     {
+        if (change < 0)
+        {
+            await _disk.TellAsync(DebugEvent.ClusterFree).ConfigureAwait(false);
+        }
         long end = Geometry.Clusters(place.Value + length);
         for (long cluster = Geometry.ClusterOf(place); cluster < end;)
         {
@@ -154,6 +161,7 @@ internal sealed class Qcow2Refcounts : FileSpace
             FileRange range = LastWaiting;
             HostOffset start = StartInLastBlock(range);
             long last = Geometry.Clusters(range.End) - 1, cluster = Geometry.ClusterOf(start);
+            await _disk.TellAsync(DebugEvent.ClusterFree).ConfigureAwait(false);
             CachedPiece block = await EnsureBlockAsync(held, last).ConfigureAwait(false);
             TakeWaiting(start.Value);
             int index = IndexOf(cluster), stop = IndexOf(last) + 1;
@@ -234,6 +242,7 @@ internal sealed class Qcow2Refcounts : FileSpace
         {
             return existing;
         }
+        await _disk.TellAsync(DebugEvent.RefblockAlloc).ConfigureAwait(false);
         long index = cluster >> Geometry.RefcountsPerBlockBits;
         if (Geometry.PlaceOf(cluster).Value >= Qcow2Header.MaxHostOffset)
         {
@@ -248,6 +257,7 @@ internal sealed class Qcow2Refcounts : FileSpace
         }
         HostOffset own = Geometry.PlaceOf(index << Geometry.RefcountsPerBlockBits);
         _disk.Guard.Require(own, Geometry.ClusterSize);
+        await _disk.TellAsync(DebugEvent.RefblockAllocWrite).ConfigureAwait(false);
         CachedPiece block = await Blocks.GetNewAsync(own.Value).ConfigureAwait(false);
         Put(block, 0, 1);
         Table[(int)index] = (ulong)own.Value;
@@ -365,6 +375,7 @@ internal sealed class Qcow2Refcounts : FileSpace
     /// </summary>
     private async ValueTask GrowTableAsync(MetadataSession.Held held, long entries)
     {
+        await _disk.TellAsync(DebugEvent.ReftableGrow).ConfigureAwait(false);
         long start = (long)Table.Count << Geometry.RefcountsPerBlockBits; // first cluster the old table does not cover
         (long tableClusters, long blocks) = GrownTable(entries);
         byte[] bytes = new byte[tableClusters << Geometry.ClusterBits];
@@ -379,12 +390,15 @@ internal sealed class Qcow2Refcounts : FileSpace
         }
         try
         {
+            await _disk.TellAsync(DebugEvent.RefblockAllocWriteBlocks).ConfigureAwait(false);
             await _disk.Session.Order.WriteBackAsync().ConfigureAwait(false);
+            await _disk.TellAsync(DebugEvent.RefblockAllocWriteTable).ConfigureAwait(false);
             await File.WriteAsync(place.Value, bytes).ConfigureAwait(false);
             await File.FlushAsync().ConfigureAwait(false);
             byte[] field = new byte[12];
             BigEndian.U64(field, 0, (ulong)place.Value);
             BigEndian.U32(field, 8, (uint)tableClusters);
+            await _disk.TellAsync(DebugEvent.RefblockAllocSwitchTable).ConfigureAwait(false);
             await File.WriteAsync(Qcow2Header.RefcountTableAt, field).ConfigureAwait(false);
             await File.FlushAsync().ConfigureAwait(false);
         }

@@ -91,7 +91,8 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
             return;
         }
         await node.ChangeAloneAsync(
-            held => ExtendL1Async(held, (int)Geometry.L1EntriesFor(length), cancellationToken), cancellationToken).ConfigureAwait(false);
+            held => _l1Tables.GrowAsync(held, (int)Geometry.L1EntriesFor(length), cancellationToken),
+            cancellationToken).ConfigureAwait(false);
         disk.GrownTo = length;
         try
         {
@@ -178,23 +179,6 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         }
     }
 
-    /// <summary>Moves to an active L1 table of at least so many entries; more than the disk needs are allowed.</summary>
-    private async ValueTask ExtendL1Async(MetadataSession.Held held, int entries, CancellationToken cancellationToken)
-    {
-        PointerTable active = disk.Tables.L1;
-        if (entries <= active.Count)
-        {
-            return;
-        }
-        await disk.FlushAsync(held, cancellationToken).ConfigureAwait(false);
-        byte[] l1 = new byte[entries * 8];
-        active.Bytes.CopyTo(l1);
-        (HostOffset old, long oldLength) = (disk.Tables.L1Place, active.Count * 8L);
-        HostOffset place = await _l1Tables.WriteAsync(held, l1).ConfigureAwait(false);
-        await _l1Tables.SwitchAsync(held, place, l1, disk.Header.Size).ConfigureAwait(false);
-        disk.Refcounts.FreeAfterFlush(held, old, oldLength); // a table of no entries has no place of its own
-    }
-
     private async ValueTask ShrinkAsync(long length, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
         if (preallocation != PreallocationMode.Off)
@@ -223,6 +207,7 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
         // from here on the rest is leaked, not lost
         await disk.UpdateHeaderAsync(held, disk.Header with { Size = length }).ConfigureAwait(false);
         PointerTable active = disk.Tables.L1;
+        await disk.TellAsync(DebugEvent.L1ShrinkWriteTable).ConfigureAwait(false);
         for (int i = keep; i < active.Count; i++)
         {
             if (active[i] != 0)
@@ -230,6 +215,7 @@ internal sealed class Qcow2Resizer(Qcow2Disk disk, Qcow2Node node)
                 active[i] = 0;
             }
         }
+        await disk.TellAsync(DebugEvent.L1ShrinkFreeL2Clusters).ConfigureAwait(false);
         disk.Refcounts.FreeAfterFlush(held, unused);
         if (lastCluster.Value < Geometry.StartOf(keep).Value && active[keep - 1] != 0)
         {

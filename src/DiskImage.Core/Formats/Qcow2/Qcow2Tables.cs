@@ -17,8 +17,11 @@ internal sealed class Qcow2Tables
     public Qcow2Tables(Qcow2Disk disk, long cacheBytes)
     {
         _disk = disk;
-        L2 = new MetadataCache(disk.Session.Order, Math.Min(disk.Geometry.ClusterSize, MaxPieceBytes), cacheBytes);
-        L1 = new PointerTable(disk.Session.Order);
+        L2 = new MetadataCache(disk.Session.Order, Math.Min(disk.Geometry.ClusterSize, MaxPieceBytes), cacheBytes)
+        {
+            Events = (DebugEvent.L2Load, DebugEvent.L2Update),
+        };
+        L1 = new PointerTable(disk.Session.Order) { Events = (DebugEvent.None, DebugEvent.L1Update) };
     }
 
     /// <summary>The pieces of L2 tables that were used last.</summary>
@@ -123,7 +126,12 @@ internal sealed class Qcow2Tables
             try
             {
                 await _disk.RequireNotMetadataAsync(held, table, Geometry.ClusterSize).ConfigureAwait(false);
+                if (old.Value != 0)
+                {
+                    await _disk.TellAsync(DebugEvent.L2AllocCowRead).ConfigureAwait(false);
+                }
                 await FillAsync(held, table, old, guest).ConfigureAwait(false);
+                await _disk.TellAsync(DebugEvent.L2AllocWrite).ConfigureAwait(false);
             }
             catch
             {

@@ -34,7 +34,10 @@ internal sealed class QedTables
     public QedTables(BlockNode file, MetadataSession session, QedHeader header)
     {
         (_file, _session, Header) = (file, session, header);
-        _l2 = new MetadataCache(session.Order, Math.Min(header.ClusterSize, MaxPiece), CacheBytes);
+        _l2 = new MetadataCache(session.Order, Math.Min(header.ClusterSize, MaxPiece), CacheBytes)
+        {
+            Events = (DebugEvent.L2Load, DebugEvent.L2Update),
+        };
         L1 = new BlockTable<QedEntry>(session.Order);
     }
 

@@ -16,10 +16,13 @@ internal sealed class RawNode(BlockNode file, long start, long? size) : LinearFo
             ? fast.TryZeroFastAsync(Start + offset, length, cancellationToken)
             : new(false);
 
-    /// <summary>A server may keep snapshots of what it has, which are this disk's if the disk is all of it.</summary>
+    /// <summary>
+    /// A server may keep snapshots of what it has, which are this disk's if the disk is all of it. What a format over this disk does, an
+    /// error injector below may know.
+    /// </summary>
     protected override T? AbilityBelow<T>()
         where T : class
-        => typeof(T) == typeof(ISnapshots) && Start == 0 && size is null ? File.As<T>() : null;
+        => typeof(T) == typeof(IDebugEvents) || (typeof(T) == typeof(ISnapshots) && Start == 0 && size is null) ? File.As<T>() : null;
 
     protected override ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)

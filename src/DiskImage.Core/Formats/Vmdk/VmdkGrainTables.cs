@@ -48,7 +48,10 @@ internal sealed class VmdkGrainTables
     public VmdkGrainTables(BlockNode file, MetadataSession session, VmdkHeader header)
     {
         (_file, Header) = (file, header);
-        _tables = new MetadataCache(session.Order, TableBytes, CacheBytes);
+        _tables = new MetadataCache(session.Order, TableBytes, CacheBytes)
+        {
+            Events = (DebugEvent.L2Load, DebugEvent.L2Update),
+        };
         Redundant = new BlockTable<VmdkEntry>(session.Order);
         Directory = new BlockTable<VmdkEntry>(session.Order);
     }
