@@ -12,7 +12,8 @@ namespace DiskImage.Graph;
 /// <param name="site">Where it is; the last image of its chain is this one.</param>
 internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, OpenRequest request, NodeSpec spec, GraphSite site)
 {
-    private const string BackingChild = "backing", DataChild = "data-file";
+    internal const string BackingChild = "backing";
+    private const string DataChild = "data-file";
 
     // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with
     // each image of a chain.
