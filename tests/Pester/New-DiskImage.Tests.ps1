@@ -24,6 +24,16 @@ Describe 'New-DiskImage' {
         (Invoke-Qemu qemu-img info --output=json a.qcow2 | Out-String | ConvertFrom-Json).'virtual-size' | Should -Be 10GB
     }
 
+    It 'makes no image in a disk of this machine unless that is allowed' {
+        if ($IsWindows -or -not (Test-Path /dev/loop0)) {
+            Set-ItResult -Skipped -Because 'there is no device to name'
+            return
+        }
+
+        { New-DiskImage /dev/loop0 1MB -Format raw -ErrorAction Stop } | Should -Throw '*-AllowDeviceWrite*' -ErrorId 'DiskImage*'
+        { New-DiskImage /dev/loop0 1TB -Format raw -AllowDeviceWrite -ErrorAction Stop } | Should -Not -Throw '*-AllowDeviceWrite*'
+    }
+
     It 'makes a raw image' {
         (New-DiskImage a.raw 1000).VirtualSize | Should -Be 1000
         (Get-Item a.raw).Length | Should -Be 1000

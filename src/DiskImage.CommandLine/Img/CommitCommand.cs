@@ -48,7 +48,7 @@ internal sealed class CommitCommand : ImgCommand
         {
             throw new CommandException($"Could not empty {given}: images of format '{chain[0].Format}' cannot be emptied; use -d");
         }
-        var operation = new MergeOperation(front, FrontEnd.Registry, request, chain, depth);
+        using var operation = new MergeOperation(front, FrontEnd.Registry, request, chain, depth);
         await operation.RunAsync(cancellationToken).ConfigureAwait(false);
         if (empties)
         {

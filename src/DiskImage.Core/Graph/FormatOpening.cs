@@ -35,6 +35,15 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         {
             opener.Warn(warning);
         }
+        if (site.SharesWrites && format != opener.Registry.Formats[0])
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{file.Name}: share-rw=on lets other programs write to it meanwhile, and it is a {format.Name} image, whose structures "
+                    + $"are kept in memory and would not survive that. It is for raw disks. To read beside a writer there is "
+                    + $"{new Remedy(RemedyKind.ForceShare)}.",
+                file.Name);
+        }
         _isDoubtful = probed is not null && judgement.PromisesRaw;
         bool withBacking = request.WithBacking && !(spec.Has(BackingChild) && spec.Child(BackingChild) is null);
         FormatOpenContext context = Context(file, format, withBacking);
@@ -81,6 +90,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         GraphSite below = site with
         {
             Writable = false, Format = null, Options = null, IsBytes = false, Role = ImageRole.Backing, NamedBy = null,
+            SharesWrites = false,
         };
         if (builder.IsComplete(given))
         {

@@ -132,6 +132,7 @@ internal sealed class GraphBuilder
                 Locking = _opener.Policy.Locking,
                 Direct = site.Cache.Direct,
                 Warn = _opener.Warn,
+                Kept = _request.Kept,
             },
             cancellationToken).ConfigureAwait(false);
         return UnderRules(spec, site is { Writable: true, Cache.NoFlush: true } ? new DeferredFlushNode(node) : node);

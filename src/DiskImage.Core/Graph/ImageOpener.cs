@@ -33,6 +33,12 @@ public sealed record OpenRequest(string Locator)
     /// </summary>
     public IReadOnlyDictionary<NodeIdentity, BlockNode> Opened { get; init; } = new Dictionary<NodeIdentity, BlockNode>();
 
+    /// <summary>
+    /// What is kept locked since an earlier opening: whichever of it is opened for writing takes the lock over, and gives it up with the
+    /// node.
+    /// </summary>
+    public IReadOnlyList<IKeptLock> Kept { get; init; } = [];
+
     /// <summary>False to open this layer alone: where it defers to a backing image it reads as zeroes.</summary>
     public bool WithBacking { get; init; } = true;
 

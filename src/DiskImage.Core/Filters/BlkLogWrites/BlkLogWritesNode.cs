@@ -6,8 +6,8 @@ namespace DiskImage.Filters.BlkLogWrites;
 /// <summary>Logs what changes the node below or makes changes durable, before it is done there; a flush when it is done.</summary>
 /// <remarks>
 /// <para>How the log is laid out says <see cref="WriteLog"/>, which reads it. The superblock is written with each flush, at the end and
-/// after so many entries, after what it counts. Zeroes are logged as data, since the form has no word for them, and the log is told that they are
-/// zeroes.</para>
+/// after so many entries, after what it counts. Zeroes are logged as data, since the form has no word for them, and the log is told that
+/// they are zeroes.</para>
 /// <para>A change of length has no entry; the log speaks of sectors only.</para>
 /// </remarks>
 internal sealed class BlkLogWritesNode : FilterNode
