@@ -25,13 +25,15 @@ Describe 'New-DiskImage' {
     }
 
     It 'makes no image in a disk of this machine unless that is allowed' {
-        if ($IsWindows -or -not (Test-Path /dev/loop0)) {
+        $free = if ($IsLinux) { Get-ChildItem /sys/block/loop* | Where-Object { (Get-Content "$_/size") -eq 0 -and (Test-Path "/dev/$($_.Name)") } }
+        if (-not $free) {
             Set-ItResult -Skipped -Because 'there is no device to name'
             return
         }
 
-        { New-DiskImage /dev/loop0 1MB -Format raw -ErrorAction Stop } | Should -Throw '*-AllowDeviceWrite*' -ErrorId 'DiskImage*'
-        { New-DiskImage /dev/loop0 1TB -Format raw -AllowDeviceWrite -ErrorAction Stop } | Should -Not -Throw '*-AllowDeviceWrite*'
+        $device = "/dev/$($free[-1].Name)" # has no file, and so no bytes
+        { New-DiskImage $device 1MB -Format raw -ErrorAction Stop } | Should -Throw '*-AllowDeviceWrite*' -ErrorId 'DiskImageReadOnly,*'
+        { New-DiskImage $device 1MB -Format raw -AllowDeviceWrite -ErrorAction Stop } | Should -Throw '*cannot become longer*'
     }
 
     It 'makes a raw image' {

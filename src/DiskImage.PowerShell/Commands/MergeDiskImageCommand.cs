@@ -53,15 +53,15 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         OpenedImage opened = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<ChainLayer> chain;
         int depth;
-        MergeOperation operation;
+        MergeOperation merge;
         await using (opened.ConfigureAwait(false))
         {
             chain = ChainLayer.Of(opened);
             depth = Depth(chain);
-            operation = new MergeOperation(this, Registry, Request(path), chain, depth);
-            operation.Keep(opened);
+            merge = new MergeOperation(this, Registry, Request(path), chain, depth);
+            merge.Keep(opened);
         }
-        using MergeOperation until = operation;
+        using MergeOperation operation = merge;
         ChainLayer top = chain[0];
         ChainLayer target = chain[depth];
         bool empties = !KeepTop && !Delete && depth == 1;

@@ -8,7 +8,9 @@ namespace DiskImage.Filters.Throttle;
 /// </summary>
 /// <param name="time">The clock.</param>
 /// <param name="name">What the group is called, for messages; empty for the limits of one node.</param>
+#pragma warning disable CA1001 // a group ends with its last node; semaphores whose handle nobody asks for hold nothing
 internal sealed class ThrottleGroup(TimeProvider time, string name = "")
+#pragma warning restore CA1001
 {
     private const double LongestSeconds = 86400; // waited before it is looked again: timers do not take just any number. Ours
 

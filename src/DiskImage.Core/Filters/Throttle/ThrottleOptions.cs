@@ -123,7 +123,7 @@ internal sealed record ThrottleOptions
         {
             string? prefix = Array.Find(s_prefixes, p => value.Key.StartsWith(p, StringComparison.OrdinalIgnoreCase));
             string name = prefix is null ? value.Key : value.Key[prefix.Length..];
-            name = prefix == "throttling." && name.Equals("group", StringComparison.OrdinalIgnoreCase) ? "throttle-group" : name;
+            name = value.Key.Equals("throttling.group", StringComparison.OrdinalIgnoreCase) ? "throttle-group" : name;
             name = schema.Find(name) is null ? value.Key : name; // the error names it as it was written
             if (!said.TryAdd(name, new(name, value.Value)))
             {
