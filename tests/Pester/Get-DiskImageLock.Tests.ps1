@@ -47,6 +47,47 @@ Describe 'Get-DiskImageLock' {
         Get-DiskImageLock disk.qcow2 | Should -BeNullOrEmpty
     }
 
+    It 'lets a backing image be read that is being written to if New-DiskImage is told not to ask' {
+        Skip-Without qemu-io
+        $start = [Diagnostics.ProcessStartInfo]::new('qemu-io', [string[]]('-f', 'qcow2', 'disk.qcow2'))
+        $start.WorkingDirectory = $folder
+        $start.RedirectStandardInput = $start.RedirectStandardOutput = $true
+        $holder = [Diagnostics.Process]::Start($start)
+        try {
+            $holder.StandardInput.WriteLine('write 0 512')
+            $holder.StandardInput.Flush()
+            $null = $holder.StandardOutput.ReadLine()
+            { New-DiskImage over.qcow2 -BackingPath disk.qcow2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageLocked,*'
+            'over.qcow2' | Should -Not -Exist
+            (New-DiskImage over.qcow2 -BackingPath disk.qcow2 -Locking Off).BackingFile | Should -Be 'disk.qcow2'
+        } finally {
+            $holder.Kill()
+            $holder.WaitForExit()
+        }
+    }
+
+    It 'writes to a raw disk beside a QEMU that does' {
+        Skip-Without qemu-io
+        $null = New-DiskImage shared.raw 1MB -Format raw
+        $start = [Diagnostics.ProcessStartInfo]::new('qemu-io', [string[]]('-f', 'raw', 'shared.raw'))
+        $start.WorkingDirectory = $folder
+        $start.RedirectStandardInput = $start.RedirectStandardOutput = $true
+        $holder = [Diagnostics.Process]::Start($start)
+        try {
+            $holder.StandardInput.WriteLine('write -P 5 0 512')
+            $holder.StandardInput.Flush()
+            $null = $holder.StandardOutput.ReadLine()
+            { Write-DiskImage shared.raw 0 1 -Format raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageLocked,*'
+            Write-DiskImage shared.raw 512 7 -Format raw -ImageOption 'share-rw=on'
+            (Read-DiskImage shared.raw 511 2 -Format raw -ImageOption 'share-rw=on') -join ' ' | Should -Be '5 7'
+        } finally {
+            $holder.Kill()
+            $holder.WaitForExit()
+        }
+
+        { Write-DiskImage disk.qcow2 0 1 -ImageOption 'share-rw=on' -ErrorAction Stop } | Should -Throw '*share-rw=on*is a qcow2 image*'
+    }
+
     It 'completes -Locking' {
         Get-Completion 'Get-DiskImageInfo a -Locking O' | Should -Be 'Off', 'On'
     }

@@ -74,10 +74,48 @@ Describe '-ImageOption' {
         { Get-DiskImageInfo top.qcow2 -ImageOption 'file.loking=off' -ErrorAction Stop } | Should -Throw "*Did you mean 'locking'*"
     }
 
+    It 'lets a part of the requests fail, the same ones for the same seed' {
+        { Convert-DiskImage top.qcow2 broken.raw -ImageOption 'driver=error,error-pread-rate=100%,seed=3' -ErrorAction Stop } |
+            Should -Throw "*as the filter 'error' was told (rate 1, seed 3)*" -ErrorId 'DiskImageIo,*'
+        'broken.raw' | Should -Not -Exist
+        Convert-DiskImage top.qcow2 whole.raw -ImageOption 'driver=error,error-pwrite-rate=1' | Out-Null # nothing is written to it
+        (Compare-DiskImage whole.raw top.qcow2).Identical | Should -BeTrue
+    }
+
+    It 'limits bursts, in groups too' {
+        $limits = 'iops-total=100000,iops-total-max=200000,iops-total-max-length=60,iops-size=1M,throttle-group=g'
+        Convert-DiskImage top.qcow2 slow.raw -ImageOption "driver=throttle,$limits" | Out-Null
+        (Compare-DiskImage slow.raw top.qcow2).Identical | Should -BeTrue
+        { Get-DiskImageInfo top.qcow2 -ImageOption 'driver=throttle,throttling.group=g,limits.iops-total=5,limits.iops-read=5' -ErrorAction Stop } |
+            Should -Throw "*'iops-total' and 'iops-read' cannot be used together*" -ErrorId 'DiskImageInvalidOption,*'
+    }
+
+    It 'copies what is read down to a layer that it names' {
+        $option = 'driver=copy-on-read,bottom=mid,file.backing.node-name=mid'
+        (Get-DiskImageInfo top.qcow2 -ImageOption $option).BackingFile | Should -Be 'base.qcow2'
+        { Get-DiskImageInfo top.qcow2 -ImageOption 'driver=copy-on-read,bottom=low,file.backing.node-name=mid' -ErrorAction Stop } |
+            Should -Throw "*no node 'low' among the layers of its disk. Its layers: mid*"
+    }
+
+    It 'has a device without bytes, which answers late' {
+        (Get-DiskImageInfo null-aio://).VirtualSize | Should -Be 1GB
+        (Get-DiskImageHash -ImageOption 'driver=null-aio,size=1M').Hash | Should -Be (Get-DiskImageHash -ImageOption 'driver=null-co,size=1M').Hash
+    }
+
+    It 'logs what is written' {
+        $null = New-DiskImage logged.raw 1MB -Format raw
+        $null = New-Item log -ItemType File
+        Write-DiskImage -ImageOption 'driver=blklogwrites,file.driver=raw,file.file.filename=logged.raw,log.filename=log' -Offset 0 -Bytes ([byte[]](5))
+        $log = [IO.File]::ReadAllBytes((Join-Path $folder 'log'))
+        [BitConverter]::ToUInt64($log, 0) | Should -Be 0x6A736677736872
+        [BitConverter]::ToUInt64($log, 16) | Should -BeGreaterThan 0
+        $log[1024] | Should -Be 5
+    }
+
     It 'has drivers that are listed with their options' {
         (Get-DiskImageFormat).Kind | Sort-Object -Unique | Should -Be 'Format'
-        (Get-DiskImageFormat -Kind Filter).Name | Should -Be 'blkdebug', 'blklogwrites', 'blkverify', 'compress', 'copy-on-read', 'preallocate', 'quorum', 'throttle'
-        (Get-DiskImageFormat -Kind Protocol).Name | Should -Be 'file', 'gluster', 'host_cdrom', 'host_device', 'http', 'https', 'iscsi', 'nbd', 'null-co', 'nvme', 'sheepdog', 'ssh', 'vvfat'
+        (Get-DiskImageFormat -Kind Filter).Name | Should -Be 'blkdebug', 'blklogwrites', 'blkverify', 'compress', 'copy-on-read', 'error', 'preallocate', 'quorum', 'throttle'
+        (Get-DiskImageFormat -Kind Protocol).Name | Should -Be 'file', 'gluster', 'host_cdrom', 'host_device', 'http', 'https', 'iscsi', 'nbd', 'null-aio', 'null-co', 'nvme', 'sheepdog', 'ssh', 'vvfat'
         (Get-DiskImageFormat throttle -Kind Filter).OpenOptions.Name | Should -Contain 'iops-write'
         { Get-DiskImageFormat throttle -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageNotFound,*'
         @(Get-DiskImageFormat -Kind Any).Count | Should -BeGreaterThan 12

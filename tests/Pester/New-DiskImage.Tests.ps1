@@ -24,6 +24,18 @@ Describe 'New-DiskImage' {
         (Invoke-Qemu qemu-img info --output=json a.qcow2 | Out-String | ConvertFrom-Json).'virtual-size' | Should -Be 10GB
     }
 
+    It 'makes no image in a disk of this machine unless that is allowed' {
+        $free = if ($IsLinux) { Get-ChildItem /sys/block/loop* | Where-Object { (Get-Content "$_/size") -eq 0 -and (Test-Path "/dev/$($_.Name)") } }
+        if (-not $free) {
+            Set-ItResult -Skipped -Because 'there is no device to name'
+            return
+        }
+
+        $device = "/dev/$($free[-1].Name)" # has no file, and so no bytes
+        { New-DiskImage $device 1MB -Format raw -ErrorAction Stop } | Should -Throw '*-AllowDeviceWrite*' -ErrorId 'DiskImageReadOnly,*'
+        { New-DiskImage $device 1MB -Format raw -AllowDeviceWrite -ErrorAction Stop } | Should -Throw '*cannot become longer*'
+    }
+
     It 'makes a raw image' {
         (New-DiskImage a.raw 1000).VirtualSize | Should -Be 1000
         (Get-Item a.raw).Length | Should -Be 1000

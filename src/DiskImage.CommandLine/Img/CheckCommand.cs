@@ -49,7 +49,8 @@ internal sealed class CheckCommand : ImgCommand
         var (corruptions, leaks) = (outcome.Corruptions, outcome.Report.Leaks);
         if (mode is { } repair && corruptions + leaks > 0)
         {
-            outcome = await new RepairOperation(front, request).RunAsync(repair, cancellationToken).ConfigureAwait(false);
+            using var operation = new RepairOperation(front, request);
+            outcome = await operation.RunAsync(repair, cancellationToken).ConfigureAwait(false);
         }
         foreach (CheckFinding finding in outcome.Findings.Where(f => f.Severity != CheckSeverity.Warning))
         {

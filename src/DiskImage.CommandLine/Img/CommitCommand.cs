@@ -33,22 +33,24 @@ internal sealed class CommitCommand : ImgCommand
         OpenRequest request = Limited(Request(given, Arguments.Last("format")), Arguments.Last("rate-limit"));
         OpenedImage image = await OpenAsync(front, given, request, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<ChainLayer> chain;
+        string? wanted = Arguments.Last("base");
+        MergeOperation merge;
         await using (image.ConfigureAwait(false))
         {
             chain = ChainLayer.Of(image);
+            if (chain.Count == 1)
+            {
+                throw new CommandException("Image does not have a backing file");
+            }
+            merge = new MergeOperation(front, FrontEnd.Registry, request, chain, wanted is null ? 1 : Depth(front, chain, wanted));
+            merge.Keep(image);
         }
-        if (chain.Count == 1)
-        {
-            throw new CommandException("Image does not have a backing file");
-        }
-        string? wanted = Arguments.Last("base");
-        int depth = wanted is null ? 1 : Depth(front, chain, wanted);
+        using MergeOperation operation = merge;
         bool empties = !Arguments.Has("drop") && wanted is null;
         if (empties && !chain[0].CanBeEmptied)
         {
             throw new CommandException($"Could not empty {given}: images of format '{chain[0].Format}' cannot be emptied; use -d");
         }
-        var operation = new MergeOperation(front, FrontEnd.Registry, request, chain, depth);
         await operation.RunAsync(cancellationToken).ConfigureAwait(false);
         if (empties)
         {

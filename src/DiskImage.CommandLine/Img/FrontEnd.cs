@@ -39,7 +39,10 @@ internal sealed record FrontEnd(ProgramIO Io, string Program) : IFrontEnd
     public bool ShowsProgress { get; init; }
 
     /// <summary>Opens within the policy.</summary>
-    public ImageOpener Opener => new(Registry, Policy, Hear);
+    public ImageOpener Opener => new(Registry, Policy, Hear) { Shared = Shared };
+
+    /// <summary>What nodes of this run share by names in their descriptions.</summary>
+    public SharedParts Shared { get; init; } = new();
 
     /// <summary>The same with a cache mode.</summary>
     public FrontEnd With(CacheMode mode) => this with { Policy = Policy with { Cache = CachePolicy.Of(mode) } };

@@ -59,7 +59,7 @@ internal sealed class ResizeCommand : ImgCommand
         OpenedImage look = await OpenAsync(files[0], request with { WithBacking = false }, cancellationToken).ConfigureAwait(false);
         await look.DisposeAsync().ConfigureAwait(false);
         request = request with { Format = look.WasProbed ? look.Format.Name : request.Format };
-        var operation = new ResizeOperation(Front, request, new SizeChange(_size[0] == '-' ? -bytes : bytes, isRelative));
+        using var operation = new ResizeOperation(Front, request, new SizeChange(_size[0] == '-' ? -bytes : bytes, isRelative));
         ResizePlan plan = await operation.PlanAsync(mayShrink: true, cancellationToken).ConfigureAwait(false);
         if (plan.Shrinks && !Arguments.Has("shrink"))
         {

@@ -38,17 +38,29 @@ public readonly record struct Access(Permissions Needs, Permissions Lets)
     /// <summary>Reading whatever others do: what is read may not fit together.</summary>
     public static Access ReadingAlongWriters { get; } = new(Permissions.ConsistentRead, Permissions.All);
 
+    /// <summary>
+    /// Writing beside other writers, who see to it among themselves that they do not disturb each other (QEMU's share-rw). The length
+    /// stays, for all of them.
+    /// </summary>
+    public static Access WritingAlongWriters { get; } = new(
+        Permissions.ConsistentRead | Permissions.Write, Permissions.All & ~Permissions.Resize);
+
     /// <summary>Writing, and nobody else may.</summary>
     public static Access Writing { get; } = new(Permissions.ConsistentRead | Permissions.Write | Permissions.Resize, Harmless);
 
     /// <summary>The node is opened for writing.</summary>
     public bool Writes => (Needs & Permissions.Write) != Permissions.None;
 
+    /// <summary>The length may be changed.</summary>
+    public bool Resizes => (Needs & Permissions.Resize) != Permissions.None;
+
     /// <summary>Others may write to it meanwhile.</summary>
     public bool LetsOthersWrite => (Lets & Permissions.Write) != Permissions.None;
 
     /// <summary>
-    /// The access that writing or reading means, the latter beside writers if those are borne with. Writing is never shared.
+    /// The access that writing or reading means, the latter beside writers if those are borne with. Writing is shared only if that is said.
     /// </summary>
-    public static Access To(bool write, bool besideWriters) => write ? Writing : besideWriters ? ReadingAlongWriters : Reading;
+    public static Access To(bool write, bool besideWriters, bool sharesWrites = false) => write
+        ? sharesWrites ? WritingAlongWriters : Writing
+        : besideWriters || sharesWrites ? ReadingAlongWriters : Reading;
 }

@@ -3,6 +3,7 @@ using DiskImage.Filters.BlkLogWrites;
 using DiskImage.Filters.BlkVerify;
 using DiskImage.Filters.Compress;
 using DiskImage.Filters.CopyOnRead;
+using DiskImage.Filters.Error;
 using DiskImage.Filters.Preallocate;
 using DiskImage.Filters.Quorum;
 using DiskImage.Filters.Throttle;
@@ -60,7 +61,8 @@ public static class BuiltInDrivers
             new FileDriver(),
             new HostDeviceDriver(HostDevices.Current),
             new HostCdRomDriver(HostDevices.Current),
-            new NullDriver(),
+            new NullDriver(isLate: false),
+            new NullDriver(isLate: true),
             new NbdDriver(),
             new HttpDriver(),
             new HttpsDriver(),
@@ -79,6 +81,7 @@ public static class BuiltInDrivers
             new BlkVerifyDriver(),
             new CompressDriver(),
             new CopyOnReadDriver(),
+            new ErrorDriver(),
             new PreallocateDriver(),
             new QuorumDriver(),
         ]);

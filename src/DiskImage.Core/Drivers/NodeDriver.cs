@@ -59,11 +59,24 @@ public abstract class NodeDriver
 /// <param name="cancellationToken">Stops the opening.</param>
 public delegate ValueTask<BlockNode> ChildOpener(string role, CancellationToken cancellationToken);
 
+/// <summary>How many layers a node lies below the disk of a role: 0 for the disk itself, 1 for its backing image.</summary>
+/// <param name="role">One of the names of <see cref="FilterOpenContext.Roles"/>.</param>
+/// <param name="nodeName">What the description calls the node.</param>
+/// <exception cref="DiskImageException">InvalidOption: none of its layers is called so, or a filter is.</exception>
+public delegate int LayerFinder(string role, string nodeName);
+
 /// <summary>What a filter gets to be opened.</summary>
 /// <param name="Options">The record of the driver's options.</param>
 /// <param name="Roles">The nodes that the description gives it: "file", "children.0" …</param>
 /// <param name="OpenChild">Opens one of them, which is then the filter's to close; InvalidOption for one that is not given.</param>
-public sealed record FilterOpenContext(object Options, IReadOnlyList<string> Roles, ChildOpener OpenChild) : NodeContext(Options);
+public sealed record FilterOpenContext(object Options, IReadOnlyList<string> Roles, ChildOpener OpenChild) : NodeContext(Options)
+{
+    /// <summary>What it may share with other filters of the operation, by names in their descriptions.</summary>
+    public SharedParts Shared { get; init; } = new();
+
+    /// <summary>Finds a layer that the description names, once the child is open.</summary>
+    public LayerFinder LayerOf { get; init; } = static (_, _) => 0;
+}
 
 /// <summary>A node that stands between others and changes what passes: slows it, records it, lets it fail.</summary>
 public abstract class FilterDriver : NodeDriver
@@ -79,6 +92,11 @@ public abstract class FilterDriver : NodeDriver
     /// named. False for plain bytes.
     /// </summary>
     public virtual bool HoldsDisk(string role) => true;
+
+    /// <summary>
+    /// Its options that name a node which it does not stand on: a layer further below. The node remains its owner's.
+    /// </summary>
+    public virtual IReadOnlyList<string> Mentions => [];
 
     /// <summary>
     /// Puts the filter over its children. If it fails, those that it opened are the caller's to close, and nothing is modified.

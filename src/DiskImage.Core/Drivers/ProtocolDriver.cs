@@ -14,6 +14,9 @@ public sealed record ProtocolOpenContext(object Options) : NodeContext(Options)
     /// </summary>
     public bool Direct { get; init; }
 
+    /// <summary>What is kept locked since an earlier opening, for a writer to take over.</summary>
+    public IReadOnlyList<IKeptLock> Kept { get; init; } = [];
+
     /// <summary>Told what a user should know about what is opened.</summary>
     public Action<Wording> Warn { get; init; } = static _ => { };
 }

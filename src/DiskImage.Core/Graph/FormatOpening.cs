@@ -12,7 +12,8 @@ namespace DiskImage.Graph;
 /// <param name="site">Where it is; the last image of its chain is this one.</param>
 internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, OpenRequest request, NodeSpec spec, GraphSite site)
 {
-    private const string BackingChild = "backing", DataChild = "data-file";
+    internal const string BackingChild = "backing";
+    private const string DataChild = "data-file";
 
     // An image may name one file in several ways: what did not open under one is not tried under another, or the work would double with
     // each image of a chain.
@@ -33,6 +34,15 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
             && judgement.Judge(contents, site.Writable || (request.BeforeWriting && site.Chain.Count == 1)) is { } warning)
         {
             opener.Warn(warning);
+        }
+        if (site.SharesWrites && format != opener.Registry.Formats[0])
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.InvalidOption,
+                $"{file.Name}: share-rw=on lets other programs write to it meanwhile, and it is a {format.Name} image, whose structures "
+                    + $"are kept in memory and would not survive that. It is for raw disks. To read beside a writer there is "
+                    + $"{new Remedy(RemedyKind.ForceShare)}.",
+                file.Name);
         }
         _isDoubtful = probed is not null && judgement.PromisesRaw;
         bool withBacking = request.WithBacking && !(spec.Has(BackingChild) && spec.Child(BackingChild) is null);
@@ -80,6 +90,7 @@ internal sealed class FormatOpening(GraphBuilder builder, ImageOpener opener, Op
         GraphSite below = site with
         {
             Writable = false, Format = null, Options = null, IsBytes = false, Role = ImageRole.Backing, NamedBy = null,
+            SharesWrites = false,
         };
         if (builder.IsComplete(given))
         {

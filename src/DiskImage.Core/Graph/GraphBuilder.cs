@@ -40,8 +40,9 @@ internal sealed class GraphBuilder
                 throw Invalid($"two nodes of its description have the name '{spec.NodeName}'");
             }
         }
+        string[] mentions = [NodeSpec.NodeNameKey, .. opener.Registry.Filters.SelectMany(f => f.Mentions)];
         var referred = all.SelectMany(s => s.Members).Where(
-            m => m.Key is not NodeSpec.NodeNameKey).Select(m => m.Value).OfType<string>().ToHashSet(StringComparer.Ordinal);
+            m => !mentions.Contains(m.Key, StringComparer.Ordinal)).Select(m => m.Value).OfType<string>().ToHashSet(StringComparer.Ordinal);
         foreach (string name in _named.Keys.Where(n => !referred.Contains(n)).ToList())
         {
             _ = _named.Remove(name); // a name that nobody uses: the node belongs to who stands on it
@@ -131,6 +132,7 @@ internal sealed class GraphBuilder
                 Locking = _opener.Policy.Locking,
                 Direct = site.Cache.Direct,
                 Warn = _opener.Warn,
+                Kept = _request.Kept,
             },
             cancellationToken).ConfigureAwait(false);
         return UnderRules(spec, site is { Writable: true, Cache.NoFlush: true } ? new DeferredFlushNode(node) : node);
@@ -203,14 +205,15 @@ internal sealed class GraphBuilder
         }
         OpenedDisk? disk = null;
         var children = new List<BlockNode>();
+        object? Child(string role)
+            => role.Split('.', 2) is [var list, var item] ? ((NodeSpec)spec.Child(list)!).Child(item) : spec.Child(role);
         async ValueTask<BlockNode> OpenChildAsync(string role, CancellationToken token)
         {
             if (!roles.Contains(role, StringComparer.Ordinal))
             {
                 throw Invalid($"the filter '{filter.Name}' needs '{role}'; given: {string.Join(", ", roles)}");
             }
-            string[] steps = role.Split('.', 2);
-            object? child = steps.Length == 1 ? spec.Child(role) : ((NodeSpec)spec.Child(steps[0])!).Child(steps[1]);
+            object? child = Child(role);
             bool isDisk = !site.IsBytes && filter.HoldsDisk(role);
             OpenedDisk opened = isDisk
                 ? await OpenDiskAsync(child, site, token).ConfigureAwait(false)
@@ -221,7 +224,8 @@ internal sealed class GraphBuilder
         }
         var context = new FilterOpenContext(filter.Bind(spec.Options(IsRole)), roles, OpenChildAsync)
         {
-            Access = site.AccessUnder(_opener.Policy), Secrets = _request.Secrets,
+            Access = site.AccessUnder(_opener.Policy), Secrets = _request.Secrets, Shared = _opener.Shared,
+            LayerOf = (role, name) => LayerOf(Child(role), name),
         };
         try
         {
@@ -232,6 +236,32 @@ internal sealed class GraphBuilder
         {
             await Closing.FailedAsync(children).ConfigureAwait(false);
             throw;
+        }
+    }
+
+    /// <summary>
+    /// How many layers below a disk the node of a name is. The disk is followed through filters, and no further than it is described.
+    /// </summary>
+    private int LayerOf(object? child, string name)
+    {
+        var names = new List<string>();
+        for (int layer = 0; ;)
+        {
+            if ((child is string other ? _named.GetValueOrDefault(other) : child as NodeSpec) is not { } spec)
+            {
+                string known = names.Count == 0
+                    ? "Its layers have no names: give one its own with backing.node-name" : $"Its layers: {string.Join(", ", names)}";
+                throw Invalid($"there is no node '{name}' among the layers of its disk. {known}");
+            }
+            var filter = spec.Driver is { } driver ? Registry.Driver(driver) as FilterDriver : null;
+            if (spec.NodeName is { } own && own.Equals(name, StringComparison.Ordinal))
+            {
+                return filter is null ? layer
+                    : throw Invalid($"the node '{name}' is the filter '{filter.Name}' and no layer. Name the image that it stands on");
+            }
+            names.AddRange(filter is null && spec.NodeName is { } called ? [called] : []);
+            child = spec.Child(filter?.Roles[0] ?? FormatOpening.BackingChild);
+            layer += filter is null ? 1 : 0;
         }
     }
 

@@ -25,6 +25,9 @@ internal sealed record GraphSite(IReadOnlyList<ChainLink> Chain, string? Folder)
     /// <summary>Others may be writing to it.</summary>
     public bool ForceShare { get; init; }
 
+    /// <summary>Others may be writing to it also while it is written to (share-rw).</summary>
+    public bool SharesWrites { get; init; }
+
     /// <summary>How writes reach the medium, here and below.</summary>
     public CachePolicy Cache { get; init; }
 
@@ -44,13 +47,14 @@ internal sealed record GraphSite(IReadOnlyList<ChainLink> Chain, string? Folder)
     public ImageRole Role { get; init; }
 
     /// <summary>What is to be done with it, and what others may do meanwhile.</summary>
-    public Access AccessUnder(OpenPolicy policy) => Access.To(Writable, policy.ForceShare || ForceShare);
+    public Access AccessUnder(OpenPolicy policy) => Access.To(Writable, policy.ForceShare || ForceShare, SharesWrites);
 
     /// <summary>The same where a description has its own word. An image's word on the cache is not taken: flushes are the user's.</summary>
     public GraphSite For(NodeSpec spec) => this with
     {
         Cache = NamedBy is null ? spec.CacheUnder(Cache) : Cache,
         Writable = !spec.Switch(NodeSpec.ReadOnlyKey) && Writable, ForceShare = spec.Switch(NodeSpec.ForceShareKey) || ForceShare,
+        SharesWrites = spec.Switch(NodeSpec.ShareWritesKey) || SharesWrites,
     };
 }
 

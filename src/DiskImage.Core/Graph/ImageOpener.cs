@@ -33,6 +33,12 @@ public sealed record OpenRequest(string Locator)
     /// </summary>
     public IReadOnlyDictionary<NodeIdentity, BlockNode> Opened { get; init; } = new Dictionary<NodeIdentity, BlockNode>();
 
+    /// <summary>
+    /// What is kept locked since an earlier opening: whichever of it is opened for writing takes the lock over, and gives it up with the
+    /// node.
+    /// </summary>
+    public IReadOnlyList<IKeptLock> Kept { get; init; } = [];
+
     /// <summary>False to open this layer alone: where it defers to a backing image it reads as zeroes.</summary>
     public bool WithBacking { get; init; } = true;
 
@@ -81,6 +87,9 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <summary>The gate in use.</summary>
     public OpenPolicy Policy { get; } = policy;
 
+    /// <summary>What nodes share by names in their descriptions; the same for all openers of an operation.</summary>
+    public SharedParts Shared { get; init; } = new();
+
     /// <summary>What was read of files that may be parents, as long as this opener is used: an operation.</summary>
     internal ConcurrentDictionary<string, NearbyStart> Starts { get; } = new(ImagePaths.Comparer);
 
@@ -98,13 +107,14 @@ public sealed class ImageOpener(DriverRegistry registry, OpenPolicy policy, Acti
     /// <param name="imagePath">Its full path.</param>
     public ImageOpener Naming(object options, string imagePath)
         => options is ICreateOptions given
-            ? new(Registry, Policy.Naming(given.BackingFile, imagePath).Naming(given.DataFile, imagePath), warn)
+            ? new(Registry, Policy.Naming(given.BackingFile, imagePath).Naming(given.DataFile, imagePath), warn) { Shared = Shared }
             : this;
 
     /// <summary>An opener that also admits the name of a backing image that the user gave for an image.</summary>
     /// <param name="reference">The name, as it is to stand in the image.</param>
     /// <param name="imagePath">The image's full path.</param>
-    public ImageOpener NamingBacking(string reference, string imagePath) => new(Registry, Policy.Naming(reference, imagePath), warn);
+    public ImageOpener NamingBacking(string reference, string imagePath)
+        => new(Registry, Policy.Naming(reference, imagePath), warn) { Shared = Shared };
 
     /// <summary>
     /// What is said of an image, joined with where it is: a filter is put over it, and anything else is said of the image itself. What is

@@ -22,6 +22,7 @@ public sealed class NodeSpec
 
     internal const string DriverKey = "driver", NodeNameKey = "node-name", ReadOnlyKey = "read-only", FileNameKey = "filename";
     internal const string ForceShareKey = "force-share", SnapshotKey = "snapshot", CacheKey = "cache", DiscardKey = "discard";
+    internal const string ShareWritesKey = "share-rw";
     internal const string DetectZeroesKey = "detect-zeroes", FileRole = "file", ImageRole = "image";
 
     private readonly SortedDictionary<string, object?> _members = new(StringComparer.Ordinal);
@@ -96,7 +97,7 @@ public sealed class NodeSpec
         ArgumentNullException.ThrowIfNull(roles);
         return Flat(this, "").Where(
             p => Head(p.Key) is not (DriverKey or NodeNameKey or ReadOnlyKey or ForceShareKey or SnapshotKey or CacheKey or DiscardKey
-                or DetectZeroesKey) && !roles(Head(p.Key)));
+                or DetectZeroesKey or ShareWritesKey) && !roles(Head(p.Key)));
     }
 
     /// <summary>What is at the bottom of the files: the description of a protocol, as a rule.</summary>

@@ -23,22 +23,19 @@ internal static class ImageLock
     private const int MostNames = 5; // in a message. Ours
 
     /// <summary>
-    /// Claims an open file for as long as it is open. Where the file system has no such locks nothing is claimed: the host's own file
-    /// sharing is all there is.
+    /// Claims an open file for as long as it is open. What this process kept of it from an earlier opening is given up when the claim is
+    /// said, and before it is looked whether anybody stands against it: so it is never free, and does not stand in its own way. Where the
+    /// file system has no such locks nothing is claimed: the host's own file sharing is all there is.
     /// </summary>
     /// <exception cref="DiskImageException">Locked: what others do, or refuse, stands against the claim.</exception>
-    public static LockStrength Take(SafeFileHandle handle, string path, Access access)
+    public static LockStrength Take(SafeFileHandle handle, string path, Access access, IKeptLock? kept = null)
     {
         HostFile host = HostFile.Current;
-        for (int n = 0; n < Count; n++)
+        if (!Say(handle, path, access))
         {
-            Permissions use = (Permissions)(1 << n);
-            if (((access.Needs & use) != Permissions.None && !TryLock(UseBase + n))
-                || ((access.Lets & use) == Permissions.None && !TryLock(DenyBase + n)))
-            {
-                return LockStrength.None;
-            }
+            return LockStrength.None;
         }
+        kept?.Dispose();
         for (int n = 0; n < Count; n++)
         {
             Permissions use = (Permissions)(1 << n);
@@ -53,8 +50,24 @@ internal static class ImageLock
             }
         }
         return host.LocksEndWithAnyClose ? LockStrength.UntilAnyClose : LockStrength.OpenFile;
+    }
 
-        bool TryLock(long offset) => host.LockByte(handle, offset) switch
+    /// <summary>Says what is done with an open file, and does not look who stands against it. False if there are no such locks.</summary>
+    /// <exception cref="DiskImageException">Locked: by a program that does not keep the convention.</exception>
+    public static bool Say(SafeFileHandle handle, string path, Access access)
+    {
+        for (int n = 0; n < Count; n++)
+        {
+            Permissions use = (Permissions)(1 << n);
+            if (((access.Needs & use) != Permissions.None && !TryLock(UseBase + n))
+                || ((access.Lets & use) == Permissions.None && !TryLock(DenyBase + n)))
+            {
+                return false;
+            }
+        }
+        return true;
+
+        bool TryLock(long offset) => HostFile.Current.LockByte(handle, offset) switch
         {
             ByteLockResult.Free => true,
             ByteLockResult.Unsupported => false,

@@ -5,14 +5,20 @@ using DiskImage.Jobs;
 
 namespace DiskImage.Operations;
 
-/// <summary>Writes what an image holds into one below it, and then empties or removes what lies above.</summary>
+/// <summary>
+/// Writes what an image holds into one below it, and then empties or removes what lies above. What <see cref="Keep"/> was told of nobody
+/// else may write to, until the merge has it open for writing or this is disposed of.
+/// </summary>
 /// <param name="front">Who asks.</param>
 /// <param name="registry">The formats.</param>
 /// <param name="top">How the image is opened.</param>
 /// <param name="chain">The image and all below it, as <see cref="ChainLayer.Of"/> gives them.</param>
 /// <param name="depth">How many layers below the image the base is; at least 1.</param>
 public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, OpenRequest top, IReadOnlyList<ChainLayer> chain, int depth)
+    : IDisposable
 {
+    private readonly List<IKeptLock> _kept = [];
+
     private ChainLayer Base => chain[depth];
 
     /// <summary>
@@ -20,12 +26,31 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
     /// </summary>
     public IEnumerable<ChainLayer> Recording => chain.Take(depth).Where(RecordsBacking);
 
+    /// <summary>Keeps the layers down to the base locked beyond the closing of the image that was looked at.</summary>
+    /// <param name="image">The image, open with what it stands on.</param>
+    public void Keep(OpenedImage image)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        BlockNode? layer = image.Node;
+        for (int i = 0; i <= depth && layer is not null; i++, layer = layer.BackingNode())
+        {
+            if (layer.KeepLock() is { } kept)
+            {
+                _kept.Add(kept);
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _kept.ForEach(k => k.Dispose());
+
     /// <summary>
     /// Opens the chain from the base up, each image once, and merges. The base is open for writing, and so are layers whose format records
     /// the state of what they stand on: the job changes those records along with it.
     /// </summary>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
+        bool isTopWritten = RecordsBacking(chain[0]);
         var shared = new Dictionary<NodeIdentity, BlockNode>();
         var opened = new List<OpenedImage>(); // the base first
         try
@@ -39,7 +64,7 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
                     continue; // opened along with the layer above
                 }
                 OpenedImage image = await front.OpenAsync(
-                    request with { Writable = isWritten, Opened = shared }, cancellationToken).ConfigureAwait(false);
+                    request with { Writable = isWritten, Opened = shared, Kept = _kept }, cancellationToken).ConfigureAwait(false);
                 opened.Add(image);
                 if (image.Node.HolderIdentity() is { } identity)
                 {
@@ -47,6 +72,10 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
                 }
             }
             await CommitAsync(opened[^1], opened[0].Node, cancellationToken).ConfigureAwait(false);
+            if (isTopWritten && opened[^1].Node.KeepLock() is { } again)
+            {
+                _kept.Insert(0, again); // before the one that was taken over
+            }
         }
         catch
         {
@@ -59,7 +88,7 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
     /// <summary>Drops all that the image holds: it reads the same, from the base.</summary>
     public async Task EmptyAsync(CancellationToken cancellationToken)
     {
-        OpenedImage image = await front.OpenAsync(top with { Writable = true }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await front.OpenAsync(top with { Writable = true, Kept = _kept }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             await image.Require<IEmptiable>("cannot be emptied in place").MakeEmptyAfterMergeAsync(cancellationToken).ConfigureAwait(false);

@@ -3,11 +3,16 @@ using DiskImage.Graph;
 
 namespace DiskImage.Operations;
 
-/// <summary>Puts an image's structures right: first looks, then, if that is wanted, repairs.</summary>
+/// <summary>
+/// Puts an image's structures right: first looks, then, if that is wanted, repairs. From the first look on nobody else may write to it,
+/// until it is repaired or this is disposed of.
+/// </summary>
 /// <param name="front">Who asks.</param>
 /// <param name="image">How the image is opened.</param>
-public sealed class RepairOperation(IFrontEnd front, OpenRequest image)
+public sealed class RepairOperation(IFrontEnd front, OpenRequest image) : IDisposable
 {
+    private IKeptLock? _kept; // between looking and repairing
+
     private readonly OpenRequest _request = image with { WithBacking = false, ForRepair = true };
 
     private CheckOperation Check => new(front, _request);
@@ -20,7 +25,9 @@ public sealed class RepairOperation(IFrontEnd front, OpenRequest image)
         await using (opened.ConfigureAwait(false))
         {
             _ = opened.Require<IRepairable>("cannot be repaired");
-            return (await Check.CheckAsync(opened, [], cancellationToken).ConfigureAwait(false), WrittenFiles.Of(opened));
+            CheckOutcome found = await Check.CheckAsync(opened, [], cancellationToken).ConfigureAwait(false);
+            _kept ??= opened.Node.KeepLock();
+            return (found, WrittenFiles.Of(opened));
         }
     }
 
@@ -29,7 +36,8 @@ public sealed class RepairOperation(IFrontEnd front, OpenRequest image)
     /// <param name="cancellationToken">Stops it between two steps.</param>
     public async Task<CheckOutcome> RunAsync(RepairMode mode, CancellationToken cancellationToken)
     {
-        OpenedImage opened = await front.OpenAsync(_request with { Writable = true }, cancellationToken).ConfigureAwait(false);
+        OpenedImage opened = await front.OpenAsync(
+            _request with { Writable = true, Kept = _kept is null ? [] : [_kept] }, cancellationToken).ConfigureAwait(false);
         await using (opened.ConfigureAwait(false))
         {
             IRepairable repairable = opened.Require<IRepairable>("cannot be repaired");
@@ -39,6 +47,9 @@ public sealed class RepairOperation(IFrontEnd front, OpenRequest image)
             return outcome;
         }
     }
+
+    /// <inheritdoc/>
+    public void Dispose() => _kept?.Dispose();
 
     /// <summary>Adds what is wrong with the parent, which no repair changes, to what is known of a sound image.</summary>
     public async Task<CheckOutcome> WithParentAsync(CheckOutcome outcome, CancellationToken cancellationToken)

@@ -17,12 +17,16 @@ public sealed record ResizePlan(string Name, string Files, long Present, long Si
     public bool Shrinks => Size < Present;
 }
 
-/// <summary>Changes a disk's virtual size.</summary>
+/// <summary>
+/// Changes a disk's virtual size. From the plan on nobody else may write to the image, until it is resized or this is disposed of.
+/// </summary>
 /// <param name="front">Who asks.</param>
 /// <param name="request">How the image is opened.</param>
 /// <param name="size">The new size; null for the smallest at which the disk's partitions are in it.</param>
-public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeChange? size)
+public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeChange? size) : IDisposable
 {
+    private IKeptLock? _kept; // between plan and resize
+
     /// <summary>
     /// Looks what size the disk is to get, and whether that is allowed. Where partitions have a say it is opened with what it stands on.
     /// </summary>
@@ -68,7 +72,8 @@ public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeCh
     public async Task<long> RunAsync(ResizePlan plan, PreallocationMode preallocation, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(plan);
-        OpenedImage image = await front.OpenAsync(request with { Writable = true }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await front.OpenAsync(
+            request with { Writable = true, Kept = _kept is null ? [] : [_kept] }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             if (size is null)
@@ -95,6 +100,9 @@ public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeCh
         }
     }
 
+    /// <inheritdoc/>
+    public void Dispose() => _kept?.Dispose();
+
     private async Task<ResizePlan> LookAsync(CancellationToken cancellationToken)
     {
         OpenedImage image = await front.OpenAsync(
@@ -102,6 +110,7 @@ public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeCh
         await using (image.ConfigureAwait(false))
         {
             long present = image.Node.Length;
+            _kept ??= image.Node.KeepLock();
             return new ResizePlan(image.Path, WrittenFiles.Of(image), present, size?.From(present, image.Path) ?? 0, null);
         }
     }

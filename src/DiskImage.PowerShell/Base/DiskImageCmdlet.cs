@@ -14,6 +14,7 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
 {
     private const int MostSteps = 20; // of -WhatIf; the rest is counted
 
+    private readonly SharedParts _shared = new(); // of all that this call opens
     private readonly ConcurrentQueue<string> _warnings = new();
     private readonly HashSet<string> _warned = new(StringComparer.Ordinal); // an image may be opened several times
     private ItemsDisplay? _items; // of several images
@@ -41,7 +42,8 @@ public abstract class DiskImageCmdlet : PipelineCmdlet, IFrontEnd
     private protected virtual bool WarnsOfImages => true;
 
     /// <summary>Opens images within <see cref="Policy"/>.</summary>
-    private protected ImageOpener Opener => new(Registry, Policy, text => _warnings.Enqueue(RemedyWords.Say(text)));
+    private protected ImageOpener Opener
+        => new(Registry, Policy, text => _warnings.Enqueue(RemedyWords.Say(text))) { Shared = _shared };
 
     /// <inheritdoc/>
     protected override void BeginProcessing() => _folder = SessionPath.Folder(SessionState.Path);

@@ -52,12 +52,17 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         }
         OpenedImage opened = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<ChainLayer> chain;
+        int depth;
+        MergeOperation merge;
         await using (opened.ConfigureAwait(false))
         {
             chain = ChainLayer.Of(opened);
+            depth = Depth(chain);
+            merge = new MergeOperation(this, Registry, Request(path), chain, depth);
+            merge.Keep(opened);
         }
+        using MergeOperation operation = merge;
         ChainLayer top = chain[0];
-        int depth = Depth(chain);
         ChainLayer target = chain[depth];
         bool empties = !KeepTop && !Delete && depth == 1;
         if (empties && !top.CanBeEmptied)
@@ -67,7 +72,6 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
                 $"{top.Path}: images of format '{top.Format}' cannot be emptied in place. Merge with -KeepTop or -Delete.",
                 top.Path);
         }
-        var operation = new MergeOperation(this, Registry, Request(path), chain, depth);
         if (!await AgreeAsync(operation, chain, depth, empties, cancellationToken).ConfigureAwait(false))
         {
             return;

@@ -101,6 +101,16 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
     /// <inheritdoc/>
     private protected override object? GivenNewSecret => NewSecret;
 
+    /// <summary>
+    /// Whether images are locked as QEMU locks them, and the locks of others heeded: where the file system can, always, or not at all.
+    /// </summary>
+    [Parameter]
+    public ImageLocking Locking { get; set; }
+
+    /// <summary>Allows the image to be made in a disk of this machine. All that the disk holds may be lost.</summary>
+    [Parameter]
+    public SwitchParameter AllowDeviceWrite { get; set; }
+
     /// <summary>The user and password for the SSH server that the new image's URL names.</summary>
     [Parameter]
     [ValidateNotNull]
@@ -121,7 +131,12 @@ public sealed class NewDiskImageCommand : SecretCmdlet, IDynamicParameters
     /// <inheritdoc/>
     private protected override OpenPolicy Policy => OpenPolicy.Default with
     {
-        References = References, MaximumDepth = MaximumChainDepth, IgnoreIdMismatch = IgnoreIdMismatch, ParentFolders = _parentFolders,
+        References = References,
+        MaximumDepth = MaximumChainDepth,
+        IgnoreIdMismatch = IgnoreIdMismatch,
+        ParentFolders = _parentFolders,
+        Locking = Locking,
+        AllowDeviceWrite = AllowDeviceWrite,
     };
 
     /// <inheritdoc/>

@@ -16,7 +16,7 @@ public sealed class RepairDiskImageCommand : CheckCmdlet
     /// <inheritdoc/>
     protected override async Task ProcessImageAsync(string path, CancellationToken cancellationToken)
     {
-        var operation = new RepairOperation(this, Request(path));
+        using var operation = new RepairOperation(this, Request(path));
         (CheckOutcome outcome, string files) = await operation.FindAsync(cancellationToken).ConfigureAwait(false);
         DiskImageCheckResult found = DiskImageCheckResult.Of(outcome);
         int count = found.Findings.Count(IsRepaired);

@@ -44,7 +44,7 @@ public sealed class ResizeDiskImageCommand : OpenImageCmdlet
                     : $"{path}: no size is given. Give -Size, or -ToMinimumSize.",
                 path);
         }
-        var operation = new ResizeOperation(this, Request(path), Size);
+        using var operation = new ResizeOperation(this, Request(path), Size);
         ResizePlan plan = await operation.PlanAsync(Shrink, cancellationToken).ConfigureAwait(false);
         if (plan.Size == plan.Present)
         {

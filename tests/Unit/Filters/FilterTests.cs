@@ -1,7 +1,6 @@
 using DiskImage.Binary;
 using DiskImage.Block;
 using DiskImage.Filters.BlkLogWrites;
-using DiskImage.Filters.Throttle;
 using DiskImage.Tests.Support;
 
 namespace DiskImage.Tests.Filters;
@@ -9,32 +8,6 @@ namespace DiskImage.Tests.Filters;
 public sealed class FilterTests
 {
     private const int Sector = 512;
-
-    [Fact]
-    public async Task A_throttle_lets_a_burst_through_and_then_its_rate()
-    {
-        var time = new HandTime();
-        await using var node = new ThrottleNode(
-            new MemoryNode(new byte[1 << 20]), new ThrottleOptions { BytesTotal = 100_000, RequestsWrite = 10 }, time);
-        await node.ReadAsync(0, new byte[10_000]); // a tenth of a second's worth, into an empty bucket
-        await node.ReadAsync(0, new byte[10_000]); // the bucket holds just the burst: goes at once
-        Task third = node.ReadAsync(0, new byte[1]).AsTask();
-        Assert.False(third.IsCompleted);
-        time.Advance(TimeSpan.FromSeconds(0.11));
-        await third;
-        time.Advance(TimeSpan.FromSeconds(10));
-        await node.WriteAsync(0, new byte[1]);
-        await node.WriteAsync(0, new byte[1]);
-        Task write = node.WriteAsync(0, new byte[1]).AsTask(); // the third request of ten a second
-        Assert.False(write.IsCompleted);
-        using var stop = new CancellationTokenSource();
-        Task stopped = node.WriteAsync(0, new byte[1], stop.Token).AsTask();
-        await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => stopped);
-        time.Advance(TimeSpan.FromSeconds(1));
-        await write;
-        await node.ReadAsync(0, new byte[1]); // reads are not counted there
-    }
 
     [Fact]
     public async Task A_write_log_replays_to_the_same_bytes()
@@ -106,49 +79,6 @@ public sealed class FilterTests
         {
             Zeroed += length;
             return base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
-        }
-    }
-
-    /// <summary>Time that stands until it is moved.</summary>
-    private sealed class HandTime : TimeProvider
-    {
-        private readonly List<HandTimer> _timers = [];
-        private long _now;
-
-        public override long TimestampFrequency => TimeSpan.TicksPerSecond;
-
-        public override long GetTimestamp() => _now;
-
-        public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period)
-        {
-            var timer = new HandTimer(() => callback(state), _now + dueTime.Ticks);
-            _timers.Add(timer);
-            return timer;
-        }
-
-        public void Advance(TimeSpan by)
-        {
-            _now += by.Ticks;
-            foreach (HandTimer timer in _timers.Where(t => t.Due <= _now).ToList())
-            {
-                _ = _timers.Remove(timer);
-                timer.Fire();
-            }
-        }
-
-        private sealed class HandTimer(Action fire, long due) : ITimer
-        {
-            public long Due => due;
-
-            public void Fire() => fire();
-
-            public bool Change(TimeSpan dueTime, TimeSpan period) => true;
-
-            public void Dispose()
-            {
-            }
-
-            public ValueTask DisposeAsync() => default;
         }
     }
 }

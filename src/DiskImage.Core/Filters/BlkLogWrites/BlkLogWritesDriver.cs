@@ -16,6 +16,14 @@ internal sealed record BlkLogWritesOptions
         Maximum = 1 << 20,
         PowerOfTwo = true)]
     public long LogSectorSize { get; init; } = 512;
+
+    /// <summary>Whether entries go behind those that are there.</summary>
+    [DriverOption("log-append", "Goes on with the log that is there, in its sectors")]
+    public bool LogAppend { get; init; }
+
+    /// <summary>How often the superblock is written.</summary>
+    [DriverOption("log-super-update-interval", "Entries after which the log counts them, beside each flush and the end", Minimum = 1)]
+    public long SuperblockInterval { get; init; } = 4096;
 }
 
 /// <summary>
@@ -39,6 +47,17 @@ internal sealed class BlkLogWritesDriver : FilterDriver
     {
         BlockNode file = await context.OpenChild(FileRole, cancellationToken).ConfigureAwait(false);
         BlockNode log = await context.OpenChild(LogRole, cancellationToken).ConfigureAwait(false);
-        return new BlkLogWritesNode(file, log, (int)((BlkLogWritesOptions)context.Options).LogSectorSize);
+        var options = (BlkLogWritesOptions)context.Options;
+        if (!options.LogAppend)
+        {
+            return new BlkLogWritesNode(file, log, (int)options.LogSectorSize, superblockInterval: options.SuperblockInterval);
+        }
+        WriteLog there = await WriteLog.OpenAsync(log, cancellationToken).ConfigureAwait(false);
+        long end = there.SectorSize;
+        await foreach (WriteLogEntry entry in there.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            end = entry.End;
+        }
+        return new BlkLogWritesNode(file, log, there.SectorSize, there.Entries, end, options.SuperblockInterval);
     }
 }

@@ -5,29 +5,34 @@ namespace DiskImage.Filters.BlkLogWrites;
 
 /// <summary>Logs what changes the node below or makes changes durable, before it is done there; a flush when it is done.</summary>
 /// <remarks>
-/// <para>The log: a sector with the superblock (magic, version 1, number of entries, sector size), then for each entry a sector with its
-/// header (first sector, number of sectors, flags, bytes of a mark) and its data. The superblock is written with each flush and at the end,
-/// after what it counts. Zeroes are logged as data, since the form has no word for them, and the log is told that they are zeroes. Source:
-/// Linux, Documentation/admin-guide/device-mapper/log-writes.rst, and the structures of dm-log-writes that its replay program reads.</para>
+/// <para>How the log is laid out says <see cref="WriteLog"/>, which reads it. The superblock is written with each flush, at the end and
+/// after so many entries, after what it counts. Zeroes are logged as data, since the form has no word for them, and the log is told that
+/// they are zeroes.</para>
 /// <para>A change of length has no entry; the log speaks of sectors only.</para>
 /// </remarks>
 internal sealed class BlkLogWritesNode : FilterNode
 {
-    private const ulong Magic = 0x6A736677736872;
-    private const ulong Version = 1;
-    private const ulong FlushFlag = 1, DiscardFlag = 4; // LOG_FLUSH_FLAG, LOG_DISCARD_FLAG
     private const int ZeroPiece = 1 << 20;
 
     private readonly BlockNode _log;
     private readonly int _sector;
     private readonly SemaphoreSlim _gate = new(1, 1); // guards the log and its end: entries stand in the order of the requests
-    private long _at;
-    private ulong _entries;
+    private readonly long _interval;
+    private long _at, _entries;
 
-    public BlkLogWritesNode(BlockNode file, BlockNode log, int sectorSize)
+    /// <summary>Puts the filter over a node.</summary>
+    /// <param name="file">The node.</param>
+    /// <param name="log">The log.</param>
+    /// <param name="sectorSize">Bytes of its sectors.</param>
+    /// <param name="entries">Entries that are in it.</param>
+    /// <param name="end">Where they end; 0 for a new log.</param>
+    /// <param name="superblockInterval">Entries after which they are counted.</param>
+    public BlkLogWritesNode(
+        BlockNode file, BlockNode log, int sectorSize, long entries = 0, long end = 0, long superblockInterval = long.MaxValue)
         : base(file)
     {
-        (_log, _sector, _at) = (log, sectorSize, sectorSize);
+        (_log, _sector, _entries, _interval) = (log, sectorSize, entries, superblockInterval);
+        _at = Math.Max(end, sectorSize);
         Children = new Dictionary<string, BlockNode>(StringComparer.Ordinal) { ["file"] = file, ["log"] = log };
     }
 
@@ -40,7 +45,7 @@ internal sealed class BlkLogWritesNode : FilterNode
 
     protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
     {
-        await LogAsync(offset, buffer.Length, 0, buffer).ConfigureAwait(false);
+        await LogAsync(offset, buffer.Length, WriteLogFlags.None, buffer).ConfigureAwait(false);
         await base.WriteCoreAsync(offset, GrowsOnWrite
             ? buffer
             : buffer[..(int)Math.Min(buffer.Length, Length - offset)], cancellationToken).ConfigureAwait(false);
@@ -53,7 +58,7 @@ internal sealed class BlkLogWritesNode : FilterNode
         {
             cancellationToken.ThrowIfCancellationRequested();
             long piece = Math.Min(ZeroPiece, length - done);
-            await LogAsync(offset + done, piece, 0, default, zeroes: piece).ConfigureAwait(false);
+            await LogAsync(offset + done, piece, WriteLogFlags.None, default, zeroes: piece).ConfigureAwait(false);
         }
         await base.WriteZeroesCoreAsync(offset, GrowsOnWrite
             ? length
@@ -62,14 +67,14 @@ internal sealed class BlkLogWritesNode : FilterNode
 
     protected override async ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        await LogAsync(offset, length, DiscardFlag, default).ConfigureAwait(false);
+        await LogAsync(offset, length, WriteLogFlags.Discard, default).ConfigureAwait(false);
         await base.DiscardCoreAsync(offset, Math.Min(length, Length - offset), cancellationToken).ConfigureAwait(false);
     }
 
     protected override async ValueTask FlushCoreAsync(CancellationToken cancellationToken)
     {
         await base.FlushCoreAsync(cancellationToken).ConfigureAwait(false);
-        await LogAsync(0, 0, FlushFlag, default).ConfigureAwait(false);
+        await LogAsync(0, 0, WriteLogFlags.Flush, default).ConfigureAwait(false);
         await WriteSuperblockAsync().ConfigureAwait(false);
         await _log.FlushAsync(cancellationToken).ConfigureAwait(false);
     }
@@ -86,12 +91,12 @@ internal sealed class BlkLogWritesNode : FilterNode
     /// <summary>What changes the format past the filter would not be logged: nothing does.</summary>
     protected override bool LetsThrough(Type ability) => false;
 
-    private async ValueTask LogAsync(long offset, long length, ulong flags, ReadOnlyMemory<byte> data, long zeroes = 0)
+    private async ValueTask LogAsync(long offset, long length, WriteLogFlags flags, ReadOnlyMemory<byte> data, long zeroes = 0)
     {
         byte[] header = new byte[_sector];
         LittleEndian.U64(header, 0, (ulong)(offset / _sector));
         LittleEndian.U64(header, 8, (ulong)(length / _sector));
-        LittleEndian.U64(header, 16, flags);
+        LittleEndian.U64(header, 16, (ulong)flags);
         await _gate.WaitAsync(CancellationToken.None).ConfigureAwait(false);
         try
         {
@@ -99,7 +104,10 @@ internal sealed class BlkLogWritesNode : FilterNode
             await _log.WriteAsync(_at + _sector, data, CancellationToken.None).ConfigureAwait(false);
             await _log.WriteZeroesAsync(_at + _sector, zeroes, cancellationToken: CancellationToken.None).ConfigureAwait(false);
             _at += _sector + data.Length + zeroes;
-            _entries++;
+            if (++_entries % _interval == 0)
+            {
+                await CountAsync().ConfigureAwait(false);
+            }
         }
         finally
         {
@@ -109,19 +117,25 @@ internal sealed class BlkLogWritesNode : FilterNode
 
     private async ValueTask WriteSuperblockAsync()
     {
-        byte[] block = new byte[_sector];
         await _gate.WaitAsync(CancellationToken.None).ConfigureAwait(false);
         try
         {
-            LittleEndian.U64(block, 0, Magic);
-            LittleEndian.U64(block, 8, Version);
-            LittleEndian.U64(block, 16, _entries);
-            LittleEndian.U32(block, 24, (uint)_sector);
-            await _log.WriteAsync(0, block, CancellationToken.None).ConfigureAwait(false);
+            await CountAsync().ConfigureAwait(false);
         }
         finally
         {
             _ = _gate.Release();
         }
+    }
+
+    /// <summary>Writes the superblock; within the gate.</summary>
+    private ValueTask CountAsync()
+    {
+        byte[] block = new byte[_sector];
+        LittleEndian.U64(block, 0, WriteLog.Magic);
+        LittleEndian.U64(block, 8, WriteLog.Version);
+        LittleEndian.U64(block, 16, (ulong)_entries);
+        LittleEndian.U32(block, 24, (uint)_sector);
+        return _log.WriteAsync(0, block, CancellationToken.None);
     }
 }

@@ -60,7 +60,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         HostFile host = HostFile.Current;
         RequireRegular(path, host.KindOf(path)); // devices and pipes may act on being opened
         Access access = context.Access;
-        HostSharing sharing = access.Writes ? HostSharing.Nobody : access.LetsOthersWrite ? HostSharing.Everybody : HostSharing.Readers;
+        HostSharing sharing = access.LetsOthersWrite ? HostSharing.Everybody : access.Writes ? HostSharing.Nobody : HostSharing.Readers;
         SafeFileHandle handle;
         try
         {
@@ -95,7 +95,7 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         OpenFile file = context.Direct
             ? HostFile.Current.GoRoundCache(path, path, handle, access.Writes, sharing)
             : new OpenFile(handle);
-        return new(Claim(path, file, access, locking, context.Warn));
+        return new(Claim(path, file, access, locking, context.Warn, context.Kept));
     }
 
     public async ValueTask<StoragePlace> LookAsync(string locator, TargetMode mode, CancellationToken cancellationToken)
@@ -245,11 +245,16 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         OpenFile file,
         Access access,
         ImageLocking locking = ImageLocking.Auto,
-        Action<Wording>? warn = null)
+        Action<Wording>? warn = null,
+        IReadOnlyList<IKeptLock>? kept = null)
     {
+        LockStrength held = LockStrength.None;
         try
         {
-            LockStrength held = locking == ImageLocking.Off ? LockStrength.None : ImageLock.Take(file.Handle, path, access);
+            IKeptLock? own = access.Writes && kept is { Count: > 0 } && HostNames.Current.IdentityOf(file.Handle) is { } identity
+                ? kept.FirstOrDefault(k => k.Identity == identity)
+                : null;
+            held = locking == ImageLocking.Off ? LockStrength.None : ImageLock.Take(file.Handle, path, access, own);
             if (held == LockStrength.UntilAnyClose)
             {
                 warn?.Invoke($"{path}: this system has no locks that belong to an open file. The image is locked for the process, "
@@ -272,7 +277,9 @@ internal sealed class FileDriver : ProtocolDriver, IStorage, ITemporaryStorage
         {
             HostFile.Current.SurviveFileSizeLimit();
         }
-        return new FileNode(path, file, isReadOnly: !access.Writes);
+        return new FileNode(
+            path, file, isReadOnly: !access.Writes, hasFixedLength: access is { Writes: true, Resizes: false },
+            isLocked: held == LockStrength.OpenFile && (access.Writes || !access.LetsOthersWrite));
     }
 
     private static ProtocolOpenContext Writing(string path) => new(new FileOpenOptions { FileName = path }) { Access = Access.Writing };

@@ -1,4 +1,5 @@
 using DiskImage.Block;
+using DiskImage.Locking;
 using DiskImage.Platform;
 using Microsoft.Win32.SafeHandles;
 using HostIO = System.IO.File;
@@ -9,7 +10,7 @@ namespace DiskImage.Protocols.File;
 /// A regular file of the host. Positioned I/O only: there is no shared file pointer, so requests may overlap freely, and each
 /// completes before it returns. Callers that want parallel I/O call from several workers.
 /// </summary>
-internal sealed class FileNode : BlockNode, ISharing, IFastZero
+internal sealed class FileNode : BlockNode, ISharing, IFastZero, ILocked
 {
     private const long ReservedAtOnce = 1L << 30; // bytes between two looks at the cancellation. Ours
     private const int ZeroesAtOnce = 1 << 20;
@@ -20,12 +21,19 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
     private readonly ReaderWriterLockSlim _sizing = new(); // shared: a write that may grow the file; exclusive: setting its length
     private readonly SemaphoreSlim? _turn; // of long writes where the system lets one through at a time, and has the others spin
     private long _length; // goes up under the shared lock, anywhere under the exclusive one
+    private readonly bool _hasFixedLength, _isLocked;
     private volatile bool _isClaimed; // space was, for this opening: sharing another's would give it up
     private volatile bool _holesUnknown; // the file system cannot tell: do not ask for every extent again
 
-    public FileNode(string path, OpenFile file, bool isReadOnly)
+    /// <summary>A node on an open file, which it owns.</summary>
+    /// <param name="path">Its path.</param>
+    /// <param name="file">The file.</param>
+    /// <param name="isReadOnly">It is open for reading.</param>
+    /// <param name="hasFixedLength">Others write to it as well and rely on its length.</param>
+    /// <param name="isLocked">It is claimed by locks of the open file.</param>
+    public FileNode(string path, OpenFile file, bool isReadOnly, bool hasFixedLength = false, bool isLocked = false)
     {
-        (Name, _handle, IsReadOnly) = (path, file.Handle, isReadOnly);
+        (Name, _handle, IsReadOnly, _hasFixedLength, _isLocked) = (path, file.Handle, isReadOnly, hasFixedLength, isLocked);
         (_unit, _memory) = (file.RequestAlignment, file.MemoryAlignment);
         _turn = _unit == 1 && !OperatingSystem.IsWindows() ? new SemaphoreSlim(1, 1) : null;
         _length = RandomAccess.GetLength(_handle);
@@ -35,7 +43,7 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
 
     public override bool IsReadOnly { get; }
 
-    public override bool GrowsOnWrite => !IsReadOnly;
+    public override bool GrowsOnWrite => !IsReadOnly && !_hasFixedLength;
 
     public override long Length => Volatile.Read(ref _length);
 
@@ -44,6 +52,9 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
     public override NodeIdentity? Identity => HostNames.Current.IdentityOf(_handle);
 
     public override long? AllocatedLength => HostFile.Current.AllocatedLength(_handle);
+
+    /// <inheritdoc/>
+    public IKeptLock? KeepLock() => _isLocked && Identity is { } identity ? FileLock.Of(Name, identity) : null;
 
     protected override BlockBinding Binding => new(_unit, _memory);
 
@@ -202,6 +213,13 @@ internal sealed class FileNode : BlockNode, ISharing, IFastZero
     protected override ValueTask ResizeCoreAsync(
         long length, PreallocationMode preallocation, IProgress<long>? claimed, CancellationToken cancellationToken)
     {
+        if (_hasFixedLength)
+        {
+            throw new DiskImageException(
+                DiskImageErrorKind.Unsupported,
+                $"{Name}: opened beside other writers (share-rw=on), who rely on its length, so that cannot be changed. Open it alone.",
+                Name);
+        }
         long old = Length;
         if (length == old)
         {

@@ -24,17 +24,19 @@ internal sealed record NullOpenOptions
 }
 
 /// <summary>No bytes at all, of any length: what is written is gone. To measure everything but storage.</summary>
-internal sealed class NullDriver : ProtocolDriver
+/// <param name="isLate">
+/// Requests are done after the call returned, as a device does them (null-aio), and not before it (null-co).
+/// </param>
+internal sealed class NullDriver(bool isLate) : ProtocolDriver
 {
-    private const string Text = "null-co://";
+    private string Text => $"{Name}://";
 
-    public override string Name => "null-co";
+    public override string Name => isLate ? "null-aio" : "null-co";
 
-    public override IReadOnlyList<string> Aliases => ["null-aio"];
+    public override string Description
+        => $"Nothing: reads as zeroes and forgets what is written{(isLate ? ", and answers later, as a device does" : "")}";
 
-    public override string Description => "Nothing: reads as zeroes and forgets what is written";
-
-    public override IReadOnlyList<string> Schemes => ["null-co", "null-aio"];
+    public override IReadOnlyList<string> Schemes => [Name];
 
     public override OptionSchema OpenOptions { get; } = OptionSchema.Of<NullOpenOptions>();
 
@@ -50,11 +52,11 @@ internal sealed class NullDriver : ProtocolDriver
     public override NodeIdentity? IdentityOf(object options) => null; // any two are as good as each other
 
     public override ValueTask<BlockNode> OpenAsync(ProtocolOpenContext context, CancellationToken cancellationToken)
-        => new(new NullNode(Text, (NullOpenOptions)context.Options, context.Access.Writes));
+        => new(new NullNode(Text, (NullOpenOptions)context.Options, context.Access.Writes, isLate));
 }
 
 /// <summary>A node without bytes.</summary>
-internal sealed class NullNode(string name, NullOpenOptions options, bool writable) : BlockNode
+internal sealed class NullNode(string name, NullOpenOptions options, bool writable, bool isLate) : BlockNode
 {
     private readonly TimeSpan _latency = TimeSpan.FromTicks(options.LatencyNs / 100);
     private long _length = options.Size;
@@ -97,5 +99,8 @@ internal sealed class NullNode(string name, NullOpenOptions options, bool writab
     }
 
     private ValueTask PassAsync(CancellationToken cancellationToken)
-        => _latency == TimeSpan.Zero ? default : new(Task.Delay(_latency, cancellationToken));
+        => _latency > TimeSpan.Zero ? new(Task.Delay(_latency, cancellationToken)) : isLate ? AnswerLaterAsync() : default;
+
+    private static async ValueTask AnswerLaterAsync()
+        => await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
 }
