@@ -1,4 +1,3 @@
-using DiskImage.Binary;
 using DiskImage.Block;
 
 namespace DiskImage.Formats.Vmdk;
