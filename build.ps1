@@ -65,7 +65,8 @@ function Start-UnitTest {
     Start-ThreadJob -ArgumentList "$root/DiskImage.sln", $Configuration, $results {
         param($solution, $configuration, $results)
         dotnet test $solution --no-build --configuration $configuration --nologo --results-directory $results `
-            --logger 'trx;LogFilePrefix=unit' --blame-hang-timeout 8m --blame-hang-dump-type none
+            --logger 'trx;LogFilePrefix=unit' --blame-hang-timeout 8m --blame-hang-dump-type none 2>&1 |
+            ForEach-Object ToString # its errors are lines like others: as errors they would end this script
         "exit code $LASTEXITCODE"
     }
 }

@@ -110,7 +110,7 @@ Describe 'Convert-DiskImage -SkipCreate' {
     It 'does not write into what only passes for raw, unless the format is said' {
         [IO.File]::WriteAllBytes("$folder/odd.dat", [byte[]]::new(2MB))
         { Convert-DiskImage two.raw odd.dat -SkipCreate -ErrorAction Stop } | Should -Throw '*-DestinationFormat raw*'
-        $null = Convert-DiskImage two.raw odd.dat -SkipCreate -DestinationFormat raw
+        $null = Convert-DiskImage two.raw odd.dat -SkipCreate -DestinationFormat raw -Confirm:$false
         (Get-FileHash odd.dat).Hash | Should -Be (Get-FileHash two.raw).Hash
     }
 }

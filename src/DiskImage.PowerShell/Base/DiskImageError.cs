@@ -17,6 +17,14 @@ internal static class DiskImageError
     public static ErrorRecord Record(Exception error, object? target)
     {
         target = target is string url && url.Contains("://", StringComparison.Ordinal) ? Printable.Of(url) : target; // no password
+        if (error is PSInvalidOperationException) // the host's, which cannot ask
+        {
+            error = new DiskImageException(
+                DiskImageErrorKind.Refused,
+                $"{target}: is asked about first, and nobody can be asked here ({error.Message}) Nothing is done. -Confirm:$false has it done "
+                    + "unasked.",
+                cause: error);
+        }
         return error is DiskImageException known
             ? new(InWords(known), $"DiskImage{known.Kind}", Category(known.Kind), target ?? known.Path)
             : new(

@@ -191,10 +191,11 @@ public sealed class VmdkSplitTests : IDisposable
         var inner = new MemoryNode(before);
         var file = new WriteLogNode(inner);
         VmdkDescriptorStore store = await VmdkDescriptorStore.ReadAsync(file, CancellationToken.None);
-        await store.SetAsync(store.Current.WithCid(0x90ABCDEF)); // as every first write does
-        await store.SetAsync(store.Current.WithCid(0x90ABCDEF));
+        uint other = store.Current.Cid ^ 0x11111111; // another in each digit
+        await store.SetAsync(store.Current.WithCid(other)); // as every first write does
+        await store.SetAsync(store.Current.WithCid(other));
         WriteLogEntry write = Assert.Single(file.Entries, e => e.Kind == WriteLogKind.Write);
-        Assert.Equal((id, "90abcdef"), (write.Offset, Encoding.ASCII.GetString(write.Data.Span)));
+        Assert.Equal((id, $"{other:x8}"), (write.Offset, Encoding.ASCII.GetString(write.Data.Span)));
         await store.SetAsync(store.Current.WithExtents([.. store.Current.Extents.Take(3)]));
         Assert.Equal(store.Current.ToBytes(), inner.ToArray());
     }
