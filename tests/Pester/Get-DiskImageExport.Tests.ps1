@@ -45,8 +45,13 @@ Describe 'Get-DiskImageExport' {
         Skip-Without qemu-nbd
         $server = Start-Process qemu-nbd -ArgumentList '--persistent', "--socket=$folder/s", '--export-name=theirs', '-f', 'qcow2', $disk -PassThru
         try {
-            for ($i = 0; $i -lt 100 -and -not (Test-Path "$folder/s"); $i++) { Start-Sleep -Milliseconds 50 }
-            (Get-DiskImageExport "nbd+unix:///?socket=$folder/s").Name | Should -Be 'theirs'
+            # its socket is there before it listens
+            for ($i = 0; $i -lt 100 -and -not $found; $i++) {
+                Start-Sleep -Milliseconds 50
+                $found = Get-DiskImageExport "nbd+unix:///?socket=$folder/s" -ErrorAction SilentlyContinue
+            }
+
+            $found.Name | Should -Be 'theirs'
         } finally {
             $server.Kill()
             $server.WaitForExit()
