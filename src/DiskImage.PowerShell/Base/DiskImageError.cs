@@ -21,8 +21,8 @@ internal static class DiskImageError
         {
             error = new DiskImageException(
                 DiskImageErrorKind.Refused,
-                $"{target}: is asked about first, and nobody can be asked here ({error.Message}) Nothing is done. -Confirm:$false has it done "
-                    + "unasked.",
+                $"{target}: is asked about first, and nobody can be asked here ({error.Message}) Nothing is done. "
+                    + "-Confirm:$false has it done unasked.",
                 cause: error);
         }
         return error is DiskImageException known

@@ -7,13 +7,23 @@ namespace DiskImage.Tests.Protocols.Gluster;
 internal sealed class FakeGluster : IGlusterLibrary
 {
     private readonly Dictionary<nint, Entry> _open = [];
+    private readonly List<string> _log = [];
     private nint _last = 100;
 
     /// <summary>Files by path.</summary>
     public Dictionary<string, Entry> Files { get; } = new(StringComparer.Ordinal);
 
     /// <summary>What was done, in order.</summary>
-    public List<string> Log { get; } = [];
+    public IReadOnlyList<string> Log
+    {
+        get
+        {
+            lock (_log)
+            {
+                return [.. _log]; // volumes are left while others ask
+            }
+        }
+    }
 
     /// <summary>The error number with which a call fails; 0 for one that does not.</summary>
     public Func<string, int> Fail { get; set; } = _ => 0;
@@ -28,9 +38,9 @@ internal sealed class FakeGluster : IGlusterLibrary
 
     public nint New(string volume)
     {
-        lock (Log)
+        lock (_log)
         {
-            Log.Add($"new {volume}");
+            _log.Add($"new {volume}");
             return ++_last;
         }
     }
@@ -195,9 +205,9 @@ internal sealed class FakeGluster : IGlusterLibrary
     private GlusterResult Do(string call, string with, Func<long> work)
     {
         Meanwhile(call);
-        lock (Log)
+        lock (_log)
         {
-            Log.Add(new StringBuilder(call).Append(' ').Append(with).ToString().TrimEnd());
+            _log.Add(new StringBuilder(call).Append(' ').Append(with).ToString().TrimEnd());
             int failure = Fail(call);
             long value = failure == 0 ? work() : -failure;
             return value < 0 ? new GlusterResult(-1, (int)-value) : new GlusterResult(value, 0);
