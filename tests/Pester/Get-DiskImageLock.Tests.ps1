@@ -5,6 +5,18 @@ BeforeAll {
     $null = New-Item $folder -ItemType Directory
     Push-Location $folder
     $null = New-DiskImage disk.qcow2 1MB
+
+    # A QEMU that has an image open, and has done one thing with it.
+    function Start-Holder([string] $Name, [string] $Command, [string] $Format) {
+        $start = [Diagnostics.ProcessStartInfo]::new('qemu-io', [string[]]('-f', $Format, $Name))
+        $start.WorkingDirectory = $folder
+        $start.RedirectStandardInput = $start.RedirectStandardOutput = $true
+        $holder = [Diagnostics.Process]::Start($start)
+        $holder.StandardInput.WriteLine($Command)
+        $holder.StandardInput.Flush()
+        $null = $holder.StandardOutput.ReadLine()
+        $holder
+    }
 }
 
 AfterAll { Pop-Location }
@@ -20,14 +32,8 @@ Describe 'Get-DiskImageLock' {
 
     It 'names a QEMU that has it open, as the refusal does; -Locking Off passes by' {
         Skip-Without qemu-io
-        $start = [Diagnostics.ProcessStartInfo]::new('qemu-io', [string[]]('-f', 'qcow2', 'disk.qcow2'))
-        $start.WorkingDirectory = $folder
-        $start.RedirectStandardInput = $start.RedirectStandardOutput = $true
-        $holder = [Diagnostics.Process]::Start($start)
+        $holder = Start-Holder disk.qcow2 'read 0 512' qcow2
         try {
-            $holder.StandardInput.WriteLine('read 0 512')
-            $holder.StandardInput.Flush()
-            $null = $holder.StandardOutput.ReadLine()
             $lock = Get-Item disk.qcow2 | Get-DiskImageLock
             $lock | Should -BeOfType DiskImage.PowerShell.DiskImageLock
             $lock.ProcessId | Should -Be $holder.Id
@@ -49,14 +55,8 @@ Describe 'Get-DiskImageLock' {
 
     It 'lets a backing image be read that is being written to if New-DiskImage is told not to ask' {
         Skip-Without qemu-io
-        $start = [Diagnostics.ProcessStartInfo]::new('qemu-io', [string[]]('-f', 'qcow2', 'disk.qcow2'))
-        $start.WorkingDirectory = $folder
-        $start.RedirectStandardInput = $start.RedirectStandardOutput = $true
-        $holder = [Diagnostics.Process]::Start($start)
+        $holder = Start-Holder disk.qcow2 'write 0 512' qcow2
         try {
-            $holder.StandardInput.WriteLine('write 0 512')
-            $holder.StandardInput.Flush()
-            $null = $holder.StandardOutput.ReadLine()
             { New-DiskImage over.qcow2 -BackingPath disk.qcow2 -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageLocked,*'
             'over.qcow2' | Should -Not -Exist
             (New-DiskImage over.qcow2 -BackingPath disk.qcow2 -Locking Off).BackingFile | Should -Be 'disk.qcow2'
@@ -69,14 +69,8 @@ Describe 'Get-DiskImageLock' {
     It 'writes to a raw disk beside a QEMU that does' {
         Skip-Without qemu-io
         $null = New-DiskImage shared.raw 1MB -Format raw
-        $start = [Diagnostics.ProcessStartInfo]::new('qemu-io', [string[]]('-f', 'raw', 'shared.raw'))
-        $start.WorkingDirectory = $folder
-        $start.RedirectStandardInput = $start.RedirectStandardOutput = $true
-        $holder = [Diagnostics.Process]::Start($start)
+        $holder = Start-Holder shared.raw 'write -P 5 0 512' raw
         try {
-            $holder.StandardInput.WriteLine('write -P 5 0 512')
-            $holder.StandardInput.Flush()
-            $null = $holder.StandardOutput.ReadLine()
             { Write-DiskImage shared.raw 0 1 -Format raw -ErrorAction Stop } | Should -Throw -ErrorId 'DiskImageLocked,*'
             Write-DiskImage shared.raw 512 7 -Format raw -ImageOption 'share-rw=on'
             (Read-DiskImage shared.raw 511 2 -Format raw -ImageOption 'share-rw=on') -join ' ' | Should -Be '5 7'

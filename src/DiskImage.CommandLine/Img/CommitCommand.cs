@@ -34,7 +34,8 @@ internal sealed class CommitCommand : ImgCommand
         OpenedImage image = await OpenAsync(front, given, request, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<ChainLayer> chain;
         string? wanted = Arguments.Last("base");
-        MergeOperation merge;
+        int depth;
+        using var kept = new KeptLocks();
         await using (image.ConfigureAwait(false))
         {
             chain = ChainLayer.Of(image);
@@ -42,10 +43,10 @@ internal sealed class CommitCommand : ImgCommand
             {
                 throw new CommandException("Image does not have a backing file");
             }
-            merge = new MergeOperation(front, FrontEnd.Registry, request, chain, wanted is null ? 1 : Depth(front, chain, wanted));
-            merge.Keep(image);
+            depth = wanted is null ? 1 : Depth(front, chain, wanted);
+            MergeOperation.Keep(kept, image, depth);
         }
-        using MergeOperation operation = merge;
+        var operation = new MergeOperation(front, FrontEnd.Registry, request, chain, depth, kept);
         bool empties = !Arguments.Has("drop") && wanted is null;
         if (empties && !chain[0].CanBeEmptied)
         {

@@ -1,5 +1,3 @@
-using System.Buffers;
-
 namespace DiskImage.Block;
 
 /// <summary>
@@ -14,10 +12,8 @@ namespace DiskImage.Block;
 /// <para>Requests that change or read the same allocation units are ordered by a range lock, so a place is never given away
 /// while somebody reads or writes it. A read-only disk needs none.</para>
 /// </remarks>
-internal abstract class FormatNode : BlockNode
+internal abstract partial class FormatNode : BlockNode
 {
-    /// <summary>Copy-on-write joins the old bytes and the new into one request up to this size. Ours.</summary>
-    private const int JoinedWriteLimit = 1 << 20;
     private const int MostZeroes = 1 << 20; // bytes of zeroes in one step. Ours
 
     private readonly RangeLock _ranges = new();
@@ -129,13 +125,19 @@ internal abstract class FormatNode : BlockNode
     protected sealed override async ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
     {
         BlockExtent own = await MapAsync(offset, length, cancellationToken).ConfigureAwait(false);
-        own = own with { Length = Math.Min(own.Length, Length - offset) };
+        if (own.Length > Length - offset)
+        {
+            own = own with { Length = Length - offset };
+        }
         if (own.Status == BlockStatus.None)
         {
             long below = BytesInBacking(offset, Math.Min(own.Length, length));
-            BlockExtent? under = below == 0 ? null
-                : await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
-            return under is { } found ? found with { Depth = found.Depth + 1 } : own with { Status = BlockStatus.Zero };
+            if (below == 0)
+            {
+                return own with { Status = BlockStatus.Zero };
+            }
+            BlockExtent under = await Backing!.GetExtentAsync(offset, below, cancellationToken).ConfigureAwait(false);
+            return under with { Depth = under.Depth + 1 };
         }
         if (Cipher is not null || own.Node is CipherNode)
         {
@@ -288,7 +290,14 @@ internal abstract class FormatNode : BlockNode
             cancellationToken.ThrowIfCancellationRequested();
             WriteMapping mapping = await EnsureMappedAsync(offset, buffer.Length, cancellationToken).ConfigureAwait(false);
             int count = (int)Math.Min(buffer.Length, mapping.Length);
-            await WriteToAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
+            if (mapping.IsNew)
+            {
+                await WriteNewAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
+            }
+            else
+            {
+                await StoreAsync(mapping, buffer[..count], cancellationToken).ConfigureAwait(false);
+            }
             (buffer, offset) = (buffer[count..], offset + count);
         }
     }
@@ -325,129 +334,6 @@ internal abstract class FormatNode : BlockNode
             : extent.Node!.ReadPaddedAsync(host, buffer, cancellationToken);
     }
 
-    /// <summary>Writes a mapping's first bytes to their place.</summary>
-    private async ValueTask StoreAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
-    {
-        await _debug.TellAsync(DebugEvent.WriteAio).ConfigureAwait(false);
-        if (Cipher is { } cipher)
-        {
-            long start = cipher.IsByPlace ? mapping.HostOffset : mapping.Offset;
-            await cipher.WriteAsync(mapping.Node, mapping.HostOffset, start, data, cancellationToken).ConfigureAwait(false);
-            return;
-        }
-        await mapping.Node.WriteAsync(mapping.HostOffset, data, cancellationToken).ConfigureAwait(false);
-    }
-
-    private ValueTask WriteToAsync(in WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
-        => mapping.IsNew ? WriteNewAsync(mapping, data, cancellationToken) : StoreAsync(mapping, data, cancellationToken);
-
-    private async ValueTask WriteNewAsync(WriteMapping mapping, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
-    {
-        try
-        {
-            long end = mapping.Offset + data.Length;
-            bool head = await MustCopyAsync(mapping, mapping.CopyStart, mapping.Offset, cancellationToken).ConfigureAwait(false);
-            bool tail = await MustCopyAsync(mapping, end, mapping.CopyEnd, cancellationToken).ConfigureAwait(false);
-            long start = head ? mapping.CopyStart : mapping.Offset;
-            long stop = tail ? mapping.CopyEnd : end;
-            if (!head && !tail)
-            {
-                await StoreAsync(mapping, data, cancellationToken).ConfigureAwait(false);
-            }
-            else if (stop - start <= JoinedWriteLimit)
-            {
-                await CopyAndWriteAsync(mapping, start, (int)(stop - start), data, cancellationToken).ConfigureAwait(false);
-            }
-            else
-            {
-                await CopyAndWriteAsync(mapping, start, (int)(mapping.Offset - start), default, cancellationToken).ConfigureAwait(false);
-                await StoreAsync(mapping, data, cancellationToken).ConfigureAwait(false);
-                await CopyAndWriteAsync(mapping, end, (int)(stop - end), default, cancellationToken).ConfigureAwait(false);
-            }
-        }
-        catch
-        {
-            await AbandonMappingAsync(mapping).ConfigureAwait(false);
-            throw;
-        }
-        await CommitMappingAsync(mapping).ConfigureAwait(false);
-    }
-
-    /// <summary>Has the host fill a mapping; what it leaves is read and written. If it does nothing the place is given back.</summary>
-    private async ValueTask<CopyOutcome> CopyToPlaceAsync(
-        WriteMapping mapping, BlockNode source, long sourceOffset, CopyOffload how, CancellationToken cancellationToken)
-    {
-        CopyOutcome outcome = default;
-        try
-        {
-            long end = mapping.Offset + mapping.Length;
-            if (!mapping.IsNew
-                || (!await MustCopyAsync(mapping, mapping.CopyStart, mapping.Offset, cancellationToken).ConfigureAwait(false)
-                    && !await MustCopyAsync(mapping, end, mapping.CopyEnd, cancellationToken).ConfigureAwait(false)))
-            {
-                outcome = await mapping.Node.CopyFromAsync(
-                    mapping.HostOffset, source, sourceOffset, mapping.Length, how, cancellationToken).ConfigureAwait(false);
-            }
-            if (outcome.Done is > 0 and var done && done < mapping.Length)
-            {
-                await RangeCopy.RunAsync(
-                    source, sourceOffset + done, mapping.Node, mapping.HostOffset + done, mapping.Length - done, cancellationToken)
-                    .ConfigureAwait(false);
-                outcome = outcome with { Done = mapping.Length };
-            }
-        }
-        catch when (mapping.IsNew)
-        {
-            await AbandonMappingAsync(mapping).ConfigureAwait(false);
-            throw;
-        }
-        if (mapping.IsNew && outcome.Done == 0)
-        {
-            await AbandonMappingAsync(mapping).ConfigureAwait(false);
-        }
-        else if (mapping.IsNew)
-        {
-            await CommitMappingAsync(mapping).ConfigureAwait(false);
-        }
-        return outcome;
-    }
-
-    /// <summary>Writes [start, start + length) of the new place in one request: the old contents, with the new data over them.</summary>
-    private async ValueTask CopyAndWriteAsync(
-        WriteMapping mapping, long start, int length, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
-    {
-        if (length == 0)
-        {
-            return;
-        }
-        byte[] rented = ArrayPool<byte>.Shared.Rent(length);
-        try
-        {
-            Memory<byte> joined = rented.AsMemory(0, length);
-            int before = data.IsEmpty ? length : (int)(mapping.Offset - start);
-            await ReadOldAsync(start, joined[..before], cancellationToken).ConfigureAwait(false);
-            data.CopyTo(joined[before..]);
-            int after = before + data.Length;
-            await ReadOldAsync(start + after, joined[after..], cancellationToken).ConfigureAwait(false);
-            long place = mapping.HostStart + (start - mapping.CopyStart);
-            if (Cipher is { } cipher)
-            {
-                cipher.Encrypt(joined.Span, cipher.IsByPlace ? place : start);
-            }
-            await _debug.TellAsync(data.IsEmpty ? DebugEvent.None : DebugEvent.WriteAio).ConfigureAwait(false);
-            await _debug.TellAsync(DebugEvent.CowWrite).ConfigureAwait(false);
-            await mapping.Node.WriteAsync(place, joined, cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(rented);
-        }
-    }
-
-    private async ValueTask<bool> MustCopyAsync(WriteMapping mapping, long start, long end, CancellationToken cancellationToken)
-        => start < end
-            && !(mapping.HostReadsZero && Cipher is null && await ReadsAsZeroAsync(start, end, cancellationToken).ConfigureAwait(false));
-
     /// <summary>True if the range is known to read as zeroes; what lies past the end of the disk does.</summary>
     protected async ValueTask<bool> ReadsAsZeroAsync(long start, long end, CancellationToken cancellationToken)
     {
@@ -463,20 +349,13 @@ internal abstract class FormatNode : BlockNode
         return true;
     }
 
-    private async ValueTask ReadOldAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
-    {
-        int inside = (int)Math.Clamp(Length - offset, 0, buffer.Length);
-        buffer.Span[inside..].Clear();
-        await _debug.TellAsync(inside == 0 ? DebugEvent.None : DebugEvent.CowRead).ConfigureAwait(false);
-        await ReadMappedAsync(offset, buffer[..inside], cancellationToken).ConfigureAwait(false);
-    }
-
     private async ValueTask ZeroByWritingAsync(long offset, int length, ZeroWriteMode mode, CancellationToken cancellationToken)
     {
-        if (mode != ZeroWriteMode.MayUnmap || !await ReadsAsZeroAsync(offset, offset + length, cancellationToken).ConfigureAwait(false))
+        if (mode == ZeroWriteMode.MayUnmap && await ReadsAsZeroAsync(offset, offset + length, cancellationToken).ConfigureAwait(false))
         {
-            await WriteZeroesMappedAsync(offset, offset + length, cancellationToken).ConfigureAwait(false);
+            return;
         }
+        await WriteZeroesMappedAsync(offset, offset + length, cancellationToken).ConfigureAwait(false);
     }
 
     private ValueTask<RangeLock.Hold> HoldUnitsAsync(long offset, long length, bool exclusive, CancellationToken cancellationToken)

@@ -5,20 +5,16 @@ using DiskImage.Jobs;
 
 namespace DiskImage.Operations;
 
-/// <summary>
-/// Writes what an image holds into one below it, and then empties or removes what lies above. What <see cref="Keep"/> was told of nobody
-/// else may write to, until the merge has it open for writing or this is disposed of.
-/// </summary>
+/// <summary>Writes what an image holds into one below it, and then empties or removes what lies above.</summary>
 /// <param name="front">Who asks.</param>
 /// <param name="registry">The formats.</param>
 /// <param name="top">How the image is opened.</param>
 /// <param name="chain">The image and all below it, as <see cref="ChainLayer.Of"/> gives them.</param>
 /// <param name="depth">How many layers below the image the base is; at least 1.</param>
-public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, OpenRequest top, IReadOnlyList<ChainLayer> chain, int depth)
-    : IDisposable
+/// <param name="kept">What is kept locked until it is open for writing: see <see cref="Keep"/>.</param>
+public sealed class MergeOperation(
+    IFrontEnd front, DriverRegistry registry, OpenRequest top, IReadOnlyList<ChainLayer> chain, int depth, KeptLocks kept)
 {
-    private readonly List<IKeptLock> _kept = [];
-
     private ChainLayer Base => chain[depth];
 
     /// <summary>
@@ -27,22 +23,19 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
     public IEnumerable<ChainLayer> Recording => chain.Take(depth).Where(RecordsBacking);
 
     /// <summary>Keeps the layers down to the base locked beyond the closing of the image that was looked at.</summary>
+    /// <param name="kept">Where they are kept.</param>
     /// <param name="image">The image, open with what it stands on.</param>
-    public void Keep(OpenedImage image)
+    /// <param name="depth">How many layers below the image the base is.</param>
+    public static void Keep(KeptLocks kept, OpenedImage image, int depth)
     {
+        ArgumentNullException.ThrowIfNull(kept);
         ArgumentNullException.ThrowIfNull(image);
         BlockNode? layer = image.Node;
         for (int i = 0; i <= depth && layer is not null; i++, layer = layer.BackingNode())
         {
-            if (layer.KeepLock() is { } kept)
-            {
-                _kept.Add(kept);
-            }
+            kept.Keep(layer);
         }
     }
-
-    /// <inheritdoc/>
-    public void Dispose() => _kept.ForEach(k => k.Dispose());
 
     /// <summary>
     /// Opens the chain from the base up, each image once, and merges. The base is open for writing, and so are layers whose format records
@@ -64,7 +57,7 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
                     continue; // opened along with the layer above
                 }
                 OpenedImage image = await front.OpenAsync(
-                    request with { Writable = isWritten, Opened = shared, Kept = _kept }, cancellationToken).ConfigureAwait(false);
+                    request with { Writable = isWritten, Opened = shared, Kept = kept.Locks }, cancellationToken).ConfigureAwait(false);
                 opened.Add(image);
                 if (image.Node.HolderIdentity() is { } identity)
                 {
@@ -72,9 +65,9 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
                 }
             }
             await CommitAsync(opened[^1], opened[0].Node, cancellationToken).ConfigureAwait(false);
-            if (isTopWritten && opened[^1].Node.KeepLock() is { } again)
+            if (isTopWritten)
             {
-                _kept.Insert(0, again); // before the one that was taken over
+                kept.Keep(opened[^1].Node); // until it is emptied
             }
         }
         catch
@@ -88,7 +81,7 @@ public sealed class MergeOperation(IFrontEnd front, DriverRegistry registry, Ope
     /// <summary>Drops all that the image holds: it reads the same, from the base.</summary>
     public async Task EmptyAsync(CancellationToken cancellationToken)
     {
-        OpenedImage image = await front.OpenAsync(top with { Writable = true, Kept = _kept }, cancellationToken).ConfigureAwait(false);
+        OpenedImage image = await front.OpenAsync(top with { Writable = true, Kept = kept.Locks }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             await image.Require<IEmptiable>("cannot be emptied in place").MakeEmptyAfterMergeAsync(cancellationToken).ConfigureAwait(false);

@@ -11,7 +11,7 @@ namespace DiskImage.Operations;
 /// <param name="image">How the image is opened.</param>
 public sealed class RepairOperation(IFrontEnd front, OpenRequest image) : IDisposable
 {
-    private IKeptLock? _kept; // between looking and repairing
+    private readonly KeptLocks _kept = new(); // between looking and repairing
 
     private readonly OpenRequest _request = image with { WithBacking = false, ForRepair = true };
 
@@ -26,7 +26,7 @@ public sealed class RepairOperation(IFrontEnd front, OpenRequest image) : IDispo
         {
             _ = opened.Require<IRepairable>("cannot be repaired");
             CheckOutcome found = await Check.CheckAsync(opened, [], cancellationToken).ConfigureAwait(false);
-            _kept ??= opened.Node.KeepLock();
+            _kept.Keep(opened.Node);
             return (found, WrittenFiles.Of(opened));
         }
     }
@@ -37,7 +37,7 @@ public sealed class RepairOperation(IFrontEnd front, OpenRequest image) : IDispo
     public async Task<CheckOutcome> RunAsync(RepairMode mode, CancellationToken cancellationToken)
     {
         OpenedImage opened = await front.OpenAsync(
-            _request with { Writable = true, Kept = _kept is null ? [] : [_kept] }, cancellationToken).ConfigureAwait(false);
+            _request with { Writable = true, Kept = _kept.Locks }, cancellationToken).ConfigureAwait(false);
         await using (opened.ConfigureAwait(false))
         {
             IRepairable repairable = opened.Require<IRepairable>("cannot be repaired");
@@ -49,7 +49,7 @@ public sealed class RepairOperation(IFrontEnd front, OpenRequest image) : IDispo
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _kept?.Dispose();
+    public void Dispose() => _kept.Dispose();
 
     /// <summary>Adds what is wrong with the parent, which no repair changes, to what is known of a sound image.</summary>
     public async Task<CheckOutcome> WithParentAsync(CheckOutcome outcome, CancellationToken cancellationToken)

@@ -25,7 +25,7 @@ public sealed record ResizePlan(string Name, string Files, long Present, long Si
 /// <param name="size">The new size; null for the smallest at which the disk's partitions are in it.</param>
 public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeChange? size) : IDisposable
 {
-    private IKeptLock? _kept; // between plan and resize
+    private readonly KeptLocks _kept = new(); // between plan and resize
 
     /// <summary>
     /// Looks what size the disk is to get, and whether that is allowed. Where partitions have a say it is opened with what it stands on.
@@ -73,7 +73,7 @@ public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeCh
     {
         ArgumentNullException.ThrowIfNull(plan);
         OpenedImage image = await front.OpenAsync(
-            request with { Writable = true, Kept = _kept is null ? [] : [_kept] }, cancellationToken).ConfigureAwait(false);
+            request with { Writable = true, Kept = _kept.Locks }, cancellationToken).ConfigureAwait(false);
         await using (image.ConfigureAwait(false))
         {
             if (size is null)
@@ -101,7 +101,7 @@ public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeCh
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _kept?.Dispose();
+    public void Dispose() => _kept.Dispose();
 
     private async Task<ResizePlan> LookAsync(CancellationToken cancellationToken)
     {
@@ -110,7 +110,7 @@ public sealed class ResizeOperation(IFrontEnd front, OpenRequest request, SizeCh
         await using (image.ConfigureAwait(false))
         {
             long present = image.Node.Length;
-            _kept ??= image.Node.KeepLock();
+            _kept.Keep(image.Node);
             return new ResizePlan(image.Path, WrittenFiles.Of(image), present, size?.From(present, image.Path) ?? 0, null);
         }
     }

@@ -53,15 +53,14 @@ public sealed class MergeDiskImageCommand : OpenImageCmdlet
         OpenedImage opened = await OpenAsync(path, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<ChainLayer> chain;
         int depth;
-        MergeOperation merge;
+        using var kept = new KeptLocks();
         await using (opened.ConfigureAwait(false))
         {
             chain = ChainLayer.Of(opened);
             depth = Depth(chain);
-            merge = new MergeOperation(this, Registry, Request(path), chain, depth);
-            merge.Keep(opened);
+            MergeOperation.Keep(kept, opened, depth);
         }
-        using MergeOperation operation = merge;
+        var operation = new MergeOperation(this, Registry, Request(path), chain, depth, kept);
         ChainLayer top = chain[0];
         ChainLayer target = chain[depth];
         bool empties = !KeepTop && !Delete && depth == 1;

@@ -18,7 +18,9 @@ public sealed class ThrottleNodeTests : NodeConformance
     private protected override Task<BlockNode> MakeAsync(byte[] contents, bool writable)
         => Task.FromResult<BlockNode>(new ThrottleNode(
             new MemoryNode((byte[])contents.Clone(), !writable),
-            new ThrottleGroup(TimeProvider.System, new ThrottleOptions { BytesTotal = 1_000_000_000_000, RequestsRead = 1_000_000_000 })));
+            new ThrottleGroup(
+                TimeProvider.System,
+                new ThrottleOptions { BytesTotal = new() { Average = 1_000_000_000_000 }, RequestsRead = new() { Average = 1_000_000_000 } })));
 }
 
 /// <summary>When requests go: by a clock that the test moves.</summary>
@@ -34,7 +36,8 @@ public sealed class ThrottleTests : IDisposable
         var time = new HandTime();
         await using var node = new ThrottleNode(
             new MemoryNode(new byte[1 << 20]),
-            new ThrottleGroup(time, new ThrottleOptions { BytesTotal = 100_000, RequestsWrite = 10 }));
+            new ThrottleGroup(
+                time, new ThrottleOptions { BytesTotal = new() { Average = 100_000 }, RequestsWrite = new() { Average = 10 } }));
         await node.ReadAsync(0, new byte[10_000]); // a tenth of a second's worth, into an empty bucket
         await node.ReadAsync(0, new byte[10_000]); // the bucket holds just that: goes at once
         Task third = node.ReadAsync(0, new byte[1]).AsTask();
@@ -65,7 +68,7 @@ public sealed class ThrottleTests : IDisposable
     {
         var time = new HandTime();
         var group = new ThrottleGroup(
-            time, new ThrottleOptions { RequestsTotal = 100, RequestsTotalMax = 2000, RequestsTotalSeconds = 60 });
+            time, new ThrottleOptions { RequestsTotal = new() { Average = 100, Burst = 2000, Seconds = 60 } });
         int[] perSecond = new int[80];
         for (int tick = 0; tick < 80_000; tick++) // a request whenever one may go, asked each millisecond
         {
@@ -96,7 +99,7 @@ public sealed class ThrottleTests : IDisposable
     public void A_burst_of_a_second_is_let_through_at_once()
     {
         var time = new HandTime();
-        var group = new ThrottleGroup(time, new ThrottleOptions { BytesWrite = 1000, BytesWriteMax = 5000 });
+        var group = new ThrottleGroup(time, new ThrottleOptions { BytesWrite = new() { Average = 1000, Burst = 5000 } });
         int passed = 0;
         while (group.Take(ThrottleUse.Writes, 1000) == TimeSpan.Zero)
         {
@@ -111,7 +114,7 @@ public sealed class ThrottleTests : IDisposable
     public void A_long_request_counts_as_several()
     {
         var time = new HandTime();
-        var group = new ThrottleGroup(time, new ThrottleOptions { RequestsRead = 10, RequestSize = 4096 });
+        var group = new ThrottleGroup(time, new ThrottleOptions { RequestsRead = new() { Average = 10 }, RequestSize = 4096 });
         Assert.Equal(TimeSpan.Zero, group.Take(ThrottleUse.Reads, 10 * 4096)); // ten
         Assert.Equal(TimeSpan.FromSeconds(0.9), group.Take(ThrottleUse.Reads, 1)); // until one is left
         time.Advance(TimeSpan.FromSeconds(0.9));
@@ -141,7 +144,7 @@ public sealed class ThrottleTests : IDisposable
         double room = burst == 0 ? average / 10.0 : burst * seconds;
         var time = new HandTime();
         var group = new ThrottleGroup(
-            time, new ThrottleOptions { BytesTotal = average, BytesTotalMax = burst, BytesTotalSeconds = seconds });
+            time, new ThrottleOptions { BytesTotal = new() { Average = average, Burst = burst, Seconds = seconds } });
         var passed = new List<(double At, double Before, long Bytes)>();
         double now = 0, all = 0, waited = 0;
         while (passed.Count < 400)
@@ -187,7 +190,10 @@ public sealed class ThrottleTests : IDisposable
             new FixedLengthNode(new MemoryNode(new byte[twin.Length])),
             new ThrottleGroup(
                 TimeProvider.System,
-                new ThrottleOptions { BytesTotal = 1L << 36, BytesTotalMax = 1L << 37, BytesTotalSeconds = 9, RequestsTotal = 1 << 20 }));
+                new ThrottleOptions
+                {
+                    BytesTotal = new() { Average = 1L << 36, Burst = 1L << 37, Seconds = 9 }, RequestsTotal = new() { Average = 1 << 20 },
+                }));
         await RandomRequests.ExerciseAsync(node, twin, seed);
     }
 

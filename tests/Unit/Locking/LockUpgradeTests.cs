@@ -86,9 +86,10 @@ public sealed class LockUpgradeTests : IDisposable
         var front = new Front(watchBase);
         OpenedImage opened = await front.OpenAsync(new OpenRequest(top), CancellationToken.None);
         IReadOnlyList<ChainLayer> chain = ChainLayer.Of(opened);
-        using (var operation = new MergeOperation(front, Images.Registry, new OpenRequest(top), chain, 1))
+        using (var kept = new KeptLocks())
         {
-            operation.Keep(opened);
+            MergeOperation.Keep(kept, opened, 1);
+            var operation = new MergeOperation(front, Images.Registry, new OpenRequest(top), chain, 1, kept);
             await opened.DisposeAsync();
             await AskAsync(below);
             await AskAsync(top);

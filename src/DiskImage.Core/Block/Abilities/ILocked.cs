@@ -17,19 +17,37 @@ public interface ILocked
     IKeptLock? KeepLock();
 }
 
-/// <summary>Claims of whole images.</summary>
-public static class KeptLocks
+/// <summary>Claims of images that are closed and opened again; given up when this is disposed of.</summary>
+public sealed class KeptLocks : IDisposable
 {
-    /// <summary>Claims the file that holds a disk's own layer, beyond the disk's closing; null where that is not to be had.</summary>
-    public static IKeptLock? KeepLock(this BlockNode disk)
+    private readonly List<IKeptLock> _locks = [];
+
+    /// <summary>The claims, one for each file.</summary>
+    public IReadOnlyList<IKeptLock> Locks => _locks;
+
+    /// <summary>Claims the file that holds a disk's own layer, beyond the disk's closing, where that is to be had.</summary>
+    public void Keep(BlockNode disk)
     {
         for (BlockNode? node = disk; node is not null; node = node.Child("file"))
         {
             if (node.As<ILocked>() is { } locked)
             {
-                return locked.KeepLock();
+                Add(locked.KeepLock());
+                return;
             }
         }
-        return null;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _locks.ForEach(k => k.Dispose());
+
+    private void Add(IKeptLock? kept)
+    {
+        if (kept is not null)
+        {
+            _locks.FindAll(k => k.Identity == kept.Identity).ForEach(k => k.Dispose()); // taken over since, or the same twice
+            _ = _locks.RemoveAll(k => k.Identity == kept.Identity);
+            _locks.Add(kept);
+        }
     }
 }

@@ -1,4 +1,4 @@
-using System.Text;
+using System.Text.Json;
 using DiskImage.Block;
 using DiskImage.Options;
 
@@ -11,15 +11,7 @@ internal static class BlkDebugEvents
         NameOf, e => e, StringComparer.Ordinal);
 
     /// <summary>An event's name.</summary>
-    public static string NameOf(DebugEvent what)
-    {
-        var name = new StringBuilder();
-        foreach (char letter in what.ToString())
-        {
-            _ = (char.IsAsciiLetterUpper(letter) && name.Length > 0 ? name.Append('_') : name).Append(char.ToLowerInvariant(letter));
-        }
-        return name.ToString();
-    }
+    public static string NameOf(DebugEvent what) => JsonNamingPolicy.SnakeCaseLower.ConvertName($"{what}");
 
     /// <summary>The event of a name, or null.</summary>
     public static DebugEvent? Parse(string name) => s_byName.TryGetValue(name, out DebugEvent what) ? what : null;

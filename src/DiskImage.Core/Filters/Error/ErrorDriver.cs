@@ -16,7 +16,7 @@ internal sealed class ErrorDriver : FilterDriver
     public override async ValueTask<BlockNode> OpenAsync(FilterOpenContext context, CancellationToken cancellationToken)
     {
         var options = (ErrorOptions)context.Options;
-        IReadOnlyDictionary<ErrorRequests, (double Rate, ErrorCode Code)> kinds = options.Kinds();
+        IReadOnlyDictionary<RequestKind, (double Rate, ErrorCode Code)> kinds = options.Kinds();
         return new ErrorNode(await context.OpenChild(FileRole, cancellationToken).ConfigureAwait(false), kinds, options.Seed);
     }
 }
@@ -26,57 +26,14 @@ internal sealed class ErrorDriver : FilterDriver
 /// from n and the seed alone; requests that come at the same time may change places.
 /// </summary>
 internal sealed class ErrorNode(
-    BlockNode child, IReadOnlyDictionary<ErrorRequests, (double Rate, ErrorCode Code)> kinds, long seed) : FilterNode(child)
+    BlockNode child, IReadOnlyDictionary<RequestKind, (double Rate, ErrorCode Code)> kinds, long seed) : GateNode(child)
 {
     private long _requests;
-
-    protected override ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
-    {
-        Pass(ErrorRequests.Read, offset);
-        return base.ReadCoreAsync(offset, buffer, cancellationToken);
-    }
-
-    protected override ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
-    {
-        Pass(ErrorRequests.Write, offset);
-        return base.WriteCoreAsync(offset, buffer, cancellationToken);
-    }
-
-    protected override ValueTask WriteZeroesCoreAsync(long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
-    {
-        Pass(ErrorRequests.WriteZeroes, offset);
-        return base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken);
-    }
-
-    protected override ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        Pass(ErrorRequests.Discard, offset);
-        return base.DiscardCoreAsync(offset, length, cancellationToken);
-    }
-
-    protected override ValueTask FlushCoreAsync(CancellationToken cancellationToken)
-    {
-        Pass(ErrorRequests.Flush, 0);
-        return base.FlushCoreAsync(cancellationToken);
-    }
-
-    protected override ValueTask<BlockExtent> GetExtentCoreAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        Pass(ErrorRequests.Extents, offset);
-        return base.GetExtentCoreAsync(offset, length, cancellationToken);
-    }
-
-    protected override ValueTask<int> GetExtentsCoreAsync(
-        long offset, long length, Memory<BlockExtent> extents, CancellationToken cancellationToken)
-    {
-        Pass(ErrorRequests.Extents, offset);
-        return base.GetExtentsCoreAsync(offset, length, extents, cancellationToken);
-    }
 
     /// <summary>What works on the format past the filter would not fail: nothing does.</summary>
     protected override bool LetsThrough(Type ability) => false;
 
-    private void Pass(ErrorRequests kind, long offset)
+    protected override ValueTask LetInAsync(RequestKind kind, long offset, long length, CancellationToken cancellationToken)
     {
         (double rate, ErrorCode code) = kinds[kind];
         long number = Interlocked.Increment(ref _requests);
@@ -94,6 +51,7 @@ internal sealed class ErrorNode(
                 Name,
                 offset);
         }
+        return default;
     }
 
     /// <summary>A number from 0 to less than 1 for each request: the mixing function of SplitMix64 (Steele, Lea, Flood 2014).</summary>

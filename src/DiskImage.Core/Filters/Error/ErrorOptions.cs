@@ -50,70 +50,48 @@ internal sealed record ErrorOptions
     [DriverOption("seed", "Which requests fail: the same ones for the same number", Minimum = 0)]
     public long Seed { get; init; }
 
-    /// <summary>The error of reads.</summary>
-    [DriverOption("error-pread", "The error of reads")]
-    public ErrorCode? ReadCode { get; init; }
+    /// <summary>Reads.</summary>
+    [DriverOptionGroup("error-pread")]
+    public ErrorOfKind Read { get; init; } = new();
 
-    /// <summary>How many reads fail.</summary>
-    [DriverOption("error-pread-rate", "How many reads fail; error-rate if absent")]
-    public string? ReadRate { get; init; }
+    /// <summary>Writes.</summary>
+    [DriverOptionGroup("error-pwrite")]
+    public ErrorOfKind Write { get; init; } = new();
 
-    /// <summary>The error of writes.</summary>
-    [DriverOption("error-pwrite", "The error of writes")]
-    public ErrorCode? WriteCode { get; init; }
+    /// <summary>Writes of zeroes.</summary>
+    [DriverOptionGroup("error-zero")]
+    public ErrorOfKind Zero { get; init; } = new();
 
-    /// <summary>How many writes fail.</summary>
-    [DriverOption("error-pwrite-rate", "How many writes fail; error-rate if absent")]
-    public string? WriteRate { get; init; }
+    /// <summary>Discards.</summary>
+    [DriverOptionGroup("error-trim")]
+    public ErrorOfKind Trim { get; init; } = new();
 
-    /// <summary>The error of writes of zeroes.</summary>
-    [DriverOption("error-zero", "The error of writes of zeroes")]
-    public ErrorCode? ZeroCode { get; init; }
+    /// <summary>Asking for extents.</summary>
+    [DriverOptionGroup("error-extents")]
+    public ErrorOfKind Extents { get; init; } = new();
 
-    /// <summary>How many writes of zeroes fail.</summary>
-    [DriverOption("error-zero-rate", "How many writes of zeroes fail; error-rate if absent")]
-    public string? ZeroRate { get; init; }
-
-    /// <summary>The error of discards.</summary>
-    [DriverOption("error-trim", "The error of discards")]
-    public ErrorCode? TrimCode { get; init; }
-
-    /// <summary>How many discards fail.</summary>
-    [DriverOption("error-trim-rate", "How many discards fail; error-rate if absent")]
-    public string? TrimRate { get; init; }
-
-    /// <summary>The error of asking for extents.</summary>
-    [DriverOption("error-extents", "The error of asking for extents")]
-    public ErrorCode? ExtentsCode { get; init; }
-
-    /// <summary>How many times asking for extents fails.</summary>
-    [DriverOption("error-extents-rate", "How often asking for extents fails; error-rate if absent")]
-    public string? ExtentsRate { get; init; }
-
-    /// <summary>The error of flushes.</summary>
-    [DriverOption("error-flush", "The error of flushes")]
-    public ErrorCode? FlushCode { get; init; }
-
-    /// <summary>How many flushes fail.</summary>
-    [DriverOption("error-flush-rate", "How many flushes fail; error-rate if absent")]
-    public string? FlushRate { get; init; }
+    /// <summary>Flushes.</summary>
+    [DriverOptionGroup("error-flush")]
+    public ErrorOfKind Flush { get; init; } = new();
 
     /// <summary>What becomes of each kind of request.</summary>
     /// <exception cref="DiskImageException">InvalidOption: a rate that is none.</exception>
-    internal IReadOnlyDictionary<ErrorRequests, (double Rate, ErrorCode Code)> Kinds()
-        => new Dictionary<ErrorRequests, (double, ErrorCode)>
+    internal IReadOnlyDictionary<RequestKind, (double Rate, ErrorCode Code)> Kinds()
+        => new Dictionary<RequestKind, (double, ErrorCode)>
         {
-            [ErrorRequests.Read] = (Number("error-pread-rate", ReadRate), ReadCode ?? Code),
-            [ErrorRequests.Write] = (Number("error-pwrite-rate", WriteRate), WriteCode ?? Code),
-            [ErrorRequests.WriteZeroes] = (Number("error-zero-rate", ZeroRate), ZeroCode ?? Code),
-            [ErrorRequests.Discard] = (Number("error-trim-rate", TrimRate), TrimCode ?? Code),
-            [ErrorRequests.Extents] = (Number("error-extents-rate", ExtentsRate), ExtentsCode ?? Code),
-            [ErrorRequests.Flush] = (Number("error-flush-rate", FlushRate), FlushCode ?? Code),
+            [RequestKind.Read] = Of("error-pread", Read),
+            [RequestKind.Write] = Of("error-pwrite", Write),
+            [RequestKind.WriteZeroes] = Of("error-zero", Zero),
+            [RequestKind.Discard] = Of("error-trim", Trim),
+            [RequestKind.Extents] = Of("error-extents", Extents),
+            [RequestKind.Flush] = Of("error-flush", Flush),
         };
 
-    private double Number(string name, string? text)
+    private (double Rate, ErrorCode Code) Of(string name, ErrorOfKind kind) => (
+        kind.Rate is { } rate ? Number($"{name}-rate", rate) : Number("error-rate", Rate), kind.Code ?? Code);
+
+    private static double Number(string name, string text)
     {
-        (name, text) = text is null ? ("error-rate", Rate) : (name, text);
         bool isPercent = text.EndsWith('%');
         return double.TryParse(
                 isPercent ? text[..^1] : text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double value)
@@ -125,24 +103,14 @@ internal sealed record ErrorOptions
     }
 }
 
-/// <summary>Kinds of requests.</summary>
-internal enum ErrorRequests
+/// <summary>What becomes of requests of one kind.</summary>
+internal sealed record ErrorOfKind
 {
-    /// <summary>A read.</summary>
-    Read,
+    /// <summary>The error.</summary>
+    [DriverOption("", "The error of these requests; that of error if absent")]
+    public ErrorCode? Code { get; init; }
 
-    /// <summary>A write.</summary>
-    Write,
-
-    /// <summary>A write of zeroes.</summary>
-    WriteZeroes,
-
-    /// <summary>A discard.</summary>
-    Discard,
-
-    /// <summary>Asking for extents.</summary>
-    Extents,
-
-    /// <summary>A flush.</summary>
-    Flush,
+    /// <summary>How many fail.</summary>
+    [DriverOption("-rate", "How many of these fail; error-rate if absent")]
+    public string? Rate { get; init; }
 }

@@ -42,8 +42,8 @@ internal sealed class ThrottleGroup(TimeProvider time, string name = "")
             if (_options is null)
             {
                 _options = options;
-                _buckets = [.. options.Limits.Where(l => l.Average > 0).Select(
-                    l => (l.Use, new LeakyBucket(l.Average, l.Burst, l.Seconds)))];
+                _buckets = [.. options.Limits.Where(l => l.Rate.Average > 0).Select(
+                    l => (l.Use, new LeakyBucket(l.Rate.Average, l.Rate.Burst, l.Rate.Seconds)))];
             }
         }
     }

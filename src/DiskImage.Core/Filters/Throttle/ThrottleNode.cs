@@ -3,30 +3,12 @@ using DiskImage.Block;
 namespace DiskImage.Filters.Throttle;
 
 /// <summary>Passes everything through, not faster than its group allows. What has to wait is waiting cancellably.</summary>
-internal sealed class ThrottleNode(BlockNode child, ThrottleGroup group) : FilterNode(child)
+internal sealed class ThrottleNode(BlockNode child, ThrottleGroup group) : GateNode(child)
 {
-    protected override async ValueTask ReadCoreAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    protected override ValueTask LetInAsync(RequestKind kind, long offset, long length, CancellationToken cancellationToken) => kind switch
     {
-        await group.PassAsync(ThrottleUse.Reads, buffer.Length, cancellationToken).ConfigureAwait(false);
-        await base.ReadCoreAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
-    }
-
-    protected override async ValueTask WriteCoreAsync(long offset, ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken)
-    {
-        await group.PassAsync(ThrottleUse.Writes, buffer.Length, cancellationToken).ConfigureAwait(false);
-        await base.WriteCoreAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
-    }
-
-    protected override async ValueTask WriteZeroesCoreAsync(
-        long offset, long length, ZeroWriteMode mode, CancellationToken cancellationToken)
-    {
-        await group.PassAsync(ThrottleUse.Writes, length, cancellationToken).ConfigureAwait(false);
-        await base.WriteZeroesCoreAsync(offset, length, mode, cancellationToken).ConfigureAwait(false);
-    }
-
-    protected override async ValueTask DiscardCoreAsync(long offset, long length, CancellationToken cancellationToken)
-    {
-        await group.PassAsync(ThrottleUse.Writes, length, cancellationToken).ConfigureAwait(false);
-        await base.DiscardCoreAsync(offset, length, cancellationToken).ConfigureAwait(false);
-    }
+        RequestKind.Read => group.PassAsync(ThrottleUse.Reads, length, cancellationToken),
+        RequestKind.Flush or RequestKind.Extents => default, // move nothing
+        _ => group.PassAsync(ThrottleUse.Writes, length, cancellationToken),
+    };
 }

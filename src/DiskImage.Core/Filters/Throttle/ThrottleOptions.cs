@@ -8,10 +8,6 @@ namespace DiskImage.Filters.Throttle;
 /// </summary>
 internal sealed record ThrottleOptions
 {
-    private const long Most = 1_000_000_000_000_000; // QEMU's limit, of rates and of what a burst may come to
-
-    private const long LongestBurst = uint.MaxValue; // seconds; QEMU's limit
-
     private static readonly string[] s_prefixes = ["limits.", "x-", "throttling."]; // object, object of old, and drive of QEMU
 
     /// <summary>The group that has the limits; empty for none: the node has its own.</summary>
@@ -19,93 +15,44 @@ internal sealed record ThrottleOptions
     public string Group { get; init; } = "";
 
     /// <summary>Bytes read and written.</summary>
-    [DriverOption(
-        "bps-total", "Bytes a second, read and written together; 0 for no limit", IsSize = true, Minimum = 0, Maximum = Most)]
-    public long BytesTotal { get; init; }
+    [DriverOptionGroup("bps-total")]
+    public ByteRate BytesTotal { get; init; } = new();
 
     /// <summary>Bytes read.</summary>
-    [DriverOption("bps-read", "Bytes read a second; 0 for no limit", IsSize = true, Minimum = 0, Maximum = Most)]
-    public long BytesRead { get; init; }
+    [DriverOptionGroup("bps-read")]
+    public ByteRate BytesRead { get; init; } = new();
 
     /// <summary>Bytes written.</summary>
-    [DriverOption("bps-write", "Bytes written a second; 0 for no limit", IsSize = true, Minimum = 0, Maximum = Most)]
-    public long BytesWrite { get; init; }
+    [DriverOptionGroup("bps-write")]
+    public ByteRate BytesWrite { get; init; } = new();
 
     /// <summary>Requests.</summary>
-    [DriverOption("iops-total", "Requests a second, reads and writes together; 0 for no limit", Minimum = 0, Maximum = Most)]
-    public long RequestsTotal { get; init; }
+    [DriverOptionGroup("iops-total")]
+    public RequestRate RequestsTotal { get; init; } = new();
 
     /// <summary>Requests that read.</summary>
-    [DriverOption("iops-read", "Reads a second; 0 for no limit", Minimum = 0, Maximum = Most)]
-    public long RequestsRead { get; init; }
+    [DriverOptionGroup("iops-read")]
+    public RequestRate RequestsRead { get; init; } = new();
 
     /// <summary>Requests that write.</summary>
-    [DriverOption("iops-write", "Writes a second; 0 for no limit", Minimum = 0, Maximum = Most)]
-    public long RequestsWrite { get; init; }
-
-    /// <summary>Bytes read and written in a burst.</summary>
-    [DriverOption("bps-total-max", "Bytes a second in a burst; 0 for none", IsSize = true, Minimum = 0, Maximum = Most)]
-    public long BytesTotalMax { get; init; }
-
-    /// <summary>Bytes read in a burst.</summary>
-    [DriverOption("bps-read-max", "Bytes read a second in a burst; 0 for none", IsSize = true, Minimum = 0, Maximum = Most)]
-    public long BytesReadMax { get; init; }
-
-    /// <summary>Bytes written in a burst.</summary>
-    [DriverOption("bps-write-max", "Bytes written a second in a burst; 0 for none", IsSize = true, Minimum = 0, Maximum = Most)]
-    public long BytesWriteMax { get; init; }
-
-    /// <summary>Requests in a burst.</summary>
-    [DriverOption("iops-total-max", "Requests a second in a burst; 0 for none", Minimum = 0, Maximum = Most)]
-    public long RequestsTotalMax { get; init; }
-
-    /// <summary>Reads in a burst.</summary>
-    [DriverOption("iops-read-max", "Reads a second in a burst; 0 for none", Minimum = 0, Maximum = Most)]
-    public long RequestsReadMax { get; init; }
-
-    /// <summary>Writes in a burst.</summary>
-    [DriverOption("iops-write-max", "Writes a second in a burst; 0 for none", Minimum = 0, Maximum = Most)]
-    public long RequestsWriteMax { get; init; }
-
-    /// <summary>Seconds of a burst of bytes.</summary>
-    [DriverOption("bps-total-max-length", "Seconds that a burst of bytes lasts", Minimum = 1, Maximum = LongestBurst)]
-    public long BytesTotalSeconds { get; init; } = 1;
-
-    /// <summary>Seconds of a burst of bytes read.</summary>
-    [DriverOption("bps-read-max-length", "Seconds that a burst of bytes read lasts", Minimum = 1, Maximum = LongestBurst)]
-    public long BytesReadSeconds { get; init; } = 1;
-
-    /// <summary>Seconds of a burst of bytes written.</summary>
-    [DriverOption("bps-write-max-length", "Seconds that a burst of bytes written lasts", Minimum = 1, Maximum = LongestBurst)]
-    public long BytesWriteSeconds { get; init; } = 1;
-
-    /// <summary>Seconds of a burst of requests.</summary>
-    [DriverOption("iops-total-max-length", "Seconds that a burst of requests lasts", Minimum = 1, Maximum = LongestBurst)]
-    public long RequestsTotalSeconds { get; init; } = 1;
-
-    /// <summary>Seconds of a burst of reads.</summary>
-    [DriverOption("iops-read-max-length", "Seconds that a burst of reads lasts", Minimum = 1, Maximum = LongestBurst)]
-    public long RequestsReadSeconds { get; init; } = 1;
-
-    /// <summary>Seconds of a burst of writes.</summary>
-    [DriverOption("iops-write-max-length", "Seconds that a burst of writes lasts", Minimum = 1, Maximum = LongestBurst)]
-    public long RequestsWriteSeconds { get; init; } = 1;
+    [DriverOptionGroup("iops-write")]
+    public RequestRate RequestsWrite { get; init; } = new();
 
     /// <summary>What one request is at most.</summary>
     [DriverOption(
         "iops-size", "A request of more bytes counts as so many as it has times these; 0: each counts as one", IsSize = true,
-        Minimum = 0, Maximum = Most)]
+        Minimum = 0, Maximum = ThrottleRate.Most)]
     public long RequestSize { get; init; }
 
     /// <summary>The limits by what they are of.</summary>
     internal IReadOnlyList<ThrottleLimit> Limits =>
     [
-        new("bps-total", ThrottleUse.Bytes | ThrottleUse.Reads | ThrottleUse.Writes, BytesTotal, BytesTotalMax, BytesTotalSeconds),
-        new("bps-read", ThrottleUse.Bytes | ThrottleUse.Reads, BytesRead, BytesReadMax, BytesReadSeconds),
-        new("bps-write", ThrottleUse.Bytes | ThrottleUse.Writes, BytesWrite, BytesWriteMax, BytesWriteSeconds),
-        new("iops-total", ThrottleUse.Reads | ThrottleUse.Writes, RequestsTotal, RequestsTotalMax, RequestsTotalSeconds),
-        new("iops-read", ThrottleUse.Reads, RequestsRead, RequestsReadMax, RequestsReadSeconds),
-        new("iops-write", ThrottleUse.Writes, RequestsWrite, RequestsWriteMax, RequestsWriteSeconds),
+        new("bps-total", ThrottleUse.Bytes | ThrottleUse.Reads | ThrottleUse.Writes, BytesTotal),
+        new("bps-read", ThrottleUse.Bytes | ThrottleUse.Reads, BytesRead),
+        new("bps-write", ThrottleUse.Bytes | ThrottleUse.Writes, BytesWrite),
+        new("iops-total", ThrottleUse.Reads | ThrottleUse.Writes, RequestsTotal),
+        new("iops-read", ThrottleUse.Reads, RequestsRead),
+        new("iops-write", ThrottleUse.Writes, RequestsWrite),
     ];
 
     /// <summary>It says something of limits, and not only whose they are.</summary>
@@ -150,7 +97,7 @@ internal sealed record ThrottleOptions
                 limit.Check();
             }
         }
-        if (RequestSize > 0 && RequestsTotal == 0 && RequestsRead == 0 && RequestsWrite == 0)
+        if (RequestSize > 0 && RequestsTotal.Average == 0 && RequestsRead.Average == 0 && RequestsWrite.Average == 0)
         {
             throw Wrong("'iops-size' says how requests are counted, and there is no limit of requests. Give iops-total, iops-read or "
                 + "iops-write too");
@@ -158,37 +105,81 @@ internal sealed record ThrottleOptions
     }
 
     internal static DiskImageException Wrong(string what) => new(DiskImageErrorKind.InvalidOption, $"The limits of the throttle: {what}.");
+}
 
-    /// <summary>One limit.</summary>
-    /// <param name="Name">The option that gives the rate.</param>
-    /// <param name="Use">What counts.</param>
-    /// <param name="Average">Bytes or requests a second; 0 for no limit.</param>
-    /// <param name="Burst">The same in a burst; 0 for none.</param>
-    /// <param name="Seconds">How long a burst may last.</param>
-    internal sealed record ThrottleLimit(string Name, ThrottleUse Use, long Average, long Burst, long Seconds)
+/// <summary>A rate, of what is counted in a second, and the burst that is let pass before it holds.</summary>
+internal abstract record ThrottleRate
+{
+    internal const long Most = 1_000_000_000_000_000; // QEMU's limit, of rates and of what a burst may come to
+
+    private const long LongestBurst = uint.MaxValue; // seconds; QEMU's limit
+
+    /// <summary>The rate; 0 for no limit.</summary>
+    public abstract long Average { get; init; }
+
+    /// <summary>The rate in a burst; 0 for none.</summary>
+    public abstract long Burst { get; init; }
+
+    /// <summary>How long a burst may last.</summary>
+    [DriverOption("-max-length", "Seconds that a burst lasts", Minimum = 1, Maximum = LongestBurst)]
+    public long Seconds { get; init; } = 1;
+}
+
+/// <summary>Bytes in a second.</summary>
+internal sealed record ByteRate : ThrottleRate
+{
+    /// <inheritdoc/>
+    [DriverOption("", "Bytes a second; 0 for no limit", IsSize = true, Minimum = 0, Maximum = Most)]
+    public override long Average { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("-max", "Bytes a second in a burst; 0 for none", IsSize = true, Minimum = 0, Maximum = Most)]
+    public override long Burst { get; init; }
+}
+
+/// <summary>Requests in a second.</summary>
+internal sealed record RequestRate : ThrottleRate
+{
+    /// <inheritdoc/>
+    [DriverOption("", "Requests a second; 0 for no limit", Minimum = 0, Maximum = Most)]
+    public override long Average { get; init; }
+
+    /// <inheritdoc/>
+    [DriverOption("-max", "Requests a second in a burst; 0 for none", Minimum = 0, Maximum = Most)]
+    public override long Burst { get; init; }
+}
+
+/// <summary>One limit.</summary>
+/// <param name="Name">The option that gives the rate.</param>
+/// <param name="Use">What counts.</param>
+/// <param name="Rate">How much may pass.</param>
+internal sealed record ThrottleLimit(string Name, ThrottleUse Use, ThrottleRate Rate)
+{
+    public bool IsSaid => Rate.Average > 0 || Rate.Burst > 0;
+
+    /// <summary>The rules are QEMU's.</summary>
+    /// <exception cref="DiskImageException">InvalidOption.</exception>
+    public void Check()
     {
-        public bool IsSaid => Average > 0 || Burst > 0;
-
-        /// <summary>The rules are QEMU's.</summary>
-        public void Check()
+        (long average, long burst, long seconds) = (Rate.Average, Rate.Burst, Rate.Seconds);
+        if (burst > 0 && average == 0)
         {
-            if (Burst > 0 && Average == 0)
-            {
-                throw Wrong($"'{Name}-max' is the rate of a burst, and '{Name}' is missing, the rate that holds after it");
-            }
-            if (Burst > 0 && Burst < Average)
-            {
-                throw Wrong($"'{Name}-max' is {Burst:#,0}, less than '{Name}', which is {Average:#,0}. A burst is at least as fast");
-            }
-            if (Seconds > 1 && Burst == 0)
-            {
-                throw Wrong($"'{Name}-max-length' is the length of a burst, and '{Name}-max' is missing, its rate");
-            }
-            if (Burst > 0 && Seconds > Most / Burst)
-            {
-                throw Wrong($"'{Name}-max-length' is {Seconds:#,0} seconds; with '{Name}-max' of {Burst:#,0} at most {Most / Burst:#,0} "
+            throw ThrottleOptions.Wrong($"'{Name}-max' is the rate of a burst, and '{Name}' is missing, the rate that holds after it");
+        }
+        if (burst > 0 && burst < average)
+        {
+            throw ThrottleOptions.Wrong(
+                $"'{Name}-max' is {burst:#,0}, less than '{Name}', which is {average:#,0}. A burst is at least as fast");
+        }
+        if (seconds > 1 && burst == 0)
+        {
+            throw ThrottleOptions.Wrong($"'{Name}-max-length' is the length of a burst, and '{Name}-max' is missing, its rate");
+        }
+        if (burst > 0 && seconds > ThrottleRate.Most / burst)
+        {
+            throw ThrottleOptions.Wrong(
+                $"'{Name}-max-length' is {seconds:#,0} seconds; with '{Name}-max' of {burst:#,0} at most {ThrottleRate.Most / burst:#,0} "
                     + "are allowed");
-            }
         }
     }
 }
